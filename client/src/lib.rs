@@ -1,0 +1,1 @@
+//! Rust SDK for the Vault HTTP API with retries by error class.

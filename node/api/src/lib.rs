@@ -1,0 +1,1 @@
+//! HTTP: server, TLS, handlers, status codes.

@@ -1,0 +1,144 @@
+//! The trait every secrets engine and auth method implements.
+//!
+//! Engines hold no state but caches: everything durable goes through [`Ctx::storage`]. `handle` may run several
+//! times for one request (optimistic concurrency), so it must not act on the outside world before its intent is
+//! committed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::{Clock, EngineError, Entropy, Map, Request, Response, RouteTable, Storage};
+
+/// The mount an engine serves, as far as it may know it.
+#[derive(Clone, Debug, Default)]
+pub struct MountView {
+    /// Path with a trailing slash, without the namespace.
+    pub path: String,
+    /// Stable id of the mount; survives a move.
+    pub uuid: String,
+    /// Accessor shown to people and used by identity aliases.
+    pub accessor: String,
+    /// `options` given at enable or tune (`version` for KV).
+    pub options: BTreeMap<String, String>,
+    /// Default lifetime of what it issues, system defaults already applied.
+    pub default_lease_ttl: Duration,
+    /// Longest lifetime of what it issues, system limits already applied.
+    pub max_lease_ttl: Duration,
+    /// Never shipped to performance secondaries.
+    pub is_local: bool,
+}
+
+/// Everything an engine may touch while it handles one request.
+pub struct Ctx<'a> {
+    /// Its own storage.
+    pub storage: &'a dyn Storage,
+    /// Its mount.
+    pub mount: &'a MountView,
+    /// Time.
+    pub clock: &'a dyn Clock,
+    /// Randomness.
+    pub entropy: &'a dyn Entropy,
+}
+
+/// A granted lease, as handed back for renewal and revocation.
+#[derive(Clone, Debug)]
+pub struct LeaseRecord {
+    /// Full lease id.
+    pub id: String,
+    /// [`crate::LeaseGrant::internal`] as the engine gave it.
+    pub internal: Map,
+    /// Wanted increment on renewal; zero for the default.
+    pub increment: Duration,
+    /// Lifetime at issue.
+    pub ttl: Duration,
+}
+
+/// A secrets engine or auth method.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// The paths it serves on this mount. The same table for the lifetime of the value.
+    fn routes(&self) -> &RouteTable;
+
+    /// Serves one request whose route matched.
+    ///
+    /// # Errors
+    /// As [`EngineError`] says.
+    async fn handle(&self, ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError>;
+
+    /// Whether something is already at the request's path: decides between `create` and `update`.
+    /// `None` when the path knows no difference; it then counts as `update`.
+    ///
+    /// # Errors
+    /// When storage fails.
+    fn exists(&self, _ctx: &Ctx<'_>, _request: &Request) -> Result<Option<bool>, EngineError> {
+        Ok(None)
+    }
+
+    /// Prefixes of its storage that are of class local even in a replicated mount.
+    fn local_prefixes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Called once when the mount is created, in the same entry that records the mount.
+    ///
+    /// # Errors
+    /// Refuses the mount.
+    async fn initialize(&self, _ctx: &Ctx<'_>) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// Extends a lease; the answer's `lease` gives the new lifetime.
+    ///
+    /// # Errors
+    /// Refuses the renewal.
+    async fn renew(&self, _ctx: &Ctx<'_>, _lease: &LeaseRecord) -> Result<Response, EngineError> {
+        Err(EngineError::Unsupported)
+    }
+
+    /// Undoes what a lease granted. Called until it succeeds, so it must be safe to repeat.
+    ///
+    /// # Errors
+    /// The kernel retries with back-off.
+    async fn revoke(&self, _ctx: &Ctx<'_>, _lease: &LeaseRecord) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported)
+    }
+
+    /// Housekeeping on the active node, about once a minute, as a request of its own.
+    ///
+    /// # Errors
+    /// Logged; tried again next time.
+    async fn tick(&self, _ctx: &Ctx<'_>) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+/// Whether an engine holds secrets or proves identities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EngineKind {
+    /// Under `auth/`.
+    Auth,
+    /// Anywhere else.
+    Secrets,
+}
+
+/// An entry of the list of engines: what `secrets enable TYPE` can name.
+#[derive(Clone, Copy)]
+pub struct EngineType {
+    /// The type as users write it.
+    pub name: &'static str,
+    /// Secrets engine or auth method.
+    pub kind: EngineKind,
+    /// Makes the engine for a mount.
+    pub make: fn(&MountView) -> Result<Arc<dyn Engine>, EngineError>,
+    /// One line for people.
+    pub summary: &'static str,
+}
+
+impl std::fmt::Debug for EngineType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "EngineType({})", self.name)
+    }
+}

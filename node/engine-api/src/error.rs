@@ -1,0 +1,86 @@
+//! What can go wrong in an engine, and how it is reduced to what the caller can do about it.
+
+use crate::{EntropyError, StorageError};
+
+/// What the caller can do about a failure. One table in `node/api` maps it to an HTTP status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The caller's input is wrong: 400.
+    Invalid,
+    /// Not allowed: 403.
+    Denied,
+    /// Nothing there: 404.
+    NotFound,
+    /// The path exists, the operation does not: 405.
+    Unsupported,
+    /// State required by `X-Vault-Index` has not arrived here: 412.
+    NotYet,
+    /// Body or value over a limit: 413.
+    TooLarge,
+    /// Wrong content type: 415.
+    MediaType,
+    /// Over a quota: 429.
+    RateLimited,
+    /// Ours to fix: 500. Details go to the log only.
+    Internal,
+    /// A system behind us failed: 502.
+    Upstream,
+    /// Sealed: 503.
+    Sealed,
+    /// Only the active node can do this; the API layer forwards or redirects. Never shown as such.
+    NeedsActive,
+    /// No active node known, or quorum lost: 503.
+    Unavailable,
+    /// The write may or may not have happened (leadership was lost while it was on its way): 500 with that text.
+    OutcomeUnknown,
+}
+
+/// An engine's failure. Messages never quote a value the caller sent.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// An assumption of ours broke; the text says which.
+    #[error("internal error: {0}")]
+    Bug(String),
+    /// The caller may not do this.
+    #[error("permission denied")]
+    Denied,
+    /// Randomness failed; nothing was stored.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+    /// The request is wrong; the text is shown to the caller.
+    #[error("{0}")]
+    Invalid(String),
+    /// Nothing at this path.
+    #[error("not found")]
+    NotFound,
+    /// Storage failed or refused.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// No such operation on this path.
+    #[error("unsupported operation")]
+    Unsupported,
+    /// A system behind the engine failed; the text is shown to the caller.
+    #[error("{0}")]
+    Upstream(String),
+}
+
+impl EngineError {
+    /// What the caller can do about it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Bug(_) | Self::Entropy(_) => Fault::Internal,
+            Self::Denied => Fault::Denied,
+            Self::Invalid(_) => Fault::Invalid,
+            Self::NotFound => Fault::NotFound,
+            Self::Storage(err) => err.fault(),
+            Self::Unsupported => Fault::Unsupported,
+            Self::Upstream(_) => Fault::Upstream,
+        }
+    }
+
+    /// The caller's mistake, in words for the caller.
+    pub fn invalid(text: impl Into<String>) -> Self {
+        Self::Invalid(text.into())
+    }
+}

@@ -1,0 +1,272 @@
+//! Paths as data. One table per engine feeds routing, ACL checks, parameter warnings, help and OpenAPI.
+//!
+//! A pattern is made of segments: literal, `{name}` (one segment), or a last `{name...}` (the rest, which may be
+//! empty and may end in a slash). `{name?}` as last segment is optional. Literal beats capture at each segment;
+//! routes are tried from the most to the least literal.
+
+use crate::Operation;
+
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// A valid token whose policies allow it.
+    #[default]
+    Token,
+    /// Also the `sudo` capability.
+    Sudo,
+    /// Anybody: login routes, public certificates.
+    Unauthenticated,
+}
+
+/// Whether serving an operation changes stored state. A standby serves only what reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Never writes: any node serves it.
+    Reads,
+    /// Writes, or issues something leased: the active node serves it.
+    Writes,
+}
+
+/// One operation a route supports.
+#[derive(Clone, Copy, Debug)]
+pub struct Method {
+    /// The operation. `Update` also serves `Create` requests.
+    pub operation: Operation,
+    /// Whether it changes state.
+    pub effect: Effect,
+    /// One line for help and OpenAPI.
+    pub summary: &'static str,
+}
+
+impl Method {
+    /// A method with the effect its operation usually has.
+    #[must_use]
+    pub const fn new(operation: Operation, summary: &'static str) -> Self {
+        let effect = if operation.only_reads() { Effect::Reads } else { Effect::Writes };
+        Self { operation, effect, summary }
+    }
+
+    /// A method whose effect is unusual: a read that issues a credential, an update that only computes.
+    #[must_use]
+    pub const fn with_effect(operation: Operation, effect: Effect, summary: &'static str) -> Self {
+        Self { operation, effect, summary }
+    }
+}
+
+/// Type of a request field, for parsing, help and OpenAPI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldKind {
+    /// `true`, `"true"`, 1, …
+    Bool,
+    /// Seconds, or a string such as `"1h"`.
+    Duration,
+    /// A whole number.
+    Int,
+    /// A list of strings, or one comma-separated string.
+    List,
+    /// An object.
+    Map,
+    /// A string.
+    String,
+}
+
+/// One request field.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Name in the body or query.
+    pub name: &'static str,
+    /// Type.
+    pub kind: FieldKind,
+    /// One line for help and OpenAPI.
+    pub summary: &'static str,
+}
+
+/// One path of an engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// Name by which `handle` tells routes apart.
+    pub id: &'static str,
+    /// Pattern, see the module's header.
+    pub pattern: &'static str,
+    /// Who may use it.
+    pub access: Access,
+    /// What it supports.
+    pub methods: &'static [Method],
+    /// Fields it knows. Others are ignored with a warning, unless `takes_any_field`.
+    pub fields: &'static [Field],
+    /// The whole body is the caller's data (KV v1, cubbyhole): no field is unknown.
+    pub takes_any_field: bool,
+    /// A paragraph for help and OpenAPI.
+    pub summary: &'static str,
+}
+
+/// The route that matched, with its captures.
+#[derive(Clone, Debug)]
+pub struct RouteMatch {
+    /// [`Route::id`].
+    pub id: &'static str,
+    params: Vec<(&'static str, String)>,
+}
+
+impl RouteMatch {
+    /// Captured text, empty when absent.
+    #[must_use]
+    pub fn param(&self, name: &str) -> &str {
+        self.params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value.as_str())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Segment {
+    Literal(&'static str),
+    Capture(&'static str),
+    Optional(&'static str),
+    Rest(&'static str),
+}
+
+impl Segment {
+    fn parse(text: &'static str) -> Self {
+        let Some(name) = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) else {
+            return Self::Literal(text);
+        };
+        if let Some(name) = name.strip_suffix("...") {
+            Self::Rest(name)
+        } else if let Some(name) = name.strip_suffix('?') {
+            Self::Optional(name)
+        } else {
+            Self::Capture(name)
+        }
+    }
+}
+
+/// An engine's routes, compiled once.
+#[derive(Debug)]
+pub struct RouteTable {
+    routes: &'static [Route],
+    compiled: Vec<(Vec<Segment>, &'static Route)>,
+}
+
+impl RouteTable {
+    /// Compiles `routes`; the more literal pattern is tried first, whatever the order given.
+    #[must_use]
+    pub fn new(routes: &'static [Route]) -> Self {
+        let mut compiled: Vec<_> = routes
+            .iter()
+            .map(|route| (route.pattern.split('/').map(Segment::parse).collect(), route))
+            .collect();
+        compiled.sort_by(|(left, _): &(Vec<Segment>, _), (right, _)| left.cmp(right));
+        Self { routes, compiled }
+    }
+
+    /// The routes in the order they were declared.
+    #[must_use]
+    pub fn routes(&self) -> &'static [Route] {
+        self.routes
+    }
+
+    /// The route serving `path` (below the mount, no leading slash). A trailing slash matters only to `{name...}`.
+    #[must_use]
+    pub fn find(&self, path: &str) -> Option<(&'static Route, RouteMatch)> {
+        self.compiled.iter().find_map(|(segments, route)| {
+            capture(segments, path).map(|params| (*route, RouteMatch { id: route.id, params }))
+        })
+    }
+}
+
+impl Route {
+    /// How it serves `operation`; a `Create` falls back to `Update`.
+    #[must_use]
+    pub fn method(&self, operation: Operation) -> Option<&'static Method> {
+        let find = |wanted| self.methods.iter().find(|method| method.operation == wanted);
+        find(operation)
+            .or_else(|| if operation == Operation::Create { find(Operation::Update) } else { None })
+    }
+}
+
+fn capture(segments: &[Segment], path: &str) -> Option<Vec<(&'static str, String)>> {
+    let mut params = Vec::new();
+    let mut rest = Some(path);
+    for segment in segments {
+        if let Segment::Rest(name) = segment {
+            params.push((*name, rest.unwrap_or("").to_owned()));
+            return Some(params);
+        }
+        let here = rest.filter(|text| !text.is_empty());
+        let (head, tail) = match here {
+            Some(text) => text.split_once('/').map_or((text, None), |(head, tail)| (head, Some(tail))),
+            None => ("", None),
+        };
+        match segment {
+            Segment::Literal(word) if *word == head => {}
+            Segment::Capture(name) if !head.is_empty() => params.push((*name, head.to_owned())),
+            Segment::Optional(name) => params.push((*name, head.to_owned())),
+            Segment::Literal(_) | Segment::Capture(_) | Segment::Rest(_) => return None,
+        }
+        rest = tail;
+    }
+    rest.is_none_or(str::is_empty).then_some(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn route(id: &'static str, pattern: &'static str) -> Route {
+        Route {
+            id,
+            pattern,
+            access: Access::Token,
+            methods: &[],
+            fields: &[],
+            takes_any_field: false,
+            summary: "",
+        }
+    }
+
+    static ROUTES: &[Route] = &[
+        route("any", "{path...}"),
+        route("config", "config"),
+        route("data", "data/{path...}"),
+        route("key", "keys/{name}"),
+        route("keys", "keys"),
+        route("rotate", "keys/{name}/rotate"),
+        route("random", "random/{source?}"),
+    ];
+
+    #[track_caller]
+    fn check(path: &str, want: &str) {
+        let table = RouteTable::new(ROUTES);
+        let got = table
+            .find(path)
+            .map_or_else(|| "none".to_owned(), |(route, found)| format!("{} {:?}", route.id, found.params));
+        assert_eq!(got, want, "path {path:?}");
+    }
+
+    #[test]
+    fn literal_beats_capture() {
+        check("config", "config []");
+        check("keys/a/rotate", r#"rotate [("name", "a")]"#);
+    }
+
+    #[test]
+    fn captures_one_segment() {
+        check("keys/a", r#"key [("name", "a")]"#);
+        check("keys/a/", r#"key [("name", "a")]"#);
+        check("keys", "keys []");
+        check("keys/", "keys []");
+    }
+
+    #[test]
+    fn captures_the_rest_with_its_slash() {
+        check("data/a/b/", r#"data [("path", "a/b/")]"#);
+        check("data/", r#"data [("path", "")]"#);
+        check("other/x", r#"any [("path", "other/x")]"#);
+        check("", r#"any [("path", "")]"#);
+    }
+
+    #[test]
+    fn optional_segment_may_be_absent() {
+        check("random", r#"random [("source", "")]"#);
+        check("random/all", r#"random [("source", "all")]"#);
+    }
+}

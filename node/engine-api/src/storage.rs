@@ -1,0 +1,129 @@
+//! An engine's own storage: string keys, byte values, isolated from every other mount.
+//!
+//! Reads see one consistent snapshot plus the request's own writes. Writes are collected and committed together,
+//! in one Raft entry, after the engine returned; if anything the request read has changed by then, nothing is
+//! written and the kernel runs the engine again on fresh state. Calls are synchronous: the data is on this node.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use crate::Fault;
+
+/// Who receives a stored entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// This cluster and its disaster-recovery copies.
+    Local,
+    /// Every cluster downstream.
+    Replicated,
+}
+
+/// Which part of a listing is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Only names sorting after this one.
+    pub after: Option<String>,
+    /// At most this many.
+    pub limit: Option<usize>,
+}
+
+/// Storage failed or refused.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// A stored entry failed authentication or does not parse. Names the key, never the content.
+    #[error("stored entry {key} is damaged: {reason}")]
+    Damaged {
+        /// Logical key.
+        key: String,
+        /// What failed.
+        reason: String,
+    },
+    /// The backend failed.
+    #[error("storage failed: {0}")]
+    Failed(String),
+    /// A standby met a write: the whole request goes to the active node.
+    #[error("this node cannot write")]
+    ReadOnly,
+    /// One entry or one request is over the limit.
+    #[error("entry {key} is too large: {size} bytes, at most {limit}")]
+    TooLarge {
+        /// Logical key.
+        key: String,
+        /// Bytes found.
+        size: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+}
+
+impl StorageError {
+    /// What the caller can do about it.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Damaged { .. } | Self::Failed(_) => Fault::Internal,
+            Self::ReadOnly => Fault::NeedsActive,
+            Self::TooLarge { .. } => Fault::TooLarge,
+        }
+    }
+}
+
+/// Keys are `/`-separated, without a leading slash; a key may be both an entry and a folder.
+pub trait Storage: Send + Sync {
+    /// The value at `key`, this request's own writes included.
+    ///
+    /// # Errors
+    /// When the entry is damaged or the backend fails.
+    fn get(&self, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StorageError>;
+
+    /// Names directly under `prefix` (empty, or ending in `/`), sorted, folders with a trailing slash.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    fn list(&self, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError>;
+
+    /// Full keys (relative to this storage) at any depth under `prefix`, sorted.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    fn scan(&self, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError>;
+
+    /// Stages a write.
+    ///
+    /// # Errors
+    /// On a standby, or when the value is over the limit.
+    fn put(&self, key: &str, value: Zeroizing<Vec<u8>>) -> Result<(), StorageError>;
+
+    /// Stages a removal. Removing nothing is fine.
+    ///
+    /// # Errors
+    /// On a standby.
+    fn delete(&self, key: &str) -> Result<(), StorageError>;
+}
+
+/// Typed access on top of [`Storage`]; records are JSON.
+pub trait StorageExt: Storage {
+    /// The record at `key`.
+    ///
+    /// # Errors
+    /// As [`Storage::get`], and when the record does not parse.
+    fn get_record<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StorageError> {
+        let Some(bytes) = self.get(key)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|err| StorageError::Damaged {
+            key: key.to_owned(),
+            reason: format!("line {}", err.line()),
+        })
+    }
+
+    /// Stages `record` at `key`.
+    ///
+    /// # Errors
+    /// As [`Storage::put`].
+    fn put_record<T: Serialize>(&self, key: &str, record: &T) -> Result<(), StorageError> {
+        let bytes = serde_json::to_vec(record).map_err(|err| StorageError::Failed(err.to_string()))?;
+        self.put(key, Zeroizing::new(bytes))
+    }
+}
+
+impl<S: Storage + ?Sized> StorageExt for S {}

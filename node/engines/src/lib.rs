@@ -1,0 +1,1 @@
+//! Secrets engines and auth methods, one folder each.

@@ -1,0 +1,1 @@
+//! The request pipeline: router, mounts, tokens, policy, leases, audit, sys.

@@ -1,0 +1,419 @@
+//! One request's transaction: a consistent snapshot to read, staged writes, and the versions it relied on.
+//!
+//! **Invariant:** a transaction becomes at most one Raft entry. Paths and values are plaintext on this side and
+//! sealed on the other; nothing outside this file and [`crate::store`] calls the barrier for stored data.
+//! Read next: [`crate::store`] for where transactions begin and are committed.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use arca_barrier::{Barrier, Class};
+use arca_engine_api::{Page, Storage, StorageError, UnixMillis};
+use arca_raft_storage::{Key, ReadView, Version, Visit, Write, WriteSet};
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+/// Largest plaintext of one entry, bytes.
+pub const ENTRY_SIZE_MAX: usize = 1 << 20;
+
+/// Plaintext value.
+pub type Plain = Zeroizing<Vec<u8>>;
+
+/// Whether a transaction may stage writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A standby, or an operation declared to only read: staging fails with [`StorageError::ReadOnly`].
+    ReadOnly,
+    /// The active node.
+    ReadWrite,
+}
+
+type Address = (Class, String);
+
+/// See the module's header. Methods take `&self`: engines share it across awaits.
+pub struct Tx {
+    barrier: Arc<Barrier>,
+    view: Arc<dyn ReadView>,
+    mode: Mode,
+    staged: Mutex<Staged>,
+}
+
+#[derive(Default)]
+struct Staged {
+    reads: BTreeMap<Key, Version>,
+    writes: BTreeMap<Address, Option<Plain>>,
+    timed: BTreeMap<Key, Option<Plain>>,
+}
+
+impl Tx {
+    /// Begins a transaction on `view`.
+    #[must_use]
+    pub fn new(barrier: Arc<Barrier>, view: Arc<dyn ReadView>, mode: Mode) -> Self {
+        Self { barrier, view, mode, staged: Mutex::default() }
+    }
+
+    /// The applied index the reads show.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.view.index()
+    }
+
+    /// Whether anything was staged.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        let staged = self.staged.lock();
+        !staged.writes.is_empty() || !staged.timed.is_empty()
+    }
+
+    /// The value at `path`, own writes included. In a writing transaction the version read is remembered, and a
+    /// concurrent change refuses the commit.
+    ///
+    /// # Errors
+    /// When the entry is damaged or the store fails.
+    pub fn get(&self, class: Class, path: &str) -> Result<Option<Plain>, StorageError> {
+        self.read(class, path, true)
+    }
+
+    /// As [`Self::get`], without guarding the commit: for data whose concurrent change does not matter to the
+    /// request (a policy, a mount's tune).
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn peek(&self, class: Class, path: &str) -> Result<Option<Plain>, StorageError> {
+        self.read(class, path, false)
+    }
+
+    fn read(&self, class: Class, path: &str, is_guarded: bool) -> Result<Option<Plain>, StorageError> {
+        if self.mode == Mode::ReadWrite
+            && let Some(own) = self.staged.lock().writes.get(&(class, path.to_owned()))
+        {
+            return Ok(own.clone());
+        }
+        let key = self.barrier.seal_name(class, path).map_err(|err| damaged(path, &err))?;
+        let found = self.view.get(&key).map_err(|err| StorageError::Failed(err.to_string()))?;
+        let version = found.as_ref().map_or(Version::ABSENT, |found| found.version);
+        let value = found
+            .map(|found| self.barrier.open_value(&key, &found.value).map_err(|err| damaged(path, &err)))
+            .transpose()?;
+        if is_guarded && self.mode == Mode::ReadWrite {
+            self.staged.lock().reads.entry(key).or_insert(version);
+        }
+        Ok(value)
+    }
+
+    /// The JSON record at `path`.
+    ///
+    /// # Errors
+    /// As [`Self::get`], and when it does not parse.
+    pub fn get_record<T: DeserializeOwned>(&self, class: Class, path: &str) -> Result<Option<T>, StorageError> {
+        self.get(class, path)?.map(|bytes| parse(path, &bytes)).transpose()
+    }
+
+    /// Stages a write.
+    ///
+    /// # Errors
+    /// On a read-only transaction, or when the value is over [`ENTRY_SIZE_MAX`].
+    pub fn put(&self, class: Class, path: &str, value: Plain) -> Result<(), StorageError> {
+        if value.len() > ENTRY_SIZE_MAX {
+            return Err(StorageError::TooLarge { key: path.to_owned(), size: value.len(), limit: ENTRY_SIZE_MAX });
+        }
+        self.stage(class, path, Some(value))
+    }
+
+    /// Stages a JSON record.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn put_record<T: Serialize>(&self, class: Class, path: &str, record: &T) -> Result<(), StorageError> {
+        let bytes = serde_json::to_vec(record).map_err(|err| StorageError::Failed(err.to_string()))?;
+        self.put(class, path, Zeroizing::new(bytes))
+    }
+
+    /// Stages a removal.
+    ///
+    /// # Errors
+    /// On a read-only transaction.
+    pub fn delete(&self, class: Class, path: &str) -> Result<(), StorageError> {
+        self.stage(class, path, None)
+    }
+
+    fn stage(&self, class: Class, path: &str, value: Option<Plain>) -> Result<(), StorageError> {
+        self.writable()?;
+        self.staged.lock().writes.insert((class, path.to_owned()), value);
+        Ok(())
+    }
+
+    fn writable(&self) -> Result<(), StorageError> {
+        if self.mode == Mode::ReadOnly { Err(StorageError::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Names directly under `prefix` (empty, or ending in `/`), sorted, own writes included.
+    ///
+    /// # Errors
+    /// When a name is damaged or the store fails.
+    pub fn list(&self, class: Class, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
+        let mut names = BTreeMap::new();
+        let start = self.barrier.seal_name(class, prefix).map_err(|err| damaged(prefix, &err))?;
+        let mut failure = None;
+        let mut visitor = |key: &[u8], _: &[u8], _: Version| match self.barrier.open_child(&start, key) {
+            Ok(child) => {
+                names.insert(child.name, true);
+                child.subtree_end.map_or(Visit::Next, Visit::Seek)
+            }
+            Err(err) => {
+                failure = Some(damaged(prefix, &err));
+                Visit::Stop
+            }
+        };
+        self.view
+            .visit(&start, prefix_end(&start).as_deref(), &mut visitor)
+            .map_err(|err| StorageError::Failed(err.to_string()))?;
+        if let Some(err) = failure {
+            return Err(err);
+        }
+        self.overlay_list(class, prefix, &mut names)?;
+        Ok(paged(names, page))
+    }
+
+    /// Adds names staged here and takes out names whose last entry is deleted here.
+    fn overlay_list(&self, class: Class, prefix: &str, names: &mut BTreeMap<String, bool>) -> Result<(), StorageError> {
+        let mut deleted_folders = Vec::new();
+        {
+            let staged = self.staged.lock();
+            let from = (Bound::Included((class, prefix.to_owned())), Bound::Unbounded);
+            for ((other, path), value) in staged.writes.range(from) {
+                let Some(rest) = path.strip_prefix(prefix).filter(|_| *other == class) else { break };
+                let (name, is_folder) = child_name(rest);
+                match (value, is_folder) {
+                    (Some(_), _) => drop(names.insert(name, true)),
+                    (None, false) => drop(names.remove(&name)),
+                    (None, true) => deleted_folders.push(name),
+                }
+            }
+        }
+        deleted_folders.dedup();
+        for folder in deleted_folders {
+            if self.scan(class, &format!("{prefix}{folder}"), &Page { limit: Some(1), ..Page::default() })?.is_empty() {
+                names.remove(&folder);
+            }
+        }
+        Ok(())
+    }
+
+    /// Paths relative to `prefix`, at any depth, sorted, own writes included.
+    ///
+    /// # Errors
+    /// When a name is damaged or the store fails.
+    pub fn scan(&self, class: Class, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
+        let start = self.barrier.seal_name(class, prefix).map_err(|err| damaged(prefix, &err))?;
+        let mut found = BTreeMap::new();
+        let mut failure = None;
+        let mut visitor = |key: &[u8], _: &[u8], _: Version| match self.barrier.open_name(key) {
+            Ok((_, path)) => {
+                if let Some(rest) = path.strip_prefix(prefix) {
+                    found.insert(rest.to_owned(), true);
+                }
+                Visit::Next
+            }
+            Err(err) => {
+                failure = Some(damaged(prefix, &err));
+                Visit::Stop
+            }
+        };
+        self.view
+            .visit(&start, prefix_end(&start).as_deref(), &mut visitor)
+            .map_err(|err| StorageError::Failed(err.to_string()))?;
+        if let Some(err) = failure {
+            return Err(err);
+        }
+        let staged = self.staged.lock();
+        let from = (Bound::Included((class, prefix.to_owned())), Bound::Unbounded);
+        for ((other, path), value) in staged.writes.range(from) {
+            let Some(rest) = path.strip_prefix(prefix).filter(|_| *other == class) else { break };
+            if value.is_some() {
+                found.insert(rest.to_owned(), true);
+            } else {
+                found.remove(rest);
+            }
+        }
+        drop(staged);
+        Ok(paged(found, page))
+    }
+
+    /// Stages an entry of a time-ordered index: `path` falls due at `due`. `index` tells indexes apart
+    /// ([`arca_barrier::TimedIndex`]). The moment is readable at rest, the path is not.
+    ///
+    /// # Errors
+    /// On a read-only transaction.
+    pub fn put_timed(
+        &self,
+        class: Class,
+        index: arca_barrier::TimedIndex,
+        due: UnixMillis,
+        path: &str,
+    ) -> Result<(), StorageError> {
+        self.writable()?;
+        let key = self.barrier.seal_timed(class, index, due.0, path).map_err(|err| damaged(path, &err))?;
+        self.staged.lock().timed.insert(key, Some(Zeroizing::new(Vec::new())));
+        Ok(())
+    }
+
+    /// Stages the removal of such an entry.
+    ///
+    /// # Errors
+    /// On a read-only transaction.
+    pub fn delete_timed(
+        &self,
+        class: Class,
+        index: arca_barrier::TimedIndex,
+        due: UnixMillis,
+        path: &str,
+    ) -> Result<(), StorageError> {
+        self.writable()?;
+        let key = self.barrier.seal_timed(class, index, due.0, path).map_err(|err| damaged(path, &err))?;
+        self.staged.lock().timed.insert(key, None);
+        Ok(())
+    }
+
+    /// Up to `limit` entries due at or before `until`, soonest first. Own staged entries are not included.
+    ///
+    /// # Errors
+    /// When a key is damaged or the store fails.
+    pub fn due(
+        &self,
+        class: Class,
+        index: arca_barrier::TimedIndex,
+        until: UnixMillis,
+        limit: usize,
+    ) -> Result<Vec<(UnixMillis, String)>, StorageError> {
+        let (start, end) = Barrier::timed_range(class, index, until.0);
+        let mut found = Vec::new();
+        let mut failure = None;
+        let mut visitor = |key: &[u8], _: &[u8], _: Version| {
+            if found.len() >= limit {
+                return Visit::Stop;
+            }
+            match self.barrier.open_timed(key) {
+                Ok((due, path)) => found.push((UnixMillis(due), path)),
+                Err(err) => {
+                    failure = Some(damaged("time index", &err));
+                    return Visit::Stop;
+                }
+            }
+            Visit::Next
+        };
+        self.view
+            .visit(&start, Some(&end), &mut visitor)
+            .map_err(|err| StorageError::Failed(err.to_string()))?;
+        failure.map_or(Ok(found), Err)
+    }
+
+    /// Seals what was staged. Empty when nothing was.
+    ///
+    /// # Errors
+    /// When the barrier cannot seal (randomness failed): nothing is stored.
+    pub fn into_write_set(self) -> Result<WriteSet, StorageError> {
+        let staged = self.staged.into_inner();
+        let mut writes = Vec::with_capacity(staged.writes.len() + staged.timed.len());
+        for ((class, path), value) in staged.writes {
+            let key = self.barrier.seal_name(class, &path).map_err(|err| damaged(&path, &err))?;
+            writes.push(seal(&self.barrier, key, value.as_deref(), &path)?);
+        }
+        for (key, value) in staged.timed {
+            writes.push(seal(&self.barrier, key, value.as_deref(), "time index")?);
+        }
+        Ok(WriteSet { reads: staged.reads.into_iter().collect(), writes })
+    }
+}
+
+fn seal(barrier: &Barrier, key: Key, value: Option<&Vec<u8>>, path: &str) -> Result<Write, StorageError> {
+    let Some(plain) = value else { return Ok(Write::Delete(key)) };
+    let sealed = barrier.seal_value(&key, plain).map_err(|err| damaged(path, &err))?;
+    Ok(Write::Put(key, sealed))
+}
+
+fn parse<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, StorageError> {
+    serde_json::from_slice(bytes)
+        .map_err(|err| StorageError::Damaged { key: path.to_owned(), reason: format!("record, line {}", err.line()) })
+}
+
+fn damaged(path: &str, err: &arca_barrier::BarrierError) -> StorageError {
+    StorageError::Damaged { key: path.to_owned(), reason: err.to_string() }
+}
+
+/// The first name of `rest` with its slash, and whether it is a folder.
+fn child_name(rest: &str) -> (String, bool) {
+    rest.split_once('/').map_or_else(|| (rest.to_owned(), false), |(head, _)| (format!("{head}/"), true))
+}
+
+fn paged(names: BTreeMap<String, bool>, page: &Page) -> Vec<String> {
+    let limit = page.limit.unwrap_or(usize::MAX);
+    names
+        .into_keys()
+        .filter(|name| page.after.as_ref().is_none_or(|after| name > after))
+        .take(limit)
+        .collect()
+}
+
+/// The smallest key after every key that starts with `prefix`.
+fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}
+
+/// An engine's window on a transaction: everything below one prefix.
+pub struct EngineStorage<'a> {
+    tx: &'a Tx,
+    prefix: String,
+    class: Class,
+    local_prefixes: &'static [&'static str],
+}
+
+impl<'a> EngineStorage<'a> {
+    /// A window below `prefix` (ending in `/`). Keys under `local_prefixes` are of class local.
+    #[must_use]
+    pub fn new(tx: &'a Tx, prefix: String, class: Class, local_prefixes: &'static [&'static str]) -> Self {
+        Self { tx, prefix, class, local_prefixes }
+    }
+
+    fn address(&self, key: &str) -> (Class, String) {
+        let is_local = self.local_prefixes.iter().any(|local| key.starts_with(local));
+        (if is_local { Class::Local } else { self.class }, format!("{}{key}", self.prefix))
+    }
+}
+
+impl Storage for EngineStorage<'_> {
+    fn get(&self, key: &str) -> Result<Option<Plain>, StorageError> {
+        let (class, path) = self.address(key);
+        self.tx.get(class, &path)
+    }
+
+    fn list(&self, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
+        let (class, path) = self.address(prefix);
+        self.tx.list(class, &path, page)
+    }
+
+    fn scan(&self, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
+        let (class, path) = self.address(prefix);
+        self.tx.scan(class, &path, page)
+    }
+
+    fn put(&self, key: &str, value: Plain) -> Result<(), StorageError> {
+        let (class, path) = self.address(key);
+        self.tx.put(class, &path, value)
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StorageError> {
+        let (class, path) = self.address(key);
+        self.tx.delete(class, &path)
+    }
+}

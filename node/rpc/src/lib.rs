@@ -1,0 +1,1 @@
+//! gRPC by mutual TLS between the nodes of a cluster.

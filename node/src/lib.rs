@@ -1,0 +1,1 @@
+//! The arca server: configuration, wiring and lifecycle.

@@ -1,0 +1,20 @@
+//! The replicated log, the state machine and its snapshots, over seams that the simulation can tear.
+//!
+//! Everything here is ciphertext: this crate never imports the barrier and holds no code that could open a value.
+//! openraft's types stay inside; the rest of Arca sees [`Replica`], [`WriteSet`] and [`Transport`].
+//! Read next: [`replica`] for what callers get, [`write_set`] for what is replicated.
+
+pub mod kv;
+pub mod replica;
+pub mod transport;
+pub mod vfs;
+pub mod write_set;
+
+pub use kv::{Batch, Kv, KvError, KvSnapshot, Visit};
+pub use replica::{
+    ApplyObserver, Change, Committed, Member, MemberId, MemberKind, Membership, ProposeError, ReadView,
+    Replica, ReplicaError, ReplicaStatus, Role, Versioned,
+};
+pub use transport::{Call, Inbound, SnapshotStream, Transport, TransportError};
+pub use vfs::{Vfs, VfsFile};
+pub use write_set::{Key, Value, Version, Write, WriteSet};
