@@ -1,1 +1,16 @@
-//! The request pipeline: router, mounts, tokens, policy, leases, audit, sys.
+//! The unsealed heart of a node: every request runs through [`pipeline`], and nothing else calls an engine.
+//!
+//! A [`Kernel`] exists only while the node is unsealed. It reads and writes through [`store`] and [`tx`], learns of
+//! roles from the node, and reaches the cluster through [`ports`]. It knows neither HTTP nor openraft nor any engine
+//! by name.
+//! Read next: [`pipeline`] for a request's road, [`tx`] for what a request reads and writes.
+
+pub mod answer;
+pub mod error;
+pub mod incoming;
+pub mod ports;
+pub mod tx;
+
+pub use answer::{Answer, AnswerAuth, AnswerBody, Shape, WrapInfo};
+pub use error::KernelError;
+pub use incoming::{Body, Incoming};

@@ -108,7 +108,11 @@ impl Tx {
     ///
     /// # Errors
     /// As [`Self::get`], and when it does not parse.
-    pub fn get_record<T: DeserializeOwned>(&self, class: Class, path: &str) -> Result<Option<T>, StorageError> {
+    pub fn get_record<T: DeserializeOwned>(
+        &self,
+        class: Class,
+        path: &str,
+    ) -> Result<Option<T>, StorageError> {
         self.get(class, path)?.map(|bytes| parse(path, &bytes)).transpose()
     }
 
@@ -118,7 +122,11 @@ impl Tx {
     /// On a read-only transaction, or when the value is over [`ENTRY_SIZE_MAX`].
     pub fn put(&self, class: Class, path: &str, value: Plain) -> Result<(), StorageError> {
         if value.len() > ENTRY_SIZE_MAX {
-            return Err(StorageError::TooLarge { key: path.to_owned(), size: value.len(), limit: ENTRY_SIZE_MAX });
+            return Err(StorageError::TooLarge {
+                key: path.to_owned(),
+                size: value.len(),
+                limit: ENTRY_SIZE_MAX,
+            });
         }
         self.stage(class, path, Some(value))
     }
@@ -179,7 +187,12 @@ impl Tx {
     }
 
     /// Adds names staged here and takes out names whose last entry is deleted here.
-    fn overlay_list(&self, class: Class, prefix: &str, names: &mut BTreeMap<String, bool>) -> Result<(), StorageError> {
+    fn overlay_list(
+        &self,
+        class: Class,
+        prefix: &str,
+        names: &mut BTreeMap<String, bool>,
+    ) -> Result<(), StorageError> {
         let mut deleted_folders = Vec::new();
         {
             let staged = self.staged.lock();
@@ -196,7 +209,10 @@ impl Tx {
         }
         deleted_folders.dedup();
         for folder in deleted_folders {
-            if self.scan(class, &format!("{prefix}{folder}"), &Page { limit: Some(1), ..Page::default() })?.is_empty() {
+            if self
+                .scan(class, &format!("{prefix}{folder}"), &Page { limit: Some(1), ..Page::default() })?
+                .is_empty()
+            {
                 names.remove(&folder);
             }
         }
@@ -336,8 +352,10 @@ fn seal(barrier: &Barrier, key: Key, value: Option<&Vec<u8>>, path: &str) -> Res
 }
 
 fn parse<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, StorageError> {
-    serde_json::from_slice(bytes)
-        .map_err(|err| StorageError::Damaged { key: path.to_owned(), reason: format!("record, line {}", err.line()) })
+    serde_json::from_slice(bytes).map_err(|err| StorageError::Damaged {
+        key: path.to_owned(),
+        reason: format!("record, line {}", err.line()),
+    })
 }
 
 fn damaged(path: &str, err: &arca_barrier::BarrierError) -> StorageError {

@@ -1,0 +1,122 @@
+//! The kernel's failures. None of them knows HTTP: [`KernelError::fault`] says what the caller can do, `node/api`
+//! picks the status.
+
+use arca_barrier::BarrierError;
+use arca_engine_api::{EngineError, EntropyError, Fault, StorageError};
+use arca_raft_storage::{ProposeError, ReplicaError};
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// No audit device took the entry, so the request may not go on.
+    #[error("audit: no device accepted the entry")]
+    AuditFailed,
+    /// The barrier refused.
+    #[error(transparent)]
+    Barrier(#[from] BarrierError),
+    /// An assumption of ours broke; the text says which.
+    #[error("internal error: {0}")]
+    Bug(String),
+    /// Lost the optimistic race too often.
+    #[error("too many concurrent writes to the same path, try again")]
+    Contention,
+    /// Not allowed. Deliberately says no more.
+    #[error("permission denied")]
+    Denied,
+    /// From an engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Randomness failed; nothing was stored.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+    /// The request is wrong; the text is shown to the caller.
+    #[error("{0}")]
+    Invalid(String),
+    /// Wrong content type for PATCH.
+    #[error("PATCH needs the content type application/merge-patch+json")]
+    MediaType,
+    /// Only the active node can do this. The API layer forwards; clients never see it.
+    #[error("this node is a standby")]
+    NeedsActive,
+    /// The state named by `X-Vault-Index` has not arrived here.
+    #[error("required index state not present")]
+    NotYet,
+    /// Nothing there; the text, if any, is shown.
+    #[error("{0}")]
+    NotFound(String),
+    /// Replication of the write failed.
+    #[error(transparent)]
+    Propose(ProposeError),
+    /// Reading the replicated state failed.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// The node is sealed, or sealing.
+    #[error("arca is sealed")]
+    Sealed,
+    /// Storage failed or refused.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// No such operation on this path.
+    #[error("unsupported operation")]
+    Unsupported,
+}
+
+impl From<ProposeError> for KernelError {
+    fn from(err: ProposeError) -> Self {
+        match err {
+            ProposeError::NotLeader { .. } => Self::NeedsActive,
+            other => Self::Propose(other),
+        }
+    }
+}
+
+impl KernelError {
+    /// The caller's mistake, in words for the caller. Never quote a value the caller sent.
+    pub fn invalid(text: impl Into<String>) -> Self {
+        Self::Invalid(text.into())
+    }
+
+    /// What the caller can do about it; the rest stays in the log.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::AuditFailed | Self::Barrier(_) | Self::Bug(_) | Self::Contention | Self::Entropy(_) => {
+                Fault::Internal
+            }
+            Self::Denied => Fault::Denied,
+            Self::Engine(err) => err.fault(),
+            Self::Invalid(_) => Fault::Invalid,
+            Self::MediaType => Fault::MediaType,
+            Self::NeedsActive => Fault::NeedsActive,
+            Self::NotFound(_) => Fault::NotFound,
+            Self::NotYet => Fault::NotYet,
+            Self::Propose(err) => match err {
+                ProposeError::Conflict => Fault::Internal,
+                ProposeError::DiskFull => Fault::Unavailable,
+                ProposeError::NotLeader { .. } => Fault::NeedsActive,
+                ProposeError::OutcomeUnknown => Fault::OutcomeUnknown,
+                ProposeError::TooLarge { .. } => Fault::TooLarge,
+            },
+            Self::Replica(err) => match err {
+                ReplicaError::NoLeader(_) | ReplicaError::Timeout(_) | ReplicaError::Stopped(_) => {
+                    Fault::Unavailable
+                }
+                ReplicaError::Membership(_) => Fault::Invalid,
+                ReplicaError::Kv(_) | ReplicaError::Snapshot(_) => Fault::Internal,
+            },
+            Self::Sealed => Fault::Sealed,
+            Self::Storage(err) => err.fault(),
+            Self::Unsupported => Fault::Unsupported,
+        }
+    }
+
+    /// The lines of `errors` in the response body. Internal faults say only that they are internal.
+    #[must_use]
+    pub fn public_messages(&self) -> Vec<String> {
+        match self.fault() {
+            Fault::Internal if !matches!(self, Self::Contention) => vec!["internal error".to_owned()],
+            Fault::NotFound if self.to_string().is_empty() => Vec::new(),
+            _ => vec![self.to_string()],
+        }
+    }
+}
