@@ -7,6 +7,7 @@
 pub mod kv;
 pub mod replica;
 pub mod transport;
+pub mod types;
 pub mod vfs;
 pub mod write_set;
 
