@@ -164,6 +164,9 @@ pub enum ReplicaError {
     Snapshot(String),
 }
 
+/// Called with key, sealed value and version.
+pub type VersionedVisitor<'a> = dyn FnMut(&[u8], &[u8], Version) -> Visit + 'a;
+
 /// A consistent snapshot of the state at one applied index. Cheap to take, synchronous to read.
 pub trait ReadView: Send + Sync {
     /// The applied index it shows.
@@ -184,7 +187,7 @@ pub trait ReadView: Send + Sync {
         &self,
         start: &[u8],
         end: Option<&[u8]>,
-        visitor: &mut dyn FnMut(&[u8], &[u8], Version) -> Visit,
+        visitor: &mut VersionedVisitor<'_>,
     ) -> Result<(), KvError>;
 }
 

@@ -1,0 +1,253 @@
+//! The cluster port: accepts verified members only, and hands what they send to Raft or to the request pipeline.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_raft_storage::{Call, Inbound, MemberId, SnapshotStream};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::forward::{ForwardedRequest, ForwardedResponse, header_to_wire};
+use crate::identity::member_of;
+use crate::io::{Peer, PeerStream};
+use crate::proto::node_server::{Node, NodeServer};
+use crate::proto::{
+    EchoReply, EchoRequest, ForwardReply, ForwardRequest, RaftReply, RaftRequest, SnapshotPart, snapshot_part,
+};
+use crate::transport::MESSAGE_SIZE_MAX;
+use crate::{IdentityError, NodeIdentity, tls};
+
+/// Longest wait for a peer's TLS handshake: a slow or silent connection holds nothing for longer.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Handshakes under way at once; more wait in the kernel's accept queue.
+const HANDSHAKES_MAX: usize = 64;
+
+/// What a node says of itself to its peers.
+#[derive(Clone, Debug, Default)]
+pub struct NodeFacts {
+    /// Its `node_id`.
+    pub node_name: String,
+    /// Its version.
+    pub version: String,
+    /// Its host name.
+    pub hostname: String,
+    /// Its applied index.
+    pub applied_index: u64,
+    /// Whether it is sealed.
+    pub is_sealed: bool,
+}
+
+/// The node's side of the cluster port.
+#[async_trait]
+pub trait Gatekeeper: Send + Sync {
+    /// Whether `peer` is a member now. A removed member keeps a valid certificate, and is refused here.
+    fn is_member(&self, peer: MemberId) -> bool;
+    /// Serves a request a standby forwarded. The peer is verified; its word about the client is taken.
+    async fn forwarded(&self, request: ForwardedRequest) -> ForwardedResponse;
+    /// Facts for the peer.
+    fn facts(&self) -> NodeFacts;
+}
+
+/// What the server needs.
+pub struct ServerParts {
+    /// Who we are.
+    pub identity: NodeIdentity,
+    /// Raft.
+    pub inbound: Arc<dyn Inbound>,
+    /// Everything else.
+    pub gatekeeper: Arc<dyn Gatekeeper>,
+}
+
+/// The running cluster port.
+#[derive(Debug)]
+pub struct RpcServer {
+    stop: CancellationToken,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    addr: SocketAddr,
+}
+
+impl RpcServer {
+    /// Serves on `listener` until [`Self::stop`].
+    ///
+    /// # Errors
+    /// When the identity does not parse or the listener has no address.
+    pub fn start(listener: TcpListener, parts: ServerParts) -> Result<Self, IdentityError> {
+        let addr = listener.local_addr().map_err(|err| IdentityError::Certificate(err.to_string()))?;
+        let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(&parts.identity)?));
+        let stop = CancellationToken::new();
+        let (accepted, incoming) = mpsc::channel::<Result<PeerStream, std::io::Error>>(HANDSHAKES_MAX);
+        let cluster_id = parts.identity.cluster_id.clone();
+        let accepting = accept_loop(listener, acceptor, cluster_id, accepted, stop.clone());
+        let service = NodeServer::new(Service { inbound: parts.inbound, gatekeeper: parts.gatekeeper })
+            .max_decoding_message_size(MESSAGE_SIZE_MAX)
+            .max_encoding_message_size(MESSAGE_SIZE_MAX);
+        let stopped = stop.clone();
+        let serving = async move {
+            let served = Server::builder()
+                .initial_stream_window_size(4 << 20)
+                .initial_connection_window_size(16 << 20)
+                .add_service(service)
+                .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stopped.cancelled_owned())
+                .await;
+            if let Err(err) = served {
+                tracing::error!(error = %err, "the cluster port stopped");
+            }
+        };
+        Ok(Self { stop, tasks: vec![tokio::spawn(accepting), tokio::spawn(serving)], addr })
+    }
+
+    /// The address it listens on.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Stops accepting and closes every connection.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        for task in self.tasks {
+            // Connections may be held open by peers; give them a moment, then drop them.
+            let abort = task.abort_handle();
+            if tokio::time::timeout(Duration::from_millis(500), task).await.is_err() {
+                abort.abort();
+            }
+        }
+    }
+}
+
+async fn accept_loop(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    cluster_id: String,
+    accepted: mpsc::Sender<Result<PeerStream, std::io::Error>>,
+    stop: CancellationToken,
+) {
+    let slots = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let connection = tokio::select! {
+            () = stop.cancelled() => return,
+            connection = listener.accept() => connection,
+        };
+        let (stream, addr) = match connection {
+            Ok(connection) => connection,
+            Err(err) => {
+                tracing::warn!(error = %err, "accepting on the cluster port failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (acceptor, cluster_id, accepted) = (acceptor.clone(), cluster_id.clone(), accepted.clone());
+        tokio::spawn(async move {
+            let _slot = slot;
+            match handshake(stream, addr, &acceptor, &cluster_id).await {
+                // The server has stopped if nobody receives; the connection then just closes.
+                Ok(stream) => drop(accepted.send(Ok(stream)).await),
+                Err(reason) => tracing::warn!(%addr, reason, "refused a connection on the cluster port"),
+            }
+        });
+    }
+}
+
+async fn handshake(
+    stream: TcpStream,
+    addr: SocketAddr,
+    acceptor: &TlsAcceptor,
+    cluster_id: &str,
+) -> Result<PeerStream, String> {
+    stream.set_nodelay(true).map_err(|err| err.to_string())?;
+    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
+        .await
+        .map_err(|_| "TLS handshake took too long".to_owned())?
+        .map_err(|err| err.to_string())?;
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let leaf = certificates.first().ok_or_else(|| "no client certificate".to_owned())?;
+    let member = member_of(leaf, cluster_id).map_err(|err| err.to_string())?;
+    Ok(PeerStream { inner: Box::new(stream), peer: Peer { member, addr } })
+}
+
+struct Service {
+    inbound: Arc<dyn Inbound>,
+    gatekeeper: Arc<dyn Gatekeeper>,
+}
+
+impl Service {
+    fn verified<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
+        let peer = request
+            .extensions()
+            .get::<<PeerStream as Connected>::ConnectInfo>()
+            .copied()
+            .ok_or_else(|| Status::unauthenticated("unknown peer"))?;
+        if self.gatekeeper.is_member(peer.member) {
+            Ok(peer)
+        } else {
+            tracing::warn!(member = %peer.member, addr = %peer.addr, "refused a node that is not a member any more");
+            Err(Status::permission_denied("not a member of this cluster"))
+        }
+    }
+}
+
+#[async_trait]
+impl Node for Service {
+    async fn raft(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
+        // Raft itself checks the sender: a joiner hears of its own membership through these very calls.
+        let request = request.into_inner();
+        let call = u8::try_from(request.call)
+            .ok()
+            .and_then(Call::from_tag)
+            .ok_or_else(|| Status::unimplemented("unknown raft call"))?;
+        let payload = self.inbound.serve(call, request.payload).await.map_err(Status::failed_precondition)?;
+        Ok(Response::new(RaftReply { payload }))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<SnapshotPart>>,
+    ) -> Result<Response<RaftReply>, Status> {
+        let mut parts = request.into_inner();
+        let header = match parts.message().await?.and_then(|part| part.part) {
+            Some(snapshot_part::Part::Header(header)) => header,
+            _ => return Err(Status::invalid_argument("a snapshot begins with its header")),
+        };
+        let chunks: SnapshotStream = Box::pin(parts.map(|part| match part {
+            Ok(SnapshotPart { part: Some(snapshot_part::Part::Chunk(chunk)) }) => Ok::<Bytes, String>(chunk),
+            Ok(_) => Err("unexpected part in a snapshot".to_owned()),
+            Err(status) => Err(status.message().to_owned()),
+        }));
+        let payload =
+            self.inbound.receive_snapshot(header, chunks).await.map_err(Status::failed_precondition)?;
+        Ok(Response::new(RaftReply { payload }))
+    }
+
+    async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardReply>, Status> {
+        self.verified(&request)?;
+        let response = self.gatekeeper.forwarded(request.into_inner().into()).await;
+        Ok(Response::new(ForwardReply {
+            status: response.status.into(),
+            headers: response.headers.into_iter().map(header_to_wire).collect(),
+            body: response.body,
+        }))
+    }
+
+    async fn echo(&self, request: Request<EchoRequest>) -> Result<Response<EchoReply>, Status> {
+        self.verified(&request)?;
+        let facts = self.gatekeeper.facts();
+        Ok(Response::new(EchoReply {
+            node_name: facts.node_name,
+            version: facts.version,
+            hostname: facts.hostname,
+            applied_index: facts.applied_index,
+            is_sealed: facts.is_sealed,
+        }))
+    }
+}

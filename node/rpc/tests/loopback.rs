@@ -1,0 +1,141 @@
+//! Two members talk over a real loopback connection with real certificates.
+
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_raft_storage::{Call, Inbound, Member, MemberId, SnapshotStream, Transport, TransportError};
+use arca_rpc::{
+    Authority, ForwardedRequest, ForwardedResponse, Gatekeeper, GrpcTransport, NodeFacts, NodeIdentity,
+    NodeKey, RpcServer, ServerParts, TcpDial,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+
+#[derive(Debug)]
+struct Echo;
+
+#[async_trait]
+impl Inbound for Echo {
+    async fn serve(&self, call: Call, payload: Bytes) -> Result<Bytes, String> {
+        if payload.is_empty() {
+            Err("empty".to_owned())
+        } else {
+            Ok([&[call as u8], &payload[..]].concat().into())
+        }
+    }
+
+    async fn receive_snapshot(&self, header: Bytes, mut chunks: SnapshotStream) -> Result<Bytes, String> {
+        let mut all = header.to_vec();
+        while let Some(chunk) = chunks.next().await {
+            all.extend(chunk?);
+        }
+        Ok(all.into())
+    }
+}
+
+struct Members(Vec<u64>);
+
+#[async_trait]
+impl Gatekeeper for Members {
+    fn is_member(&self, peer: MemberId) -> bool {
+        self.0.contains(&peer.0)
+    }
+
+    async fn forwarded(&self, request: ForwardedRequest) -> ForwardedResponse {
+        ForwardedResponse { status: 201, headers: request.headers, body: request.body }
+    }
+
+    fn facts(&self) -> NodeFacts {
+        NodeFacts { node_name: "n1".to_owned(), ..NodeFacts::default() }
+    }
+}
+
+fn identity(authority: &Authority, cluster_id: &str, id: u64) -> NodeIdentity {
+    let key = NodeKey::generate().unwrap();
+    NodeIdentity {
+        cluster_id: cluster_id.to_owned(),
+        member: MemberId(id),
+        ca: authority.certificate().to_vec(),
+        certificate: authority.issue(&key.signing_request().unwrap(), MemberId(id)).unwrap(),
+        key: key.expose(),
+    }
+}
+
+struct Pair {
+    server: RpcServer,
+    authority: Authority,
+}
+
+async fn start(members: Vec<u64>) -> Pair {
+    let authority = Authority::create("c1").unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let parts = ServerParts {
+        identity: identity(&authority, "c1", 1),
+        inbound: Arc::new(Echo),
+        gatekeeper: Arc::new(Members(members)),
+    };
+    Pair { server: RpcServer::start(listener, parts).unwrap(), authority }
+}
+
+fn member(pair: &Pair, id: u64) -> Member {
+    Member { id: MemberId(id), cluster_addr: pair.server.addr().to_string(), ..Member::default() }
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn members_call_forward_and_ship_snapshots() {
+    let pair = start(vec![1, 2]).await;
+    let transport = GrpcTransport::new(&identity(&pair.authority, "c1", 2), Arc::new(TcpDial)).unwrap();
+    let to = member(&pair, 1);
+    let reply = transport.call(&to, Call::Vote, Bytes::from_static(b"x"), SOON).await.unwrap();
+    assert_eq!(&reply[..], b"\x02x");
+    let refused = transport.call(&to, Call::Vote, Bytes::new(), SOON).await.unwrap_err();
+    assert!(matches!(refused, TransportError::Refused(text) if text.contains("empty")));
+    let chunks: SnapshotStream =
+        Box::pin(futures::stream::iter([Ok(Bytes::from_static(b"b")), Ok(Bytes::from_static(b"c"))]));
+    let reply = transport.send_snapshot(&to, Bytes::from_static(b"a"), chunks, SOON).await.unwrap();
+    assert_eq!(&reply[..], b"abc");
+    let request = ForwardedRequest {
+        method: "PUT".to_owned(),
+        target: "/v1/x".to_owned(),
+        headers: vec![("h".to_owned(), b"v".to_vec())],
+        body: Bytes::from_static(b"body"),
+        remote_addr: None,
+        remote_port: 0,
+        client_certificates: Vec::new(),
+        forwarded_from: "n2".to_owned(),
+    };
+    let response = transport.forward(&to, request, SOON).await.unwrap();
+    assert_eq!((response.status, &response.body[..]), (201, &b"body"[..]));
+    assert_eq!(transport.echo(&to, "n2", SOON).await.unwrap().node_name, "n1");
+    pair.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_removed_member_is_refused() {
+    let pair = start(vec![1]).await;
+    let transport = GrpcTransport::new(&identity(&pair.authority, "c1", 2), Arc::new(TcpDial)).unwrap();
+    let refused = transport.echo(&member(&pair, 1), "n2", SOON).await.unwrap_err();
+    assert!(matches!(refused, TransportError::Refused(text) if text.contains("not a member")));
+}
+
+#[tokio::test]
+async fn a_foreign_cluster_is_refused() {
+    let pair = start(vec![1, 2]).await;
+    let foreign = Authority::create("c1").unwrap();
+    let transport = GrpcTransport::new(&identity(&foreign, "c1", 2), Arc::new(TcpDial)).unwrap();
+    assert!(transport.echo(&member(&pair, 1), "n2", SOON).await.is_err());
+}
+
+#[tokio::test]
+async fn the_wrong_member_at_an_address_is_refused() {
+    let pair = start(vec![1, 2, 3]).await;
+    let transport = GrpcTransport::new(&identity(&pair.authority, "c1", 2), Arc::new(TcpDial)).unwrap();
+    let err =
+        transport.call(&member(&pair, 3), Call::Vote, Bytes::from_static(b"x"), SOON).await.unwrap_err();
+    assert!(matches!(err, TransportError::Unreachable(_)), "{err}");
+}
