@@ -1,1 +1,25 @@
-//! HTTP: server, TLS, handlers, status codes.
+//! HTTP taken off requests and put on answers: listeners, TLS, limits, paths, status codes.
+//!
+//! Nothing is decided here but form. The kernel decides; while it is sealed, [`system`] answers the few questions a
+//! sealed node may. Canonicalisation happens once, in [`path`], and everything behind it sees only that form.
+//! Read next: [`handler`] for a request's way in and out, [`status`] for the one table of status codes.
+
+pub mod body;
+pub mod client_addr;
+pub mod handler;
+mod lifecycle;
+mod path;
+mod query;
+mod render;
+pub mod server;
+mod status;
+pub mod system;
+pub mod tls;
+
+pub use handler::{Api, RawBody, RawRequest};
+pub use server::{Listener, ListenerOptions};
+pub use system::{
+    Health, InitRequest, InitResponse, JoinRequest, LeaderStatus, SealStatus, System, SystemError,
+    UnsealRequest,
+};
+pub use tls::{CertificateStore, TlsError, TlsOptions};

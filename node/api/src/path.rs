@@ -1,0 +1,123 @@
+//! One form of a path, decided once: what ACL, audit and storage see is what was checked here.
+//!
+//! Refused: `.` and `..` segments, empty segments, control bytes, percent-escapes that decode to a slash, a NUL or
+//! invalid UTF-8, double encoding of any of these, and anything over the length limit. (CVE-2026-3605 and kin.)
+
+/// Longest path, bytes, decoded.
+pub(crate) const PATH_SIZE_MAX: usize = 8 << 10;
+
+/// Why a path is refused. The text is for the caller and does not quote the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PathError {
+    #[error("path contains a control character")]
+    Control,
+    #[error("path contains an empty segment: write it with single slashes")]
+    Empty,
+    #[error("path contains an encoded slash")]
+    EncodedSlash,
+    #[error("path contains a bad percent escape")]
+    Escape,
+    #[error("path contains a relative segment: write it without \".\" and \"..\"")]
+    Relative,
+    #[error("path is longer than {PATH_SIZE_MAX} bytes")]
+    TooLong,
+    #[error("path is not UTF-8")]
+    Utf8,
+}
+
+/// The canonical form of what follows `/v1/`. A trailing slash is kept: it tells a folder from an entry.
+pub(crate) fn canonical(raw: &str) -> Result<String, PathError> {
+    if raw.len() > PATH_SIZE_MAX * 3 {
+        return Err(PathError::TooLong);
+    }
+    let decoded = decode(raw)?;
+    if decoded.len() > PATH_SIZE_MAX {
+        return Err(PathError::TooLong);
+    }
+    if decoded.chars().any(char::is_control) {
+        return Err(PathError::Control);
+    }
+    let body = decoded.strip_suffix('/').unwrap_or(&decoded);
+    if !body.is_empty() {
+        for segment in body.split('/') {
+            match segment {
+                "" => return Err(PathError::Empty),
+                "." | ".." => return Err(PathError::Relative),
+                _ => {}
+            }
+        }
+    } else if decoded == "/" {
+        return Err(PathError::Empty);
+    }
+    Ok(decoded)
+}
+
+fn decode(raw: &str) -> Result<String, PathError> {
+    if !raw.contains('%') {
+        return Ok(raw.to_owned());
+    }
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16));
+        let (Some(high), Some(low)) = (digit(), digit()) else { return Err(PathError::Escape) };
+        let value = u8::try_from(high * 16 + low).map_err(|_| PathError::Escape)?;
+        if value == b'/' {
+            return Err(PathError::EncodedSlash);
+        }
+        bytes.push(value);
+    }
+    String::from_utf8(bytes).map_err(|_| PathError::Utf8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(raw: &str, want: Result<&str, PathError>) {
+        assert_eq!(canonical(raw), want.map(str::to_owned), "input {raw:?}");
+    }
+
+    #[test]
+    fn keeps_good_paths() {
+        check("secret/data/a", Ok("secret/data/a"));
+        check("secret/data/a/", Ok("secret/data/a/"));
+        check("secret/a%20b/%C3%A4", Ok("secret/a b/ä"));
+        check("secret/...", Ok("secret/..."));
+        check("a%2525", Ok("a%25"));
+        check("", Ok(""));
+    }
+
+    #[test]
+    fn refuses_to_climb() {
+        for raw in ["a/../b", "a/..", "../a", "a/./b", ".", "a/%2e%2e/b", "a/.%2E", "a/../"] {
+            check(raw, Err(PathError::Relative));
+        }
+    }
+
+    #[test]
+    fn refuses_ambiguity() {
+        check("a//b", Err(PathError::Empty));
+        check("/", Err(PathError::Empty));
+        check("/a", Err(PathError::Empty));
+        check("a//", Err(PathError::Empty));
+        check("a%2fb", Err(PathError::EncodedSlash));
+        check("a%00", Err(PathError::Control));
+        check("a%0a", Err(PathError::Control));
+        check("a%7f", Err(PathError::Control));
+        check("a%c0%af", Err(PathError::Utf8));
+        check("a%zz", Err(PathError::Escape));
+        check("a%2", Err(PathError::Escape));
+    }
+
+    #[test]
+    fn refuses_ten_megabytes() {
+        check(&"a".repeat(10 << 20), Err(PathError::TooLong));
+        check(&"a".repeat(PATH_SIZE_MAX + 1), Err(PathError::TooLong));
+    }
+}

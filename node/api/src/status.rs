@@ -1,0 +1,33 @@
+//! The only place that picks an HTTP status.
+
+use arca_engine_api::Fault;
+use http::StatusCode;
+
+use crate::system::SystemError;
+
+/// The status of a fault. `NeedsActive` reaches this table only when no active node is known.
+pub(crate) const fn status_of(fault: Fault) -> StatusCode {
+    match fault {
+        Fault::Invalid => StatusCode::BAD_REQUEST,
+        Fault::Denied => StatusCode::FORBIDDEN,
+        Fault::NotFound => StatusCode::NOT_FOUND,
+        Fault::Unsupported => StatusCode::METHOD_NOT_ALLOWED,
+        Fault::NotYet => StatusCode::PRECONDITION_FAILED,
+        Fault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Fault::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Fault::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Fault::Internal | Fault::OutcomeUnknown => StatusCode::INTERNAL_SERVER_ERROR,
+        Fault::Upstream => StatusCode::BAD_GATEWAY,
+        Fault::Sealed | Fault::NeedsActive | Fault::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// The status of a failed order to the node itself.
+pub(crate) const fn status_of_system(err: &SystemError) -> StatusCode {
+    match err {
+        SystemError::Invalid(_) | SystemError::Uninitialized => StatusCode::BAD_REQUEST,
+        SystemError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        SystemError::NeedsActive | SystemError::Sealed => StatusCode::SERVICE_UNAVAILABLE,
+        SystemError::TooMany => StatusCode::TOO_MANY_REQUESTS,
+    }
+}

@@ -1,0 +1,141 @@
+//! Settings after checking: every value here is usable as is. [`raw`] reads the file, [`check`] makes these.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use arca_api::{ListenerOptions, TlsOptions};
+use arca_engine_api::Map;
+
+/// Everything the server is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `node_id`: unique among the cluster's members.
+    pub node_name: String,
+    /// Where data lives.
+    pub storage: Storage,
+    /// API listeners; at least one.
+    pub listeners: Vec<ListenerConfig>,
+    /// URL under which clients and peers reach this node's API.
+    pub api_addr: String,
+    /// `host:port` under which peers reach this node's cluster port.
+    pub cluster_addr: String,
+    /// `host:port` the cluster port binds.
+    pub cluster_listen: String,
+    /// Name of the cluster, used at init.
+    pub cluster_name: Option<String>,
+    /// Default lifetime of tokens and leases.
+    pub default_lease_ttl: Duration,
+    /// Longest lifetime of tokens and leases.
+    pub max_lease_ttl: Duration,
+    /// Leave memory unlocked.
+    pub disable_mlock: bool,
+    /// `trace`, `debug`, `info`, `warn` or `error`.
+    pub log_level: String,
+    /// Log lines as JSON.
+    pub is_log_json: bool,
+    /// Log file, in place of standard error.
+    pub log_file: Option<PathBuf>,
+    /// Serve `/ui/`.
+    pub ui: bool,
+    /// Written at start, removed at stop.
+    pub pid_file: Option<PathBuf>,
+    /// Metrics without a token are allowed on some listener.
+    pub telemetry: Telemetry,
+    /// Bounds of the Raft log's retention and timings.
+    pub raft: RaftSettings,
+    /// The file without its secrets, for `sys/config/state/sanitized`.
+    pub sanitized: Map,
+    /// Set by `-dev`.
+    pub dev: Option<DevMode>,
+}
+
+/// Where data lives.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// One node, data in a directory.
+    File {
+        /// Data directory.
+        path: PathBuf,
+    },
+    /// One node, data in memory: gone with the process.
+    InMemory,
+    /// A member of a cluster.
+    Raft {
+        /// Data directory.
+        path: PathBuf,
+        /// Nodes to join while this one belongs to no cluster.
+        retry_join: Vec<JoinTarget>,
+    },
+}
+
+/// A node to join through.
+#[derive(Clone, Debug, Default)]
+pub struct JoinTarget {
+    /// URL of its API.
+    pub api_addr: String,
+    /// PEM of its CA.
+    pub ca_cert: Option<String>,
+    /// PEM of a client certificate.
+    pub client_cert: Option<String>,
+    /// PEM of its key.
+    pub client_key: Option<String>,
+    /// Name to expect in its certificate.
+    pub tls_server_name: Option<String>,
+}
+
+/// One API listener.
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    /// `host:port` to bind.
+    pub address: String,
+    /// TLS, unless disabled.
+    pub tls: Option<TlsOptions>,
+    /// Limits and rules.
+    pub options: ListenerOptions,
+    /// `sys/metrics` needs no token here.
+    pub unauthenticated_metrics: bool,
+}
+
+/// Metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Telemetry {
+    /// Leave the host name out of gauge names.
+    pub disable_hostname: bool,
+    /// How long Prometheus figures are kept; zero turns them off.
+    pub prometheus_retention: Duration,
+}
+
+/// Raft's own settings.
+#[derive(Clone, Debug)]
+pub struct RaftSettings {
+    /// Longer timeouts for slow networks: 1 (default here) to 10.
+    pub performance_multiplier: u32,
+    /// Bytes of log kept behind the last flush.
+    pub log_retention_bytes: u64,
+    /// Free bytes below which writes are refused.
+    pub low_water_bytes: u64,
+    /// Largest write, bytes.
+    pub entry_size_max: u64,
+}
+
+impl Default for RaftSettings {
+    fn default() -> Self {
+        Self {
+            performance_multiplier: 1,
+            log_retention_bytes: 256 << 20,
+            low_water_bytes: 256 << 20,
+            entry_size_max: 8 << 20,
+        }
+    }
+}
+
+/// `arca server -dev`.
+#[derive(Clone, Debug)]
+pub struct DevMode {
+    /// Token to create; random when absent.
+    pub root_token: Option<String>,
+    /// Do not mount KV version 2 at `secret/`.
+    pub no_kv: bool,
+    /// Do not store the token in the CLI's token file.
+    pub no_store_token: bool,
+}
