@@ -1,5 +1,7 @@
 //! What the barrier costs per value and per name, for both suites. Run with `cargo bench -p arca-barrier`.
 
+#![allow(clippy::expect_used, missing_docs, reason = "a benchmark")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 

@@ -263,3 +263,44 @@ fn header(term: &Term) -> [u8; HEADER_SIZE] {
 fn aad(header: &[u8; HEADER_SIZE], key: &[u8]) -> Vec<u8> {
     [header, key].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OsEntropy;
+
+    fn barrier(suite: Suite, count: u64) -> Barrier {
+        let keyring = Keyring::generate(&OsEntropy, 0, suite).expect("keyring");
+        keyring.active().encryptions.store(count, Ordering::Relaxed);
+        Barrier::new(keyring, Arc::new(OsEntropy))
+    }
+
+    #[track_caller]
+    fn check(suite: Suite, count: u64, is_enabled: bool, want: bool) {
+        let barrier = barrier(suite, count);
+        let config =
+            RotationConfig { enabled: is_enabled, max_operations: 2_000_000, ..RotationConfig::default() };
+        barrier.replace_keyring(barrier.with_rotation_config(config).expect("in range")).expect("ours");
+        assert_eq!(barrier.needs_rotation(), want, "{suite:?} at {count}");
+    }
+
+    #[test]
+    fn rotation_is_due_by_count() {
+        check(Suite::XChaCha20Poly1305, 1_999_999, true, false);
+        check(Suite::XChaCha20Poly1305, 2_000_000, true, true);
+        check(Suite::XChaCha20Poly1305, u64::MAX, false, false);
+        check(Suite::Aes256Gcm, 2_000_000, true, true);
+        check(Suite::Aes256Gcm, 2_000_000, false, false);
+        check(Suite::Aes256Gcm, RotationConfig::OPERATIONS_MAX, false, true);
+    }
+
+    #[test]
+    fn a_used_up_key_seals_no_more_and_rotation_helps() {
+        let barrier = barrier(Suite::Aes256Gcm, (1 << 32) - 1);
+        let last = barrier.seal_value(b"key", b"last").expect("one message is left");
+        assert_eq!(barrier.seal_value(b"key", b"one more"), Err(BarrierError::KeyExhausted { term: 1 }));
+        barrier.replace_keyring(barrier.rotated(1).expect("rotated")).expect("ours");
+        barrier.seal_value(b"key", b"one more").expect("a fresh key");
+        assert_eq!(barrier.open_value(b"key", &last).expect("old term").as_slice(), b"last");
+    }
+}
