@@ -8,7 +8,9 @@
 pub mod answer;
 pub mod error;
 pub mod incoming;
+pub mod policy;
 pub mod ports;
+pub mod rfc3339;
 pub mod tx;
 
 pub use answer::{Answer, AnswerAuth, AnswerBody, Shape, WrapInfo};
