@@ -76,6 +76,12 @@ impl KernelError {
         Self::Invalid(text.into())
     }
 
+    /// Whether a concurrent write got in between: nothing was written, run the request again.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Propose(ProposeError::Conflict))
+    }
+
     /// What the caller can do about it; the rest stays in the log.
     #[must_use]
     pub fn fault(&self) -> Fault {
@@ -91,7 +97,7 @@ impl KernelError {
             Self::NotFound(_) => Fault::NotFound,
             Self::NotYet => Fault::NotYet,
             Self::Propose(err) => match err {
-                ProposeError::Conflict => Fault::Internal,
+                ProposeError::Conflict | ProposeError::Invalid(_) => Fault::Internal,
                 ProposeError::DiskFull => Fault::Unavailable,
                 ProposeError::NotLeader { .. } => Fault::NeedsActive,
                 ProposeError::OutcomeUnknown => Fault::OutcomeUnknown,

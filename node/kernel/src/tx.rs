@@ -55,6 +55,18 @@ impl Tx {
         Self { barrier, view, mode, staged: Mutex::default() }
     }
 
+    /// The same view with nothing staged, and with leave to write.
+    #[must_use]
+    pub fn writing(&self) -> Self {
+        Self::new(Arc::clone(&self.barrier), Arc::clone(&self.view), Mode::ReadWrite)
+    }
+
+    /// Whether writes may be staged.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// The applied index the reads show.
     #[must_use]
     pub fn index(&self) -> u64 {
@@ -84,6 +96,53 @@ impl Tx {
     /// As [`Self::get`].
     pub fn peek(&self, class: Class, path: &str) -> Result<Option<Plain>, StorageError> {
         self.read(class, path, false)
+    }
+
+    /// The physical key of `path`, as caches and observers know it.
+    ///
+    /// # Errors
+    /// When the path is over a limit.
+    pub fn physical_key(&self, class: Class, path: &str) -> Result<Key, StorageError> {
+        self.barrier.seal_name(class, path).map_err(|err| damaged(path, &err))
+    }
+
+    /// The value at `path` with its physical key and version, for caches: without own writes, not guarded.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn peek_versioned(
+        &self,
+        class: Class,
+        path: &str,
+    ) -> Result<Option<(Plain, Key, Version)>, StorageError> {
+        let key = self.physical_key(class, path)?;
+        let found = self.view.get(&key).map_err(|err| StorageError::Failed(err.to_string()))?;
+        let Some(found) = found else { return Ok(None) };
+        let plain = self.barrier.open_value(&key, &found.value).map_err(|err| damaged(path, &err))?;
+        Ok(Some((plain, key, found.version)))
+    }
+
+    /// The version of `path`, without opening the value or guarding the commit.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn version(&self, class: Class, path: &str) -> Result<Version, StorageError> {
+        let key = self.physical_key(class, path)?;
+        let found = self.view.get(&key).map_err(|err| StorageError::Failed(err.to_string()))?;
+        Ok(found.map_or(Version::ABSENT, |found| found.version))
+    }
+
+    /// Refuses the commit unless `key` is at `version` then: for an object known from a cache.
+    pub fn guard(&self, key: &Key, version: Version) {
+        if self.mode == Mode::ReadWrite {
+            self.staged.lock().reads.entry(key.clone()).or_insert(version);
+        }
+    }
+
+    /// Whether this transaction itself staged a write to `path`.
+    #[must_use]
+    pub fn has_staged(&self, class: Class, path: &str) -> bool {
+        self.mode == Mode::ReadWrite && self.staged.lock().writes.contains_key(&(class, path.to_owned()))
     }
 
     fn read(&self, class: Class, path: &str, is_guarded: bool) -> Result<Option<Plain>, StorageError> {
@@ -177,7 +236,7 @@ impl Tx {
             }
         };
         self.view
-            .visit(&start, prefix_end(&start).as_deref(), &mut visitor)
+            .visit(&start, Some(&Barrier::subtree_end(&start)), &mut visitor)
             .map_err(|err| StorageError::Failed(err.to_string()))?;
         if let Some(err) = failure {
             return Err(err);
@@ -240,7 +299,7 @@ impl Tx {
             }
         };
         self.view
-            .visit(&start, prefix_end(&start).as_deref(), &mut visitor)
+            .visit(&start, Some(&Barrier::subtree_end(&start)), &mut visitor)
             .map_err(|err| StorageError::Failed(err.to_string()))?;
         if let Some(err) = failure {
             return Err(err);
@@ -257,6 +316,34 @@ impl Tx {
         }
         drop(staged);
         Ok(paged(found, page))
+    }
+
+    /// Up to `limit` paths below `prefix`, full and in no useful order, own staged writes left out: for removing a
+    /// subtree piece by piece without reading all of it first.
+    ///
+    /// # Errors
+    /// When a name is damaged or the store fails.
+    pub fn some_below(&self, class: Class, prefix: &str, limit: usize) -> Result<Vec<String>, StorageError> {
+        let start = self.physical_key(class, prefix)?;
+        let mut found = Vec::new();
+        let mut failure = None;
+        let mut visitor = |key: &[u8], _: &[u8], _: Version| {
+            if found.len() >= limit {
+                return Visit::Stop;
+            }
+            match self.barrier.open_name(key) {
+                Ok((_, path)) => found.push(path),
+                Err(err) => {
+                    failure = Some(damaged(prefix, &err));
+                    return Visit::Stop;
+                }
+            }
+            Visit::Next
+        };
+        self.view
+            .visit(&start, Some(&Barrier::subtree_end(&start)), &mut visitor)
+            .map_err(|err| StorageError::Failed(err.to_string()))?;
+        failure.map_or(Ok(found), Err)
     }
 
     /// Stages an entry of a time-ordered index: `path` falls due at `due`. `index` tells indexes apart
@@ -374,18 +461,6 @@ fn paged(names: BTreeMap<String, bool>, page: &Page) -> Vec<String> {
         .filter(|name| page.after.as_ref().is_none_or(|after| name > after))
         .take(limit)
         .collect()
-}
-
-/// The smallest key after every key that starts with `prefix`.
-fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if let Some(next) = last.checked_add(1) {
-            end.push(next);
-            return Some(end);
-        }
-    }
-    None
 }
 
 /// An engine's window on a transaction: everything below one prefix.

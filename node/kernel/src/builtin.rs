@@ -1,0 +1,85 @@
+//! Paths the kernel serves itself, below `sys/` and `auth/token/`: groups of routes with a handler, routed,
+//! authorized and audited exactly like an engine's.
+
+use arca_engine_api::{Request, Response, RouteTable};
+use arca_raft_storage::SnapshotStream;
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+
+use crate::KernelError;
+use crate::answer::Shape;
+use crate::kernel::Kernel;
+use crate::namespaces::Namespace;
+use crate::tokens::{NewToken, TokenEntry};
+use crate::tx::Tx;
+
+/// A group of built-in paths.
+#[async_trait]
+pub(crate) trait Builtin: Send + Sync {
+    /// Patterns relative to the mount (`policies/acl/{name}`, `create/{role}`).
+    fn routes(&self) -> &RouteTable;
+
+    /// Serves one request whose route matched. Runs again when the commit conflicts: what acts on the world outside
+    /// the transaction goes into [`BuiltinAnswer::after`].
+    async fn handle(&self, ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError>;
+
+    /// Whether something is already at the request's path; `None` when the path knows no difference.
+    fn exists(&self, _ctx: &BuiltinCtx<'_>, _request: &Request) -> Result<Option<bool>, KernelError> {
+        Ok(None)
+    }
+}
+
+/// What a built-in may touch while it handles one request.
+pub(crate) struct BuiltinCtx<'a> {
+    /// Everything.
+    pub(crate) kernel: &'a Kernel,
+    /// The request's transaction.
+    pub(crate) tx: &'a Tx,
+    /// The namespace the request is in.
+    pub(crate) namespace: &'a Namespace,
+    /// The caller's token, unless the route takes anybody.
+    pub(crate) token: Option<&'a TokenEntry>,
+    /// A streamed body: whoever reads it takes it out.
+    pub(crate) incoming_body: &'a Mutex<Option<SnapshotStream>>,
+}
+
+/// Something to do once the transaction is committed; its response replaces the one given before.
+pub(crate) type After =
+    Box<dyn for<'k> FnOnce(&'k Kernel) -> BoxFuture<'k, Result<Response, KernelError>> + Send>;
+
+/// What a built-in answers.
+#[derive(Default)]
+pub(crate) struct BuiltinAnswer {
+    /// As an engine's. A `lease` or `login` in it is ignored.
+    pub(crate) response: Response,
+    /// Where data appears.
+    pub(crate) shape: Shape,
+    /// A token made for the caller.
+    pub(crate) auth: Option<NewToken>,
+    /// A body that is streamed: content type and chunks.
+    pub(crate) stream: Option<(String, SnapshotStream)>,
+    /// To do after the commit.
+    pub(crate) after: Option<After>,
+}
+
+impl From<Response> for BuiltinAnswer {
+    fn from(response: Response) -> Self {
+        Self { response, ..Self::default() }
+    }
+}
+
+impl BuiltinAnswer {
+    /// Data in the envelope and at top level.
+    pub(crate) fn at_both_levels(response: Response) -> Self {
+        Self { response, shape: Shape::EnvelopeAndTop, ..Self::default() }
+    }
+
+    /// Nothing but something to do after the commit.
+    pub(crate) fn after<F>(act: F) -> Self
+    where
+        F: for<'k> FnOnce(&'k Kernel) -> BoxFuture<'k, Result<Response, KernelError>> + Send + 'static,
+    {
+        Self { after: Some(Box::new(act)), ..Self::default() }
+    }
+}

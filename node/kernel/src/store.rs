@@ -1,0 +1,73 @@
+//! Where transactions begin and where they are committed: the barrier over the replica.
+//!
+//! A transaction sees one consistent view; committing proposes its write set once. Conflicts are the caller's to
+//! repeat, since only the caller can run the request again.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arca_barrier::Barrier;
+use arca_raft_storage::{Committed, Replica};
+
+use crate::KernelError;
+use crate::tx::{Mode, Tx};
+
+/// See the file's header.
+#[derive(Clone)]
+pub struct SealedStore {
+    barrier: Arc<Barrier>,
+    replica: Arc<dyn Replica>,
+}
+
+impl SealedStore {
+    /// A store that seals with `barrier` what it keeps in `replica`.
+    #[must_use]
+    pub fn new(barrier: Arc<Barrier>, replica: Arc<dyn Replica>) -> Self {
+        Self { barrier, replica }
+    }
+
+    /// The barrier.
+    #[must_use]
+    pub fn barrier(&self) -> &Arc<Barrier> {
+        &self.barrier
+    }
+
+    /// The replica.
+    #[must_use]
+    pub fn replica(&self) -> &Arc<dyn Replica> {
+        &self.replica
+    }
+
+    /// Begins a transaction on what is applied here now. Linearizable only after [`Self::read_barrier`].
+    #[must_use]
+    pub fn begin(&self, mode: Mode) -> Tx {
+        Tx::new(Arc::clone(&self.barrier), self.replica.view(), mode)
+    }
+
+    /// Waits until everything acknowledged anywhere before the call is visible here.
+    ///
+    /// # Errors
+    /// When no leader with a quorum answers.
+    pub async fn read_barrier(&self) -> Result<(), KernelError> {
+        self.replica.read_barrier().await?;
+        Ok(())
+    }
+
+    /// Commits what was staged; `None` when nothing was.
+    ///
+    /// # Errors
+    /// [`KernelError::is_conflict`] when something read has changed: nothing was written, run the request again.
+    pub async fn commit(&self, tx: Tx) -> Result<Option<Committed>, KernelError> {
+        if !tx.is_dirty() {
+            return Ok(None);
+        }
+        let set = tx.into_write_set()?;
+        Ok(Some(self.replica.propose(set).await?))
+    }
+}
+
+impl fmt::Debug for SealedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedStore").finish_non_exhaustive()
+    }
+}

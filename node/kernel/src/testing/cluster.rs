@@ -1,0 +1,125 @@
+//! A cluster port that carries nothing out and notes what it was asked.
+
+use arca_engine_api::Map;
+use arca_raft_storage::SnapshotStream;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::KernelError;
+use crate::ports::{ClusterInfo, ClusterPort, HaNode};
+
+/// See the file's header.
+#[derive(Debug, Default)]
+pub struct NotingCluster {
+    notes: Mutex<Vec<String>>,
+}
+
+impl NotingCluster {
+    /// What was asked since the last call.
+    #[must_use]
+    pub fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notes.lock())
+    }
+
+    fn note(&self, text: impl Into<String>) {
+        self.notes.lock().push(text.into());
+    }
+}
+
+fn object(value: serde_json::Value) -> Map {
+    if let serde_json::Value::Object(map) = value { map } else { Map::new() }
+}
+
+#[async_trait]
+impl ClusterPort for NotingCluster {
+    fn info(&self) -> ClusterInfo {
+        ClusterInfo {
+            cluster_id: "11111111-2222-3333-4444-555555555555".to_owned(),
+            cluster_name: "test".to_owned(),
+            node_name: "node-1".to_owned(),
+            api_addr: "https://127.0.0.1:8200".to_owned(),
+            cluster_addr: "https://127.0.0.1:8201".to_owned(),
+            version: "2.0.0".to_owned(),
+            storage_type: "raft".to_owned(),
+            ..ClusterInfo::default()
+        }
+    }
+
+    async fn ha_status(&self) -> Result<Vec<HaNode>, KernelError> {
+        Ok(vec![HaNode {
+            hostname: "node-1".to_owned(),
+            api_address: "https://127.0.0.1:8200".to_owned(),
+            cluster_address: "https://127.0.0.1:8201".to_owned(),
+            is_active: true,
+            version: "2.0.0".to_owned(),
+            last_echo: None,
+        }])
+    }
+
+    async fn step_down(&self) -> Result<(), KernelError> {
+        self.note("step-down");
+        Ok(())
+    }
+
+    async fn seal(&self) -> Result<(), KernelError> {
+        self.note("seal");
+        Ok(())
+    }
+
+    async fn raft_configuration(&self) -> Result<Map, KernelError> {
+        Ok(object(json!({"config": {"index": 0, "servers": []}})))
+    }
+
+    async fn remove_peer(&self, node_name: &str) -> Result<(), KernelError> {
+        self.note(format!("remove-peer {node_name}"));
+        Ok(())
+    }
+
+    async fn promote(&self, node_name: &str) -> Result<(), KernelError> {
+        self.note(format!("promote {node_name}"));
+        Ok(())
+    }
+
+    async fn demote(&self, node_name: &str) -> Result<(), KernelError> {
+        self.note(format!("demote {node_name}"));
+        Ok(())
+    }
+
+    async fn autopilot_state(&self) -> Result<Map, KernelError> {
+        Ok(object(json!({"healthy": true})))
+    }
+
+    async fn snapshot(&self) -> Result<SnapshotStream, KernelError> {
+        let chunk = Ok(Bytes::from_static(b"snapshot"));
+        Ok(Box::pin(futures::stream::iter([chunk])))
+    }
+
+    async fn restore(&self, mut backup: SnapshotStream, is_forced: bool) -> Result<(), KernelError> {
+        let mut size = 0;
+        while let Some(chunk) = backup.next().await {
+            size += chunk.map_err(KernelError::Invalid)?.len();
+        }
+        self.note(format!("restore {size} bytes, forced {is_forced}"));
+        Ok(())
+    }
+
+    async fn rotate_keyring(&self) -> Result<(), KernelError> {
+        self.note("rotate");
+        Ok(())
+    }
+
+    async fn host_info(&self) -> Result<Map, KernelError> {
+        Ok(object(json!({"host": {"hostname": "node-1"}})))
+    }
+
+    fn metrics(&self, is_prometheus: bool) -> Result<String, KernelError> {
+        Ok(if is_prometheus { "# none\n".to_owned() } else { "{}".to_owned() })
+    }
+
+    fn sanitized_config(&self) -> Map {
+        object(json!({"api_addr": "https://127.0.0.1:8200"}))
+    }
+}

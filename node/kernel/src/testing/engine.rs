@@ -1,0 +1,176 @@
+//! An engine for tests: notes under any path, a counter that reads before it writes, an open route, a leased read.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use arca_engine_api::{
+    Access, Ctx, Effect, Engine, EngineError, EngineKind, EngineType, Field, FieldKind, LeaseGrant,
+    LeaseRecord, Login, Map, Method, Operation, Page, Request, Response, Route, RouteTable, StorageExt,
+};
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+static ROUTES: &[Route] = &[
+    Route {
+        id: "note",
+        pattern: "{path...}",
+        access: Access::Token,
+        methods: &[
+            Method::new(Operation::Read, "Read a note."),
+            Method::new(Operation::Update, "Write a note."),
+            Method::new(Operation::Delete, "Remove a note."),
+            Method::new(Operation::List, "Names of notes."),
+        ],
+        fields: &[],
+        takes_any_field: true,
+        summary: "A note.",
+    },
+    Route {
+        id: "count",
+        pattern: "count/{name}",
+        access: Access::Token,
+        methods: &[Method::new(Operation::Update, "Add one."), Method::new(Operation::Read, "The count.")],
+        fields: &[Field { name: "by", kind: FieldKind::Int, summary: "How much to add." }],
+        takes_any_field: false,
+        summary: "A counter.",
+    },
+    Route {
+        id: "guarded",
+        pattern: "guarded/{name}",
+        access: Access::Sudo,
+        methods: &[Method::new(Operation::Read, "Needs sudo.")],
+        fields: &[],
+        takes_any_field: false,
+        summary: "Protected.",
+    },
+    Route {
+        id: "login",
+        pattern: "login/{name}",
+        access: Access::Unauthenticated,
+        methods: &[Method::new(Operation::Update, "Anybody may log in as anybody.")],
+        fields: &[Field { name: "policies", kind: FieldKind::List, summary: "Policies wanted." }],
+        takes_any_field: false,
+        summary: "A login.",
+    },
+    Route {
+        id: "lease",
+        pattern: "lease/{name}",
+        access: Access::Token,
+        methods: &[Method::with_effect(Operation::Read, Effect::Writes, "A leased credential.")],
+        fields: &[],
+        takes_any_field: false,
+        summary: "A credential.",
+    },
+    Route {
+        id: "sneaky",
+        pattern: "sneaky/{name}",
+        access: Access::Token,
+        methods: &[Method::new(Operation::Read, "A read that turns out to write.")],
+        fields: &[],
+        takes_any_field: false,
+        summary: "A read that writes.",
+    },
+];
+
+static TABLE: LazyLock<RouteTable> = LazyLock::new(|| RouteTable::new(ROUTES));
+
+struct Notes;
+
+fn key(request: &Request) -> String {
+    format!("note/{}", request.param("path"))
+}
+
+impl Notes {
+    fn count(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
+        let key = format!("count/{}", request.param("name"));
+        let mut count: i64 = ctx.storage.get_record(&key)?.unwrap_or(0);
+        if request.operation != Operation::Read {
+            count += request.fields().integer("by")?.unwrap_or(1);
+            ctx.storage.put_record(&key, &count)?;
+        }
+        Ok(Response::data(json!({"count": count})))
+    }
+
+    fn note(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
+        match request.operation {
+            Operation::Read => {
+                let found: Option<Map> = ctx.storage.get_record(&key(request))?;
+                found.map(|data| Response::data(Value::Object(data))).ok_or(EngineError::NotFound)
+            }
+            Operation::List => Ok(Response::list(ctx.storage.list(&key(request), &Page::default())?)),
+            Operation::Delete => {
+                ctx.storage.delete(&key(request))?;
+                Ok(Response::empty())
+            }
+            _ => {
+                ctx.storage.put_record(&key(request), &request.data)?;
+                Ok(Response::empty())
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Engine for Notes {
+    fn routes(&self) -> &RouteTable {
+        &TABLE
+    }
+
+    async fn handle(&self, ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
+        match request.route.id {
+            "count" => Self::count(ctx, request),
+            "guarded" => Ok(Response::data(json!({"guarded": true}))),
+            "sneaky" => {
+                ctx.storage.put_record("sneaky", &true)?;
+                Ok(Response::data(json!({"written": true})))
+            }
+            "lease" => {
+                let lease = LeaseGrant {
+                    ttl: Duration::from_secs(60),
+                    is_renewable: true,
+                    internal: Map::from_iter([("name".to_owned(), request.param("name").into())]),
+                    ..LeaseGrant::default()
+                };
+                ctx.storage.put_record(&format!("issued/{}", request.param("name")), &true)?;
+                Ok(Response { lease: Some(lease), ..Response::data(json!({"password": "p4ss"})) })
+            }
+            "login" => {
+                let policies = request.fields().list("policies")?.unwrap_or_default();
+                let login = Login {
+                    alias_name: request.param("name").to_owned(),
+                    display_name: request.param("name").to_owned(),
+                    policies,
+                    is_renewable: true,
+                    ..Login::default()
+                };
+                Ok(Response { login: Some(login), ..Response::default() })
+            }
+            _ => Self::note(ctx, request),
+        }
+    }
+
+    fn exists(&self, ctx: &Ctx<'_>, request: &Request) -> Result<Option<bool>, EngineError> {
+        if request.route.id == "note" {
+            Ok(Some(ctx.storage.get(&key(request))?.is_some()))
+        } else {
+            Ok(None)
+        }
+    }
+
+    async fn renew(&self, _ctx: &Ctx<'_>, lease: &LeaseRecord) -> Result<Response, EngineError> {
+        let grant = LeaseGrant { ttl: lease.ttl, is_renewable: true, ..LeaseGrant::default() };
+        Ok(Response { lease: Some(grant), ..Response::default() })
+    }
+
+    async fn revoke(&self, ctx: &Ctx<'_>, lease: &LeaseRecord) -> Result<(), EngineError> {
+        let name = lease.internal.get("name").and_then(Value::as_str).unwrap_or_default();
+        ctx.storage.delete(&format!("issued/{name}"))?;
+        Ok(())
+    }
+}
+
+/// The engine as a type to mount: `notes`, as secrets engine or auth method.
+#[must_use]
+pub fn notes_engine(kind: EngineKind) -> EngineType {
+    EngineType { name: "notes", kind, make: |_| Ok(Arc::new(Notes)), summary: "Notes for tests." }
+}

@@ -1,0 +1,13 @@
+//! What kernel tests stand on: a replica in memory with real conflict checks, a clock that moves when told, a
+//! seeded generator, a cluster that only takes notes, and an engine simple enough to reason about.
+//! **Never** part of a running node.
+
+pub mod cluster;
+pub mod engine;
+pub mod replica;
+pub mod world;
+
+pub use cluster::NotingCluster;
+pub use engine::notes_engine;
+pub use replica::LocalReplica;
+pub use world::{SeededEntropy, TestClock};
