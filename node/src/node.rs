@@ -1,0 +1,396 @@
+//! One node: what it is right now (new, joining, sealed, unsealed, removed) and the orders that change it.
+//! **Invariant:** only one order changes the phase at a time; status pages read a copy and never wait for one.
+//! Read next: [`crate::unsealed`] for what runs once the keys are there, [`crate::init`] and [`crate::join`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_api::SealStatus;
+use arca_barrier::{Offer, RootKey, SealConfig, Share, UnsealProgress, boot_key};
+use arca_engine_api::{Clock, EngineType, Entropy, UnixMillis};
+use arc_swap::ArcSwapOption;
+use parking_lot::RwLock;
+use tokio::sync::{Mutex, mpsc};
+
+use crate::config::Config;
+use crate::disk::Disk;
+use crate::join::{Challenges, PendingJoin};
+use crate::node_file::{NodeRecord, Stage};
+use crate::unsealed::{Unsealed, UnsealedParts};
+use crate::world::SystemEntropy;
+
+/// Version of the Vault API this build speaks, then its own: clients enable features by the first part.
+pub const VERSION: &str = concat!("1.21.0+arca.", env!("CARGO_PKG_VERSION"));
+/// How long leadership may take to move when this node seals or stops.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// An order could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The caller's mistake.
+    #[error("{0}")]
+    Invalid(String),
+    /// Ours.
+    #[error("{0}")]
+    Failed(String),
+    /// Only the active node can do it.
+    #[error("this node is a standby")]
+    NeedsActive,
+    /// Too many at once.
+    #[error("too many join attempts under way, try again later")]
+    TooMany,
+    /// No cluster yet.
+    #[error("server is not yet initialized")]
+    Uninitialized,
+}
+
+impl NodeError {
+    /// An unexpected failure, with what was being done.
+    pub fn failed(doing: &str, err: impl std::fmt::Display) -> Self {
+        Self::Failed(format!("{doing}: {err}"))
+    }
+}
+
+/// What the node is.
+pub(crate) enum Phase {
+    /// Belongs to no cluster.
+    New,
+    /// Knows a cluster, waits for shares to prove itself to it.
+    Joining(Box<PendingJoin>),
+    /// Member of a cluster, without keys.
+    Sealed(Box<SealedParts>),
+    /// Running.
+    Unsealed,
+    /// Was removed from its cluster.
+    Removed,
+}
+
+/// What a sealed member has.
+pub(crate) struct SealedParts {
+    pub(crate) record: NodeRecord,
+    pub(crate) progress: UnsealProgress,
+    pub(crate) wrapped_root_key: Vec<u8>,
+    pub(crate) sealed_keyring: Vec<u8>,
+}
+
+/// What status pages show without waiting for an order under way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Face {
+    pub(crate) is_initialized: bool,
+    pub(crate) is_sealed: bool,
+    pub(crate) is_removed: bool,
+    pub(crate) threshold: u8,
+    pub(crate) shares: u8,
+    pub(crate) progress: u8,
+    pub(crate) nonce: String,
+    pub(crate) cluster_id: String,
+}
+
+/// Orders the node gives itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Seal, as an operator asked.
+    Seal,
+    /// This member was removed from its cluster.
+    Retire,
+}
+
+/// See the module's header.
+pub struct Node {
+    pub(crate) config: Config,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) engines: Vec<EngineType>,
+    pub(crate) disk: Disk,
+    pub(crate) phase: Mutex<Phase>,
+    pub(crate) face: RwLock<Face>,
+    pub(crate) unsealed: ArcSwapOption<Unsealed>,
+    pub(crate) challenges: parking_lot::Mutex<Challenges>,
+    pub(crate) orders: mpsc::UnboundedSender<Order>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({})", self.config.node_name)
+    }
+}
+
+impl Node {
+    /// Opens the data directory and finds out what this node is. Starts nothing that needs keys.
+    ///
+    /// # Errors
+    /// When the directory belongs to somebody else, is damaged, or was written by a newer build.
+    pub fn open(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        engines: Vec<EngineType>,
+    ) -> Result<Arc<Self>, NodeError> {
+        let disk = Disk::new(&config.storage);
+        let (orders, received) = mpsc::unbounded_channel();
+        let mut node = Self {
+            config,
+            clock,
+            entropy: Arc::new(SystemEntropy),
+            engines,
+            disk,
+            phase: Mutex::new(Phase::New),
+            face: RwLock::default(),
+            unsealed: ArcSwapOption::empty(),
+            challenges: parking_lot::Mutex::default(),
+            orders,
+        };
+        *node.phase.get_mut() = node.found_on_disk()?;
+        node.show(&node.phase_now());
+        let node = Arc::new(node);
+        tokio::spawn(obey(Arc::clone(&node), received));
+        Ok(node)
+    }
+
+    fn phase_now(&mut self) -> Phase {
+        std::mem::replace(self.phase.get_mut(), Phase::New)
+    }
+
+    fn found_on_disk(&self) -> Result<Phase, NodeError> {
+        let Some(record) = self.disk.record()? else { return Ok(Phase::New) };
+        match record.stage {
+            Stage::Beginning => {
+                tracing::warn!("an earlier init or join was cut off before anything was acknowledged: starting anew");
+                self.disk.clear()?;
+                Ok(Phase::New)
+            }
+            Stage::Removed => Ok(Phase::Removed),
+            Stage::Member => Ok(Phase::Sealed(Box::new(self.sealed_parts(record)?))),
+        }
+    }
+
+    /// Reads what unsealing needs: from the replicated state if it is there, else as it was given at join.
+    pub(crate) fn sealed_parts(&self, record: NodeRecord) -> Result<SealedParts, NodeError> {
+        let state = self.disk.open_state()?;
+        let view = state.view();
+        let read = |name: &str, given: &str| -> Result<Vec<u8>, NodeError> {
+            let stored = arca_raft_storage::ReadView::get(view.as_ref(), &boot_key(name))
+                .map_err(|err| NodeError::failed("reading the state machine", err))?;
+            match stored {
+                Some(found) => Ok(found.value),
+                None => hex::decode(given).map_err(|err| NodeError::failed("reading node.json", err)),
+            }
+        };
+        let seal_config = read("seal-config", &record.seal_config)?;
+        let config = SealConfig::from_json(&seal_config).map_err(|err| NodeError::failed("seal configuration", err))?;
+        let progress = UnsealProgress::new(&config).map_err(|err| NodeError::failed("seal configuration", err))?;
+        {
+            let mut face = self.face.write();
+            (face.shares, face.threshold) = (config.secret_shares, config.secret_threshold);
+            face.cluster_id.clone_from(&record.cluster_id);
+        }
+        let wrapped_root_key = read("root-key", &record.root_key)?;
+        let sealed_keyring = read("keyring", &record.keyring)?;
+        Ok(SealedParts { record, progress, wrapped_root_key, sealed_keyring })
+    }
+
+    /// Publishes what status pages show of `phase`.
+    pub(crate) fn show(&self, phase: &Phase) {
+        let mut face = self.face.write();
+        face.is_initialized = !matches!(phase, Phase::New);
+        face.is_sealed = !matches!(phase, Phase::Unsealed);
+        face.is_removed = matches!(phase, Phase::Removed);
+        let progress = match phase {
+            Phase::Sealed(parts) => Some(&parts.progress),
+            Phase::Joining(pending) => Some(&pending.progress),
+            Phase::New | Phase::Removed | Phase::Unsealed => None,
+        };
+        face.progress = progress.map_or(0, |progress| u8::try_from(progress.progress()).unwrap_or(u8::MAX));
+        face.nonce = progress.map(|progress| progress.nonce().to_owned()).unwrap_or_default();
+    }
+
+    pub(crate) async fn set_phase(&self, next: Phase) {
+        let mut phase = self.phase.lock().await;
+        self.show(&next);
+        *phase = next;
+    }
+
+    /// Takes one share.
+    ///
+    /// # Errors
+    /// On a malformed share, a wrong set, or when starting up with the right one fails.
+    pub async fn unseal(self: &Arc<Self>, key: &str) -> Result<SealStatus, NodeError> {
+        let mut phase = self.phase.lock().await;
+        let share = match &*phase {
+            Phase::New => return Err(NodeError::Uninitialized),
+            Phase::Removed => return Err(NodeError::Invalid(REMOVED.to_owned())),
+            Phase::Unsealed => return Ok(self.seal_status()),
+            Phase::Joining(_) | Phase::Sealed(_) => {
+                Share::parse(key).map_err(|err| NodeError::Invalid(err.to_string()))?
+            }
+        };
+        let outcome = match &mut *phase {
+            Phase::Sealed(parts) => {
+                let offered =
+                    parts.progress.offer_seal_key(share, &SystemEntropy, &parts.wrapped_root_key);
+                match offered.map_err(|err| NodeError::Invalid(err.to_string())) {
+                    Ok(Offer::Complete((_seal, root))) => self.start(&mut phase, root).await,
+                    Ok(Offer::Pending) => Ok(()),
+                    Err(err) => Err(err),
+                }
+            }
+            Phase::Joining(pending) => {
+                let offered = pending.offer(share).map_err(|err| NodeError::Invalid(err.to_string()));
+                match offered {
+                    Ok(Offer::Complete((_seal, root))) => self.complete_join(&mut phase, root).await,
+                    Ok(Offer::Pending) => Ok(()),
+                    Err(err) => Err(err),
+                }
+            }
+            Phase::New | Phase::Removed | Phase::Unsealed => Ok(()),
+        };
+        self.show(&phase);
+        outcome.map(|()| self.seal_status())
+    }
+
+    /// Forgets the shares given so far.
+    pub async fn reset_unseal(&self) -> SealStatus {
+        let mut phase = self.phase.lock().await;
+        match &mut *phase {
+            Phase::Sealed(parts) => parts.progress.reset(),
+            Phase::Joining(pending) => pending.progress.reset(),
+            Phase::New | Phase::Removed | Phase::Unsealed => {}
+        }
+        self.show(&phase);
+        self.seal_status()
+    }
+
+    /// From sealed to unsealed. On a failure the node stays sealed.
+    pub(crate) async fn start(self: &Arc<Self>, phase: &mut Phase, root: RootKey) -> Result<(), NodeError> {
+        let Phase::Sealed(parts) = std::mem::replace(phase, Phase::Unsealed) else { return Ok(()) };
+        let record = parts.record.clone();
+        let unsealed = Unsealed::start(UnsealedParts {
+            node: self,
+            record: parts.record,
+            root,
+            sealed_keyring: parts.sealed_keyring,
+        });
+        match unsealed.await {
+            Ok(unsealed) => {
+                self.unsealed.store(Some(unsealed));
+                tracing::info!(member = %record.member, "unsealed");
+                Ok(())
+            }
+            Err(err) => {
+                *phase = Phase::Sealed(Box::new(self.sealed_parts(record)?));
+                Err(err)
+            }
+        }
+    }
+
+    /// Seals: hands leadership over if it can, stops everything that holds keys, forgets them.
+    pub async fn seal(self: &Arc<Self>) {
+        let mut phase = self.phase.lock().await;
+        let Some(unsealed) = self.unsealed.swap(None) else { return };
+        self.face.write().is_sealed = true;
+        let record = unsealed.record.clone();
+        unsealed.stop(HAND_OVER_PATIENCE).await;
+        drop(unsealed);
+        *phase = match self.sealed_parts(record) {
+            Ok(parts) => Phase::Sealed(Box::new(parts)),
+            Err(err) => {
+                tracing::error!(error = %err, "the data directory cannot be read after sealing");
+                Phase::Removed
+            }
+        };
+        self.show(&phase);
+        tracing::info!("sealed");
+    }
+
+    /// Keeps the data, but never joins again under this identity.
+    async fn retire(self: &Arc<Self>) {
+        let mut phase = self.phase.lock().await;
+        let Some(unsealed) = self.unsealed.swap(None) else { return };
+        let mut record = unsealed.record.clone();
+        unsealed.stop(Duration::ZERO).await;
+        record.stage = Stage::Removed;
+        if let Err(err) = self.disk.write_record(&record) {
+            tracing::error!(error = %err, "removal could not be recorded");
+        }
+        *phase = Phase::Removed;
+        self.show(&phase);
+        tracing::error!("{REMOVED}");
+    }
+
+    /// Stops for good, gracefully: leadership first, then everything else.
+    pub async fn shutdown(self: &Arc<Self>) {
+        let _phase = self.phase.lock().await;
+        if let Some(unsealed) = self.unsealed.swap(None) {
+            unsealed.stop(HAND_OVER_PATIENCE).await;
+        }
+    }
+
+    /// Reopens audit files.
+    pub async fn reload(&self) {
+        if let Some(unsealed) = self.unsealed.load_full() {
+            unsealed.kernel.reload_audit();
+        }
+    }
+
+    /// `sys/seal-status`.
+    pub fn seal_status(&self) -> SealStatus {
+        let face = self.face.read().clone();
+        let is_open = !face.is_sealed;
+        SealStatus {
+            seal_type: SealConfig::SHAMIR.to_owned(),
+            initialized: face.is_initialized,
+            sealed: face.is_sealed,
+            t: face.threshold,
+            n: face.shares,
+            progress: face.progress,
+            nonce: face.nonce,
+            version: VERSION.to_owned(),
+            build_date: String::new(),
+            migration: false,
+            cluster_name: is_open.then(|| self.cluster_name()),
+            cluster_id: is_open.then_some(face.cluster_id),
+            recovery_seal: false,
+            storage_type: self.disk.kind().to_owned(),
+            removed_from_cluster: face.is_removed,
+        }
+    }
+
+    pub(crate) fn cluster_name(&self) -> String {
+        self.unsealed.load().as_ref().map(|unsealed| unsealed.cluster_name.clone()).unwrap_or_default()
+    }
+
+    /// Whether another node leads, or this one does, as Raft knows now.
+    pub(crate) fn is_active(&self) -> bool {
+        self.unsealed.load().as_ref().is_some_and(|unsealed| unsealed.kernel.is_active())
+    }
+
+    /// Wall-clock time now.
+    pub(crate) fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    /// A random version 4 UUID.
+    pub(crate) fn uuid(&self) -> Result<String, NodeError> {
+        let mut bytes = [0_u8; 16];
+        self.entropy.fill(&mut bytes).map_err(|err| NodeError::failed("making an id", err))?;
+        let bits = (u128::from_be_bytes(bytes) & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+        let mut text = format!("{bits:032x}");
+        for at in [20, 16, 12, 8] {
+            text.insert(at, '-');
+        }
+        Ok(text)
+    }
+}
+
+/// Shown wherever a removed node is asked for anything.
+pub(crate) const REMOVED: &str = "this node was removed from its cluster. Its data is kept where it is; to use the node \
+                                  again, stop it, empty its data directory and let it join anew";
+
+/// Carries out the node's orders to itself, one after the other.
+async fn obey(node: Arc<Node>, mut orders: mpsc::UnboundedReceiver<Order>) {
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Seal => node.seal().await,
+            Order::Retire => node.retire().await,
+        }
+    }
+}

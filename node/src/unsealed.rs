@@ -1,0 +1,422 @@
+//! A node with its keys: Raft, the cluster port and the kernel, started together and stopped together.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arca_api::system::{Carried, CarriedBack, CarryFailure};
+use arca_api::{Api, RawBody, RawRequest};
+use arca_barrier::{Barrier, Keyring, RootKey, boot_key};
+use arca_kernel::{Kernel, KernelConfig, KernelParts};
+use arca_raft_storage::{
+    ApplyObserver, Change, Member, MemberId, Nobody, RaftConfig, RaftParts, RaftReplica, Replica, ReplicaStatus, Role,
+    Transport, Write,
+};
+use arca_rpc::{
+    ForwardError, ForwardedRequest, ForwardedResponse, Gatekeeper, GrpcTransport, NodeFacts, NodeIdentity, RpcServer,
+    ServerParts, TcpDial,
+};
+use async_trait::async_trait;
+use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::cluster::Cluster;
+use crate::node::{Node, NodeError, Order, VERSION};
+use crate::node_file::NodeRecord;
+use crate::world::SystemEntropy;
+
+/// Name under which a node's own TLS key is sealed in `node.json`.
+pub(crate) const NODE_KEY_NAME: &[u8] = b"\x03node-tls-key";
+/// Longest wait for the active node's answer to a carried request; the listener's own limit is shorter or equal.
+const CARRY_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// What starting needs.
+pub(crate) struct UnsealedParts<'a> {
+    pub(crate) node: &'a Arc<Node>,
+    pub(crate) record: NodeRecord,
+    pub(crate) root: RootKey,
+    pub(crate) sealed_keyring: Vec<u8>,
+}
+
+/// See the module's header.
+pub(crate) struct Unsealed {
+    pub(crate) record: NodeRecord,
+    pub(crate) cluster_name: String,
+    pub(crate) kernel: Arc<Kernel>,
+    pub(crate) barrier: Arc<Barrier>,
+    pub(crate) replica: Arc<RaftReplica>,
+    pub(crate) transport: Option<Arc<GrpcTransport>>,
+    pub(crate) keys: Arc<KeyKeeper>,
+    rpc: Mutex<Option<RpcServer>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Keeps the barrier's keyring equal to the replicated one, within the very step that applies a change to it: no
+/// reader can meet a value of a term it does not hold.
+pub(crate) struct KeyKeeper {
+    pub(crate) root: RootKey,
+    barrier: Arc<Barrier>,
+    /// Set when a snapshot replaced the state: the keyring is read again before the next request.
+    replica: Mutex<Weak<RaftReplica>>,
+}
+
+impl KeyKeeper {
+    fn install(&self, sealed: &[u8]) {
+        let replaced = Keyring::open(&self.root, sealed).and_then(|keyring| self.barrier.replace_keyring(keyring));
+        if let Err(err) = replaced {
+            tracing::error!(error = %err, "the replicated keyring cannot be used: this node needs to be unsealed anew");
+        }
+    }
+
+    /// Reads the keyring from the state as it is now.
+    pub(crate) fn reload(&self) {
+        let Some(replica) = self.replica.lock().upgrade() else { return };
+        match replica.view().get(&boot_key("keyring")) {
+            Ok(Some(found)) => self.install(&found.value),
+            Ok(None) => {}
+            Err(err) => tracing::error!(error = %err, "the replicated keyring cannot be read"),
+        }
+    }
+}
+
+struct KeyObserver {
+    keeper: Arc<KeyKeeper>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl ApplyObserver for KeyObserver {
+    fn applied(&self, _index: u64, change: Change<'_>) {
+        match change {
+            Change::Write(Write::Put(key, value)) if *key == boot_key("keyring") => self.keeper.install(value),
+            Change::Write(_) => {}
+            Change::Everything => {
+                // The view is published after observers return: read it from a task of its own.
+                let keeper = Arc::clone(&self.keeper);
+                self.runtime.spawn(async move { keeper.reload() });
+            }
+        }
+    }
+}
+
+impl Unsealed {
+    /// Starts everything. On a failure, what had been started is stopped again.
+    pub(crate) async fn start(parts: UnsealedParts<'_>) -> Result<Arc<Self>, NodeError> {
+        let UnsealedParts { node, record, root, sealed_keyring } = parts;
+        let keyring = Keyring::open(&root, &sealed_keyring).map_err(|err| NodeError::failed("opening the keyring", err))?;
+        let barrier = Arc::new(Barrier::new(keyring, Arc::new(SystemEntropy)));
+        let keys = Arc::new(KeyKeeper { root, barrier: Arc::clone(&barrier), replica: Mutex::default() });
+        let identity = identity(&record, &barrier)?;
+        let network = Network::open(node, &identity).await?;
+        let replica = open_replica(node, &record, network.transport()).await?;
+        *keys.replica.lock() = Arc::downgrade(&replica);
+        keys.reload();
+        replica.observe(Arc::new(KeyObserver {
+            keeper: Arc::clone(&keys),
+            runtime: tokio::runtime::Handle::current(),
+        }));
+        let grpc = network.grpc.clone();
+        let rpc = network.serve(node, identity, &replica)?;
+        let cluster = Cluster::new(node, &record, &replica, grpc.clone(), Arc::clone(&barrier), Arc::clone(&keys));
+        let kernel = Kernel::start(KernelParts {
+            barrier: Arc::clone(&barrier),
+            replica: Arc::clone(&replica) as Arc<dyn Replica>,
+            clock: Arc::clone(&node.clock),
+            entropy: Arc::clone(&node.entropy),
+            engines: node.engines.clone(),
+            cluster: Arc::clone(&cluster) as Arc<dyn arca_kernel::ports::ClusterPort>,
+            config: KernelConfig {
+                default_lease_ttl: node.config.default_lease_ttl,
+                max_lease_ttl: node.config.max_lease_ttl,
+                ..KernelConfig::default()
+            },
+        })
+        .map_err(|err| NodeError::failed("starting the kernel", err))?;
+        let unsealed = Arc::new(Self {
+            cluster_name: cluster.cluster_name(),
+            record,
+            kernel,
+            barrier,
+            replica,
+            transport: grpc,
+            keys,
+            rpc: Mutex::new(rpc),
+            tasks: Mutex::default(),
+        });
+        let following = tokio::spawn(follow_role(Arc::downgrade(&unsealed), Arc::downgrade(node)));
+        let tending = tokio::spawn(crate::join::tend_members(Arc::downgrade(&unsealed)));
+        unsealed.tasks.lock().extend([following, tending]);
+        Ok(unsealed)
+    }
+
+    /// Stops everything, handing leadership over first if it can be done within `patience`.
+    pub(crate) async fn stop(&self, patience: Duration) {
+        if self.replica.status().role == Role::Leader && !patience.is_zero() {
+            let handing = self.replica.transfer_leadership(None);
+            match tokio::time::timeout(patience, handing).await {
+                Ok(Ok(())) => tracing::info!("leadership handed over"),
+                Ok(Err(err)) => tracing::warn!(error = %err, "leadership could not be handed over"),
+                Err(_) => tracing::warn!("nobody took leadership over in time"),
+            }
+        }
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+        self.kernel.deactivate();
+        self.kernel.shutdown().await;
+        let rpc = self.rpc.lock().take();
+        if let Some(rpc) = rpc {
+            rpc.stop().await;
+        }
+        self.replica.shutdown().await;
+    }
+
+    /// Carries a request to the active node, waiting for one to be found.
+    pub(crate) async fn carry(
+        &self,
+        request: Carried,
+        patience: Duration,
+        node_name: &str,
+    ) -> Result<CarriedBack, CarryFailure> {
+        let Some(transport) = &self.transport else { return Err(CarryFailure::Undelivered) };
+        let wire = ForwardedRequest {
+            method: request.method,
+            target: request.target,
+            headers: request.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect(),
+            body: request.body,
+            remote_addr: Some(request.remote.ip()),
+            remote_port: request.remote.port(),
+            client_certificates: request.client_certificates.to_vec(),
+            forwarded_from: node_name.to_owned(),
+        };
+        let deadline = tokio::time::Instant::now() + patience;
+        let mut changes = self.replica.watch();
+        loop {
+            if self.kernel.is_active() {
+                return Err(CarryFailure::Undelivered);
+            }
+            let leader = changes.borrow_and_update().leader.clone().filter(|leader| leader.id != self.record.member);
+            if let Some(leader) = leader {
+                match transport.forward(&leader, wire.clone(), CARRY_TIMEOUT).await {
+                    Ok(response) if was_not_served(&response) => {}
+                    Ok(response) => {
+                        let ForwardedResponse { status, headers, body } = response;
+                        return Ok(CarriedBack { status, headers, body });
+                    }
+                    Err(ForwardError::Undelivered(_)) => {}
+                    Err(ForwardError::Unanswered(reason)) => {
+                        tracing::warn!(leader = %leader.name, reason, "the active node did not answer");
+                        return Err(CarryFailure::OutcomeUnknown);
+                    }
+                }
+            }
+            // Whatever comes first: news of a leader, or a short pause before asking the same one again.
+            let pause = tokio::time::Instant::now() + Duration::from_millis(20);
+            if pause >= deadline {
+                return Err(CarryFailure::Undelivered);
+            }
+            let _ = tokio::time::timeout_at(pause, changes.changed()).await;
+        }
+    }
+}
+
+/// The other node found that it is not active: nothing was done.
+fn was_not_served(response: &ForwardedResponse) -> bool {
+    response.headers.iter().any(|(name, _)| name == arca_api::handler::NOT_ACTIVE_HEADER)
+}
+
+fn identity(record: &NodeRecord, barrier: &Barrier) -> Result<NodeIdentity, NodeError> {
+    let bytes = |text: &str| hex::decode(text).map_err(|err| NodeError::failed("reading node.json", err));
+    let key = barrier
+        .open_value(NODE_KEY_NAME, &bytes(&record.sealed_key)?)
+        .map_err(|err| NodeError::failed("opening this node's TLS key", err))?;
+    Ok(NodeIdentity {
+        cluster_id: record.cluster_id.clone(),
+        member: record.member,
+        ca: bytes(&record.ca)?,
+        certificate: bytes(&record.certificate)?,
+        key,
+    })
+}
+
+/// The member this node is, at the addresses it is configured with now.
+pub(crate) fn own_member(node: &Node, id: MemberId) -> Member {
+    Member {
+        id,
+        name: node.config.node_name.clone(),
+        cluster_addr: node.config.cluster_addr.clone(),
+        api_addr: node.config.api_addr.clone(),
+    }
+}
+
+/// Opens Raft on the node's disk.
+pub(crate) async fn open_replica(
+    node: &Node,
+    record: &NodeRecord,
+    transport: Arc<dyn Transport>,
+) -> Result<Arc<RaftReplica>, NodeError> {
+    let settings = &node.config.raft;
+    let mut config = RaftConfig::new(record.member, record.cluster_id.clone());
+    config.low_water_bytes = settings.low_water_bytes;
+    let factor = settings.performance_multiplier.max(1);
+    config.timings.heartbeat *= factor;
+    config.timings.election_min *= factor;
+    config.timings.election_max *= factor;
+    RaftReplica::open(config, node.disk.raft_parts(transport))
+        .await
+        .map_err(|err| NodeError::failed("opening the raft log", err))
+}
+
+/// The cluster port, or none in the embedded modes.
+struct Network {
+    grpc: Option<Arc<GrpcTransport>>,
+    listener: Option<TcpListener>,
+}
+
+impl Network {
+    async fn open(node: &Node, identity: &NodeIdentity) -> Result<Self, NodeError> {
+        if !node.disk.is_clustered() {
+            return Ok(Self { grpc: None, listener: None });
+        }
+        let transport = GrpcTransport::new(identity, Arc::new(TcpDial))
+            .map_err(|err| NodeError::failed("reading this node's certificate", err))?;
+        let listen = &node.config.cluster_listen;
+        let listener =
+            TcpListener::bind(listen).await.map_err(|err| NodeError::failed(&format!("binding {listen}"), err))?;
+        Ok(Self { grpc: Some(Arc::new(transport)), listener: Some(listener) })
+    }
+
+    fn transport(&self) -> Arc<dyn Transport> {
+        match &self.grpc {
+            Some(grpc) => Arc::clone(grpc) as Arc<dyn Transport>,
+            None => Arc::new(Nobody),
+        }
+    }
+
+    fn serve(
+        self,
+        node: &Arc<Node>,
+        identity: NodeIdentity,
+        replica: &Arc<RaftReplica>,
+    ) -> Result<Option<RpcServer>, NodeError> {
+        let Some(listener) = self.listener else { return Ok(None) };
+        let gatekeeper = Gate { node: Arc::downgrade(node), replica: Arc::clone(replica) };
+        let parts = ServerParts { identity, inbound: replica.inbound(), gatekeeper: Arc::new(gatekeeper) };
+        RpcServer::start(listener, parts).map(Some).map_err(|err| NodeError::failed("starting the cluster port", err))
+    }
+}
+
+/// The node's side of the cluster port.
+struct Gate {
+    node: Weak<Node>,
+    replica: Arc<RaftReplica>,
+}
+
+#[async_trait]
+impl Gatekeeper for Gate {
+    fn is_member(&self, peer: MemberId) -> bool {
+        self.replica.membership().members.contains_key(&peer)
+    }
+
+    async fn forwarded(&self, request: ForwardedRequest) -> ForwardedResponse {
+        let Some(node) = self.node.upgrade() else { return unavailable() };
+        let Some(raw) = raw_request(request) else { return unavailable() };
+        let api = Api {
+            entropy: Arc::clone(&node.entropy),
+            clock: Arc::clone(&node.clock),
+            system: node,
+        };
+        let (parts, body) = api.respond(raw).await.into_parts();
+        let Ok(body) = body.collect().await else { return unavailable() };
+        ForwardedResponse {
+            status: parts.status.as_u16(),
+            headers: parts.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect(),
+            body: body.to_bytes(),
+        }
+    }
+
+    fn facts(&self) -> NodeFacts {
+        let node = self.node.upgrade();
+        NodeFacts {
+            node_name: node.as_ref().map(|node| node.config.node_name.clone()).unwrap_or_default(),
+            version: VERSION.to_owned(),
+            hostname: crate::host::hostname(),
+            applied_index: self.replica.status().applied_index,
+            is_sealed: false,
+        }
+    }
+}
+
+fn unavailable() -> ForwardedResponse {
+    let headers = vec![(arca_api::handler::NOT_ACTIVE_HEADER.to_owned(), b"1".to_vec())];
+    ForwardedResponse { status: 503, headers, body: bytes::Bytes::new() }
+}
+
+fn raw_request(request: ForwardedRequest) -> Option<RawRequest> {
+    let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
+    let mut headers = http::HeaderMap::new();
+    for (name, value) in request.headers {
+        let name = http::HeaderName::try_from(name).ok()?;
+        headers.append(name, http::HeaderValue::from_bytes(&value).ok()?);
+    }
+    Some(RawRequest {
+        method: http::Method::from_bytes(request.method.as_bytes()).ok()?,
+        path: path.to_owned(),
+        query: query.to_owned(),
+        headers,
+        body: RawBody::Bytes(request.body),
+        remote: (request.remote_addr?, request.remote_port).into(),
+        client_certificates: request.client_certificates.into(),
+        forwarded_from: Some(request.forwarded_from),
+        allows_stale: false,
+    })
+}
+
+/// Turns Raft's roles into the kernel's: active once this member leads and has applied all that was committed before.
+async fn follow_role(unsealed: Weak<Unsealed>, node: Weak<Node>) {
+    let Some(mut changes) = unsealed.upgrade().map(|unsealed| unsealed.replica.watch()) else { return };
+    loop {
+        let status: ReplicaStatus = changes.borrow_and_update().clone();
+        {
+            let (Some(unsealed), Some(node)) = (unsealed.upgrade(), node.upgrade()) else { return };
+            if let Some(reason) = &status.fatal {
+                stop_for(reason, &node);
+                return;
+            }
+            match (status.role == Role::Leader, unsealed.kernel.is_active()) {
+                (true, false) => activate(&unsealed).await,
+                (false, true) => {
+                    unsealed.kernel.deactivate();
+                    tracing::info!(term = status.term, "standby");
+                }
+                _ => {}
+            }
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn activate(unsealed: &Unsealed) {
+    match unsealed.replica.read_barrier().await {
+        Ok(index) => {
+            unsealed.keys.reload();
+            unsealed.kernel.activate();
+            tracing::info!(index, "active");
+        }
+        // Leadership was lost again before it was usable; the next change says so.
+        Err(err) => tracing::warn!(error = %err, "elected, but not yet able to serve"),
+    }
+}
+
+/// A member that was removed retires; any other end of Raft ends the process: a node that cannot trust its disk or its
+/// state must not go on.
+fn stop_for(reason: &str, node: &Node) {
+    if reason.contains(arca_raft_storage::REMOVED_FROM_CLUSTER) {
+        let _ = node.orders.send(Order::Retire);
+        return;
+    }
+    tracing::error!(reason, "raft stopped for good: the process ends, so that nothing wrong is served");
+    std::process::exit(70);
+}
