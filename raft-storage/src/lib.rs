@@ -6,6 +6,7 @@
 
 pub mod kv;
 pub mod replica;
+pub mod testing;
 pub mod transport;
 pub mod types;
 pub mod vfs;
@@ -17,5 +18,5 @@ pub use replica::{
     Replica, ReplicaError, ReplicaStatus, Role, Versioned,
 };
 pub use transport::{Call, Inbound, SnapshotStream, Transport, TransportError};
-pub use vfs::{Vfs, VfsFile};
+pub use vfs::{OsVfs, Vfs, VfsFile};
 pub use write_set::{Key, Value, Version, Write, WriteSet};

@@ -6,6 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod os;
+
+pub use os::OsVfs;
+
 /// An open file. Offsets are explicit; there is no cursor.
 pub trait VfsFile: Debug + Send + Sync {
     /// Reads up to `buf.len()` bytes at `offset`; fewer only at the end of the file.

@@ -1,0 +1,10 @@
+//! Models of the seams, for tests and the simulation: a disk that loses, tears, reorders, refuses and lies.
+//!
+//! Everything is deterministic from a seed. Read next: [`ModelVfs`].
+
+mod disk;
+mod rng;
+mod vfs;
+
+pub use disk::CrashPolicy;
+pub use vfs::{ModelVfs, Operation};
