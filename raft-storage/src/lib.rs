@@ -5,7 +5,9 @@
 //! Read next: [`replica`] for what callers get, [`write_set`] for what is replicated.
 
 pub mod kv;
+pub mod log;
 pub mod replica;
+pub mod testing;
 pub mod testing;
 pub mod transport;
 pub mod types;
