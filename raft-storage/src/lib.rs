@@ -8,7 +8,6 @@ pub mod kv;
 pub mod log;
 pub mod replica;
 pub mod testing;
-pub mod testing;
 pub mod transport;
 pub mod types;
 pub mod vfs;
