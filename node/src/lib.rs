@@ -1,1 +1,22 @@
-//! The arca server: configuration, wiring and lifecycle.
+//! The arca server: configuration, wiring and lifecycle. The binary is a thin shell around this library.
+//!
+//! Read next: [`server`] for start and stop, [`node`] for what a node is, [`unsealed`] for what runs once it has keys.
+
+pub mod audit_verify;
+mod backup;
+mod cluster;
+pub mod config;
+pub mod dev;
+pub mod disk;
+mod host;
+mod hygiene;
+mod init;
+mod join;
+pub mod logging;
+pub mod node;
+pub mod node_file;
+pub mod server;
+pub mod system;
+mod telemetry;
+mod unsealed;
+pub mod world;

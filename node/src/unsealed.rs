@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use crate::cluster::Cluster;
 use crate::node::{Node, NodeError, Order, VERSION};
 use crate::node_file::NodeRecord;
+use crate::system::NodeSystem;
 use crate::world::SystemEntropy;
 
 /// Name under which a node's own TLS key is sealed in `node.json`.
@@ -324,7 +325,7 @@ impl Gatekeeper for Gate {
         let api = Api {
             entropy: Arc::clone(&node.entropy),
             clock: Arc::clone(&node.clock),
-            system: node,
+            system: Arc::new(NodeSystem(node)),
         };
         let (parts, body) = api.respond(raw).await.into_parts();
         let Ok(body) = body.collect().await else { return unavailable() };

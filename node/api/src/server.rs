@@ -45,6 +45,8 @@ pub struct ListenerOptions {
     pub forwarded_for: ForwardedFor,
     /// Standbys behind this listener may answer reads from what they have.
     pub allows_stale: bool,
+    /// `sys/metrics` needs no token here.
+    pub unauthenticated_metrics: bool,
     /// Extra response headers.
     pub response_headers: Vec<(http::HeaderName, http::HeaderValue)>,
 }
@@ -58,6 +60,7 @@ impl Default for ListenerOptions {
             connections_max: 16_384,
             forwarded_for: ForwardedFor::default(),
             allows_stale: false,
+            unauthenticated_metrics: false,
             response_headers: Vec::new(),
         }
     }

@@ -1,4 +1,12 @@
-//! Settings after checking: every value here is usable as is. [`raw`] reads the file, [`check`] makes these.
+//! Settings after checking: every value here is usable as is. [`file`] reads them, [`section`] holds the rules by
+//! which a wrong value is reported with its line.
+
+mod file;
+mod section;
+
+pub(crate) use file::LEASE_TTL;
+pub use file::{load, parse};
+pub use section::ConfigError;
 
 use std::path::PathBuf;
 use std::time::Duration;

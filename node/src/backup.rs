@@ -1,0 +1,227 @@
+//! Backups: a gzip tar of `meta.json`, `state.bin`, `SHA256SUMS` and `SHA256SUMS.sealed`, as this family of tools
+//! expects. `state.bin` is the replica's own checked stream; everything in it is ciphertext.
+//!
+//! A restore verifies everything before it changes anything: names, sizes and order of the members, both checksums
+//! (one of them keyed by the root key, unless forced), then the stream's own.
+
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+
+use arca_barrier::RootKey;
+use arca_engine_api::UnixMillis;
+use arca_kernel::KernelError;
+use arca_raft_storage::{RaftReplica, Replica as _, SnapshotStream};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+/// Chunk sent or fed at once, bytes.
+const CHUNK_SIZE: usize = 256 << 10;
+/// Largest `meta.json` and checksum files, bytes.
+const SMALL_FILE_MAX: u64 = 1 << 20;
+const SEAL_CONTEXT: &str = "arca 2026-11 backup: seal over SHA256SUMS";
+
+fn failed(doing: &str, err: impl std::fmt::Display) -> KernelError {
+    KernelError::Replica(arca_raft_storage::ReplicaError::Snapshot(format!("{doing}: {err}")))
+}
+
+fn refused(text: impl Into<String>) -> KernelError {
+    KernelError::Invalid(format!("the snapshot was refused and nothing was changed: {}", text.into()))
+}
+
+fn seal_of(root: &RootKey, sums: &[u8]) -> String {
+    // The bare root key goes into a key derivation and nowhere else.
+    let key = Zeroizing::new(blake3::derive_key(SEAL_CONTEXT, root.expose()));
+    blake3::keyed_hash(&key, sums).to_hex().to_string()
+}
+
+/// A temporary file without a name: it is gone when dropped, whatever happens.
+fn scratch() -> Result<std::fs::File, KernelError> {
+    tempfile::tempfile().map_err(|err| failed("creating a temporary file", err))
+}
+
+async fn collect(mut stream: SnapshotStream) -> Result<(std::fs::File, u64), KernelError> {
+    let mut file = scratch()?;
+    let mut size = 0_u64;
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|err| failed("receiving", err))?;
+        size += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+        file.write_all(&chunk).map_err(|err| failed("writing a temporary file", err))?;
+    }
+    file.seek(SeekFrom::Start(0)).map_err(|err| failed("rewinding", err))?;
+    Ok((file, size))
+}
+
+/// Chunks of a file, read as they are asked for.
+fn stream_of(file: std::fs::File) -> SnapshotStream {
+    Box::pin(futures::stream::unfold(Some(file), |file| async move {
+        let mut file = file?;
+        let mut chunk = vec![0; CHUNK_SIZE];
+        match file.read(&mut chunk) {
+            Ok(0) => None,
+            Ok(size) => {
+                chunk.truncate(size);
+                Some((Ok(Bytes::from(chunk)), Some(file)))
+            }
+            Err(err) => Some((Err(err.to_string()), None)),
+        }
+    }))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, KernelError> + Send + 'static,
+) -> Result<T, KernelError> {
+    tokio::task::spawn_blocking(work).await.map_err(|err| failed("packing", err))?
+}
+
+/// Makes a backup of the whole replicated state.
+pub(crate) async fn export(
+    replica: &RaftReplica,
+    root: &RootKey,
+    cluster_id: &str,
+    now: UnixMillis,
+) -> Result<SnapshotStream, KernelError> {
+    let status = replica.status();
+    let (state, size) = collect(replica.export().await?).await?;
+    let meta = json!({
+        "Version": 1,
+        "ID": format!("arca-{}-{}", status.term, status.applied_index),
+        "Index": status.applied_index,
+        "Term": status.term,
+        "ConfigurationIndex": replica.membership().index,
+        "Size": size,
+        "ClusterID": cluster_id,
+        "Created": arca_kernel::rfc3339(now),
+    });
+    let meta = serde_json::to_vec_pretty(&meta).map_err(|err| failed("packing", err))?;
+    // The key is used on this thread; the blocking part gets only what it derives.
+    let seal_key = Zeroizing::new(blake3::derive_key(SEAL_CONTEXT, root.expose()));
+    let packed = blocking(move || pack(&meta, state, size, &seal_key)).await?;
+    Ok(stream_of(packed))
+}
+
+fn pack(meta: &[u8], mut state: std::fs::File, size: u64, seal_key: &[u8; 32]) -> Result<std::fs::File, KernelError> {
+    let trouble = |err: std::io::Error| failed("packing", err);
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; CHUNK_SIZE];
+    loop {
+        let got = state.read(&mut chunk).map_err(trouble)?;
+        let Some(read) = chunk.get(..got).filter(|read| !read.is_empty()) else { break };
+        hash.update(read);
+    }
+    state.seek(SeekFrom::Start(0)).map_err(trouble)?;
+    let sums = format!(
+        "{}  meta.json\n{}  state.bin\n",
+        hex::encode(Sha256::digest(meta)),
+        hex::encode(hash.finalize())
+    );
+    let sealed = blake3::keyed_hash(seal_key, sums.as_bytes()).to_hex().to_string();
+    let mut archive = tar::Builder::new(GzEncoder::new(scratch()?, Compression::fast()));
+    append(&mut archive, "meta.json", meta, meta.len() as u64).map_err(trouble)?;
+    append(&mut archive, "state.bin", state, size).map_err(trouble)?;
+    append(&mut archive, "SHA256SUMS", sums.as_bytes(), sums.len() as u64).map_err(trouble)?;
+    append(&mut archive, "SHA256SUMS.sealed", sealed.as_bytes(), sealed.len() as u64).map_err(trouble)?;
+    let mut file = archive.into_inner().and_then(GzEncoder::finish).map_err(trouble)?;
+    file.seek(SeekFrom::Start(0)).map_err(trouble)?;
+    Ok(file)
+}
+
+fn append<W: std::io::Write>(
+    archive: &mut tar::Builder<W>,
+    name: &str,
+    content: impl std::io::Read,
+    size: u64,
+) -> std::io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(size);
+    header.set_mode(0o600);
+    header.set_cksum();
+    archive.append_data(&mut header, name, content)
+}
+
+/// What an archive held, checked.
+struct Unpacked {
+    meta: Value,
+    state: std::fs::File,
+    sums: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+/// Restores a backup: verified whole before anything changes.
+pub(crate) async fn import(
+    replica: &RaftReplica,
+    root: &RootKey,
+    cluster_id: &str,
+    stream: SnapshotStream,
+    is_forced: bool,
+) -> Result<(), KernelError> {
+    let (packed, _) = collect(stream).await?;
+    let unpacked = blocking(move || unpack(packed)).await?;
+    let is_ours = unpacked.meta.get("ClusterID").and_then(Value::as_str) == Some(cluster_id);
+    let sealed = blake3::Hash::from_hex(unpacked.sealed.trim_ascii());
+    let is_sealed = sealed.is_ok_and(|sealed| blake3::Hash::from_hex(seal_of(root, &unpacked.sums)) == Ok(sealed));
+    if !(is_forced || is_ours && is_sealed) {
+        return Err(refused(
+            "it was made under other keys. To restore it all the same, force it; the cluster then has the unseal keys \
+             and tokens of the time and cluster of the snapshot",
+        ));
+    }
+    replica.import(stream_of(unpacked.state)).await?;
+    Ok(())
+}
+
+fn unpack(packed: std::fs::File) -> Result<Unpacked, KernelError> {
+    let trouble = |err: std::io::Error| refused(format!("it is no readable gzip tar ({})", err.kind()));
+    let mut archive = tar::Archive::new(GzDecoder::new(packed));
+    let (mut meta, mut state, mut sums, mut sealed) = (None, None, None, None);
+    for entry in archive.entries().map_err(trouble)? {
+        let mut entry = entry.map_err(trouble)?;
+        if entry.header().entry_type() != tar::EntryType::Regular {
+            return Err(refused("it holds something that is not a plain file"));
+        }
+        let name = entry.path_bytes().into_owned();
+        let slot = match name.as_slice() {
+            b"state.bin" if state.is_none() => {
+                state = Some(unpack_state(&mut entry)?);
+                continue;
+            }
+            b"meta.json" => &mut meta,
+            b"SHA256SUMS" => &mut sums,
+            b"SHA256SUMS.sealed" => &mut sealed,
+            _ => return Err(refused("it holds an unexpected or repeated file")),
+        };
+        let mut bytes = Vec::new();
+        (&mut entry).take(SMALL_FILE_MAX + 1).read_to_end(&mut bytes).map_err(trouble)?;
+        if slot.is_some() || bytes.len() as u64 > SMALL_FILE_MAX {
+            return Err(refused("it holds a repeated or oversized file"));
+        }
+        *slot = Some(bytes);
+    }
+    let (Some(meta), Some((state, state_sum)), Some(sums)) = (meta, state, sums) else {
+        return Err(refused("a file is missing: it needs meta.json, state.bin and SHA256SUMS"));
+    };
+    let expected = format!("{}  meta.json\n{state_sum}  state.bin\n", hex::encode(Sha256::digest(&meta)));
+    if sums != expected.as_bytes() {
+        return Err(refused("its checksums do not match: it is damaged or was edited"));
+    }
+    let meta = serde_json::from_slice(&meta).map_err(|_| refused("meta.json does not parse"))?;
+    Ok(Unpacked { meta, state, sums, sealed: sealed.unwrap_or_default() })
+}
+
+fn unpack_state(entry: &mut impl std::io::Read) -> Result<(std::fs::File, String), KernelError> {
+    let mut file = scratch()?;
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; CHUNK_SIZE];
+    loop {
+        let got = entry.read(&mut chunk).map_err(|err| refused(format!("it breaks off ({})", err.kind())))?;
+        let Some(read) = chunk.get(..got).filter(|read| !read.is_empty()) else { break };
+        hash.update(read);
+        file.write_all(read).map_err(|err| failed("writing a temporary file", err))?;
+    }
+    file.seek(SeekFrom::Start(0)).map_err(|err| failed("rewinding", err))?;
+    Ok((file, hex::encode(hash.finalize())))
+}

@@ -1,0 +1,290 @@
+//! The cluster's operations behind `sys/`: members, leadership, backups, keyring rotation, figures.
+//! The kernel has authorized and audited each call before it arrives here.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arca_barrier::{Barrier, boot_key};
+use arca_engine_api::Map;
+use arca_kernel::KernelError;
+use arca_kernel::ports::{ClusterInfo, ClusterPort, HaNode};
+use arca_raft_storage::{
+    Member, MemberId, MemberKind, RaftReplica, Replica as _, Role, SnapshotStream, Write, WriteSet,
+};
+use arca_rpc::GrpcTransport;
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use crate::backup;
+use crate::join::mark_learner;
+use crate::node::{Node, NodeError, Order, VERSION};
+use crate::node_file::NodeRecord;
+use crate::unsealed::{KeyKeeper, Unsealed, own_member};
+use crate::world::SystemEntropy;
+
+/// Longest wait for a peer's facts.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// See the module's header.
+pub(crate) struct Cluster {
+    node: Weak<Node>,
+    me: Member,
+    cluster_id: String,
+    replica: Arc<RaftReplica>,
+    transport: Option<Arc<GrpcTransport>>,
+    barrier: Arc<Barrier>,
+    keys: Arc<KeyKeeper>,
+    storage_type: &'static str,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cluster({} of {})", self.me.name, self.cluster_id)
+    }
+}
+
+fn refused(err: impl std::fmt::Display) -> KernelError {
+    KernelError::Invalid(err.to_string())
+}
+
+fn map(value: Value) -> Map {
+    if let Value::Object(map) = value { map } else { Map::new() }
+}
+
+impl Cluster {
+    pub(crate) fn new(
+        node: &Arc<Node>,
+        record: &NodeRecord,
+        replica: &Arc<RaftReplica>,
+        transport: Option<Arc<GrpcTransport>>,
+        barrier: Arc<Barrier>,
+        keys: Arc<KeyKeeper>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            node: Arc::downgrade(node),
+            me: own_member(node, record.member),
+            cluster_id: record.cluster_id.clone(),
+            replica: Arc::clone(replica),
+            transport,
+            barrier,
+            keys,
+            storage_type: node.disk.kind(),
+        })
+    }
+
+    /// The name made at init, as the kernel stored it.
+    pub(crate) fn cluster_name(&self) -> String {
+        arca_kernel::cluster_name(&self.barrier, self.replica.view()).unwrap_or_default()
+    }
+
+    fn node(&self) -> Result<Arc<Node>, KernelError> {
+        self.node.upgrade().ok_or(KernelError::Sealed)
+    }
+
+    fn unsealed(&self) -> Result<Arc<Unsealed>, KernelError> {
+        self.node()?.unsealed.load_full().ok_or(KernelError::Sealed)
+    }
+
+    fn member_named(&self, name: &str) -> Result<(MemberId, MemberKind), KernelError> {
+        let membership = self.replica.membership();
+        let found = membership.members.values().find(|(member, _)| member.name == name);
+        found
+            .map(|(member, kind)| (member.id, *kind))
+            .ok_or_else(|| KernelError::Invalid("no member of that name: see the raft configuration".to_owned()))
+    }
+
+    fn servers(&self) -> (u64, Vec<Value>) {
+        let leader = self.replica.status().leader.map(|leader| leader.id);
+        let membership = self.replica.membership();
+        let servers = membership.members.values().map(|(member, kind)| {
+            json!({
+                "node_id": member.name,
+                "address": member.cluster_addr,
+                "leader": leader == Some(member.id),
+                "voter": *kind == MemberKind::Voter,
+                "protocol_version": "3",
+            })
+        });
+        (membership.index, servers.collect())
+    }
+}
+
+#[async_trait]
+impl ClusterPort for Cluster {
+    fn info(&self) -> ClusterInfo {
+        let leader = self.replica.status().leader;
+        ClusterInfo {
+            cluster_id: self.cluster_id.clone(),
+            cluster_name: self.cluster_name(),
+            node_name: self.me.name.clone(),
+            api_addr: self.me.api_addr.clone(),
+            cluster_addr: self.me.cluster_addr.clone(),
+            leader_api_addr: leader.as_ref().map(|leader| leader.api_addr.clone()),
+            leader_cluster_addr: leader.as_ref().map(|leader| leader.cluster_addr.clone()),
+            version: VERSION.to_owned(),
+            storage_type: self.storage_type.to_owned(),
+        }
+    }
+
+    async fn ha_status(&self) -> Result<Vec<HaNode>, KernelError> {
+        let leader = self.replica.status().leader.map(|leader| leader.id);
+        let now = self.node()?.now();
+        let mut nodes = Vec::new();
+        for (member, _) in self.replica.membership().members.into_values() {
+            let is_me = member.id == self.me.id;
+            let facts = match &self.transport {
+                Some(transport) if !is_me => transport.echo(&member, &self.me.name, ECHO_TIMEOUT).await.ok(),
+                _ => None,
+            };
+            if !is_me && facts.is_none() {
+                // Not heard of now: it is in the raft configuration, but no healthy node to list.
+                continue;
+            }
+            nodes.push(HaNode {
+                hostname: facts.as_ref().map_or_else(crate::host::hostname, |facts| facts.hostname.clone()),
+                api_address: member.api_addr,
+                cluster_address: member.cluster_addr,
+                is_active: leader == Some(member.id),
+                version: facts.map_or_else(|| VERSION.to_owned(), |facts| facts.version),
+                last_echo: (leader != Some(member.id)).then(|| arca_kernel::rfc3339(now)),
+            });
+        }
+        Ok(nodes)
+    }
+
+    async fn step_down(&self) -> Result<(), KernelError> {
+        if self.replica.status().role != Role::Leader {
+            return Err(KernelError::NeedsActive);
+        }
+        self.replica.transfer_leadership(None).await.map_err(refused)
+    }
+
+    async fn seal(&self) -> Result<(), KernelError> {
+        let node = self.node()?;
+        node.orders.send(Order::Seal).map_err(|_| KernelError::Sealed)
+    }
+
+    async fn raft_configuration(&self) -> Result<Map, KernelError> {
+        let (index, servers) = self.servers();
+        Ok(map(json!({ "config": { "index": index, "servers": servers } })))
+    }
+
+    async fn remove_peer(&self, node_name: &str) -> Result<(), KernelError> {
+        let (id, _) = self.member_named(node_name)?;
+        let unsealed = self.unsealed()?;
+        self.replica.remove(id).await.map_err(refused)?;
+        if self.replica.status().role == Role::Leader {
+            mark_learner(&unsealed, id, false).await.map_err(refused)?;
+        }
+        tracing::info!(member = %id, name = node_name, "member removed");
+        Ok(())
+    }
+
+    async fn promote(&self, node_name: &str) -> Result<(), KernelError> {
+        let (id, _) = self.member_named(node_name)?;
+        mark_learner(&*self.unsealed()?, id, false).await.map_err(refused)?;
+        self.replica.promote(id).await.map_err(refused)
+    }
+
+    async fn demote(&self, node_name: &str) -> Result<(), KernelError> {
+        let (id, _) = self.member_named(node_name)?;
+        // First that it stays a learner, or it would be promoted again at once.
+        mark_learner(&*self.unsealed()?, id, true).await.map_err(refused)?;
+        self.replica.demote(id).await.map_err(refused)
+    }
+
+    async fn autopilot_state(&self) -> Result<Map, KernelError> {
+        let status = self.replica.status();
+        let now = self.node()?.now();
+        let leader = status.leader.as_ref().map(|leader| leader.id);
+        let (mut servers, mut healthy_voters, mut voters) = (Map::new(), 0_usize, Vec::new());
+        for (member, kind) in self.replica.membership().members.into_values() {
+            let is_me = member.id == self.me.id;
+            let facts = match &self.transport {
+                Some(transport) if !is_me => transport.echo(&member, &self.me.name, ECHO_TIMEOUT).await.ok(),
+                _ => None,
+            };
+            let is_healthy = is_me || facts.is_some();
+            let is_voter = kind == MemberKind::Voter;
+            if is_voter {
+                healthy_voters += usize::from(is_healthy);
+                voters.push(member.name.clone());
+            }
+            let role = if leader == Some(member.id) { "leader" } else if is_voter { "voter" } else { "non-voter" };
+            servers.insert(
+                member.name.clone(),
+                json!({
+                    "id": member.name,
+                    "name": member.name,
+                    "address": member.cluster_addr,
+                    "node_status": if is_healthy { "alive" } else { "failed" },
+                    "node_type": "voter",
+                    "status": role,
+                    "healthy": is_healthy,
+                    "last_contact": if is_healthy { "0s" } else { "unknown" },
+                    "last_term": status.term,
+                    "last_index": facts.map_or(status.applied_index, |facts| facts.applied_index),
+                    "stable_since": arca_kernel::rfc3339(now),
+                    "version": VERSION,
+                }),
+            );
+        }
+        let quorum = voters.len() / 2 + 1;
+        let all_healthy = servers.values().all(|server| server.get("healthy") == Some(&Value::Bool(true)));
+        Ok(map(json!({
+            "healthy": all_healthy,
+            "failure_tolerance": healthy_voters.saturating_sub(quorum),
+            "servers": servers,
+            "leader": status.leader.map(|leader| leader.name).unwrap_or_default(),
+            "voters": voters,
+            "non_voters": Value::Null,
+        })))
+    }
+
+    async fn snapshot(&self) -> Result<SnapshotStream, KernelError> {
+        let node = self.node()?;
+        backup::export(&self.replica, &self.keys.root, &self.cluster_id, node.now()).await
+    }
+
+    async fn restore(&self, stream: SnapshotStream, is_forced: bool) -> Result<(), KernelError> {
+        backup::import(&self.replica, &self.keys.root, &self.cluster_id, stream, is_forced).await?;
+        self.keys.reload();
+        Ok(())
+    }
+
+    async fn rotate_keyring(&self) -> Result<(), KernelError> {
+        let next = self.barrier.rotated(self.node()?.now().0)?;
+        let sealed = next.seal(&self.keys.root, &SystemEntropy)?;
+        // Optimistic: two rotations at once would make two different keys of one term.
+        let key = boot_key("keyring");
+        let found = self.replica.view().get(&key).map_err(|err| KernelError::Replica(err.into()))?;
+        let version = found.map(|found| found.version).unwrap_or_default();
+        let set = WriteSet { reads: vec![(key.clone(), version)], writes: vec![Write::Put(key, sealed)] };
+        self.replica.propose(set).await?;
+        Ok(())
+    }
+
+    async fn host_info(&self) -> Result<Map, KernelError> {
+        Ok(crate::host::info(&arca_kernel::rfc3339(self.node()?.now())))
+    }
+
+    fn metrics(&self, is_prometheus: bool) -> Result<String, KernelError> {
+        crate::telemetry::render(is_prometheus).ok_or_else(|| KernelError::invalid("telemetry is not enabled"))
+    }
+
+    fn sanitized_config(&self) -> Map {
+        self.node.upgrade().map(|node| node.config.sanitized.clone()).unwrap_or_default()
+    }
+}
+
+impl From<NodeError> for arca_api::SystemError {
+    fn from(err: NodeError) -> Self {
+        match err {
+            NodeError::Invalid(text) => Self::Invalid(text),
+            NodeError::Failed(text) => Self::Failed(text),
+            NodeError::NeedsActive => Self::NeedsActive,
+            NodeError::TooMany => Self::TooMany,
+            NodeError::Uninitialized => Self::Uninitialized,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `arca server`: from a checked configuration to a running node, and back down on a signal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_api::{Api, CertificateStore, Listener};
+use arca_engine_api::Clock;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, ListenerConfig, Storage};
+use crate::node::Node;
+use crate::system::NodeSystem;
+use crate::world::{SystemClock, SystemEntropy};
+use crate::{hygiene, telemetry};
+
+/// How long requests under way may take once the server was told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+/// How often metric samples are folded together.
+const DIGEST_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// A text for the operator: what could not be started, and why.
+pub async fn run(config: Config) -> Result<(), String> {
+    hygiene::protect(!config.disable_mlock)?;
+    if !config.telemetry.prometheus_retention.is_zero() {
+        telemetry::start()?;
+        tokio::spawn(async {
+            loop {
+                tokio::time::sleep(DIGEST_INTERVAL).await;
+                telemetry::digest();
+            }
+        });
+    }
+    let pid_file = PidFile::write(&config)?;
+    let listeners = bind(&config.listeners).await?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let node = Node::open(config.clone(), Arc::clone(&clock), arca_engines::all().to_vec()).map_err(|err| err.to_string())?;
+    let api =
+        Arc::new(Api { system: Arc::new(NodeSystem(Arc::clone(&node))), entropy: Arc::new(SystemEntropy), clock });
+    let stop = CancellationToken::new();
+    let mut serving = Vec::new();
+    let mut certificates = Vec::new();
+    for (listener, certificate) in listeners {
+        certificates.extend(certificate);
+        serving.push(tokio::spawn(listener.serve(Arc::clone(&api), stop.clone(), GRACE)));
+    }
+    announce(&config);
+    if let Storage::Raft { retry_join, .. } = &config.storage
+        && !retry_join.is_empty()
+    {
+        let (node, targets) = (Arc::clone(&node), retry_join.clone());
+        tokio::spawn(async move { node.keep_joining(&targets, false).await });
+    }
+    if config.dev.is_some() {
+        crate::dev::prepare(&node, &config).await?;
+    }
+    wait_for_the_end(&node, &certificates).await?;
+    // Leadership first: another node serves while this one finishes what it has begun.
+    node.shutdown().await;
+    stop.cancel();
+    for task in serving {
+        let _ = task.await;
+    }
+    drop(pid_file);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn announce(config: &Config) {
+    for listener in &config.listeners {
+        let tls = if listener.tls.is_some() { "on" } else { "off" };
+        tracing::info!(address = listener.address, tls, "listening");
+    }
+    tracing::info!(
+        node = config.node_name,
+        api_addr = config.api_addr,
+        cluster_addr = config.cluster_addr,
+        version = crate::node::VERSION,
+        "server started"
+    );
+}
+
+type Bound = (Listener, Option<Arc<CertificateStore>>);
+
+async fn bind(configs: &[ListenerConfig]) -> Result<Vec<Bound>, String> {
+    let mut bound = Vec::new();
+    for config in configs {
+        let socket = TcpListener::bind(&config.address)
+            .await
+            .map_err(|err| format!("listener \"tcp\": cannot bind {}: {err}", config.address))?;
+        let (mut tls, mut store) = (None, None);
+        if let Some(options) = &config.tls {
+            let loaded = CertificateStore::load(options.clone()).map_err(|err| format!("listener \"tcp\": {err}"))?;
+            let loaded = Arc::new(loaded);
+            let settings = arca_api::tls::server_config(&loaded).map_err(|err| format!("listener \"tcp\": {err}"))?;
+            tls = Some(Arc::new(settings));
+            store = Some(loaded);
+        }
+        bound.push((Listener { socket, tls, options: Arc::new(config.options.clone()) }, store));
+    }
+    Ok(bound)
+}
+
+/// Returns on SIGTERM or SIGINT; SIGHUP reads certificates and reopens audit files.
+async fn wait_for_the_end(node: &Arc<Node>, certificates: &[Arc<CertificateStore>]) -> Result<(), String> {
+    let on = |kind| signal(kind).map_err(|err| format!("signal handler: {err}"));
+    let (mut hangup, mut interrupt, mut terminate) =
+        (on(SignalKind::hangup())?, on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            _ = hangup.recv() => {
+                for store in certificates {
+                    match store.reload() {
+                        Ok(()) => tracing::info!("certificates read again"),
+                        Err(err) => tracing::error!(error = %err, "the old certificate stays in use"),
+                    }
+                }
+                node.reload().await;
+            }
+        }
+    }
+}
+
+/// The process id, for as long as the process runs.
+struct PidFile(Option<std::path::PathBuf>);
+
+impl PidFile {
+    fn write(config: &Config) -> Result<Self, String> {
+        if let Some(path) = &config.pid_file {
+            std::fs::write(path, format!("{}\n", std::process::id()))
+                .map_err(|err| format!("pid_file {}: {err}", path.display()))?;
+        }
+        Ok(Self(config.pid_file.clone()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0
+            && let Err(err) = std::fs::remove_file(path)
+        {
+            tracing::warn!(path = %path.display(), error = %err, "the pid file could not be removed");
+        }
+    }
+}
