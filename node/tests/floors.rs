@@ -36,7 +36,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "arca-rpc",
         ],
     ),
-    ("arca-harness", 5, &["arca-client"]),
+    ("arca-harness", 2, &["arca-client"]),
 ];
 
 fn root() -> PathBuf {

@@ -1,0 +1,11 @@
+//! Real clusters of real processes on free loopback ports, with TLS: for the quick start, the cluster tests and the
+//! measurements. It speaks to them as any client would, through the SDK.
+//! Read next: [`cluster`].
+
+#![allow(clippy::disallowed_methods)] // Real processes live in real time.
+
+pub mod certificates;
+pub mod cluster;
+pub mod load;
+
+pub use cluster::{Cluster, ClusterOptions, HarnessError};
