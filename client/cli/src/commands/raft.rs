@@ -1,0 +1,337 @@
+//! `arca operator raft`: members, autopilot. Snapshots are in [`super::raft_snapshot`].
+
+use arca_client::raft::{AutopilotState, Join, Peer};
+use arca_client::{Secret, duration};
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use super::raft_snapshot::Snapshot;
+use crate::args::Format;
+use crate::context::Context;
+use crate::error::{CliError, Doing, Outcome};
+use crate::input;
+use crate::output::table;
+
+/// Works with the cluster's members and snapshots.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:\n  arca operator raft join https://first.example.com:8200\n  \
+arca operator raft list-peers\n  arca operator raft remove-peer node-3")]
+pub enum Raft {
+    /// Make the server join a cluster
+    Join(Box<JoinCluster>),
+    /// List the members
+    ListPeers(ListPeers),
+    /// Put a member out
+    RemovePeer(RemovePeer),
+    /// Give a member a vote
+    Promote(Member),
+    /// Take a member's vote
+    Demote(Member),
+    /// Save, restore and inspect snapshots
+    #[command(subcommand)]
+    Snapshot(Snapshot),
+    /// See and set how the cluster looks after itself
+    #[command(subcommand)]
+    Autopilot(Autopilot),
+}
+
+/// Makes the server join a cluster. It then needs that cluster's shares to unseal.
+///
+/// Example: arca operator raft join -leader-ca-cert=@ca.pem https://first.example.com:8200
+#[derive(Args, Debug)]
+pub struct JoinCluster {
+    /// PEM of the leader's CA; @file reads it.
+    #[arg(long, value_name = "PEM")]
+    leader_ca_cert: Option<String>,
+    /// PEM of the certificate to show; @file reads it.
+    #[arg(long, value_name = "PEM")]
+    leader_client_cert: Option<String>,
+    /// PEM of the key to it; @file reads it.
+    #[arg(long, value_name = "PEM")]
+    leader_client_key: Option<String>,
+    /// Name the leader's certificate is for.
+    #[arg(long, value_name = "NAME")]
+    leader_tls_servername: Option<String>,
+    /// http or https, for leaders that are discovered.
+    #[arg(long, value_name = "SCHEME")]
+    auto_join_scheme: Option<String>,
+    /// Port of leaders that are discovered.
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
+    auto_join_port: u16,
+    /// Try until it works.
+    #[arg(long)]
+    retry: bool,
+    /// Follow without a vote.
+    #[arg(long)]
+    non_voter: bool,
+    /// The leader's address, or how to discover it (provider=…).
+    leader: Option<String>,
+}
+
+/// Lists the members.
+#[derive(Args, Debug)]
+pub struct ListPeers {}
+
+/// Puts a member out. Its id is never used again.
+#[derive(Args, Debug)]
+pub struct RemovePeer {
+    /// Operation token, on a disaster-recovery secondary.
+    #[arg(long, value_name = "TOKEN")]
+    dr_token: Option<String>,
+    /// Id of the member.
+    node_id: String,
+}
+
+/// Names a member.
+#[derive(Args, Debug)]
+pub struct Member {
+    /// Id of the member.
+    node_id: String,
+}
+
+/// How the cluster looks after itself.
+#[derive(Debug, Subcommand)]
+pub enum Autopilot {
+    /// Show the health of the members
+    State(State),
+    /// Show the settings
+    GetConfig(GetConfig),
+    /// Change the settings
+    SetConfig(SetConfig),
+}
+
+/// Shows the health of the members.
+#[derive(Args, Debug)]
+pub struct State {}
+
+/// Shows the settings.
+#[derive(Args, Debug)]
+pub struct GetConfig {}
+
+/// Changes the settings; what is not named stays.
+///
+/// Example: arca operator raft autopilot set-config -cleanup-dead-servers=true -min-quorum=3
+#[derive(Args, Debug)]
+pub struct SetConfig {
+    /// Put members out that have been gone for long.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    cleanup_dead_servers: Option<bool>,
+    /// Silence after which a member is unhealthy.
+    #[arg(long, value_name = "DURATION")]
+    last_contact_threshold: Option<String>,
+    /// Silence after which a member counts as gone.
+    #[arg(long, value_name = "DURATION")]
+    dead_server_last_contact_threshold: Option<String>,
+    /// Health a member needs before it gets a vote.
+    #[arg(long, value_name = "DURATION")]
+    server_stabilization_time: Option<String>,
+    /// Entries a member may be behind and still be healthy.
+    #[arg(long, value_name = "N")]
+    max_trailing_logs: Option<u64>,
+    /// Voters that are never cleaned up below.
+    #[arg(long, value_name = "N")]
+    min_quorum: Option<u64>,
+    /// Do not move votes to newer versions by itself.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    disable_upgrade_migration: Option<bool>,
+}
+
+impl Raft {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        match self {
+            Self::Join(command) => command.run(context).await,
+            Self::ListPeers(_) => list_peers(context).await,
+            Self::RemovePeer(RemovePeer { dr_token, node_id }) => {
+                let client = context.client()?;
+                let removed = client.sys().raft_remove_peer(&node_id, dr_token.as_deref()).await;
+                removed.doing(|| format!("put {node_id} out"))?;
+                context.success(&format!("Out of the cluster: {node_id}"))
+            }
+            Self::Promote(Member { node_id }) => {
+                let client = context.client()?;
+                client.sys().raft_promote(&node_id).await.doing(|| format!("give {node_id} a vote"))?;
+                context.success(&format!("Has a vote now: {node_id}"))
+            }
+            Self::Demote(Member { node_id }) => {
+                let client = context.client()?;
+                client.sys().raft_demote(&node_id).await.doing(|| format!("take the vote of {node_id}"))?;
+                context.success(&format!("Has no vote now: {node_id}"))
+            }
+            Self::Snapshot(command) => command.run(context).await,
+            Self::Autopilot(command) => command.run(context).await,
+        }
+    }
+}
+
+impl JoinCluster {
+    async fn run(self, context: &mut Context<'_>) -> Outcome {
+        let mut pem = |text: Option<String>| match text {
+            Some(text) => input::value(&text, &mut context.console.stdin),
+            None => Ok(String::new()),
+        };
+        let leader = self.leader.unwrap_or_default();
+        let is_discovery = leader.contains("provider=");
+        let join = Join {
+            leader_ca_cert: pem(self.leader_ca_cert)?,
+            leader_client_cert: pem(self.leader_client_cert)?,
+            leader_client_key: pem(self.leader_client_key)?,
+            leader_tls_servername: self.leader_tls_servername.unwrap_or_default(),
+            auto_join: if is_discovery { leader.clone() } else { String::new() },
+            leader_api_addr: if is_discovery { String::new() } else { leader },
+            auto_join_scheme: self.auto_join_scheme.unwrap_or_default(),
+            auto_join_port: self.auto_join_port,
+            retry: self.retry,
+            non_voter: self.non_voter,
+        };
+        let joined =
+            context.client()?.sys().raft_join(&join).await.doing(|| "join the cluster".to_owned())?;
+        context.pairs(&json!({"joined": joined}), [("Joined", joined.to_string())])
+    }
+}
+
+async fn list_peers(context: &mut Context<'_>) -> Outcome {
+    let client = context.client()?;
+    let answer = client.sys().raft_configuration().await.doing(|| "list the members".to_owned())?;
+    if context.format != Format::Table || context.global.field.is_some() {
+        return context.secret(&answer);
+    }
+    context.warnings(&answer);
+    let rows = peers(&answer).into_iter().map(|peer| {
+        let state = if peer.leader { "leader" } else { "follower" };
+        vec![peer.node_id, peer.address, state.to_owned(), peer.voter.to_string()]
+    });
+    context.table(&["Node", "Address", "State", "Voter"], rows)
+}
+
+fn peers(answer: &Secret) -> Vec<Peer> {
+    let servers = answer.field("config").and_then(|config| config.get("servers"));
+    servers.and_then(|servers| serde_json::from_value(servers.clone()).ok()).unwrap_or_default()
+}
+
+impl Autopilot {
+    async fn run(self, context: &mut Context<'_>) -> Outcome {
+        let client = context.client()?;
+        match self {
+            Self::State(_) => {
+                let state =
+                    client.sys().autopilot_state().await.doing(|| "ask how the members are".to_owned())?;
+                if context.is_for_programs() {
+                    return context.structured(&state_json(&state));
+                }
+                context.console.print(state_text(&state).as_bytes());
+                Ok(0)
+            }
+            Self::GetConfig(_) => {
+                let answer =
+                    client.sys().autopilot_config().await.doing(|| "ask for the settings".to_owned())?;
+                if context.is_for_programs() {
+                    return context.secret(&answer);
+                }
+                let rows =
+                    answer.data.iter().flatten().map(|(key, value)| (spelled(key), table::plain(value)));
+                let rows: Vec<_> = rows.collect();
+                context.pairs(&Value::Null, rows)
+            }
+            Self::SetConfig(command) => {
+                let config = command.settings()?;
+                if config.is_empty() {
+                    return Err(CliError::Usage("nothing to set: give at least one setting".into()));
+                }
+                client
+                    .sys()
+                    .set_autopilot_config(&config)
+                    .await
+                    .doing(|| "change the settings".to_owned())?;
+                context.success("The settings are changed.")
+            }
+        }
+    }
+}
+
+/// `cleanup_dead_servers` as `Cleanup Dead Servers`.
+fn spelled(key: &str) -> String {
+    let capital = |word: &str| {
+        let mut letters = word.chars();
+        letters
+            .next()
+            .map(|first| first.to_uppercase().chain(letters).collect::<String>())
+            .unwrap_or_default()
+    };
+    key.split('_').map(capital).collect::<Vec<_>>().join(" ")
+}
+
+impl SetConfig {
+    fn settings(&self) -> Result<Map<String, Value>, CliError> {
+        let mut config = Map::new();
+        let durations = [
+            ("last_contact_threshold", &self.last_contact_threshold),
+            ("dead_server_last_contact_threshold", &self.dead_server_last_contact_threshold),
+            ("server_stabilization_time", &self.server_stabilization_time),
+        ];
+        for (name, text) in durations {
+            if let Some(text) = text {
+                let parsed = duration::parse(text).map_err(CliError::Usage)?;
+                config.insert(name.to_owned(), duration::format(parsed).into());
+            }
+        }
+        let others = [
+            ("cleanup_dead_servers", self.cleanup_dead_servers.map(Value::from)),
+            ("disable_upgrade_migration", self.disable_upgrade_migration.map(Value::from)),
+            ("max_trailing_logs", self.max_trailing_logs.map(Value::from)),
+            ("min_quorum", self.min_quorum.map(Value::from)),
+        ];
+        config.extend(others.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+        Ok(config)
+    }
+}
+
+/// The names scripts know, in Go's spelling.
+fn state_json(state: &AutopilotState) -> Value {
+    let servers = state.servers.iter().map(|(id, server)| {
+        let server = json!({
+            "ID": server.id, "Name": server.name, "Address": server.address, "NodeStatus": server.node_status,
+            "LastContact": server.last_contact, "LastTerm": server.last_term, "LastIndex": server.last_index,
+            "Healthy": server.healthy, "StableSince": server.stable_since, "Status": server.status,
+            "Version": server.version, "NodeType": server.node_type,
+        });
+        (id.clone(), server)
+    });
+    json!({
+        "Healthy": state.healthy, "FailureTolerance": state.failure_tolerance, "Leader": state.leader,
+        "Servers": servers.collect::<Map<_, _>>(), "Voters": state.voters, "NonVoters": state.non_voters,
+    })
+}
+
+fn state_text(state: &AutopilotState) -> String {
+    let mut text = String::new();
+    let mut line = |indent: usize, name: &str, value: &str| {
+        let width = 33_usize.saturating_sub(indent * 5);
+        let line = format!("{:indent$}{:width$}{value}", "", format!("{name}:"), indent = indent * 3);
+        text.push_str(line.trim_end());
+        text.push('\n');
+    };
+    line(0, "Healthy", &state.healthy.to_string());
+    line(0, "Failure Tolerance", &state.failure_tolerance.to_string());
+    line(0, "Leader", &state.leader);
+    let groups = [("Voters", &state.voters), ("Non Voters", &state.non_voters)];
+    for (title, ids) in groups {
+        let ids = ids.as_deref().unwrap_or_default();
+        if !ids.is_empty() {
+            line(0, title, &ids.join(", "));
+        }
+    }
+    for (id, server) in &state.servers {
+        line(0, "Server", id);
+        line(2, "Name", &server.name);
+        line(2, "Address", &server.address);
+        line(2, "Status", &server.status);
+        line(2, "Node Status", &server.node_status);
+        line(2, "Healthy", &server.healthy.to_string());
+        line(2, "Last Contact", &server.last_contact);
+        line(2, "Last Term", &server.last_term.to_string());
+        line(2, "Last Index", &server.last_index.to_string());
+        line(2, "Version", &server.version);
+        line(2, "Node Type", &server.node_type);
+    }
+    text
+}

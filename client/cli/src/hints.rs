@@ -1,0 +1,134 @@
+//! What to do next: one sentence or two for each failure an operator meets. For people; nothing depends on them.
+
+use arca_client::{ApiError, Error, TransportError, TransportKind};
+use http::Method;
+
+use crate::console::Console;
+
+pub(crate) fn hint(err: &Error, console: &Console) -> Option<String> {
+    match err {
+        Error::Api(err) => api(err, console),
+        Error::Transport(err) => transport(err, console),
+        Error::Address { .. } => {
+            Some("set ARCA_ADDR (or -address) to an address such as https://127.0.0.1:8200.".into())
+        }
+        Error::Redirect { .. } => Some(
+            "set api_addr of every server to an address that clients reach over TLS, or give -address the active \
+             server's own address."
+                .into(),
+        ),
+        Error::TooLarge { .. } => Some("list a narrower path, or page with -limit and -after.".into()),
+        Error::BadResponse { .. } => {
+            Some("make sure that the address is a server's own and not another service's or a login page's.".into())
+        }
+        _ => None,
+    }
+}
+
+fn transport(err: &TransportError, console: &Console) -> Option<String> {
+    let hint = match err.kind {
+        TransportKind::CertificateAuthority => {
+            "set ARCA_CACERT (or -ca-cert) to the file of the authority that signed the server's certificate."
+        }
+        TransportKind::CertificateName => {
+            "use an address whose host is in the certificate, or give the certificate's name with -tls-server-name \
+             (ARCA_TLS_SERVER_NAME)."
+        }
+        TransportKind::CertificateOther => {
+            "look at the certificate's dates and usages (openssl x509 -noout -text), and at this machine's clock."
+        }
+        TransportKind::Connect if is_default_address(err, console) => {
+            "no address was given, so the default was tried. Set ARCA_ADDR (or -address) to a server's address, such \
+             as http://127.0.0.1:8200 for `arca server -dev`."
+        }
+        TransportKind::Connect => {
+            "check that ARCA_ADDR (or -address) names a server that is up and reachable from here."
+        }
+        TransportKind::HttpServerAskedForTls => {
+            "begin the address (ARCA_ADDR or -address) with http:// instead of https://, or turn TLS on in the \
+             server's listener."
+        }
+        TransportKind::NotHttp => {
+            "if the server speaks TLS, begin the address (ARCA_ADDR or -address) with https://."
+        }
+        TransportKind::Interrupted | TransportKind::Timeout => {
+            "the server may have done it all the same: look before you repeat a write. A longer limit is set with \
+             ARCA_CLIENT_TIMEOUT."
+        }
+        _ => {
+            "check that both sides share a TLS version, and that the client certificate is one the server takes."
+        }
+    };
+    Some(hint.to_owned())
+}
+
+fn is_default_address(err: &TransportError, console: &Console) -> bool {
+    err.address == arca_client::config::DEFAULT_ADDRESS
+        && arca_client::config::find(&console.env, "ADDR").is_none()
+}
+
+fn api(err: &ApiError, console: &Console) -> Option<String> {
+    let path = err.url.split_once("/v1/").map_or("", |(_, path)| path);
+    let raw = err.raw.as_deref().unwrap_or_default();
+    if raw.contains("HTTP request to an HTTPS server") {
+        return Some("begin the address (ARCA_ADDR or -address) with https://.".into());
+    }
+    if err.mentions("already initialized") {
+        return Some("unseal the servers with the keys that were shown when it was initialized.".into());
+    }
+    if err.mentions("not initialized") || err.mentions("uninitialized") {
+        return Some("initialize the cluster with `arca operator init`.".into());
+    }
+    match err.status.as_u16() {
+        403 => Some(denied(err, path, console)),
+        404 if err.mentions("no handler for route") || err.mentions("route entry not found") => {
+            Some("nothing is mounted there; `arca secrets list` and `arca auth list` show what is.".into())
+        }
+        405 => {
+            Some(format!("this path does not know that verb; `arca path-help {path}` shows what it knows."))
+        }
+        413 => Some("send less at once; the server's listener sets the limit (max_request_size).".into()),
+        429 => Some(match err.retry_after {
+            Some(wait) => format!("a rate limit holds; try again in {} s.", wait.as_secs()),
+            None => "a rate limit holds; try again a little later.".into(),
+        }),
+        412 => Some("this server has not caught up yet; try again, or ask the active one.".into()),
+        503 if err.mentions("ealed") => {
+            Some("unseal the server with `arca operator unseal`; `arca status` shows how far it is.".into())
+        }
+        503 => {
+            Some("no active server at the moment; `arca status` shows who leads. Try again shortly.".into())
+        }
+        _ if !raw.is_empty() => {
+            Some("this answer is not in the API's form; is the address a server's own?".into())
+        }
+        _ => None,
+    }
+}
+
+fn denied(err: &ApiError, path: &str, console: &Console) -> String {
+    let has_token = arca_client::config::find(&console.env, "TOKEN").is_some()
+        || crate::token_file::load(console).ok().flatten().is_some();
+    if !has_token {
+        return "no token is set: run `arca login`, or set ARCA_TOKEN.".to_owned();
+    }
+    if let Some(asked) = path.strip_prefix("sys/internal/ui/mounts/") {
+        return format!(
+            "either nothing is mounted at {asked} (`arca secrets list`), or the token may do nothing there \
+             (`arca token capabilities {asked}`), or it has expired (`arca token lookup`)."
+        );
+    }
+    if path.starts_with("auth/token/lookup") || err.mentions("bad token") || err.mentions("invalid token") {
+        return "the token is unknown, has expired or was ended: `arca login` gets another.".to_owned();
+    }
+    let capability = match err.method {
+        Method::GET | Method::HEAD => "read (or list)",
+        Method::DELETE => "delete",
+        Method::PATCH => "patch",
+        _ => "create or update",
+    };
+    format!(
+        "the token needs the capability {capability} on {path}. `arca token capabilities {path}` shows what it has; \
+         if it has expired, `arca login` again."
+    )
+}
