@@ -114,7 +114,7 @@ pub struct Committed {
 }
 
 /// Why a proposal was not applied, or may not have been.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ProposeError {
     /// A key the request read has changed; nothing was written. Run the request again.
     #[error("a concurrent write changed what this request read")]
@@ -122,6 +122,9 @@ pub enum ProposeError {
     /// The disk has too little room left; nothing was written.
     #[error("the disk is full: writes are refused")]
     DiskFull,
+    /// The set is not one that can be replicated, for example a key is empty; nothing was written.
+    #[error("write cannot be replicated: {0}")]
+    Invalid(String),
     /// This member does not lead; nothing was written.
     #[error("this node is not the leader")]
     NotLeader {

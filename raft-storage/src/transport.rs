@@ -102,3 +102,30 @@ pub trait Inbound: Debug + Send + Sync {
     /// A text for the caller's log.
     async fn receive_snapshot(&self, header: Bytes, chunks: SnapshotStream) -> Result<Bytes, String>;
 }
+
+/// Reaches nobody: for a member that stays alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nobody;
+
+#[async_trait]
+impl Transport for Nobody {
+    async fn call(
+        &self,
+        to: &Member,
+        _call: Call,
+        _payload: Bytes,
+        _timeout: Duration,
+    ) -> Result<Bytes, TransportError> {
+        Err(TransportError::Unreachable(format!("this node stays alone; member {} is out of reach", to.id)))
+    }
+
+    async fn send_snapshot(
+        &self,
+        to: &Member,
+        _header: Bytes,
+        _chunks: SnapshotStream,
+        _timeout: Duration,
+    ) -> Result<Bytes, TransportError> {
+        Err(TransportError::Unreachable(format!("this node stays alone; member {} is out of reach", to.id)))
+    }
+}
