@@ -3,8 +3,10 @@
 //! Everything is deterministic from a seed. Read next: [`ModelVfs`].
 
 mod disk;
+mod net;
 mod rng;
 mod vfs;
 
 pub use disk::CrashPolicy;
+pub use net::{Meddler, ModelNet};
 pub use vfs::{ModelVfs, Operation};
