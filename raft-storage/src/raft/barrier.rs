@@ -1,0 +1,142 @@
+//! Linearizable reads on every member: how far must this member have applied for a read that starts now?
+//!
+//! On the leader openraft answers, from its lease or after a round of heartbeats; others ask the leader. Callers that
+//! wait together share one question. **Invariant:** a caller only joins a question that has not been asked yet, so
+//! that the answer covers everything committed before its call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::LinearizerOption;
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::RaftError;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+
+use super::shared::{Shared, leader_of, stopped};
+use super::wire::{ReadReply, parse};
+use crate::{Call, Member, ReplicaError};
+
+/// Waiting callers; more are held back.
+const QUEUE: usize = 64 << 10;
+/// Pause before asking again when nobody could answer, unless roles change before.
+const RETRY: Duration = Duration::from_millis(20);
+
+type Waiter = oneshot::Sender<Result<u64, String>>;
+
+/// Where callers wait.
+#[derive(Debug)]
+pub(super) struct ReadBarrier {
+    waiters: mpsc::Sender<Waiter>,
+    /// Why the last question had no answer.
+    trouble: Arc<Mutex<String>>,
+}
+
+impl ReadBarrier {
+    pub(super) fn new() -> (Self, Asker) {
+        let (waiters, rx) = mpsc::channel(QUEUE);
+        let trouble = Arc::new(Mutex::new("no leader is known".to_owned()));
+        (Self { waiters, trouble: trouble.clone() }, Asker { rx, trouble })
+    }
+
+    /// Waits until this member has applied everything committed before the call.
+    pub(super) async fn wait(&self, shared: &Shared) -> Result<u64, ReplicaError> {
+        let limit = shared.config.timings.read;
+        let deadline = Instant::now() + limit;
+        let ended = || ReplicaError::Stopped("the read barrier ended".to_owned());
+        let asked = async {
+            let (tx, rx) = oneshot::channel();
+            self.waiters.send(tx).await.map_err(|_| ended())?;
+            rx.await.map_err(|_| ended())?.map_err(ReplicaError::Stopped)
+        };
+        let index = timeout(limit, asked).await;
+        let index = index.map_err(|_| ReplicaError::NoLeader(self.trouble.lock().clone()))??;
+        shared.await_applied(index, deadline.saturating_duration_since(Instant::now())).await
+    }
+}
+
+/// Asks on behalf of all who wait.
+pub(super) struct Asker {
+    rx: mpsc::Receiver<Waiter>,
+    trouble: Arc<Mutex<String>>,
+}
+
+impl Asker {
+    pub(super) async fn run(mut self, shared: Arc<Shared>) {
+        let mut server = shared.raft.server_metrics();
+        let mut waiters = Vec::new();
+        loop {
+            if waiters.is_empty() && self.rx.recv_many(&mut waiters, QUEUE).await == 0 {
+                return;
+            }
+            // Whoever came since may share the question, for it is asked only now.
+            while let Ok(waiter) = self.rx.try_recv() {
+                waiters.push(waiter);
+            }
+            waiters.retain(|waiter| !waiter.is_closed());
+            if waiters.is_empty() {
+                continue;
+            }
+            server.borrow_and_update();
+            match ask(&shared).await {
+                Ok(index) => answer(&mut waiters, &Ok(index)),
+                Err(ReplicaError::Stopped(reason)) => answer(&mut waiters, &Err(reason)),
+                Err(err) => {
+                    *self.trouble.lock() = err.to_string();
+                    // A closed channel shows as `Stopped` in the next round; a pause is over either way.
+                    let _ = timeout(RETRY, server.changed()).await;
+                }
+            }
+        }
+    }
+}
+
+fn answer(waiters: &mut Vec<Waiter>, result: &Result<u64, String>) {
+    for waiter in waiters.drain(..) {
+        // Gone meanwhile.
+        let _ = waiter.send(result.clone());
+    }
+}
+
+async fn ask(shared: &Shared) -> Result<u64, ReplicaError> {
+    let (is_leader, leader) =
+        shared.metrics(|metrics| (metrics.state == ServerState::Leader, leader_of(metrics)));
+    if is_leader && let Some(index) = confirm(shared).await? {
+        return Ok(index);
+    }
+    match leader {
+        Some(leader) if leader.id != shared.me() => ask_leader(shared, &leader).await,
+        Some(_) => Err(ReplicaError::NoLeader("no quorum confirms this leader".to_owned())),
+        None => Err(ReplicaError::NoLeader("no leader is known".to_owned())),
+    }
+}
+
+async fn ask_leader(shared: &Shared, leader: &Member) -> Result<u64, ReplicaError> {
+    let no_leader = |reason: String| ReplicaError::NoLeader(format!("member {}: {reason}", leader.id));
+    let question = shared.envelope(leader.id).open().into();
+    let limit = shared.config.timings.election_max * 2;
+    let reply = shared.transport.call(leader, Call::ReadIndex, question, limit).await;
+    let reply = reply.map_err(|err| no_leader(err.to_string()))?;
+    match parse(&reply).map_err(|err| no_leader(err.to_string()))? {
+        ReadReply::Index(index) => Ok(index),
+        ReadReply::NotLeader => Err(no_leader("does not lead, or has no quorum".to_owned())),
+    }
+}
+
+/// As leader: the index that a read which starts now must see. `None` when this member does not lead, or no quorum
+/// says so in time.
+///
+/// openraft answers with the later of its commit and the first entry of its term, so a new leader whose commit is
+/// still unknown to it is covered.
+pub(super) async fn confirm(shared: &Shared) -> Result<Option<u64>, ReplicaError> {
+    let timings = &shared.config.timings;
+    let option =
+        LinearizerOption::new(Some(timings.lease_for_reads()), true).with_wait_timeout(timings.election_max);
+    match shared.raft.get_read_linearizer(option).await {
+        Ok(linearizer) => Ok(Some(linearizer.read_log_id().index())),
+        Err(RaftError::APIError(_)) => Ok(None),
+        Err(RaftError::Fatal(fatal)) => Err(stopped(&fatal)),
+    }
+}

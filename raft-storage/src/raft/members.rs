@@ -1,0 +1,216 @@
+//! Who belongs to the cluster and who leads it: operations of an operator, one at a time.
+//!
+//! Voters change by joint consensus. **Invariant:** an id is the log index of an entry made for nothing else, so it is
+//! never given out twice, not even to a member that was removed and comes back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use openraft::ChangeMembers;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::raft::ClientWriteResponse;
+use openraft::{Instant as _, ServerState};
+use tokio::time::timeout;
+
+use super::shared::{Metrics, Shared, stopped};
+use crate::command::{Command, Purpose};
+use crate::types::{StoredMembership, TypeConfig};
+use crate::{Member, MemberId, MemberKind, Membership, ReplicaError};
+
+type Changed = Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
+
+/// The id of whoever founds a cluster: the only one that was not reserved.
+const FIRST: MemberId = MemberId(1);
+
+/// The membership in the words of this crate.
+pub(super) fn membership_of(stored: &StoredMembership) -> Membership {
+    let voters: BTreeSet<u64> = stored.voter_ids().collect();
+    let kind = |id: &u64| if voters.contains(id) { MemberKind::Voter } else { MemberKind::Learner };
+    let members = stored.nodes().map(|(id, member)| (MemberId(*id), (member.clone(), kind(id)))).collect();
+    Membership { index: stored.log_id().map_or(0, |log_id| log_id.index), members }
+}
+
+fn refused(reason: impl Into<String>) -> ReplicaError {
+    ReplicaError::Membership(reason.into())
+}
+
+impl Shared {
+    pub(super) fn membership(&self) -> Membership {
+        self.metrics(|metrics| membership_of(&metrics.membership_config))
+    }
+
+    fn kind_of(&self, id: MemberId) -> Option<MemberKind> {
+        self.membership().members.get(&id).map(|(_, kind)| *kind)
+    }
+
+    fn require_leader(&self) -> Result<(), ReplicaError> {
+        let (is_leader, leader) =
+            self.metrics(|metrics| (metrics.state == ServerState::Leader, metrics.current_leader));
+        match (is_leader, leader) {
+            (true, _) => Ok(()),
+            (false, Some(leader)) => {
+                Err(ReplicaError::NoLeader(format!("member {leader} leads, not this one")))
+            }
+            (false, None) => Err(ReplicaError::NoLeader("no leader is known".to_owned())),
+        }
+    }
+
+    pub(super) async fn reserve_member_id(&self) -> Result<MemberId, ReplicaError> {
+        let (index, _) = self.command(&Command::Reserve(Purpose::MemberId)).await?;
+        Ok(MemberId(index))
+    }
+
+    pub(super) async fn add_learner(self: Arc<Self>, member: Member) -> Result<(), ReplicaError> {
+        let _one = self.changing.lock().await;
+        self.require_leader()?;
+        if member.id.0 == 0 || member.id.0 > self.state.view().meta().index {
+            return Err(refused(format!("member id {} was never reserved in this cluster", member.id)));
+        }
+        let known = self.membership();
+        let known = known.members.get(&member.id);
+        if member.id == FIRST && known.is_none() {
+            return Err(refused("the first member was removed, and its id is never used again"));
+        }
+        let node = BTreeMap::from([(member.id.0, member.clone())]);
+        match known {
+            Some((known, _)) if *known == member => Ok(()),
+            // Another address or name. A message that reaches the wrong member is refused there.
+            Some(_) => self.change(ChangeMembers::SetNodes(node), Removed::Stay).await,
+            None => self.change(ChangeMembers::AddNodes(node), Removed::Stay).await,
+        }
+    }
+
+    pub(super) async fn promote(self: Arc<Self>, id: MemberId) -> Result<(), ReplicaError> {
+        let _one = self.changing.lock().await;
+        self.require_leader()?;
+        match self.kind_of(id) {
+            None => return Err(refused(format!("member {id} is unknown"))),
+            Some(MemberKind::Voter) => return Ok(()),
+            Some(MemberKind::Learner) => {}
+        }
+        let lag_max = self.config.limits.promote_lag;
+        let has_caught_up = |metrics: &Metrics| {
+            let matched = metrics.replication.as_ref()?.get(&id.0).copied().flatten()?;
+            (matched.index + lag_max >= metrics.last_log_index.unwrap_or(0)).then_some(())
+        };
+        self.metrics_until(self.config.timings.promote, "the learner to catch up", has_caught_up).await?;
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id.0])), Removed::Stay).await
+    }
+
+    pub(super) async fn demote(self: Arc<Self>, id: MemberId) -> Result<(), ReplicaError> {
+        self.drop_voter(id, Removed::Stay).await
+    }
+
+    pub(super) async fn remove(self: Arc<Self>, id: MemberId) -> Result<(), ReplicaError> {
+        if self.kind_of(id) != Some(MemberKind::Learner) {
+            return self.drop_voter(id, Removed::Go).await;
+        }
+        let _one = self.changing.lock().await;
+        self.require_leader()?;
+        self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id.0])), Removed::Go).await
+    }
+
+    /// A leader that drops itself still sees the change through; then another takes over, before this returns.
+    async fn drop_voter(self: Arc<Self>, id: MemberId, removed: Removed) -> Result<(), ReplicaError> {
+        let _one = self.changing.lock().await;
+        self.require_leader()?;
+        match self.kind_of(id) {
+            None => return Err(refused(format!("member {id} is unknown"))),
+            Some(MemberKind::Learner) => return Ok(()),
+            Some(MemberKind::Voter) => {}
+        }
+        let voters =
+            self.membership().members.values().filter(|(_, kind)| *kind == MemberKind::Voter).count();
+        if voters <= 1 {
+            return Err(refused(format!("member {id} is the last voter")));
+        }
+        self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id.0])), removed).await?;
+        if id == self.me() { self.hand_over(None).await } else { Ok(()) }
+    }
+
+    /// Sees one change through, in a task of its own: a caller that goes away must not leave it half done.
+    async fn change(
+        self: &Arc<Self>,
+        change: ChangeMembers<u64, Member>,
+        removed: Removed,
+    ) -> Result<(), ReplicaError> {
+        let shared = self.clone();
+        let retain = removed == Removed::Stay;
+        let work = tokio::spawn(async move {
+            // A leader that was lost half-way through leaves a joint membership behind.
+            if shared.metrics(|metrics| metrics.membership_config.get_joint_config().len() > 1) {
+                let nothing = ChangeMembers::AddVoterIds(BTreeSet::new());
+                shared.settle(shared.raft.change_membership(nothing, true).await)?;
+            }
+            shared.settle(shared.raft.change_membership(change, retain).await)
+        });
+        match timeout(self.config.timings.membership, work).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(err)) => Err(ReplicaError::Stopped(err.to_string())),
+            Err(_) => Err(ReplicaError::Timeout("a membership change to be committed")),
+        }
+    }
+
+    fn settle(&self, changed: Changed) -> Result<(), ReplicaError> {
+        match changed {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(
+                err @ (ClientWriteError::ForwardToLeader(_) | ClientWriteError::LogEntryDiscarded(_)),
+            )) => Err(ReplicaError::NoLeader(err.to_string())),
+            Err(RaftError::APIError(err)) => Err(refused(err.to_string())),
+            Err(RaftError::Fatal(fatal)) => Err(stopped(&fatal)),
+        }
+    }
+
+    /// Hands leadership over, if this member has it.
+    pub(super) async fn transfer(&self, to: Option<MemberId>) -> Result<(), ReplicaError> {
+        let _one = self.changing.lock().await;
+        self.require_leader()?;
+        if to == Some(self.me()) { Ok(()) } else { self.hand_over(to).await }
+    }
+
+    async fn hand_over(&self, to: Option<MemberId>) -> Result<(), ReplicaError> {
+        let me = self.me().0;
+        let to = self.metrics(|metrics| match to {
+            Some(to) if metrics.membership_config.voter_ids().any(|id| id == to.0) => Ok(to.0),
+            Some(to) => Err(refused(format!("member {to} is not a voter"))),
+            None => self.successor(metrics).ok_or_else(|| refused("no other voter answers")),
+        })?;
+        let limit = self.config.timings.transfer;
+        let is_close = |metrics: &Metrics| {
+            let matched = metrics.replication.as_ref()?.get(&to).copied().flatten()?;
+            (matched.index + self.config.limits.promote_lag >= metrics.last_log_index.unwrap_or(0))
+                .then_some(())
+        };
+        self.metrics_until(limit, "the next leader to catch up", is_close).await?;
+        self.raft.trigger().transfer_leader(to).await.map_err(|fatal| stopped(&fatal))?;
+        // One that was removed does not hear from its successor; it is enough that it does not lead any more.
+        let is_over = |metrics: &Metrics| {
+            let is_member = metrics.membership_config.get_node(&me).is_some();
+            let is_led = metrics.current_leader.is_some_and(|leader| leader != me) || !is_member;
+            (metrics.state != ServerState::Leader && is_led).then_some(())
+        };
+        self.metrics_until(limit, "another member to take over", is_over).await
+    }
+
+    /// The voter with the most log, among those that answered within a lease.
+    fn successor(&self, metrics: &Metrics) -> Option<u64> {
+        let (replication, heartbeat) = (metrics.replication.as_ref()?, metrics.heartbeat.as_ref()?);
+        let lease = self.config.timings.lease();
+        let answers = |id: &u64| {
+            let acked = heartbeat.get(id).copied().flatten();
+            acked.is_some_and(|acked| acked.into_inner().elapsed() <= lease)
+        };
+        let others = metrics.membership_config.voter_ids().filter(|id| *id != self.me().0);
+        others.filter(answers).max_by_key(|id| replication.get(id).copied().flatten())
+    }
+}
+
+/// What becomes of a voter that is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Removed {
+    /// It is forgotten.
+    Go,
+    /// It stays as a learner.
+    Stay,
+}

@@ -1,0 +1,430 @@
+//! Elections, hand-over, membership, snapshots, crashes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::support::{Cluster, LONG, bytes, member, put};
+use crate::raft::{OpenError, RaftReplica, Threads, recover_single};
+use crate::testing::Operation;
+use crate::{
+    Call, MemberId, MemberKind, ProposeError, Replica, ReplicaError, Role, Version, Write, WriteSet,
+};
+
+#[tokio::test(start_paused = true)]
+async fn one_member_leads_itself() {
+    let mut cluster = Cluster::new(1).await;
+    let id = MemberId(1);
+    assert_eq!(cluster.read(id, "first").await.as_deref(), Some("0"));
+    cluster.write("a", "1").await;
+    cluster.crash(id);
+    cluster.start(id).await;
+    assert_eq!(cluster.read(id, "a").await.as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_members_agree() {
+    let cluster = Cluster::new(3).await;
+    for n in 0..20 {
+        cluster.write("a", &n.to_string()).await;
+        for id in cluster.ids() {
+            assert_eq!(cluster.read(id, "a").await, Some(n.to_string()), "member {id}");
+        }
+    }
+    cluster.check_equal().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_moved_version_refuses_one_set_and_no_other() {
+    let cluster = Cluster::new(3).await;
+    let committed = cluster.write("a", "1").await;
+    let leader = cluster.leader().await;
+    let set = |read: u64, value: &str| WriteSet {
+        reads: vec![(bytes("a"), Version(read))],
+        writes: vec![Write::Put(bytes("a"), value.into())],
+    };
+    let racers = [set(committed.index, "2"), set(committed.index, "3"), put("b", "4")];
+    let results = futures::future::join_all(racers.map(|set| leader.propose(set))).await;
+    assert!(results[0].is_ok() && results[2].is_ok());
+    assert!(matches!(results[1], Err(ProposeError::Conflict)), "{:?}", results[1]);
+    assert_eq!(cluster.read(leader.status().id, "a").await.as_deref(), Some("2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn proposals_that_wait_share_entries() {
+    let cluster = Cluster::new(3).await;
+    let leader = cluster.leader().await;
+    let before = leader.status().applied_index;
+    let sets = (0..1000).map(|n| leader.propose(put(&n.to_string(), "x")));
+    let results = futures::future::join_all(sets).await;
+    assert!(results.iter().all(Result::is_ok));
+    let entries = leader.status().applied_index - before;
+    assert!(entries < 50, "{entries} entries for 1000 sets");
+    cluster.check_equal().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_say_who_leads() {
+    let cluster = Cluster::new(3).await;
+    let leader = cluster.leader().await.status().id;
+    let follower = cluster.at(cluster.others().await[0]);
+    let refused = follower.propose(put("a", "1")).await.unwrap_err();
+    assert!(
+        matches!(&refused, ProposeError::NotLeader { leader: Some(known) } if known.id == leader),
+        "{refused:?}"
+    );
+    assert!(matches!(follower.reserve_member_id().await, Err(ReplicaError::NoLeader(_))));
+    assert!(matches!(follower.transfer_leadership(None).await, Err(ReplicaError::NoLeader(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_leader_is_replaced_in_time_and_nothing_is_lost() {
+    let mut cluster = Cluster::new(3).await;
+    for round in 0..10 {
+        cluster.write("a", &round.to_string()).await;
+        let lost = cluster.leader().await.status().id;
+        let before = tokio::time::Instant::now();
+        cluster.crash(lost);
+        cluster.write("b", &round.to_string()).await;
+        let gap = before.elapsed();
+        assert!(gap.as_millis() < 2000, "round {round} took {gap:?}");
+        for id in cluster.running() {
+            assert_eq!(cluster.read(id, "a").await, Some(round.to_string()));
+        }
+        cluster.start(lost).await;
+        assert_eq!(cluster.read(lost, "b").await, Some(round.to_string()));
+    }
+    cluster.check_equal().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_members_survive_two() {
+    let mut cluster = Cluster::new(5).await;
+    cluster.write("a", "1").await;
+    for _ in 0..2 {
+        let lost = cluster.leader().await.status().id;
+        cluster.crash(lost);
+        cluster.write("a", "2").await;
+    }
+    for id in cluster.ids() {
+        if !cluster.running().contains(&id) {
+            cluster.start(id).await;
+        }
+    }
+    cluster.check_equal().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_without_a_quorum_refuses_and_steps_aside() {
+    let cluster = Cluster::new(3).await;
+    let old = cluster.leader().await;
+    let id = old.status().id;
+    cluster.net.isolate(id);
+    let others: Vec<_> = cluster.ids().into_iter().filter(|other| *other != id).collect();
+    let unknown = old.propose(put("a", "lost?")).await.unwrap_err();
+    assert!(matches!(unknown, ProposeError::OutcomeUnknown | ProposeError::NotLeader { .. }), "{unknown}");
+    let new = cluster.leader_among(&others).await;
+    new.propose(put("a", "new")).await.unwrap();
+    assert!(matches!(old.read_barrier().await, Err(ReplicaError::NoLeader(_))));
+    cluster.net.heal();
+    cluster.wait(id, |status| status.role == Role::Follower && status.leader.is_some()).await;
+    assert_eq!(cluster.read(id, "a").await.as_deref(), Some("new"));
+    cluster.check_equal().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_off_member_does_not_depose_the_leader() {
+    let cluster = Cluster::new(3).await;
+    let leader = cluster.leader().await;
+    let term = leader.status().term;
+    let away = cluster.others().await[0];
+    cluster.net.isolate(away);
+    tokio::time::sleep(LONG).await;
+    cluster.write("a", "1").await;
+    cluster.net.heal();
+    assert_eq!(cluster.read(away, "a").await.as_deref(), Some("1"));
+    assert_eq!((leader.status().term, leader.status().role), (term, Role::Leader));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_reaches_only_a_bridge_does_not_block_the_rest() {
+    let cluster = Cluster::new(5).await;
+    let leader = cluster.leader().await.status().id;
+    let others = cluster.others().await;
+    let bridge = others[0];
+    for other in &others[1..] {
+        cluster.net.cut(leader, *other);
+        cluster.net.cut(*other, leader);
+    }
+    let new = cluster.leader_among(&others).await;
+    assert_ne!(new.status().id, leader);
+    new.propose(put("a", "1")).await.unwrap();
+    assert_eq!(cluster.read(bridge, "a").await.as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_moves_on_request() {
+    let cluster = Cluster::new(3).await;
+    let target = cluster.others().await[1];
+    let leader = cluster.leader().await;
+    let before = tokio::time::Instant::now();
+    leader.transfer_leadership(Some(target)).await.unwrap();
+    cluster.write("a", "1").await;
+    assert!(before.elapsed().as_millis() < 150, "{:?}", before.elapsed());
+    assert_eq!(cluster.leader().await.status().id, target);
+    cluster.leader().await.transfer_leadership(None).await.unwrap();
+    assert_ne!(cluster.leader().await.status().id, target);
+    let stranger = cluster.leader().await.transfer_leadership(Some(MemberId(99))).await;
+    assert!(matches!(stranger, Err(ReplicaError::Membership(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_come_and_go_under_ids_of_their_own() {
+    let mut cluster = Cluster::new(3).await;
+    let known = cluster.ids();
+    let leader = cluster.leader().await;
+    let learner = cluster.join().await;
+    assert!(!known.contains(&learner));
+    assert_eq!(leader.membership().members[&learner].1, MemberKind::Learner);
+    assert_eq!(cluster.read(learner, "first").await.as_deref(), Some("0"));
+    leader.promote(learner).await.unwrap();
+    assert_eq!(leader.membership().members[&learner].1, MemberKind::Voter);
+    leader.demote(learner).await.unwrap();
+    assert_eq!(leader.membership().members[&learner].1, MemberKind::Learner);
+    leader.remove(learner).await.unwrap();
+    assert!(!leader.membership().members.contains_key(&learner));
+    assert_ne!(leader.reserve_member_id().await.unwrap(), learner);
+    let refused = leader.promote(MemberId(77)).await;
+    assert!(matches!(refused, Err(ReplicaError::Membership(_))), "{refused:?}");
+    let unreserved = leader.add_learner(member(MemberId(1 << 40))).await;
+    assert!(matches!(unreserved, Err(ReplicaError::Membership(_))), "{unreserved:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_voter_stays() {
+    let cluster = Cluster::new(1).await;
+    let refused = cluster.leader().await.remove(MemberId(1)).await;
+    assert!(
+        matches!(&refused, Err(ReplicaError::Membership(why)) if why.contains("last voter")),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_removes_itself_hands_over() {
+    let cluster = Cluster::new(3).await;
+    let old = cluster.leader().await;
+    let id = old.status().id;
+    old.remove(id).await.unwrap();
+    let others: Vec<_> = cluster.ids().into_iter().filter(|other| *other != id).collect();
+    let new = cluster.leader_among(&others).await;
+    assert!(!new.membership().members.contains_key(&id));
+    new.propose(put("a", "1")).await.unwrap();
+    let status = cluster.wait(id, |status| status.fatal.is_some()).await;
+    assert!(status.fatal.unwrap().contains("was removed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_voter_learns_of_it_and_disturbs_nobody() {
+    let cluster = Cluster::new(3).await;
+    let leader = cluster.leader().await;
+    let gone = cluster.others().await[0];
+    let term = leader.status().term;
+    leader.remove(gone).await.unwrap();
+    let status = cluster.wait(gone, |status| status.fatal.is_some()).await;
+    assert_eq!(status.role, Role::Stopped);
+    assert!(status.fatal.unwrap().contains("was removed"));
+    tokio::time::sleep(LONG).await;
+    assert_eq!(leader.status().term, term);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_far_behind_learner_gets_a_snapshot() {
+    let mut cluster = Cluster::tuned(1, |config| {
+        config.retention.bytes = 0;
+        config.limits.segment_bytes = 4096;
+    })
+    .await;
+    for n in 0..200 {
+        cluster.write(&n.to_string(), &"x".repeat(100)).await;
+    }
+    let leader = cluster.leader().await;
+    leader.flush().await.unwrap();
+    // Purging follows by itself.
+    let purged = async {
+        while leader.log().state().purged.is_none_or(|purged| purged.index < 100) {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(LONG, purged).await.unwrap();
+    let learner = cluster.join().await;
+    leader.promote(learner).await.unwrap();
+    assert_eq!(cluster.net.snapshots(), 1);
+    assert_eq!(cluster.read(learner, "7").await, Some("x".repeat(100)));
+    cluster.check_equal().await;
+    cluster.crash(learner);
+    cluster.start(learner).await;
+    cluster.write("after", "1").await;
+    assert_eq!(cluster.read(learner, "after").await.as_deref(), Some("1"));
+    cluster.check_equal().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn everybody_restarts_from_disk() {
+    let mut cluster = Cluster::new(3).await;
+    for n in 0..50 {
+        cluster.write(&n.to_string(), "x").await;
+    }
+    for id in cluster.ids() {
+        cluster.crash(id);
+    }
+    for id in cluster.ids() {
+        cluster.start(id).await;
+    }
+    for id in cluster.ids() {
+        assert_eq!(cluster.read(id, "49").await.as_deref(), Some("x"));
+    }
+    cluster.check_equal().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_replaces_the_state_on_every_member() {
+    let cluster = Cluster::new(3).await;
+    cluster.write("a", "then").await;
+    let leader = cluster.leader().await;
+    let backup = leader.export().await.unwrap();
+    cluster.write("a", "now").await;
+    cluster.write("b", "now").await;
+    leader.import(backup).await.unwrap();
+    for id in cluster.ids() {
+        assert_eq!(cluster.read(id, "a").await.as_deref(), Some("then"));
+        assert_eq!(cluster.read(id, "b").await, None);
+    }
+    cluster.check_equal().await;
+    let damaged = futures::stream::iter([Ok(Bytes::from_static(b"nonsense, and a lot of it"))]);
+    let refused = leader.import(Box::pin(damaged)).await;
+    assert!(matches!(refused, Err(ReplicaError::Snapshot(_))), "{refused:?}");
+    assert_eq!(cluster.read(leader.status().id, "a").await.as_deref(), Some("then"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_refuses_writes_and_hands_over() {
+    let cluster = Cluster::new(3).await;
+    let full = cluster.leader().await;
+    let id = full.status().id;
+    cluster.nodes[&id].vfs.set_capacity(1 << 20);
+    cluster.wait(id, |status| status.is_disk_full && status.role != Role::Leader).await;
+    assert!(matches!(full.propose(put("a", "1")).await, Err(ProposeError::DiskFull)));
+    cluster.write("a", "1").await;
+    cluster.nodes[&id].vfs.set_capacity(1 << 40);
+    cluster.wait(id, |status| !status.is_disk_full).await;
+    assert_eq!(cluster.read(id, "a").await.as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_sync_stops_the_member() {
+    let cluster = Cluster::new(3).await;
+    let id = cluster.others().await[0];
+    cluster.nodes[&id].vfs.fail_nth(Operation::Sync, 1, std::io::ErrorKind::Other);
+    cluster.write("a", "1").await;
+    let status = cluster.wait(id, |status| status.fatal.is_some()).await;
+    assert_eq!(status.role, Role::Stopped);
+    cluster.write("a", "2").await;
+}
+
+/// On threads and in real time: a hanging sync would hang the paused runtime.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hanging_disk_costs_the_leadership() {
+    let cluster = Cluster::tuned(3, |config| config.threads = Threads::Spawn).await;
+    let old = cluster.leader().await;
+    let id = old.status().id;
+    let others = cluster.others().await;
+    // Nothing is ever sent: receiving waits until the sender is dropped.
+    let (hanging, hang) = std::sync::mpsc::channel::<()>();
+    let hang = Mutex::new(hang);
+    cluster.nodes[&id].vfs.set_hook(move |operation, _| {
+        if operation == Operation::Sync {
+            let _ = hang.lock().recv();
+        }
+    });
+    // Others may still acknowledge it.
+    let _ = old.propose(put("a", "1")).await;
+    let new = cluster.leader_among(&others).await;
+    assert_ne!(new.status().id, id);
+    new.propose(put("a", "2")).await.unwrap();
+    drop(hanging);
+    cluster.wait(id, |status| status.role == Role::Follower && status.leader.is_some()).await;
+    assert_eq!(cluster.read(id, "a").await.as_deref(), Some("2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_member_goes_on_alone() {
+    let mut cluster = Cluster::new(3).await;
+    cluster.write("a", "1").await;
+    cluster.check_equal().await;
+    for id in cluster.ids() {
+        cluster.crash(id);
+    }
+    let last = MemberId(1);
+    let parts = cluster.parts(last);
+    recover_single(cluster.nodes[&last].config.clone(), parts, member(last)).await.unwrap();
+    cluster.start(last).await;
+    assert_eq!(cluster.leader().await.membership().members.len(), 1);
+    assert_eq!(cluster.read(last, "a").await.as_deref(), Some("1"));
+    cluster.write("a", "2").await;
+    let id = cluster.join().await;
+    assert_eq!(cluster.read(id, "a").await.as_deref(), Some("2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_of_others_are_refused() {
+    let mut cluster = Cluster::new(1).await;
+    let id = MemberId(1);
+    cluster.crash(id);
+    let open = async |config, parts| RaftReplica::open(config, parts).await.unwrap_err().to_string();
+    let mut config = cluster.nodes[&id].config.clone();
+    config.id = MemberId(2);
+    let refused = open(config, cluster.parts(id)).await;
+    assert_eq!(refused, "the data directory belongs to member 1, not 2");
+    let mut config = cluster.nodes[&id].config.clone();
+    config.cluster_id = "other".to_owned();
+    let refused = open(config, cluster.parts(id)).await;
+    assert!(refused.contains("belongs to cluster"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_half_is_noticed() {
+    let mut cluster = Cluster::new(3).await;
+    let id = cluster.others().await[0];
+    cluster.read(id, "first").await;
+    cluster.at(id).flush().await.unwrap();
+    cluster.crash(id);
+    let mut parts = cluster.parts(id);
+    parts.log_dir = "/data/new".into();
+    let refused = RaftReplica::open(cluster.nodes[&id].config.clone(), parts).await.unwrap_err();
+    assert!(matches!(&refused, OpenError::Unfit(why) if why.contains("the log is new")), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_for_others_touch_nothing() {
+    let cluster = Cluster::new(3).await;
+    let leader = cluster.leader().await.status();
+    // Everything for one member now arrives at another.
+    let (from, to) = (cluster.others().await[0], cluster.others().await[1]);
+    let inbound = cluster.at(to).inbound();
+    let (seen, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+    cluster.net.meddle(Arc::new(move |_, target, call, payload| {
+        if target == from {
+            let _ = seen.send((call, payload.clone()));
+        }
+        payload
+    }));
+    cluster.write("a", "1").await;
+    let (call, payload) = arrived.recv().await.unwrap();
+    let refused = inbound.serve(call, payload).await.unwrap_err();
+    assert!(refused.contains(&format!("for member {from}, but this is member {to}")), "{refused}");
+    let refused = inbound.serve(Call::Vote, Bytes::from_static(b"nonsense")).await.unwrap_err();
+    assert!(refused.contains("format"), "{refused}");
+    assert_eq!(cluster.at(to).status().term, leader.term);
+}

@@ -1,0 +1,6 @@
+//! Whole clusters in one process, on paused time: nothing sleeps for real, everything waits for a condition.
+
+mod cluster;
+mod reads;
+mod suite;
+mod support;
