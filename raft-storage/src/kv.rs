@@ -1,4 +1,4 @@
-//! The seam under the state machine: ordered keys, atomic batches, snapshots, flush and checkpoint.
+//! The seam under the state machine: ordered keys, atomic batches, snapshots and flush.
 //!
 //! `RocksKv` is the real one, `ModelKv` stands in for it in tests and simulation; one differential property test
 //! holds both to the contract below.
@@ -6,9 +6,16 @@
 //! Durability contract: a batch is atomic, but survives a power loss only once a later [`Kv::flush`] returned. After
 //! a crash the store shows some prefix of the batches, at least up to the last flush, never half a batch.
 
+pub mod model;
+pub mod rocks;
+pub mod rocks_home;
+
 use std::fmt::Debug;
-use std::path::Path;
 use std::sync::Arc;
+
+pub use model::{ModelHome, ModelKv};
+pub use rocks::{RocksKv, RocksOptions};
+pub use rocks_home::RocksHome;
 
 /// The store failed or found damage.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +44,7 @@ pub enum KvError {
 pub enum Visit {
     /// Go on with the next key.
     Next,
-    /// Go on with the first key at or after this one. Must not lie behind.
+    /// Go on with the first key at or after this one, which lies ahead; one that does not means [`Visit::Next`].
     Seek(Vec<u8>),
     /// Enough.
     Stop,
@@ -92,10 +99,35 @@ pub trait Kv: Debug + Send + Sync {
     /// # Errors
     /// When the store fails. The store must then not be used any more.
     fn flush(&self) -> Result<(), KvError>;
+}
 
-    /// Writes a complete, durable copy of the store into `dir`, which must not exist.
+/// Where stores live: one is current, and another can be filled beside it, out of sight, to take its place.
+pub trait KvHome: Debug + Send + Sync {
+    /// Opens the current store; the first time, makes an empty one.
     ///
     /// # Errors
-    /// When the store or the directory fails.
-    fn checkpoint(&self, dir: &Path) -> Result<(), KvError>;
+    /// When it is damaged, of a newer format, in use by another process, or the system fails.
+    fn open(&self) -> Result<Arc<dyn Kv>, KvError>;
+
+    /// An empty store beside the current one.
+    ///
+    /// # Errors
+    /// When the system fails.
+    fn draft(&self) -> Result<Box<dyn KvDraft>, KvError>;
 }
+
+/// A store being filled. Dropping it removes it.
+pub trait KvDraft: Debug + Send + Sync {
+    /// Where to write.
+    fn kv(&self) -> &Arc<dyn Kv>;
+
+    /// Flushes it and makes it the current store, durably and in one step: a crash leaves the old or the new one.
+    /// The old one lives on until its last snapshot is dropped, and is then removed.
+    ///
+    /// # Errors
+    /// When the system fails. Which store is current is then known only after opening again.
+    fn promote(self: Box<Self>) -> Result<Arc<dyn Kv>, KvError>;
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ pub mod types;
 pub mod vfs;
 pub mod write_set;
 
-pub use kv::{Batch, Kv, KvError, KvSnapshot, Visit};
+pub use kv::{Batch, Kv, KvDraft, KvError, KvHome, KvSnapshot, Visit};
 pub use replica::{
     ApplyObserver, Change, Committed, Member, MemberId, MemberKind, Membership, ProposeError, ReadView,
     Replica, ReplicaError, ReplicaStatus, Role, Versioned,
