@@ -82,8 +82,9 @@ impl Transport {
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
-            // What was sent is this crate's business to repeat, not the pool's.
-            .retry_canceled_requests(false)
+            // A request that found its pooled connection closed before a byte of it was written goes to another one.
+            // Whatever was written is for `retry` to judge.
+            .retry_canceled_requests(true)
             .build(connector);
         Ok(Self { http })
     }
