@@ -8,6 +8,7 @@ mod codec;
 pub mod command;
 pub mod kv;
 pub mod log;
+pub mod raft;
 pub mod replica;
 pub mod state;
 pub mod testing;
@@ -17,10 +18,11 @@ pub mod vfs;
 pub mod write_set;
 
 pub use kv::{Batch, Kv, KvDraft, KvError, KvHome, KvSnapshot, Visit};
+pub use raft::{OpenError, RaftConfig, RaftParts, RaftReplica};
 pub use replica::{
     ApplyObserver, Change, Committed, Member, MemberId, MemberKind, Membership, ProposeError, ReadView,
     Replica, ReplicaError, ReplicaStatus, Role, Versioned,
 };
-pub use transport::{Call, Inbound, SnapshotStream, Transport, TransportError};
+pub use transport::{Call, Inbound, Nobody, SnapshotStream, Transport, TransportError};
 pub use vfs::{OsVfs, Vfs, VfsFile};
 pub use write_set::{Key, Value, Version, Write, WriteSet};

@@ -10,12 +10,13 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::replica::Member;
+use crate::state::Outcome;
 
 openraft::declare_raft_types!(
     /// Arca's instance of openraft.
     pub TypeConfig:
         D = EntryData,
-        R = ApplyReply,
+        R = Outcome,
         NodeId = u64,
         Node = Member,
 );
@@ -26,6 +27,8 @@ pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 pub type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
 /// A vote, or the leadership that came of it.
 pub type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
+/// The members, and the entry that made them so.
+pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 
 /// What a normal entry carries: an encoded command. Cheap to clone.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -80,14 +83,3 @@ impl<'de> Deserialize<'de> for EntryData {
         deserializer.deserialize_byte_buf(BytesVisitor)
     }
 }
-
-/// Why the state machine refused one write set of an entry. Every replica decides the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Refusal {
-    /// A version the set had read has moved.
-    Conflict,
-}
-
-/// What applying an entry answers: one result for each write set in it, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApplyReply(pub Vec<Result<(), Refusal>>);
