@@ -154,7 +154,7 @@ fn table_options(sizes: RocksOptions) -> BlockBasedOptions {
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     table.set_bloom_filter(10.0, false);
     table.set_format_version(6);
-    table.set_block_size(8 << 10);
+    table.set_block_size(4 << 10);
     table.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
     table
 }

@@ -3,7 +3,7 @@
 //! **Invariants.** Applying is a function of the state and the entry alone, so that every replica ends up with the
 //! same bytes. The applied log id and the membership are written in the batch of the entry that moved them. Nothing
 //! is visible before every observer was told of it. This module knows neither openraft nor what a value means.
-//! Read next: [`apply`] for one entry, [`export`] and [`install`] for whole states. Formats: `docs/formats/state.md`.
+//! Read next: `apply.rs` for one entry, [`export`] and [`install`] for whole states. Formats: `docs/formats/state.md`.
 
 mod apply;
 pub mod export;
