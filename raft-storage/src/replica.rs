@@ -93,6 +93,8 @@ pub struct ReplicaStatus {
     pub quorum_ack_age: Option<Duration>,
     /// Why it stopped for good, for example a failed disk write. The process must exit.
     pub fatal: Option<String>,
+    /// It stopped because it was removed from its cluster; `fatal` says so in words.
+    pub is_removed: bool,
     /// True when the disk has too little room left and writes are refused.
     pub is_disk_full: bool,
 }

@@ -144,6 +144,7 @@ fn look(shared: &Shared, metrics: &Metrics, was_member: &mut bool) -> Seen {
         Err(fatal) => Some(fatal.to_string()),
         Ok(()) => removal(shared, metrics, was_member),
     };
+    let is_removed = fatal.is_some() && metrics.running_state.is_ok();
     let role = match metrics.state {
         _ if fatal.is_some() => Role::Stopped,
         ServerState::Candidate => Role::Candidate,
@@ -161,6 +162,7 @@ fn look(shared: &Shared, metrics: &Metrics, was_member: &mut bool) -> Seen {
         applied_index: shared.state.view().meta().index,
         quorum_ack_age: None,
         fatal,
+        is_removed,
         is_disk_full: shared.gate.is_disk_full.get(),
     };
     Seen { status, quorum_acked: metrics.last_quorum_acked.map(openraft::metrics::SerdeInstant::into_inner) }
