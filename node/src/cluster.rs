@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arca_barrier::{Barrier, boot_key};
+use arca_barrier::{Barrier, Keyring, RotationConfig, boot_key};
 use arca_engine_api::Map;
 use arca_kernel::KernelError;
 use arca_kernel::ports::{ClusterInfo, ClusterPort, HaNode};
@@ -19,7 +19,7 @@ use crate::backup;
 use crate::join::mark_learner;
 use crate::node::{Node, NodeError, Order, VERSION};
 use crate::node_file::NodeRecord;
-use crate::unsealed::{KeyKeeper, Unsealed, own_member};
+use crate::unsealed::{KeyKeeper, Unsealed, member_of};
 use crate::world::SystemEntropy;
 
 /// Longest wait for a peer's facts.
@@ -62,7 +62,7 @@ impl Cluster {
     ) -> Arc<Self> {
         Arc::new(Self {
             node: Arc::downgrade(node),
-            me: own_member(node, record.member),
+            me: member_of(&node.config, record.member),
             cluster_id: record.cluster_id.clone(),
             replica: Arc::clone(replica),
             transport,
@@ -91,6 +91,18 @@ impl Cluster {
         found
             .map(|(member, kind)| (member.id, *kind))
             .ok_or_else(|| KernelError::Invalid("no member of that name: see the raft configuration".to_owned()))
+    }
+
+    /// Stores a keyring; applying the entry installs it, here and everywhere.
+    async fn store_keyring(&self, next: &Keyring) -> Result<(), KernelError> {
+        let sealed = next.seal(&self.keys.root, &SystemEntropy)?;
+        // Optimistic: two changes at once would make two different keys of one term.
+        let key = boot_key("keyring");
+        let found = self.replica.view().get(&key).map_err(|err| KernelError::Replica(err.into()))?;
+        let version = found.map(|found| found.version).unwrap_or_default();
+        let set = WriteSet { reads: vec![(key.clone(), version)], writes: vec![Write::Put(key, sealed)] };
+        self.replica.propose(set).await?;
+        Ok(())
     }
 
     fn servers(&self) -> (u64, Vec<Value>) {
@@ -254,14 +266,12 @@ impl ClusterPort for Cluster {
 
     async fn rotate_keyring(&self) -> Result<(), KernelError> {
         let next = self.barrier.rotated(self.node()?.now().0)?;
-        let sealed = next.seal(&self.keys.root, &SystemEntropy)?;
-        // Optimistic: two rotations at once would make two different keys of one term.
-        let key = boot_key("keyring");
-        let found = self.replica.view().get(&key).map_err(|err| KernelError::Replica(err.into()))?;
-        let version = found.map(|found| found.version).unwrap_or_default();
-        let set = WriteSet { reads: vec![(key.clone(), version)], writes: vec![Write::Put(key, sealed)] };
-        self.replica.propose(set).await?;
-        Ok(())
+        self.store_keyring(&next).await
+    }
+
+    async fn configure_rotation(&self, config: RotationConfig) -> Result<(), KernelError> {
+        let next = self.barrier.with_rotation_config(config)?;
+        self.store_keyring(&next).await
     }
 
     async fn host_info(&self) -> Result<Map, KernelError> {

@@ -78,7 +78,7 @@ pub async fn prepare(node: &Arc<Node>, config: &Config) -> Result<(), String> {
     println!("  export ARCA_TOKEN='{token}'\n");
     println!("Unseal key: {key}\nRoot token: {token}\n");
     if !dev.no_store_token {
-        arca_cli::token_file::store(&token).map_err(|err| format!("the token could not be stored: {err}"))?;
+        arca_cli::remember_token(&token).map_err(|err| format!("the token could not be stored: {err}"))?;
     }
     Ok(())
 }
@@ -86,8 +86,8 @@ pub async fn prepare(node: &Arc<Node>, config: &Config) -> Result<(), String> {
 async fn mount_kv(config: &Config, token: &str) -> Result<(), String> {
     let address: Address = config.api_addr.parse().map_err(|err| format!("{err}"))?;
     let mut settings = ClientConfig::new(address);
-    settings.token = Some(Token::new(token.to_owned()));
-    settings.tls.skip_verify = true; // The dev server talks to itself.
+    settings.token = Some(Token::new(token));
+    settings.tls.danger_skip_verify = true; // The dev server talks to itself.
     let client = Client::new(settings).map_err(|err| err.to_string())?;
     let body = json!({"type": "kv", "options": {"version": "2"}, "description": "key/value secret storage"});
     client.write("sys/mounts/secret", &body).await.map(drop).map_err(|err| format!("mounting secret/: {err}"))

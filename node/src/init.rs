@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::join::{CA_CERTIFICATE_PATH, CA_KEY_PATH};
 use crate::node::{Node, NodeError, Phase};
 use crate::node_file::{NodeRecord, Stage};
-use crate::unsealed::{NODE_KEY_NAME, open_replica, own_member};
+use crate::unsealed::{NODE_KEY_NAME, open_replica, member_of};
 use crate::world::SystemEntropy;
 
 /// The first member's id. Every later one is the index of a log entry, and the first entries are this init's.
@@ -156,7 +156,7 @@ impl Node {
         ] {
             set.writes.push(Write::Put(boot_key(name), value.clone()));
         }
-        let me = own_member(self, FIRST_MEMBER);
+        let me = member_of(&self.config, FIRST_MEMBER);
         let outcome = replica.bootstrap(me, set).await;
         replica.shutdown().await;
         outcome.map_err(|err| NodeError::failed("writing the first state", err))?;

@@ -16,7 +16,7 @@ use arca_api::JoinRequest;
 use arca_barrier::{
     Barrier, BarrierError, Class, Keyring, Offer, RootKey, SealConfig, Share, ShamirSeal, UnsealProgress, boot_key,
 };
-use arca_client::{Client, Config as ClientConfig};
+use arca_client::{Address, Client, Config as ClientConfig};
 use arca_engine_api::UnixMillis;
 use arca_raft_storage::{Member, MemberId, MemberKind, Replica as _, Role};
 use arca_rpc::{Authority, NodeKey};
@@ -177,13 +177,16 @@ impl Node {
         if request.leader_api_addr.is_empty() {
             return Err(NodeError::Invalid("leader_api_addr is missing".to_owned()));
         }
+        if !request.leader_client_cert.is_empty() || !request.leader_client_key.is_empty() {
+            let text = "client certificates for joining are taken from files: set them in retry_join";
+            return Err(NodeError::Invalid(text.to_owned()));
+        }
         let some = |text: String| (!text.is_empty()).then_some(text);
         let target = JoinTarget {
             api_addr: request.leader_api_addr,
             ca_cert: some(request.leader_ca_cert),
-            client_cert: some(request.leader_client_cert),
-            client_key: some(request.leader_client_key),
             tls_server_name: some(request.leader_tls_servername),
+            ..JoinTarget::default()
         };
         match self.ask_to_join(&target, request.non_voter).await {
             Ok(()) => Ok(true),
@@ -302,20 +305,19 @@ impl Node {
 
 /// A call to another node's API.
 async fn post(target: &JoinTarget, path: &str, body: Value) -> Result<Value, NodeError> {
-    let mut config = ClientConfig { address: target.api_addr.clone(), ..ClientConfig::default() };
-    config.tls.ca_cert_pem.clone_from(&target.ca_cert);
-    config.tls.client_cert_pem.clone_from(&target.client_cert);
-    config.tls.client_key_pem = target.client_key.clone().map(Zeroizing::new);
-    config.tls.server_name.clone_from(&target.tls_server_name);
-    config.retries = 0;
-    config.timeout = Duration::from_secs(15);
     let trouble = |err: &dyn std::fmt::Display| NodeError::Invalid(format!("{}: {err}", target.api_addr));
+    let address: Address = target.api_addr.parse().map_err(|err| trouble(&err))?;
+    let mut config = ClientConfig::new(address);
+    config.tls.ca_pem.clone_from(&target.ca_cert);
+    config.tls.ca_cert.clone_from(&target.ca_cert_file);
+    config.tls.client_cert.clone_from(&target.client_cert_file);
+    config.tls.client_key.clone_from(&target.client_key_file);
+    config.tls.server_name.clone_from(&target.tls_server_name);
+    config.retry.retries = 0;
+    config.timeout = Duration::from_secs(15);
     let client = Client::new(config).map_err(|err| trouble(&err))?;
-    let reply = client.write(path, body).await.map_err(|err| trouble(&err))?;
-    reply
-        .and_then(|secret| secret.data)
-        .map(Value::Object)
-        .ok_or_else(|| trouble(&"the answer is empty"))
+    let reply = client.write(path, &body).await.map_err(|err| trouble(&err))?;
+    reply.and_then(|secret| secret.data).map(Value::Object).ok_or_else(|| trouble(&"the answer is empty"))
 }
 
 // The active node's side.

@@ -15,6 +15,7 @@ mod join;
 pub mod logging;
 pub mod node;
 pub mod node_file;
+pub mod recover;
 pub mod server;
 pub mod system;
 mod telemetry;

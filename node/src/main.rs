@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use arca_api::TlsOptions;
 use arca_cli::External;
 use arca_node::config::{self, Config, DevMode};
-use arca_node::{audit_verify, dev, logging, server};
+use arca_node::{audit_verify, dev, logging, recover, server};
 use clap::Parser;
 
 #[global_allocator]
@@ -35,6 +35,10 @@ struct ServerArgs {
     /// Overrides `log_file`.
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
+    /// After a quorum is lost for good: make this stopped node the only member of its cluster, and exit. The value is
+    /// this node's node_id, as a confirmation.
+    #[arg(long, value_name = "NODE_ID", conflicts_with = "dev")]
+    recover_lost_quorum: Option<String>,
     /// One node in memory, initialized and unsealed: for trying things out, never for production.
     #[arg(long)]
     dev: bool,
@@ -114,6 +118,18 @@ fn serve(args: &ServerArgs) -> ExitCode {
             return ExitCode::from(1);
         }
     };
+    if let Some(confirmed) = &args.recover_lost_quorum {
+        return match runtime.block_on(recover::alone(&config, confirmed)) {
+            Ok(text) => {
+                println!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(err) => {
+                eprintln!("arca server: {err}");
+                ExitCode::from(1)
+            }
+        };
+    }
     match runtime.block_on(server::run(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {

@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
+use crate::config::Config;
 use crate::node::{Node, NodeError, Order, VERSION};
 use crate::node_file::NodeRecord;
 use crate::system::NodeSystem;
@@ -241,13 +242,25 @@ fn identity(record: &NodeRecord, barrier: &Barrier) -> Result<NodeIdentity, Node
 }
 
 /// The member this node is, at the addresses it is configured with now.
-pub(crate) fn own_member(node: &Node, id: MemberId) -> Member {
+pub(crate) fn member_of(config: &Config, id: MemberId) -> Member {
     Member {
         id,
-        name: node.config.node_name.clone(),
-        cluster_addr: node.config.cluster_addr.clone(),
-        api_addr: node.config.api_addr.clone(),
+        name: config.node_name.clone(),
+        cluster_addr: config.cluster_addr.clone(),
+        api_addr: config.api_addr.clone(),
     }
+}
+
+/// Raft's settings for this node.
+pub(crate) fn raft_config(config: &Config, record: &NodeRecord) -> RaftConfig {
+    let settings = &config.raft;
+    let mut raft = RaftConfig::new(record.member, record.cluster_id.clone());
+    raft.low_water_bytes = settings.low_water_bytes;
+    let factor = settings.performance_multiplier.max(1);
+    raft.timings.heartbeat *= factor;
+    raft.timings.election_min *= factor;
+    raft.timings.election_max *= factor;
+    raft
 }
 
 /// Opens Raft on the node's disk.
@@ -256,14 +269,7 @@ pub(crate) async fn open_replica(
     record: &NodeRecord,
     transport: Arc<dyn Transport>,
 ) -> Result<Arc<RaftReplica>, NodeError> {
-    let settings = &node.config.raft;
-    let mut config = RaftConfig::new(record.member, record.cluster_id.clone());
-    config.low_water_bytes = settings.low_water_bytes;
-    let factor = settings.performance_multiplier.max(1);
-    config.timings.heartbeat *= factor;
-    config.timings.election_min *= factor;
-    config.timings.election_max *= factor;
-    RaftReplica::open(config, node.disk.raft_parts(transport))
+    RaftReplica::open(raft_config(&node.config, record), node.disk.raft_parts(transport))
         .await
         .map_err(|err| NodeError::failed("opening the raft log", err))
 }
@@ -381,7 +387,7 @@ async fn follow_role(unsealed: Weak<Unsealed>, node: Weak<Node>) {
         {
             let (Some(unsealed), Some(node)) = (unsealed.upgrade(), node.upgrade()) else { return };
             if let Some(reason) = &status.fatal {
-                stop_for(reason, &node);
+                stop_for(reason, status.is_removed, &node);
                 return;
             }
             match (status.role == Role::Leader, unsealed.kernel.is_active()) {
@@ -413,8 +419,9 @@ async fn activate(unsealed: &Unsealed) {
 
 /// A member that was removed retires; any other end of Raft ends the process: a node that cannot trust its disk or its
 /// state must not go on.
-fn stop_for(reason: &str, node: &Node) {
-    if reason.contains(arca_raft_storage::REMOVED_FROM_CLUSTER) {
+fn stop_for(reason: &str, is_removed: bool, node: &Node) {
+    if is_removed {
+        // Nobody listens only when the process is ending.
         let _ = node.orders.send(Order::Retire);
         return;
     }

@@ -34,6 +34,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>, external: &[External]) -> E
     ExitCode::from(run_in(&mut Console::real(), args, external))
 }
 
+/// Stores `token` where the command line looks for it. A dev server does so for its user.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn remember_token(token: &str) -> std::io::Result<()> {
+    token_file::store(&Console::real(), &arca_client::Token::new(token))
+}
+
 /// Runs a command line against a console of your own making. Answers the exit code.
 pub fn run_in(console: &mut Console, args: impl IntoIterator<Item = OsString>, external: &[External]) -> u8 {
     let code = match args::parse(args.into_iter().collect(), external) {

@@ -212,13 +212,8 @@ fn raft_settings(section: &Section<'_>) -> Result<RaftSettings, ConfigError> {
 }
 
 fn join_target(block: &Section<'_>) -> Result<JoinTarget, ConfigError> {
-    let pem = |inline: &'static str, file: &'static str| -> Result<Option<String>, ConfigError> {
-        if let Some(text) = block.text(inline)?.filter(|text| !text.is_empty()) {
-            return Ok(Some(text));
-        }
-        let Some(path) = block.text(file)?.filter(|path| !path.is_empty()) else { return Ok(None) };
-        let read = std::fs::read_to_string(&path);
-        read.map(Some).map_err(|err| block.error(block.line_of(file), format!("{file}: {path}: {err}")))
+    let path = |name: &'static str| -> Result<Option<PathBuf>, ConfigError> {
+        Ok(block.text(name)?.filter(|path| !path.is_empty()).map(PathBuf::from))
     };
     if block.text("auto_join")?.is_some_and(|text| !text.is_empty()) {
         return Err(block.error(block.line_of("auto_join"), "auto_join: cloud discovery is not supported, list the nodes"));
@@ -231,9 +226,10 @@ fn join_target(block: &Section<'_>) -> Result<JoinTarget, ConfigError> {
     }
     Ok(JoinTarget {
         api_addr,
-        ca_cert: pem("leader_ca_cert", "leader_ca_cert_file")?,
-        client_cert: pem("leader_client_cert", "leader_client_cert_file")?,
-        client_key: pem("leader_client_key", "leader_client_key_file")?,
+        ca_cert: block.text("leader_ca_cert")?.filter(|pem| !pem.is_empty()),
+        ca_cert_file: path("leader_ca_cert_file")?,
+        client_cert_file: path("leader_client_cert_file")?,
+        client_key_file: path("leader_client_key_file")?,
         tls_server_name: block.text("leader_tls_servername")?.filter(|name| !name.is_empty()),
     })
 }

@@ -83,10 +83,12 @@ pub struct JoinTarget {
     pub api_addr: String,
     /// PEM of its CA.
     pub ca_cert: Option<String>,
-    /// PEM of a client certificate.
-    pub client_cert: Option<String>,
-    /// PEM of its key.
-    pub client_key: Option<String>,
+    /// File with that PEM.
+    pub ca_cert_file: Option<PathBuf>,
+    /// File with a client certificate, PEM.
+    pub client_cert_file: Option<PathBuf>,
+    /// File with its key, PEM.
+    pub client_key_file: Option<PathBuf>,
     /// Name to expect in its certificate.
     pub tls_server_name: Option<String>,
 }
