@@ -109,6 +109,12 @@ pub struct RouteMatch {
 }
 
 impl RouteMatch {
+    /// No route: what a request carries until one is found.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { id: "", params: Vec::new() }
+    }
+
     /// Captured text, empty when absent.
     #[must_use]
     pub fn param(&self, name: &str) -> &str {

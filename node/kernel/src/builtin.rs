@@ -1,16 +1,17 @@
 //! Paths the kernel serves itself, below `sys/` and `auth/token/`: groups of routes with a handler, routed,
 //! authorized and audited exactly like an engine's.
 
-use arca_engine_api::{Request, Response, RouteTable};
+use arca_engine_api::{Caller, Request, Response, RouteTable};
 use arca_raft_storage::SnapshotStream;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use crate::KernelError;
+use crate::{Incoming, KernelError};
 use crate::answer::Shape;
 use crate::kernel::Kernel;
 use crate::namespaces::Namespace;
+use crate::policy::Acl;
 use crate::tokens::{NewToken, TokenEntry};
 use crate::tx::Tx;
 
@@ -40,6 +41,12 @@ pub(crate) struct BuiltinCtx<'a> {
     pub(crate) namespace: &'a Namespace,
     /// The caller's token, unless the route takes anybody.
     pub(crate) token: Option<&'a TokenEntry>,
+    /// What the caller's policies amount to.
+    pub(crate) acl: Option<&'a Acl>,
+    /// The caller as engines see it.
+    pub(crate) caller: Option<&'a Caller>,
+    /// The request as it arrived, without its body.
+    pub(crate) incoming: &'a Incoming,
     /// A streamed body: whoever reads it takes it out.
     pub(crate) incoming_body: &'a Mutex<Option<SnapshotStream>>,
 }

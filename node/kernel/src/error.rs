@@ -44,6 +44,14 @@ pub enum KernelError {
     /// Nothing there; the text, if any, is shown.
     #[error("{0}")]
     NotFound(String),
+    /// Not allowed, in the words the kv commands of this family look for.
+    #[error(
+        "preflight capability check returned 403, please ensure client's policies grant access to path {path:?}"
+    )]
+    Preflight {
+        /// As asked for.
+        path: String,
+    },
     /// Replication of the write failed.
     #[error(transparent)]
     Propose(ProposeError),
@@ -89,7 +97,7 @@ impl KernelError {
             Self::AuditFailed | Self::Barrier(_) | Self::Bug(_) | Self::Contention | Self::Entropy(_) => {
                 Fault::Internal
             }
-            Self::Denied => Fault::Denied,
+            Self::Denied | Self::Preflight { .. } => Fault::Denied,
             Self::Engine(err) => err.fault(),
             Self::Invalid(_) => Fault::Invalid,
             Self::MediaType => Fault::MediaType,
@@ -114,6 +122,12 @@ impl KernelError {
             Self::Storage(err) => err.fault(),
             Self::Unsupported => Fault::Unsupported,
         }
+    }
+
+    /// What the audit log is told: as [`Self::public_messages`], in one line.
+    #[must_use]
+    pub fn public_text(&self) -> String {
+        self.public_messages().join("; ")
     }
 
     /// The lines of `errors` in the response body. Internal faults say only that they are internal.

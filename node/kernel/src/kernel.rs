@@ -5,22 +5,40 @@
 //! few spawned tasks.
 //! Read next: [`crate::pipeline`] for requests, [`crate::housekeeping`] for what the active node does by itself.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use arca_barrier::Barrier;
-use arca_engine_api::{Clock, EngineType, Entropy};
+use arca_engine_api::{Clock, EngineType, Entropy, StorageError, UnixMillis};
 use arca_raft_storage::Replica;
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::KernelError;
+use crate::audit::{AuditBroker, AuditSettings};
+use crate::builtin::Builtin;
 use crate::cache::ObjectCache;
+use crate::contention::Contention;
+use crate::index_header::IndexHeader;
+use crate::leases::Leases;
 use crate::mounts::Mounts;
 use crate::policy::PolicyStore;
 use crate::ports::ClusterPort;
 use crate::store::SealedStore;
+use crate::tokens::TokenStore;
+use crate::tx::{Mode, Tx};
 use crate::watch::{Observer, Watches};
+use crate::{KernelError, initial, sys};
+
+/// Longest wait for requests under way when the kernel is shut down.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+/// Times a write of the kernel's own is repeated on conflicts.
+const COMMITS_MAX: usize = 32;
 
 /// Settings of the kernel.
 #[derive(Clone, Debug)]
@@ -29,13 +47,15 @@ pub struct KernelConfig {
     pub default_lease_ttl: Duration,
     /// Longest lifetime of leases and tokens whose mount says nothing.
     pub max_lease_ttl: Duration,
+    /// What the node says about audit.
+    pub audit: AuditSettings,
 }
 
 impl Default for KernelConfig {
     /// 768 hours each, as everybody in this family.
     fn default() -> Self {
         let ttl = Duration::from_secs(768 * 3600);
-        Self { default_lease_ttl: ttl, max_lease_ttl: ttl }
+        Self { default_lease_ttl: ttl, max_lease_ttl: ttl, audit: AuditSettings::default() }
     }
 }
 
@@ -68,8 +88,21 @@ pub struct Kernel {
     pub(crate) watches: Arc<Watches>,
     pub(crate) mounts: Mounts,
     pub(crate) policies: PolicyStore,
+    pub(crate) tokens: TokenStore,
+    pub(crate) leases: Leases,
+    pub(crate) audit: AuditBroker,
+    pub(crate) contention: Contention,
+    pub(crate) system_groups: Vec<Box<dyn Builtin>>,
+    pub(crate) token_groups: Vec<Box<dyn Builtin>>,
+    /// Mounts whose change this node is finishing right now.
+    pub(crate) changing: Mutex<BTreeSet<String>>,
+    index_header: ArcSwapOption<IndexHeader>,
     active: AtomicBool,
-    me: Weak<Self>,
+    /// Milliseconds; zero when it is not.
+    active_since: AtomicU64,
+    housekeeping: Mutex<Vec<AbortHandle>>,
+    requests: TaskTracker,
+    pub(crate) me: Weak<Self>,
 }
 
 impl Kernel {
@@ -85,7 +118,10 @@ impl Kernel {
         let mounts =
             Mounts::new(Arc::clone(&watches), engines, config.default_lease_ttl, config.max_lease_ttl);
         mounts.watch_root(&store)?;
+        let audit = AuditBroker::new(config.audit.clone(), Arc::clone(&entropy));
         Ok(Arc::new_cyclic(|me| Self {
+            tokens: TokenStore::new(Arc::clone(&cache)),
+            leases: Leases::default(),
             store,
             clock,
             entropy,
@@ -95,7 +131,16 @@ impl Kernel {
             watches,
             mounts,
             policies: PolicyStore::default(),
+            audit,
+            contention: Contention::default(),
+            system_groups: sys::groups(),
+            token_groups: crate::tokens::routes::groups(),
+            changing: Mutex::default(),
+            index_header: ArcSwapOption::empty(),
             active: AtomicBool::new(false),
+            active_since: AtomicU64::new(0),
+            housekeeping: Mutex::default(),
+            requests: TaskTracker::new(),
             me: Weak::clone(me),
         }))
     }
@@ -104,6 +149,107 @@ impl Kernel {
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.active.load(Ordering::Acquire)
+    }
+
+    /// Since when, if it is.
+    #[must_use]
+    pub fn active_since(&self) -> Option<UnixMillis> {
+        let since = self.active_since.load(Ordering::Acquire);
+        (self.is_active() && since != 0).then_some(UnixMillis(since))
+    }
+
+    /// This node has become the active one: it writes, and keeps house.
+    pub fn activate(&self) {
+        if self.active.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.active_since.store(self.clock.now().0, Ordering::Release);
+        tracing::info!("this node is active");
+        *self.housekeeping.lock() = crate::housekeeping::spawn(&self.me);
+    }
+
+    /// This node is no longer the active one.
+    pub fn deactivate(&self) {
+        if !self.active.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        tracing::info!("this node is a standby");
+        for task in self.housekeeping.lock().drain(..) {
+            task.abort();
+        }
+    }
+
+    /// Opens the audit files anew, after they were moved away (SIGHUP).
+    pub fn reload_audit(&self) {
+        self.audit.reopen();
+    }
+
+    /// Takes no more requests and waits for those under way.
+    pub async fn shutdown(&self) {
+        self.deactivate();
+        self.requests.close();
+        if tokio::time::timeout(SHUTDOWN_PATIENCE, self.requests.wait()).await.is_err() {
+            tracing::warn!("requests still under way are cut off");
+        }
+    }
+
+    /// Counts a request as under way.
+    pub(crate) fn enter(&self) -> Result<TaskTrackerToken, KernelError> {
+        let token = self.requests.token();
+        if self.requests.is_closed() { Err(KernelError::Sealed) } else { Ok(token) }
+    }
+
+    /// How many requests are under way.
+    #[must_use]
+    pub fn requests_under_way(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// What is applied here now, for reading.
+    #[must_use]
+    pub fn read_tx(&self) -> Tx {
+        self.store.begin(Mode::ReadOnly)
+    }
+
+    /// Commits a write of the node's or the kernel's own, repeated on conflicts.
+    ///
+    /// # Errors
+    /// When `stage` fails, or the commit does.
+    pub async fn commit_with<F>(&self, mut stage: F) -> Result<(), KernelError>
+    where
+        F: FnMut(&Tx) -> Result<(), StorageError> + Send,
+    {
+        self.commit_staged(|tx| stage(tx).map_err(KernelError::from)).await.map(|_| ())
+    }
+
+    /// As [`Self::commit_with`]; answers what `stage` answered when it was committed.
+    pub(crate) async fn commit_staged<T, F>(&self, mut stage: F) -> Result<T, KernelError>
+    where
+        F: FnMut(&Tx) -> Result<T, KernelError> + Send,
+        T: Send,
+    {
+        for _ in 0..COMMITS_MAX {
+            let tx = self.store.begin(Mode::ReadWrite);
+            let staged = stage(&tx)?;
+            match self.store.commit(tx).await {
+                Ok(_) => return Ok(staged),
+                Err(err) if err.is_conflict() => {}
+                Err(err) => return Err(err),
+            }
+        }
+        Err(KernelError::Contention)
+    }
+
+    /// Makes and reads `X-Vault-Index`; `None` on a cluster without the key for it.
+    pub(crate) fn index_header(&self) -> Result<Option<Arc<IndexHeader>>, KernelError> {
+        if let Some(header) = self.index_header.load_full() {
+            return Ok(Some(header));
+        }
+        let tx = self.read_tx();
+        let Some(identity) = initial::identity(&tx)? else { return Ok(None) };
+        let header = IndexHeader::load(&tx, &identity.cluster_id)?.map(Arc::new);
+        self.index_header.store(header.clone());
+        Ok(header)
     }
 }
 

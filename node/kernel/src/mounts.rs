@@ -43,8 +43,6 @@ pub enum MountState {
     Disabling,
     /// Serves nobody until its leases are revoked and its path is changed.
     Moving {
-        /// Namespace id it goes to; the same one unless said otherwise.
-        namespace: String,
         /// Path it goes to.
         to: String,
         /// Id of the move, for its status.
@@ -115,7 +113,9 @@ impl MountRecord {
         if self.path.starts_with("auth/") { EngineKind::Auth } else { EngineKind::Secrets }
     }
 
-    fn class(&self) -> Class {
+    /// Who receives the record and its data.
+    #[must_use]
+    pub fn class(&self) -> Class {
         if self.is_local { Class::Local } else { Class::Replicated }
     }
 

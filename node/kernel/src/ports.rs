@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 
+use arca_barrier::RotationConfig;
 use arca_engine_api::Map;
 use arca_raft_storage::SnapshotStream;
 use async_trait::async_trait;
@@ -87,6 +88,9 @@ pub trait ClusterPort: Debug + Send + Sync {
 
     /// Rotates the keyring: adds a term, persists it, installs it on every node.
     async fn rotate_keyring(&self) -> Result<(), KernelError>;
+
+    /// Changes when the keyring rotates by itself: persists the setting, installs it on every node.
+    async fn configure_rotation(&self, config: RotationConfig) -> Result<(), KernelError>;
 
     /// `sys/host-info`.
     async fn host_info(&self) -> Result<Map, KernelError>;

@@ -324,7 +324,30 @@ impl Tx {
     /// # Errors
     /// When a name is damaged or the store fails.
     pub fn some_below(&self, class: Class, prefix: &str, limit: usize) -> Result<Vec<String>, StorageError> {
-        let start = self.physical_key(class, prefix)?;
+        self.some_below_after(class, prefix, None, limit)
+    }
+
+    /// As [`Self::some_below`], going on behind a path that an earlier call answered last.
+    ///
+    /// # Errors
+    /// As [`Self::some_below`].
+    pub fn some_below_after(
+        &self,
+        class: Class,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, StorageError> {
+        let folder = self.physical_key(class, prefix)?;
+        let end = Barrier::subtree_end(&folder);
+        let start = match after {
+            None => folder,
+            Some(path) => {
+                let mut key = self.physical_key(class, path)?;
+                key.push(0);
+                key
+            }
+        };
         let mut found = Vec::new();
         let mut failure = None;
         let mut visitor = |key: &[u8], _: &[u8], _: Version| {
@@ -341,7 +364,7 @@ impl Tx {
             Visit::Next
         };
         self.view
-            .visit(&start, Some(&Barrier::subtree_end(&start)), &mut visitor)
+            .visit(&start, Some(&end), &mut visitor)
             .map_err(|err| StorageError::Failed(err.to_string()))?;
         failure.map_or(Ok(found), Err)
     }

@@ -1,5 +1,6 @@
 //! A cluster port that carries nothing out and notes what it was asked.
 
+use arca_barrier::RotationConfig;
 use arca_engine_api::Map;
 use arca_raft_storage::SnapshotStream;
 use async_trait::async_trait;
@@ -108,6 +109,11 @@ impl ClusterPort for NotingCluster {
 
     async fn rotate_keyring(&self) -> Result<(), KernelError> {
         self.note("rotate");
+        Ok(())
+    }
+
+    async fn configure_rotation(&self, config: RotationConfig) -> Result<(), KernelError> {
+        self.note(format!("rotate after {} operations", config.max_operations));
         Ok(())
     }
 

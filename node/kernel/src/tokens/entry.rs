@@ -1,17 +1,230 @@
-//! A token as stored, and one just made.
+//! What is known of a token. Never the token itself.
 
-use crate::AnswerAuth;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-/// A token as stored.
-#[derive(Clone, Debug, Default)]
-pub struct TokenEntry {
-    /// Keyed hash of the token: its name in storage.
+use arca_engine_api::{Map, UnixMillis};
+use serde::{Deserialize, Serialize};
+
+use super::Cidr;
+use crate::namespaces::ROOT_ID;
+use crate::policy::{RESPONSE_WRAPPING, ROOT};
+
+/// Names a stored token: the namespace it lives in and its key there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TokenRef {
+    /// Id of its namespace.
+    pub namespace_id: String,
+    /// Keyed hash of the token.
     pub key: String,
 }
 
-/// A token just made, for its new owner.
-#[derive(Clone, Debug, Default)]
-pub struct NewToken {
-    /// What the owner is shown.
-    pub auth: AnswerAuth,
+/// How a token came to be and what it may still become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenState {
+    /// Good until its deadline.
+    #[default]
+    Live,
+    /// Gone; its children live on as orphans and are being cut loose.
+    RevokedAlone,
+    /// Gone with everything below it, which is being taken away.
+    RevokedWithTree,
+}
+
+/// Stored or self-contained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenType {
+    /// Sealed into itself: no record, no renewal, no children.
+    Batch,
+    /// A record in storage.
+    #[default]
+    Service,
+}
+
+impl TokenType {
+    /// As clients see it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Batch => "batch",
+            Self::Service => "service",
+        }
+    }
+}
+
+/// What a login left behind for renewals.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LoginOrigin {
+    /// Accessor of the auth mount.
+    pub mount_accessor: String,
+    /// Path of the auth mount when the login happened, `auth/…/`.
+    pub mount_path: String,
+    /// Name of the alias that logged in.
+    pub alias_name: String,
+    /// Metadata of that alias, as of the login.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub alias_metadata: BTreeMap<String, String>,
+    /// For the auth method's eyes only.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub internal: Map,
+    /// Lifetime the method asked for at login; zero for the mount's default.
+    #[serde(with = "super::lifetime::millis")]
+    pub ttl: Duration,
+    /// Longest lifetime the method allows; zero for the mount's maximum.
+    #[serde(with = "super::lifetime::millis")]
+    pub max_ttl: Duration,
+}
+
+/// A token's record. Stored at `<namespace id>/token/id/<key>`, or sealed into a batch token.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TokenEntry {
+    /// Keyed hash of the token: its name in storage, in leases and to engines.
+    pub key: String,
+    /// Public handle; empty for batch tokens.
+    pub accessor: String,
+    /// Id of the namespace it was made in.
+    pub namespace_id: String,
+    /// Path of that namespace.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace_path: String,
+    /// The token it dies with; none for an orphan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TokenRef>,
+    /// How many ancestors it has.
+    #[serde(default)]
+    pub depth: u32,
+    /// In their one form, sorted.
+    pub policies: Vec<String>,
+    /// Who this is, for people.
+    pub display_name: String,
+    /// Metadata shown to its owner.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Path of the request that made it.
+    pub path: String,
+    /// When it was made.
+    pub created: UnixMillis,
+    /// When it ends. None only for a root token that never ends.
+    pub expires: Option<UnixMillis>,
+    /// When it was last renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_renewed: Option<UnixMillis>,
+    /// Lifetime given at creation.
+    #[serde(with = "super::lifetime::millis")]
+    pub ttl: Duration,
+    /// Lifetime no renewal can pass; zero for none.
+    #[serde(with = "super::lifetime::millis")]
+    pub explicit_max_ttl: Duration,
+    /// Each renewal resets the lifetime to this; zero for not periodic.
+    #[serde(with = "super::lifetime::millis")]
+    pub period: Duration,
+    /// Uses left; zero for no limit. A token whose last use is taken is no longer live.
+    #[serde(default)]
+    pub num_uses: u32,
+    /// Live or on its way out.
+    #[serde(default)]
+    pub state: TokenState,
+    /// Since when it is on its way out: where it stands in the time index then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued: Option<UnixMillis>,
+    /// Stored or self-contained.
+    #[serde(default)]
+    pub kind: TokenType,
+    /// The token role it was made through, or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub role: String,
+    /// Addresses it may be used from; empty for anywhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bound_cidrs: Vec<Cidr>,
+    /// Identity entity, or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub entity_id: String,
+    /// Leave out policies by identity.
+    #[serde(default)]
+    pub no_identity_policies: bool,
+    /// Whether it can be renewed.
+    #[serde(default)]
+    pub is_renewable: bool,
+    /// The login it came from; none for tokens made by tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<LoginOrigin>,
+}
+
+impl TokenEntry {
+    /// Names it.
+    #[must_use]
+    pub fn reference(&self) -> TokenRef {
+        TokenRef { namespace_id: self.namespace_id.clone(), key: self.key.clone() }
+    }
+
+    /// Whether it holds the `root` policy.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.policies.iter().any(|policy| policy == ROOT)
+    }
+
+    /// Whether it is sealed into itself.
+    #[must_use]
+    pub fn is_batch(&self) -> bool {
+        self.kind == TokenType::Batch
+    }
+
+    /// Whether it wraps an answer.
+    #[must_use]
+    pub fn is_wrapping(&self) -> bool {
+        matches!(self.policies.as_slice(), [only] if only == RESPONSE_WRAPPING)
+    }
+
+    /// Whether it has no parent.
+    #[must_use]
+    pub fn is_orphan(&self) -> bool {
+        self.parent.is_none()
+    }
+
+    /// Whether it belongs to the root namespace.
+    #[must_use]
+    pub fn is_in_root_namespace(&self) -> bool {
+        self.namespace_id == ROOT_ID
+    }
+
+    /// Whether its deadline is behind. A token without a deadline that is not root counts as ended: whatever took
+    /// its deadline away, it must not live for ever.
+    #[must_use]
+    pub fn has_ended(&self, now: UnixMillis) -> bool {
+        self.expires.map_or_else(|| !self.is_root(), |expires| expires <= now)
+    }
+
+    /// Whether it may be used, as far as its own record says.
+    #[must_use]
+    pub fn is_good(&self, now: UnixMillis) -> bool {
+        self.state == TokenState::Live && !self.has_ended(now)
+    }
+
+    /// Where it stands in the time index: nowhere for a live token that never ends.
+    #[must_use]
+    pub(super) fn due(&self) -> Option<UnixMillis> {
+        self.queued.or(self.expires)
+    }
+
+    /// Time left: none for a token that never ends.
+    #[must_use]
+    pub fn time_left(&self, now: UnixMillis) -> Option<Duration> {
+        self.expires.map(|expires| expires.since(now))
+    }
+
+    /// Id of its lease: the path that made it and its key.
+    #[must_use]
+    pub fn lease_id(&self) -> String {
+        lease_id(&self.path, &self.key, &self.namespace_id)
+    }
+}
+
+/// Marks the last segment of a token's lease id.
+pub(crate) const LEASE_MARK: char = 'h';
+
+pub(super) fn lease_id(path: &str, key: &str, namespace_id: &str) -> String {
+    let suffix = super::secret::namespace_suffix(namespace_id);
+    format!("{path}/{LEASE_MARK}{key}{suffix}")
 }

@@ -58,11 +58,14 @@ fn check_survivor(driver: &Driver, log: &SegmentLog, case: &str) -> Reference {
         possible.len(),
         possible.first()
     );
-    let committed = log.state().committed;
-    assert!(
-        committed.is_none() || driver.committed.contains(&committed),
-        "{case}: {committed:?} never committed"
-    );
+    if let Some(committed) = log.state().committed {
+        assert!(driver.committed.contains(&Some(committed)), "{case}: {committed:?} was never committed");
+        let last = log.state().last;
+        assert!(
+            last.is_some_and(|last| committed.index <= last.index),
+            "{case}: {committed:?} is beyond {last:?}"
+        );
+    }
     found
 }
 

@@ -101,6 +101,18 @@ fn a_full_disk_is_seen_before_and_costs_nothing_acknowledged() {
 }
 
 #[test]
+fn the_committed_mark_never_overtakes_the_entries() {
+    let vfs = ModelVfs::new(1);
+    let (log, mut writer) = open(&vfs).unwrap();
+    (1..=4).for_each(|index| log.append(vec![entry(index, 500)], ignore()).unwrap());
+    log.save_committed(Some(entry(4, 0).0)).unwrap();
+    writer.flush();
+    vfs.crash(CrashPolicy::LosePending);
+    let state = open(&vfs).unwrap().0.state();
+    assert_eq!((state.last.map(|id| id.index), state.committed), (Some(2), None), "one batch of two");
+}
+
+#[test]
 fn a_lost_writer_stops_the_log() {
     let (log, writer) = big_segments(&ModelVfs::new(1));
     let outcomes = Outcomes::default();

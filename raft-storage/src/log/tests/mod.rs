@@ -19,9 +19,9 @@ use crate::testing::ModelVfs;
 pub(super) const DIR: &str = "/data/log";
 pub(super) const CLUSTER: ClusterId = ClusterId([0xab; 16]);
 
-/// Small segments and no cache, so that a short script rolls, purges and reads files.
+/// Small segments and batches and no cache, so that a short script rolls, queues, purges and reads files.
 pub(super) fn options() -> Options {
-    Options { segment_bytes: 1500, recent_bytes: 0, ..Options::new(DIR, CLUSTER) }
+    Options { segment_bytes: 1500, recent_bytes: 0, batch_bytes: 900, ..Options::new(DIR, CLUSTER) }
 }
 
 pub(super) fn open(vfs: &ModelVfs) -> Result<(SegmentLog, Writer), LogError> {
@@ -34,6 +34,13 @@ pub(super) fn segment(number: u32) -> PathBuf {
 
 pub(super) fn ignore() -> Done {
     Box::new(|_| {})
+}
+
+/// Writes until nothing waits.
+pub(super) fn drain(log: &SegmentLog, writer: &mut Writer) {
+    while log.pending_age().is_some() {
+        writer.flush();
+    }
 }
 
 /// One call of a script. Numbers are taken modulo what makes sense at that point.
@@ -154,7 +161,9 @@ impl Driver {
             Op::Truncate(part) => {
                 let kept = state.entries.len() * usize::from(*part) / 256;
                 let last = state.entries.keys().nth(kept).map(|index| index - 1);
-                let Some(last) = last else { return Ok(()) };
+                // As in Raft, what is committed stays.
+                let committed = self.committed.last().copied().flatten().map_or(0, |id| id.index);
+                let Some(last) = last.filter(|last| *last >= committed) else { return Ok(()) };
                 state.entries.retain(|index, _| *index <= last);
                 self.term += 1;
                 self.log.truncate_after(Some(last))?;
@@ -191,7 +200,7 @@ proptest! {
             prop_assert_eq!(&Reference::read(&driver.log).unwrap(), driver.states.last().unwrap());
         }
         driver.log.close(ignore());
-        driver.writer.flush();
+        drain(&driver.log, &mut driver.writer);
         let expected = driver.states.last().cloned().unwrap();
         prop_assert_eq!(driver.log.state().committed, *driver.committed.last().unwrap());
         drop(driver);

@@ -1,0 +1,301 @@
+//! Who asks, where it goes, whether it may: everything decided about a request before anything is done.
+//!
+//! A refusal is a value, not an early return, because refusals are audited like everything else. **Invariant:** what
+//! is not routed is only said to a caller whose policies allow the path, so nobody learns of mounts by asking.
+//! Read next: [`crate::identify`] for tokens, [`crate::router`] for paths, [`crate::policy::acl`] for the decision.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arca_engine_api::{
+    Access, Caller, Ctx, Effect, Map, Method, Operation, Request, Route, RouteMatch,
+};
+use arca_raft_storage::SnapshotStream;
+use parking_lot::Mutex;
+
+use crate::builtin::{Builtin, BuiltinCtx};
+use crate::identify::Identified;
+use crate::incoming::Body;
+use crate::kernel::Kernel;
+use crate::namespaces::Namespace;
+use crate::policy::{AclDecision, AclRequest, canonical_path};
+use crate::router::{Mount, Serves};
+use crate::tx::{EngineStorage, Tx};
+use crate::{Incoming, KernelError};
+
+/// A request, its body apart from the rest.
+pub(crate) struct Asked {
+    /// Everything but the body.
+    pub(crate) incoming: Incoming,
+    /// Fields. Lent to the [`Request`] of each attempt.
+    pub(crate) data: Map,
+    /// A streamed body.
+    pub(crate) stream: Mutex<Option<SnapshotStream>>,
+}
+
+impl Asked {
+    pub(crate) fn new(mut incoming: Incoming) -> Self {
+        let (data, stream) = match std::mem::replace(&mut incoming.body, Body::Fields(Map::new())) {
+            Body::Fields(data) => (data, None),
+            Body::Stream(stream) => (Map::new(), Some(stream)),
+        };
+        Self { incoming, data, stream: Mutex::new(stream) }
+    }
+}
+
+/// The route that serves a request.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) route: &'static Route,
+    pub(crate) method: Option<&'static Method>,
+    /// Which group of built-in paths, if it is not an engine's.
+    pub(crate) group: Option<usize>,
+}
+
+/// What was decided.
+pub(crate) struct Admitted {
+    pub(crate) namespace: Arc<Namespace>,
+    pub(crate) mount: Option<Arc<Mount>>,
+    pub(crate) found: Option<Found>,
+    pub(crate) caller: Option<Identified>,
+    pub(crate) decision: AclDecision,
+    /// As the handler will see it, and as the audit log records it.
+    pub(crate) request: Request,
+    /// Path without the namespace.
+    pub(crate) path: String,
+    /// Why it will not run.
+    pub(crate) refusal: Option<KernelError>,
+}
+
+impl Admitted {
+    /// Whether only the active node can serve it.
+    pub(crate) fn needs_active(&self, asked: &Asked) -> bool {
+        self.is_metered() || (self.refusal.is_none() && (self.writes() || asked.incoming.wrap_ttl.is_some()))
+    }
+
+    /// Whether the caller's token counts its uses.
+    pub(crate) fn is_metered(&self) -> bool {
+        self.counts_uses() && self.caller.as_ref().is_some_and(Identified::is_metered)
+    }
+
+    /// Uses are taken where a token is required.
+    fn counts_uses(&self) -> bool {
+        self.found.is_none_or(|found| found.route.access != Access::Unauthenticated)
+    }
+
+    /// Whether serving it changes what is stored.
+    pub(crate) fn writes(&self) -> bool {
+        self.request.operation != Operation::Help
+            && self.found.and_then(|found| found.method).is_some_and(|method| method.effect == Effect::Writes)
+    }
+}
+
+impl Kernel {
+    /// Decides. Fails only when deciding was impossible.
+    pub(crate) fn admit(&self, tx: &Tx, asked: &mut Asked) -> Result<Admitted, KernelError> {
+        let router = self.mounts.router(&self.store)?;
+        let Some(stated) = router.namespaces().at(&asked.incoming.namespace) else {
+            return self.outside(asked);
+        };
+        let mut full_path = format!("{}{}", stated.path, asked.incoming.path);
+        let namespace = Arc::clone(router.namespaces().owner(&full_path).unwrap_or(stated));
+        if let Some(wanted) = full_path.get(namespace.path.len()..).and_then(canonical_path) {
+            full_path = format!("{}{wanted}", namespace.path);
+        }
+        let path = full_path.get(namespace.path.len()..).unwrap_or_default().to_owned();
+        let target = router
+            .find(&full_path)
+            .filter(|(mount, _)| mount.namespace.id == namespace.id && mount.is_active())
+            .map(|(mount, rest)| (Arc::clone(mount), rest));
+        let mut request = self.request(asked, &namespace, target.as_ref().map(|(mount, rest)| (&**mount, *rest)));
+        let mut broken = None;
+        let found = match &target {
+            None => None,
+            Some((mount, rest)) => self.find_route(mount, rest, &mut request).unwrap_or_else(|err| {
+                broken = Some(err);
+                None
+            }),
+        };
+        let mut admitted = Admitted {
+            namespace,
+            mount: target.map(|(mount, _)| mount),
+            found,
+            caller: None,
+            decision: AclDecision::default(),
+            request,
+            path,
+            refusal: None,
+        };
+        let allowed = self.authorize(tx, asked, &mut admitted, &full_path);
+        admitted.refusal = match allowed {
+            Err(err) => Some(err),
+            Ok(()) => broken.or_else(|| admitted.misrouted()),
+        };
+        Ok(admitted)
+    }
+
+    /// A request in a namespace that does not exist.
+    fn outside(&self, asked: &mut Asked) -> Result<Admitted, KernelError> {
+        let namespace = Arc::new(Namespace::root());
+        let request = self.request(asked, &namespace, None);
+        Ok(Admitted {
+            namespace,
+            mount: None,
+            found: None,
+            caller: None,
+            decision: AclDecision::default(),
+            request,
+            path: asked.incoming.path.clone(),
+            refusal: Some(KernelError::NotFound("namespace not found".to_owned())),
+        })
+    }
+
+    fn request(&self, asked: &mut Asked, namespace: &Namespace, target: Option<(&Mount, &str)>) -> Request {
+        let incoming = &asked.incoming;
+        Request {
+            id: incoming.id.clone(),
+            operation: incoming.operation,
+            namespace: namespace.path.clone(),
+            path: target.map_or("", |(_, rest)| rest).to_owned(),
+            mount_point: target.map_or_else(String::new, |(mount, _)| mount.record.path.clone()),
+            route: RouteMatch::none(),
+            data: std::mem::take(&mut asked.data),
+            headers: target.map_or_else(BTreeMap::new, |(mount, _)| passed_headers(mount, &incoming.headers)),
+            caller: None,
+            client_token: incoming.token.clone(),
+            remote_addr: incoming.remote_addr,
+            remote_port: incoming.remote_port,
+            client_certificates: Arc::clone(&incoming.client_certificates),
+            wrap_ttl: incoming.wrap_ttl,
+        }
+    }
+
+    fn find_route(&self, mount: &Mount, rest: &str, request: &mut Request) -> Result<Option<Found>, KernelError> {
+        let found = match mount.serves {
+            Serves::Engine(_) => mount.engine()?.routes().find(rest).map(|found| (found, None)),
+            Serves::System | Serves::Token => {
+                let groups = self.groups(mount).iter().enumerate();
+                let mut matches = groups.filter_map(|(at, group)| Some((group.routes().find(rest)?, Some(at))));
+                matches.next()
+            }
+            Serves::Unknown => None,
+        };
+        let Some(((route, matched), group)) = found else { return Ok(None) };
+        request.route = matched;
+        Ok(Some(Found { route, method: route.method(request.operation), group }))
+    }
+
+    /// The groups of built-in paths that serve a mount.
+    pub(crate) fn groups(&self, mount: &Mount) -> &[Box<dyn Builtin>] {
+        match mount.serves {
+            Serves::System => &self.system_groups,
+            Serves::Token => &self.token_groups,
+            Serves::Engine(_) | Serves::Unknown => &[],
+        }
+    }
+
+    /// Identifies the caller, tells create from update, and asks the policies.
+    fn authorize(
+        &self,
+        tx: &Tx,
+        asked: &Asked,
+        admitted: &mut Admitted,
+        full_path: &str,
+    ) -> Result<(), KernelError> {
+        let access = admitted.found.map_or(Access::Token, |found| found.route.access);
+        if access == Access::Unauthenticated {
+            // Built-in open paths say more to somebody they know; a token that is no good makes them a stranger.
+            if admitted.found.is_some_and(|found| found.group.is_some()) {
+                admitted.caller = self.identify(tx, asked, &admitted.namespace).ok();
+            }
+            return Ok(());
+        }
+        let caller = self.identify(tx, asked, &admitted.namespace)?;
+        admitted.request.caller = Some(caller.caller.clone());
+        let acl = Arc::clone(&caller.acl);
+        admitted.caller = Some(caller);
+        if admitted.request.operation == Operation::Update && self.exists(tx, asked, admitted)? == Some(false) {
+            admitted.request.operation = Operation::Create;
+        }
+        let request = &mut admitted.request;
+        admitted.decision = acl.check(AclRequest {
+            operation: request.operation,
+            path: full_path,
+            data: &request.data,
+            wrap_ttl: request.wrap_ttl,
+        });
+        if !admitted.decision.is_allowed || (access == Access::Sudo && !admitted.decision.has_sudo) {
+            return Err(KernelError::Denied);
+        }
+        admitted.decision.limit_page(request.operation, &mut request.data);
+        Ok(())
+    }
+
+    fn exists(&self, tx: &Tx, asked: &Asked, admitted: &Admitted) -> Result<Option<bool>, KernelError> {
+        let (Some(mount), Some(found)) = (&admitted.mount, admitted.found) else { return Ok(None) };
+        if found.method.is_none() {
+            return Ok(None);
+        }
+        if let Some(group) = found.group.and_then(|at| self.groups(mount).get(at)) {
+            return group.exists(&self.builtin_ctx(tx, asked, admitted), &admitted.request);
+        }
+        let engine = mount.engine()?;
+        let storage = EngineStorage::new(tx, mount.storage_prefix(), mount.class(), engine.local_prefixes());
+        let ctx = Ctx {
+            storage: &storage,
+            mount: &mount.view,
+            clock: self.clock.as_ref(),
+            entropy: self.entropy.as_ref(),
+        };
+        Ok(engine.exists(&ctx, &admitted.request)?)
+    }
+
+    pub(crate) fn builtin_ctx<'a>(
+        &'a self,
+        tx: &'a Tx,
+        asked: &'a Asked,
+        admitted: &'a Admitted,
+    ) -> BuiltinCtx<'a> {
+        BuiltinCtx {
+            kernel: self,
+            tx,
+            namespace: &admitted.namespace,
+            token: admitted.caller.as_ref().map(|caller| caller.entry.as_ref()),
+            acl: admitted.caller.as_ref().map(|caller| caller.acl.as_ref()),
+            caller: admitted.caller.as_ref().map(|caller| &caller.caller),
+            incoming: &asked.incoming,
+            incoming_body: &asked.stream,
+        }
+    }
+}
+
+impl Admitted {
+    /// Why there is nothing to run, said only once the caller is known to be allowed.
+    fn misrouted(&self) -> Option<KernelError> {
+        let Some(found) = self.found else {
+            let text = if self.mount.is_some() {
+                "unsupported path".to_owned()
+            } else {
+                format!("no handler for route {:?}. route entry not found.", self.path)
+            };
+            return Some(KernelError::NotFound(text));
+        };
+        let is_served = found.method.is_some() || self.request.operation == Operation::Help;
+        (!is_served).then_some(KernelError::Unsupported)
+    }
+
+    /// The caller as engines see it.
+    pub(crate) fn engine_caller(&self) -> Option<&Caller> {
+        self.request.caller.as_ref()
+    }
+}
+
+/// The headers a mount's tune lets through, by lower-case name.
+fn passed_headers(mount: &Mount, headers: &BTreeMap<String, Vec<String>>) -> BTreeMap<String, Vec<String>> {
+    let wanted = mount.record.config.passthrough_request_headers.iter();
+    wanted.filter_map(|name| headers.get_key_value(&name.to_ascii_lowercase())).map(owned).collect()
+}
+
+fn owned((name, values): (&String, &Vec<String>)) -> (String, Vec<String>) {
+    (name.clone(), values.clone())
+}

@@ -1,0 +1,84 @@
+//! `?help=1`: what a path is for, from the route table that serves it.
+
+use std::fmt::Write as _;
+
+use arca_engine_api::{FieldKind, Map, Request, RouteTable};
+use serde_json::{Value, json};
+
+use crate::admission::Found;
+use crate::answer::{Answer, Shape};
+use crate::kernel::Kernel;
+use crate::openapi;
+use crate::router::{Mount, Serves};
+use crate::KernelError;
+
+impl Kernel {
+    /// The route tables that serve a mount.
+    pub(crate) fn tables<'a>(&'a self, mount: &'a Mount) -> Result<Vec<&'a RouteTable>, KernelError> {
+        Ok(match mount.serves {
+            Serves::Engine(_) => vec![mount.engine()?.routes()],
+            Serves::System | Serves::Token => self.groups(mount).iter().map(|group| group.routes()).collect(),
+            Serves::Unknown => Vec::new(),
+        })
+    }
+}
+
+/// The word for a type of field.
+pub(crate) const fn kind_word(kind: FieldKind) -> &'static str {
+    match kind {
+        FieldKind::Bool => "bool",
+        FieldKind::Duration => "duration",
+        FieldKind::Int => "int",
+        FieldKind::List => "list",
+        FieldKind::Map => "map",
+        FieldKind::String => "string",
+    }
+}
+
+/// The answer to a request for help.
+pub(crate) fn answer(mount: &Mount, tables: Vec<&RouteTable>, found: &Found, request: &Request) -> Answer {
+    let help = if request.path.is_empty() { of_mount(mount, &tables) } else { of_route(found, request) };
+    let document = openapi::document("", std::iter::once(("/", found.route)));
+    let mut data = Map::new();
+    data.insert("help".to_owned(), help.into());
+    data.insert("openapi".to_owned(), document);
+    data.insert("see_also".to_owned(), Value::Null);
+    Answer { request_id: request.id.clone(), data: Some(data), shape: Shape::Bare, ..Answer::default() }
+}
+
+// Writing to a String cannot fail, so the results of `writeln!` below say nothing.
+
+fn of_mount(mount: &Mount, tables: &[&RouteTable]) -> String {
+    let mut text = format!("## DESCRIPTION\n\nThis is a mount of type {}.\n\n## PATHS\n", mount.record.engine);
+    for route in tables.iter().flat_map(|table| table.routes()) {
+        let _always_ok = writeln!(text, "\n    {}\n        {}", route.pattern, route.summary);
+    }
+    text
+}
+
+fn of_route(found: &Found, request: &Request) -> String {
+    let route = found.route;
+    let mut text = format!("Request:        {}\nMatching Route: {}\n\n{}\n", request.path, route.pattern, route.summary);
+    if !route.fields.is_empty() {
+        text.push_str("\n## PARAMETERS\n");
+        for field in route.fields {
+            let kind = kind_word(field.kind);
+            let _always_ok = writeln!(text, "\n    {} ({kind})\n\n        {}", field.name, field.summary);
+        }
+    }
+    text.push_str("\n## OPERATIONS\n");
+    for method in route.methods {
+        let _always_ok = writeln!(text, "\n    {}\n        {}", method.operation.as_str(), method.summary);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_have_words() {
+        assert_eq!(json!(kind_word(FieldKind::List)), json!("list"));
+    }
+}

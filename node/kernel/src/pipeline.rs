@@ -1,0 +1,243 @@
+//! The road every request takes: who asks, where it goes, whether it may, what it did.
+//!
+//! **Invariant:** no other file calls an engine's `handle`, so nothing runs unchecked or unaudited; a request makes
+//! at most one Raft entry. A conflict runs the request again on fresh state, decisions included; the audit log hears
+//! of it once.
+//! Read next: [`crate::admission`] for the decisions, [`crate::grants`] for tokens, leases and wrapping.
+
+use std::time::Duration;
+
+use arca_engine_api::{Ctx, Fault, Operation, Response, StorageError, EngineError};
+use arca_raft_storage::Committed;
+
+use crate::admission::{Admitted, Asked};
+use crate::answer::{Answer, AnswerBody, Shape};
+use crate::builtin::{After, BuiltinAnswer};
+use crate::help;
+use crate::index_header::Stated;
+use crate::kernel::Kernel;
+use crate::tx::{EngineStorage, Mode, Tx};
+use crate::{Incoming, KernelError};
+
+/// Times one request is run before giving up on conflicts.
+const ATTEMPTS_MAX: u32 = 32;
+/// Attempts after which a short, random pause is made before the next.
+const ATTEMPTS_AT_ONCE: u32 = 4;
+/// Longest wait for a state the client has seen.
+const STATE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What running a request gave, before it is committed.
+pub(crate) struct Ran {
+    pub(crate) answer: Answer,
+    pub(crate) after: Option<After>,
+}
+
+impl Kernel {
+    /// Serves one request.
+    ///
+    /// # Errors
+    /// [`KernelError::fault`] says what the caller can do. `NeedsActive` comes before anything was done or audited,
+    /// except when leadership was lost on the way, and then nothing was written.
+    #[tracing::instrument(name = "request", skip_all, fields(request_id = %incoming.id))]
+    pub async fn handle(&self, incoming: Incoming) -> Result<Answer, KernelError> {
+        let _inside = self.enter()?;
+        let mut asked = Asked::new(incoming);
+        if !asked.incoming.allows_stale {
+            self.store.read_barrier().await?;
+        }
+        self.await_stated(&asked.incoming).await?;
+        let mut turn = self.contention.turn_if_busy(&asked.incoming.path).await;
+        for attempt in 0..ATTEMPTS_MAX {
+            let tx = self.store.begin(Mode::ReadOnly);
+            self.audit.refresh(&tx, self.watches.changed_at(crate::watch::Topic::Audit))?;
+            let mut admitted = self.admit(&tx, &mut asked)?;
+            if !self.is_active() && self.is_for_active(&asked, &admitted) {
+                return Err(KernelError::NeedsActive);
+            }
+            if attempt == 0 {
+                self.audit_request(&asked, &admitted).await?;
+            }
+            let result = self.attempt(tx, &asked, &mut admitted).await;
+            match result {
+                Err(err) if err.is_conflict() => {
+                    metrics::counter!("vault_core_conflicts").increment(1);
+                    asked.data = std::mem::take(&mut admitted.request.data);
+                }
+                result => {
+                    self.audit_response(&asked, &admitted, &result).await?;
+                    return result;
+                }
+            }
+            pause(self, attempt).await;
+            if turn.is_none() {
+                turn = self.contention.turn(&asked.incoming.path).await;
+            }
+        }
+        self.give_up(&mut asked).await
+    }
+
+    /// A standby passes on what writes; one that answers from what it has also passes on every refusal, since it
+    /// may not have heard of the token or the policy yet.
+    fn is_for_active(&self, asked: &Asked, admitted: &Admitted) -> bool {
+        admitted.needs_active(asked) || (asked.incoming.allows_stale && admitted.refusal.is_some())
+    }
+
+    async fn give_up(&self, asked: &mut Asked) -> Result<Answer, KernelError> {
+        let tx = self.store.begin(Mode::ReadOnly);
+        let admitted = self.admit(&tx, asked)?;
+        let result = Err(KernelError::Contention);
+        self.audit_response(asked, &admitted, &result).await?;
+        result
+    }
+
+    /// Waits for the states the client has seen.
+    async fn await_stated(&self, incoming: &Incoming) -> Result<(), KernelError> {
+        if incoming.required_index.is_empty() {
+            return Ok(());
+        }
+        let Some(header) = self.index_header()? else { return Err(KernelError::NotYet) };
+        for value in &incoming.required_index {
+            if let Stated::Index(index) = header.read(value)? {
+                let waiting = self.store.replica().await_applied(index, STATE_PATIENCE);
+                waiting.await.map_err(|_| KernelError::NotYet)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs an admitted request once and commits what it staged.
+    async fn attempt(&self, tx: Tx, asked: &Asked, admitted: &mut Admitted) -> Result<Answer, KernelError> {
+        if let Some(refusal) = admitted.refusal.take() {
+            self.spend_refused(&tx, admitted).await?;
+            return Err(refusal);
+        }
+        let may_only_read = !admitted.writes() && !admitted.is_metered() && asked.incoming.wrap_ttl.is_none();
+        if may_only_read {
+            match self.run(&tx, asked, admitted).await {
+                Err(err) if is_read_only(&err) && self.is_active() => {}
+                Err(err) if is_read_only(&err) => return Err(KernelError::NeedsActive),
+                Ok(ran) => return self.finish(ran, None).await,
+                Err(err) => return Err(err),
+            }
+        }
+        let tx = tx.writing();
+        if let Some(mount) = &admitted.mount {
+            let (key, version) = &mount.guard;
+            tx.guard(key, *version);
+        }
+        self.spend(&tx, admitted)?;
+        let ran = match self.run(&tx, asked, admitted).await {
+            Ok(ran) => ran,
+            Err(err) => {
+                self.spend_refused(&tx, admitted).await?;
+                return Err(err);
+            }
+        };
+        let committed = self.store.commit(tx).await?;
+        self.finish(ran, committed).await
+    }
+
+    /// Does what had to wait for the commit, and names the state the client has seen.
+    async fn finish(&self, ran: Ran, committed: Option<Committed>) -> Result<Answer, KernelError> {
+        let Ran { mut answer, after } = ran;
+        if let Some(after) = after {
+            let response = after(self).await?;
+            answer.data = response.data.or(answer.data);
+            answer.warnings.extend(response.warnings);
+        }
+        if let Some(committed) = committed {
+            answer.index = self.index_header()?.and_then(|header| header.write(committed.index));
+        }
+        Ok(answer)
+    }
+
+    /// Calls the engine or the built-in path, then adds what the kernel owes its answer.
+    async fn run(&self, tx: &Tx, asked: &Asked, admitted: &Admitted) -> Result<Ran, KernelError> {
+        let (Some(mount), Some(found)) = (&admitted.mount, admitted.found) else {
+            return Err(KernelError::Bug("an admitted request has no route".to_owned()));
+        };
+        if admitted.request.operation == Operation::Help {
+            return Ok(Ran { answer: help::answer(mount, self.tables(mount)?, &found, &admitted.request), after: None });
+        }
+        let mut answer = match found.group.and_then(|at| self.groups(mount).get(at)) {
+            Some(group) => group.handle(&self.builtin_ctx(tx, asked, admitted), &admitted.request).await?,
+            None => self.call_engine(tx, admitted).await?.into(),
+        };
+        warn_of_unknown_fields(&mut answer.response, admitted);
+        self.grant(tx, asked, admitted, answer)
+    }
+
+    async fn call_engine(&self, tx: &Tx, admitted: &Admitted) -> Result<Response, KernelError> {
+        let Some(mount) = &admitted.mount else {
+            return Err(KernelError::Bug("an engine is called without a mount".to_owned()));
+        };
+        let engine = mount.engine()?;
+        let storage = EngineStorage::new(tx, mount.storage_prefix(), mount.class(), engine.local_prefixes());
+        let ctx = Ctx {
+            storage: &storage,
+            mount: &mount.view,
+            clock: self.clock.as_ref(),
+            entropy: self.entropy.as_ref(),
+        };
+        Ok(engine.handle(&ctx, &admitted.request).await?)
+    }
+}
+
+/// After several conflicts in a row, a random wait that grows with their number.
+async fn pause(kernel: &Kernel, attempt: u32) -> Option<()> {
+    let steps = u64::from(attempt.checked_sub(ATTEMPTS_AT_ONCE)?);
+    let mut byte = [0_u8];
+    kernel.entropy.fill(&mut byte).ok()?;
+    let [byte] = byte;
+    tokio::time::sleep(Duration::from_micros(200 + u64::from(byte) * 20 * (steps + 1))).await;
+    Some(())
+}
+
+fn is_read_only(err: &KernelError) -> bool {
+    err.fault() == Fault::NeedsActive
+        && matches!(
+            err,
+            KernelError::Storage(StorageError::ReadOnly)
+                | KernelError::Engine(EngineError::Storage(StorageError::ReadOnly))
+                | KernelError::NeedsActive
+        )
+}
+
+fn warn_of_unknown_fields(response: &mut Response, admitted: &Admitted) {
+    let Some(found) = admitted.found else { return };
+    let takes_fields = matches!(admitted.request.operation, Operation::Create | Operation::Update | Operation::Patch);
+    if !takes_fields || found.route.takes_any_field {
+        return;
+    }
+    let is_known = |name: &str| {
+        found.route.fields.iter().any(|field| field.name == name)
+            || found.route.pattern.contains(&format!("{{{name}"))
+    };
+    let unknown: Vec<&str> = admitted.request.data.keys().map(String::as_str).filter(|name| !is_known(name)).collect();
+    if !unknown.is_empty() {
+        let text = format!("Endpoint ignored these unrecognized parameters: [{}]", unknown.join(" "));
+        response.warnings.push(text);
+    }
+}
+
+/// The answer as far as the response alone decides it.
+pub(crate) fn answer_of(asked: &Asked, admitted: &Admitted, answer: BuiltinAnswer) -> (Answer, Option<After>) {
+    let BuiltinAnswer { response, shape, auth: _, stream, after } = answer;
+    let body = match (stream, response.raw) {
+        (Some((content_type, stream)), _) => AnswerBody::Stream(content_type, stream),
+        (None, Some(raw)) => AnswerBody::Raw(raw),
+        (None, None) => AnswerBody::Json,
+    };
+    let answer = Answer {
+        request_id: asked.incoming.id.clone(),
+        lease_duration: response.lease_duration_hint.map_or(0, |hint| hint.as_secs()),
+        data: response.data,
+        warnings: response.warnings,
+        mount_type: admitted.mount.as_ref().map_or_else(String::new, |mount| mount.record.engine.clone()),
+        shape: if matches!(body, AnswerBody::Json) { shape } else { Shape::Envelope },
+        is_missing: response.is_missing,
+        body,
+        ..Answer::default()
+    };
+    (answer, after)
+}

@@ -1,0 +1,112 @@
+//! What follows a disable or a move: leases revoked, then data removed or the path changed.
+//!
+//! The request only marks the record; the rest is done in bounded steps by the active node, and taken up again by
+//! the next one after a failover, because the mark is in the record.
+
+use std::sync::Arc;
+
+use arca_barrier::Class;
+
+use crate::KernelError;
+use crate::kernel::Kernel;
+use crate::mounts::MountState;
+use crate::router::Mount;
+use crate::sys::{Migration, migration_path};
+use crate::tx::Mode;
+
+/// Entries removed with one commit.
+const BATCH: usize = 512;
+const CLASSES: [Class; 2] = [Class::Local, Class::Replicated];
+
+/// Marks a mount as being worked on for as long as it lives.
+struct Claim<'a> {
+    kernel: &'a Kernel,
+    uuid: &'a str,
+}
+
+impl<'a> Claim<'a> {
+    fn take(kernel: &'a Kernel, uuid: &'a str) -> Option<Self> {
+        kernel.changing.lock().insert(uuid.to_owned()).then_some(Self { kernel, uuid })
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.kernel.changing.lock().remove(self.uuid);
+    }
+}
+
+impl Kernel {
+    /// Finishes what a mount is going through. Fine to call for one that is going through nothing.
+    pub(crate) async fn finish_change(&self, uuid: &str) -> Result<(), KernelError> {
+        let Some(_claim) = Claim::take(self, uuid) else { return Ok(()) };
+        let router = self.mounts.router(&self.store)?;
+        let Some(mount) = router.by_uuid(uuid).cloned() else { return Ok(()) };
+        match &mount.record.state {
+            MountState::Active => Ok(()),
+            MountState::Disabling => self.remove(&mount).await,
+            MountState::Moving { to, migration } => self.relocate(&mount, to, migration).await,
+        }
+    }
+
+    /// As [`Self::finish_change`], without waiting. A failure is left to housekeeping.
+    pub(crate) fn finish_change_in_background(&self, uuid: String) {
+        let Some(kernel) = self.me.upgrade() else { return };
+        tokio::spawn(async move {
+            if let Err(err) = kernel.finish_change(&uuid).await {
+                tracing::warn!(mount = uuid, error = %err, "a mount's change could not be finished, will try again");
+            }
+        });
+    }
+
+    /// Finishes every change that was left unfinished.
+    pub(crate) async fn finish_changes(&self) -> Result<(), KernelError> {
+        let router = self.mounts.router(&self.store)?;
+        let unfinished: Vec<Arc<Mount>> = router.mounts().filter(|mount| !mount.is_active()).cloned().collect();
+        for mount in unfinished {
+            if let Err(err) = self.finish_change(&mount.record.uuid).await {
+                tracing::warn!(mount = mount.record.uuid, error = %err, "a mount's change could not be finished");
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, mount: &Mount) -> Result<(), KernelError> {
+        self.revoke_mount(mount).await?;
+        for class in CLASSES {
+            while self.remove_some(class, &mount.storage_prefix()).await? {}
+        }
+        let namespace_id = mount.namespace.id.as_str();
+        self.commit_staged(|tx| self.mounts.remove(tx, namespace_id, &mount.record)).await?;
+        tracing::info!(mount = mount.record.uuid, path = %mount.full_path, "a mount and its data are removed");
+        Ok(())
+    }
+
+    /// Removes up to a batch of entries; false when there were none.
+    async fn remove_some(&self, class: Class, prefix: &str) -> Result<bool, KernelError> {
+        let tx = self.store.begin(Mode::ReadWrite);
+        let paths = tx.some_below(class, prefix, BATCH)?;
+        for path in &paths {
+            tx.delete(class, path)?;
+        }
+        self.store.commit(tx).await?;
+        Ok(!paths.is_empty())
+    }
+
+    async fn relocate(&self, mount: &Mount, to: &str, migration: &str) -> Result<(), KernelError> {
+        self.revoke_mount(mount).await?;
+        let namespace_id = mount.namespace.id.as_str();
+        self.commit_staged(|tx| {
+            let mut record = self.mounts.reread(tx, namespace_id, &mount.record)?;
+            let from = std::mem::replace(&mut record.path, to.to_owned());
+            record.state = MountState::Active;
+            self.mounts.write(tx, namespace_id, &record)?;
+            let done = Migration { from, to: to.to_owned(), status: "success".to_owned() };
+            tx.put_record(Class::Local, &migration_path(migration), &done)?;
+            Ok(())
+        })
+        .await?;
+        tracing::info!(mount = mount.record.uuid, path = to, "a mount is moved");
+        Ok(())
+    }
+}

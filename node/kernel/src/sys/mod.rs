@@ -1,0 +1,35 @@
+//! The paths below `sys/`, one file a topic. Each is a group of routes; the order of groups does not matter, since
+//! no two serve the same path.
+
+mod auth_mounts;
+mod config;
+mod info;
+mod internal_ui;
+mod keys;
+mod mount_info;
+mod mounts;
+mod openapi;
+mod raft;
+mod remount;
+mod tools;
+
+pub use config::CorsConfig;
+pub(crate) use remount::{Migration, migration_path};
+
+use crate::builtin::Builtin;
+
+/// Every group below `sys/`.
+pub(crate) fn groups() -> Vec<Box<dyn Builtin>> {
+    vec![
+        Box::new(auth_mounts::AuthMountPaths::new()),
+        Box::new(config::ConfigPaths::new()),
+        Box::new(info::InfoPaths::new()),
+        Box::new(internal_ui::UiPaths::new()),
+        Box::new(keys::KeyPaths::new()),
+        Box::new(mounts::MountPaths::new()),
+        Box::new(openapi::OpenApiPaths::new()),
+        Box::new(raft::RaftPaths::new()),
+        Box::new(remount::RemountPaths::new()),
+        Box::new(tools::ToolPaths::new()),
+    ]
+}

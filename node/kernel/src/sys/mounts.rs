@@ -1,0 +1,261 @@
+//! `sys/mounts`: secrets engines enabled, listed, tuned and disabled. `sys/auth` is the same for auth methods and
+//! shares all of it.
+
+use arca_engine_api::{
+    Access, Ctx, EngineKind, Field, FieldKind, Fields, Map, Method, Operation, Request, Response, Route, RouteTable,
+};
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::mount_info::{self, Tuning, shown, shown_tune, tune_from};
+use crate::KernelError;
+use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
+use crate::mounts::{MountState, NewMount, canonical_path, refuse_protected};
+use crate::router::Mount;
+use crate::tx::EngineStorage;
+
+pub(super) const TABLE_METHODS: &[Method] = &[Method::new(Operation::Read, "List what is enabled.")];
+pub(super) const MOUNT_METHODS: &[Method] = &[
+    Method::new(Operation::Read, "Show a mount, or its settings at …/tune."),
+    Method::new(Operation::Update, "Enable a mount, or change its settings at …/tune."),
+    Method::new(Operation::Delete, "Disable a mount and remove its data."),
+];
+
+const fn field(name: &'static str, kind: FieldKind, summary: &'static str) -> Field {
+    Field { name, kind, summary }
+}
+
+pub(super) const MOUNT_FIELDS: &[Field] = &[
+    field("type", FieldKind::String, "Type of the engine."),
+    field("description", FieldKind::String, "For people."),
+    field("config", FieldKind::Map, "Settings, at enable."),
+    field("options", FieldKind::Map, "Settings of the engine's own."),
+    field("local", FieldKind::Bool, "Never shipped to performance secondaries."),
+    field("seal_wrap", FieldKind::Bool, "Kept for clients: everything is sealed."),
+    field("external_entropy_access", FieldKind::Bool, "Kept for clients."),
+    field("plugin_name", FieldKind::String, "Kept for clients."),
+    field("plugin_version", FieldKind::String, "Kept for clients."),
+    field("default_lease_ttl", FieldKind::Duration, "Default lifetime of leases and tokens."),
+    field("max_lease_ttl", FieldKind::Duration, "Longest lifetime of leases and tokens."),
+    field("force_no_cache", FieldKind::Bool, "Kept for clients."),
+    field("audit_non_hmac_request_keys", FieldKind::List, "Request fields logged in clear."),
+    field("audit_non_hmac_response_keys", FieldKind::List, "Response fields logged in clear."),
+    field("listing_visibility", FieldKind::String, "unauth or hidden."),
+    field("passthrough_request_headers", FieldKind::List, "Request headers the engine sees."),
+    field("allowed_response_headers", FieldKind::List, "Response headers the engine may set."),
+    field("token_type", FieldKind::String, "Kind of token an auth method makes."),
+    field("user_lockout_config", FieldKind::Map, "Kept for clients."),
+];
+
+static ROUTES: &[Route] = &[
+    Route {
+        id: "table",
+        pattern: "mounts",
+        access: Access::Token,
+        methods: TABLE_METHODS,
+        fields: &[],
+        takes_any_field: false,
+        summary: "The secrets engines enabled here.",
+    },
+    Route {
+        id: "mount",
+        pattern: "mounts/{path...}",
+        access: Access::Token,
+        methods: MOUNT_METHODS,
+        fields: MOUNT_FIELDS,
+        takes_any_field: false,
+        summary: "A secrets engine; its settings are at the path with /tune behind.",
+    },
+];
+
+/// These paths.
+pub(crate) struct MountPaths {
+    table: RouteTable,
+}
+
+impl MountPaths {
+    pub(crate) fn new() -> Self {
+        Self { table: RouteTable::new(ROUTES) }
+    }
+}
+
+#[async_trait]
+impl Builtin for MountPaths {
+    fn routes(&self) -> &RouteTable {
+        &self.table
+    }
+
+    async fn handle(&self, ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
+        serve(ctx, request, EngineKind::Secrets).await
+    }
+}
+
+/// Serves both tables.
+pub(super) async fn serve(
+    ctx: &BuiltinCtx<'_>,
+    request: &Request,
+    kind: EngineKind,
+) -> Result<BuiltinAnswer, KernelError> {
+    if request.route.id == "table" {
+        return table(ctx, kind);
+    }
+    let path = request.param("path");
+    if path.is_empty() {
+        return Err(KernelError::NotFound("unsupported path".to_owned()));
+    }
+    match (path.strip_suffix("/tune"), request.operation) {
+        (Some(path), Operation::Read) => read_tune(ctx, kind, path),
+        (Some(path), Operation::Create | Operation::Update) => tune(ctx, request, kind, path),
+        (Some(_), _) => Err(KernelError::Unsupported),
+        (None, Operation::Read) => read(ctx, kind, path),
+        (None, Operation::Delete) => disable(ctx, kind, path),
+        (None, _) => enable(ctx, request, kind, path).await,
+    }
+}
+
+/// The path as people write it: without `auth/`.
+pub(super) fn shown_path(mount: &Mount) -> &str {
+    let path = &mount.record.path;
+    path.strip_prefix("auth/").unwrap_or(path)
+}
+
+fn table(ctx: &BuiltinCtx<'_>, kind: EngineKind) -> Result<BuiltinAnswer, KernelError> {
+    let router = ctx.kernel.mounts.router(&ctx.kernel.store)?;
+    let data: Map = router
+        .mounts_of(&ctx.namespace.id)
+        .filter(|mount| mount.record.kind() == kind)
+        .map(|mount| (shown_path(mount).to_owned(), Value::Object(shown(ctx.kernel, mount))))
+        .collect();
+    Ok(both(data))
+}
+
+fn both(data: Map) -> BuiltinAnswer {
+    BuiltinAnswer::at_both_levels(Response { data: Some(data), ..Response::default() })
+}
+
+/// The mount at a path as people write it.
+fn find(ctx: &BuiltinCtx<'_>, kind: EngineKind, path: &str) -> Result<Option<std::sync::Arc<Mount>>, KernelError> {
+    let path = format!("{}{}", ctx.namespace.path, canonical_path(kind, path)?);
+    let router = ctx.kernel.mounts.router(&ctx.kernel.store)?;
+    Ok(router.at(&path).filter(|mount| mount.namespace.id == ctx.namespace.id).cloned())
+}
+
+fn read(ctx: &BuiltinCtx<'_>, kind: EngineKind, path: &str) -> Result<BuiltinAnswer, KernelError> {
+    let noun = if kind == EngineKind::Auth { "auth" } else { "secret" };
+    let found = find(ctx, kind, path)?;
+    let mount = found.ok_or_else(|| KernelError::invalid(format!("No {noun} engine mount at {}/", path.trim_matches('/'))))?;
+    Ok(both(shown(ctx.kernel, &mount)))
+}
+
+fn no_sysview(kind: EngineKind, path: &str) -> KernelError {
+    let prefix = if kind == EngineKind::Auth { "auth/" } else { "" };
+    KernelError::invalid(format!("cannot fetch sysview for path \"{prefix}{}/\"", path.trim_matches('/')))
+}
+
+fn read_tune(ctx: &BuiltinCtx<'_>, kind: EngineKind, path: &str) -> Result<BuiltinAnswer, KernelError> {
+    let mount = find(ctx, kind, path)?.ok_or_else(|| no_sysview(kind, path))?;
+    Ok(both(shown_tune(&mount)))
+}
+
+fn tune(
+    ctx: &BuiltinCtx<'_>,
+    request: &Request,
+    kind: EngineKind,
+    path: &str,
+) -> Result<BuiltinAnswer, KernelError> {
+    let mounts = &ctx.kernel.mounts;
+    let mount = find(ctx, kind, path)?.ok_or_else(|| no_sysview(kind, path))?;
+    let mut record = mounts.reread(ctx.tx, &ctx.namespace.id, &mount.record)?;
+    let fields = request.fields();
+    tune_from(fields, kind, ctx.kernel.config.max_lease_ttl, Tuning::Change, &mut record.config)?;
+    if let Some(description) = fields.string("description")? {
+        record.description = description;
+    }
+    if let Some(options) = fields.string_map("options")? {
+        let is_downgrade = |name: &str, wanted: &str| {
+            let current = record.options.get(name).and_then(|text| text.parse::<u32>().ok());
+            name == "version" && current > wanted.parse().ok()
+        };
+        if options.iter().any(|(name, wanted)| is_downgrade(name, wanted)) {
+            return Err(KernelError::invalid("cannot downgrade mount"));
+        }
+        record.options.extend(options.into_iter().filter(|(_, value)| !value.is_empty()));
+    }
+    mounts.write(ctx.tx, &ctx.namespace.id, &record)?;
+    Ok(Response::empty().into())
+}
+
+async fn enable(
+    ctx: &BuiltinCtx<'_>,
+    request: &Request,
+    kind: EngineKind,
+    path: &str,
+) -> Result<BuiltinAnswer, KernelError> {
+    let kernel = ctx.kernel;
+    let fields = request.fields();
+    let nothing = Map::new();
+    let config_fields = Fields::new(fields.object("config")?.unwrap_or(&nothing));
+    let mut new = NewMount {
+        path: path.to_owned(),
+        engine: fields.string("type")?.unwrap_or_default(),
+        description: fields.string("description")?.unwrap_or_default(),
+        options: fields.string_map("options")?.unwrap_or_default(),
+        is_local: fields.boolean("local")?.unwrap_or_default(),
+        seal_wrap: fields.boolean("seal_wrap")?.unwrap_or_default(),
+        external_entropy_access: fields.boolean("external_entropy_access")?.unwrap_or_default(),
+        ..NewMount::default()
+    };
+    if let Some(options) = config_fields.string_map("options")? {
+        new.options.extend(options);
+    }
+    mount_info::tune_from(config_fields, kind, kernel.config.max_lease_ttl, Tuning::New, &mut new.config)?;
+    let router = kernel.mounts.router(&kernel.store)?;
+    let entropy = kernel.entropy.as_ref();
+    let record = kernel.mounts.enable(ctx.tx, &router, ctx.namespace, kind, new, entropy)?;
+    initialize(ctx, &record).await?;
+    Ok(Response::empty().into())
+}
+
+/// Lets the engine of a new mount write its first records, in the entry that records the mount.
+async fn initialize(ctx: &BuiltinCtx<'_>, record: &crate::mounts::MountRecord) -> Result<(), KernelError> {
+    let kernel = ctx.kernel;
+    let Some(kind) = kernel.mounts.engine(record.kind(), &record.engine) else { return Ok(()) };
+    let view = kernel.mounts.view_of(record);
+    let engine = (kind.make)(&view)?;
+    let prefix = format!("{}/logical/{}/", ctx.namespace.id, record.uuid);
+    let storage = EngineStorage::new(ctx.tx, prefix, record.class(), engine.local_prefixes());
+    let ctx = Ctx {
+        storage: &storage,
+        mount: &view,
+        clock: kernel.clock.as_ref(),
+        entropy: kernel.entropy.as_ref(),
+    };
+    Ok(engine.initialize(&ctx).await?)
+}
+
+fn disable(ctx: &BuiltinCtx<'_>, kind: EngineKind, path: &str) -> Result<BuiltinAnswer, KernelError> {
+    let full = canonical_path(kind, path)?;
+    if full == "auth/token/" {
+        return Err(KernelError::invalid("token credential backend cannot be disabled"));
+    }
+    refuse_protected(&full, "unmount")?;
+    let Some(mount) = find(ctx, kind, path)? else { return Ok(Response::empty().into()) };
+    let mut record = ctx.kernel.mounts.reread(ctx.tx, &ctx.namespace.id, &mount.record)?;
+    if record.state != MountState::Disabling {
+        record.state = MountState::Disabling;
+        ctx.kernel.mounts.write(ctx.tx, &ctx.namespace.id, &record)?;
+    }
+    let uuid = record.uuid;
+    Ok(BuiltinAnswer::after(move |kernel| {
+        Box::pin(async move {
+            match kernel.finish_change(&uuid).await {
+                Ok(()) => Ok(Response::empty()),
+                Err(err) => {
+                    tracing::warn!(error = %err, "removing a disabled mount goes on later");
+                    let text = "the mount is disabled; removing its leases and data goes on in the background";
+                    Ok(Response::empty().with_warning(text))
+                }
+            }
+        })
+    }))
+}

@@ -1,0 +1,281 @@
+//! `sys/storage/raft/*`, `sys/step-down`, `sys/seal`, `sys/ha-status`: the cluster's operations, carried out by the
+//! node behind [`crate::ports::ClusterPort`].
+
+use std::sync::Arc;
+
+use arca_engine_api::{
+    Access, Effect, Field, FieldKind, Map, Method, Operation, Request, Response, Route, RouteTable,
+};
+use arca_barrier::Class;
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use crate::KernelError;
+use crate::answer::Shape;
+use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
+
+/// Where autopilot's settings are kept.
+const AUTOPILOT_PATH: &str = "root/core/raft/autopilot";
+
+const fn route(
+    id: &'static str,
+    pattern: &'static str,
+    access: Access,
+    methods: &'static [Method],
+    fields: &'static [Field],
+    summary: &'static str,
+) -> Route {
+    Route { id, pattern, access, methods, fields, takes_any_field: false, summary }
+}
+
+const fn field(name: &'static str, kind: FieldKind, summary: &'static str) -> Field {
+    Field { name, kind, summary }
+}
+
+const SERVER_ID: &[Field] = &[
+    field("server_id", FieldKind::String, "node_id of the member."),
+    field("dr_operation_token", FieldKind::String, "Only on disaster-recovery secondaries."),
+];
+
+static ROUTES: &[Route] = &[
+    route(
+        "step-down",
+        "step-down",
+        Access::Sudo,
+        &[Method::new(Operation::Update, "Hand leadership to another node.")],
+        &[],
+        "Makes the active node a standby.",
+    ),
+    route(
+        "seal",
+        "seal",
+        Access::Sudo,
+        // Sealing is about the node that is asked, active or not, and writes nothing.
+        &[Method::with_effect(Operation::Update, Effect::Reads, "Seal this node.")],
+        &[],
+        "Seals the node that is asked.",
+    ),
+    route(
+        "ha-status",
+        "ha-status",
+        Access::Token,
+        &[Method::new(Operation::Read, "List the cluster's nodes.")],
+        &[],
+        "The nodes of the cluster that can be reached.",
+    ),
+    route(
+        "configuration",
+        "storage/raft/configuration",
+        Access::Token,
+        &[Method::new(Operation::Read, "List the members.")],
+        &[],
+        "The members of the Raft cluster.",
+    ),
+    route(
+        "remove-peer",
+        "storage/raft/remove-peer",
+        Access::Token,
+        &[Method::new(Operation::Update, "Remove a member.")],
+        SERVER_ID,
+        "Removes a member for good. To come back it joins anew with an empty data directory.",
+    ),
+    route(
+        "promote",
+        "storage/raft/promote",
+        Access::Token,
+        &[Method::new(Operation::Update, "Make a non-voter vote.")],
+        SERVER_ID,
+        "Makes a non-voter a voter.",
+    ),
+    route(
+        "demote",
+        "storage/raft/demote",
+        Access::Token,
+        &[Method::new(Operation::Update, "Make a voter a non-voter.")],
+        SERVER_ID,
+        "Makes a voter a non-voter.",
+    ),
+    route(
+        "snapshot",
+        "storage/raft/snapshot",
+        Access::Token,
+        &[
+            Method::with_effect(Operation::Read, Effect::Writes, "Download a backup."),
+            Method::new(Operation::Update, "Restore a backup made under these keys."),
+        ],
+        &[],
+        "Backup and restore of the whole state. Requests are redirected to the active node.",
+    ),
+    route(
+        "snapshot-force",
+        "storage/raft/snapshot-force",
+        Access::Token,
+        &[Method::new(Operation::Update, "Restore a backup, whichever keys it was made under.")],
+        &[],
+        "As `snapshot`, without the check of the keys.",
+    ),
+    route(
+        "autopilot-state",
+        "storage/raft/autopilot/state",
+        Access::Token,
+        &[Method::with_effect(Operation::Read, Effect::Writes, "Show the members' health.")],
+        &[],
+        "The health of the cluster as the active node sees it.",
+    ),
+    route(
+        "autopilot-configuration",
+        "storage/raft/autopilot/configuration",
+        Access::Token,
+        &[
+            Method::new(Operation::Read, "Show the settings."),
+            Method::new(Operation::Update, "Change the settings."),
+        ],
+        &[
+            field("cleanup_dead_servers", FieldKind::Bool, "Must be false: members are removed by people."),
+            field("last_contact_threshold", FieldKind::Duration, "Silence after which a member is unhealthy."),
+            field("dead_server_last_contact_threshold", FieldKind::Duration, "Kept for clients; has no effect."),
+            field("max_trailing_logs", FieldKind::Int, "Entries a healthy member may lag."),
+            field("min_quorum", FieldKind::Int, "Kept for clients; has no effect."),
+            field("server_stabilization_time", FieldKind::Duration, "Kept for clients; has no effect."),
+        ],
+        "Settings of the health report.",
+    ),
+];
+
+/// These paths.
+pub(crate) struct RaftPaths {
+    table: RouteTable,
+}
+
+impl RaftPaths {
+    pub(crate) fn new() -> Self {
+        Self { table: RouteTable::new(ROUTES) }
+    }
+}
+
+fn server_id(request: &Request) -> Result<String, KernelError> {
+    Ok(request.fields().required_string("server_id")?)
+}
+
+fn data(map: Map) -> BuiltinAnswer {
+    Response { data: Some(map), ..Response::default() }.into()
+}
+
+#[async_trait]
+impl Builtin for RaftPaths {
+    fn routes(&self) -> &RouteTable {
+        &self.table
+    }
+
+    async fn handle(&self, ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
+        let cluster = &ctx.kernel.cluster;
+        match request.route.id {
+            "step-down" => Ok(BuiltinAnswer::after(|kernel| {
+                Box::pin(async move { kernel.cluster.step_down().await.map(|()| Response::empty()) })
+            })),
+            "seal" => Ok(BuiltinAnswer::after(|kernel| {
+                Box::pin(async move { kernel.cluster.seal().await.map(|()| Response::empty()) })
+            })),
+            "ha-status" => ha_status(ctx).await,
+            "configuration" => Ok(data(cluster.raft_configuration().await?)),
+            "autopilot-state" => Ok(BuiltinAnswer {
+                response: Response { data: Some(cluster.autopilot_state().await?), ..Response::default() },
+                shape: Shape::EnvelopeAndTop,
+                ..BuiltinAnswer::default()
+            }),
+            "autopilot-configuration" => autopilot(ctx, request),
+            "snapshot" | "snapshot-force" => snapshot(ctx, request).await,
+            id => members(id, server_id(request)?),
+        }
+    }
+}
+
+/// Changes of membership happen once the request's own record is committed, and are not repeated with it.
+fn members(id: &'static str, name: String) -> Result<BuiltinAnswer, KernelError> {
+    Ok(BuiltinAnswer::after(move |kernel| {
+        Box::pin(async move {
+            let cluster = Arc::clone(&kernel.cluster);
+            match id {
+                "remove-peer" => cluster.remove_peer(&name).await?,
+                "promote" => cluster.promote(&name).await?,
+                "demote" => cluster.demote(&name).await?,
+                other => return Err(KernelError::Bug(format!("no such raft path: {other}"))),
+            }
+            Ok(Response::empty())
+        })
+    }))
+}
+
+async fn ha_status(ctx: &BuiltinCtx<'_>) -> Result<BuiltinAnswer, KernelError> {
+    let nodes: Vec<Value> = ctx
+        .kernel
+        .cluster
+        .ha_status()
+        .await?
+        .into_iter()
+        .map(|node| {
+            json!({
+                "hostname": node.hostname,
+                "api_address": node.api_address,
+                "cluster_address": node.cluster_address,
+                "active_node": node.is_active,
+                "version": node.version,
+                "last_echo": node.last_echo,
+                "echo_duration_ms": 0,
+                "clock_skew_ms": 0,
+            })
+        })
+        .collect();
+    Ok(BuiltinAnswer::at_both_levels(Response::data(json!({ "nodes": nodes }))))
+}
+
+async fn snapshot(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
+    if request.operation == Operation::Read {
+        let stream = ctx.kernel.cluster.snapshot().await?;
+        return Ok(BuiltinAnswer { stream: Some(("application/gzip".to_owned(), stream)), ..BuiltinAnswer::default() });
+    }
+    let body = ctx.incoming_body.lock().take();
+    let body = body.ok_or_else(|| KernelError::invalid("the request carries no snapshot"))?;
+    let is_forced = request.route.id == "snapshot-force";
+    Ok(BuiltinAnswer::after(move |kernel| {
+        Box::pin(async move { kernel.cluster.restore(body, is_forced).await.map(|()| Response::empty()) })
+    }))
+}
+
+fn autopilot(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
+    let stored: Option<Map> = ctx.tx.get_record(Class::Local, AUTOPILOT_PATH)?;
+    let mut settings = stored.unwrap_or_else(default_autopilot);
+    if request.operation == Operation::Read {
+        return Ok(data(settings));
+    }
+    let fields = request.fields();
+    if fields.boolean("cleanup_dead_servers")?.unwrap_or_default() {
+        return Err(KernelError::invalid(
+            "cleanup_dead_servers cannot be turned on: a member is removed for good, so people decide it",
+        ));
+    }
+    for name in ["last_contact_threshold", "dead_server_last_contact_threshold", "server_stabilization_time"] {
+        if let Some(span) = fields.duration(name)? {
+            settings.insert(name.to_owned(), json!(format!("{}s", span.as_secs())));
+        }
+    }
+    for name in ["max_trailing_logs", "min_quorum"] {
+        if let Some(number) = fields.integer(name)? {
+            settings.insert(name.to_owned(), json!(number));
+        }
+    }
+    ctx.tx.put_record(Class::Local, AUTOPILOT_PATH, &settings)?;
+    Ok(Response::empty().into())
+}
+
+fn default_autopilot() -> Map {
+    let settings = json!({
+        "cleanup_dead_servers": false,
+        "dead_server_last_contact_threshold": "24h0m0s",
+        "last_contact_threshold": "10s",
+        "max_trailing_logs": 1000,
+        "min_quorum": 0,
+        "server_stabilization_time": "10s",
+    });
+    if let Value::Object(map) = settings { map } else { Map::new() }
+}

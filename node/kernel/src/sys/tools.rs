@@ -1,0 +1,112 @@
+//! `sys/tools/random` and `sys/tools/hash`: bytes and digests, for callers without libraries of their own.
+
+use arca_engine_api::{
+    Access, EngineError, Effect, Field, FieldKind, Method, Operation, Request, Response, Route, RouteTable,
+};
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use sha2::Digest as _;
+use zeroize::Zeroizing;
+
+use crate::KernelError;
+use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
+
+/// Most random bytes at once, as in the field.
+const RANDOM_MAX: usize = 128 << 10;
+const RANDOM_DEFAULT: usize = 32;
+
+const COMPUTE: &[Method] = &[Method::with_effect(Operation::Update, Effect::Reads, "Compute.")];
+
+const RANDOM_FIELDS: &[Field] = &[
+    Field { name: "bytes", kind: FieldKind::Int, summary: "How many; 32 by default." },
+    Field { name: "format", kind: FieldKind::String, summary: "base64 (default) or hex." },
+    Field { name: "source", kind: FieldKind::String, summary: "platform, the one source." },
+];
+const HASH_FIELDS: &[Field] = &[
+    Field { name: "input", kind: FieldKind::String, summary: "Base64 of what is hashed." },
+    Field { name: "algorithm", kind: FieldKind::String, summary: "sha2-224, sha2-256 (default), sha2-384, sha2-512." },
+    Field { name: "format", kind: FieldKind::String, summary: "hex (default) or base64." },
+];
+
+const fn route(id: &'static str, pattern: &'static str, fields: &'static [Field], summary: &'static str) -> Route {
+    Route { id, pattern, access: Access::Token, methods: COMPUTE, fields, takes_any_field: false, summary }
+}
+
+static ROUTES: &[Route] = &[
+    route("random", "tools/random", RANDOM_FIELDS, "Random bytes."),
+    route("random", "tools/random/{first}", RANDOM_FIELDS, "Random bytes; the segment is a source or a count."),
+    route("random", "tools/random/{first}/{second}", RANDOM_FIELDS, "Random bytes of a source."),
+    route("hash", "tools/hash/{algorithm?}", HASH_FIELDS, "A digest."),
+];
+
+/// These paths.
+pub(crate) struct ToolPaths {
+    table: RouteTable,
+}
+
+impl ToolPaths {
+    pub(crate) fn new() -> Self {
+        Self { table: RouteTable::new(ROUTES) }
+    }
+}
+
+#[async_trait]
+impl Builtin for ToolPaths {
+    fn routes(&self) -> &RouteTable {
+        &self.table
+    }
+
+    async fn handle(&self, ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
+        if request.route.id == "random" { random(ctx, request) } else { hash(request) }
+    }
+}
+
+fn encode(bytes: &[u8], format: &str) -> Result<String, KernelError> {
+    match format {
+        "hex" => Ok(hex::encode(bytes)),
+        "base64" => Ok(STANDARD.encode(bytes)),
+        _ => Err(KernelError::invalid("unsupported encoding format: it must be \"hex\" or \"base64\"")),
+    }
+}
+
+fn random(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
+    let fields = request.fields();
+    let (first, second) = (request.param("first"), request.param("second"));
+    let is_source = |text: &str| matches!(text, "platform" | "all");
+    if !(first.is_empty() || is_source(first) || (second.is_empty() && first.parse::<usize>().is_ok())) {
+        return Err(KernelError::invalid("unsupported entropy source: it must be \"platform\""));
+    }
+    let in_path = if second.is_empty() { first } else { second };
+    let wanted = match in_path.parse::<i64>() {
+        Ok(count) => count,
+        Err(_) if in_path.is_empty() || is_source(in_path) => {
+            fields.integer("bytes")?.unwrap_or(i64::try_from(RANDOM_DEFAULT).unwrap_or_default())
+        }
+        Err(_) => return Err(KernelError::invalid("the number of bytes is not a number")),
+    };
+    let count = usize::try_from(wanted).ok().filter(|count| (1..=RANDOM_MAX).contains(count));
+    let count = count.ok_or_else(|| KernelError::invalid(format!("bytes must be from 1 to {RANDOM_MAX}")))?;
+    let mut bytes = Zeroizing::new(vec![0; count]);
+    ctx.kernel.entropy.fill(&mut bytes).map_err(EngineError::from)?;
+    let format = fields.string("format")?.unwrap_or_else(|| "base64".to_owned());
+    Ok(Response::data(json!({ "random_bytes": encode(&bytes, &format)? })).into())
+}
+
+fn hash(request: &Request) -> Result<BuiltinAnswer, KernelError> {
+    let fields = request.fields();
+    let input = fields.string("input")?.unwrap_or_default();
+    let input = STANDARD.decode(input).map_err(|_| KernelError::invalid("unable to decode input as base64"))?;
+    let in_path = request.param("algorithm");
+    let algorithm = if in_path.is_empty() { fields.string("algorithm")?.unwrap_or_default() } else { in_path.to_owned() };
+    let sum = match algorithm.as_str() {
+        "sha2-224" => sha2::Sha224::digest(&input).to_vec(),
+        "" | "sha2-256" => sha2::Sha256::digest(&input).to_vec(),
+        "sha2-384" => sha2::Sha384::digest(&input).to_vec(),
+        "sha2-512" => sha2::Sha512::digest(&input).to_vec(),
+        _ => return Err(KernelError::invalid("unsupported hash algorithm")),
+    };
+    let format = fields.string("format")?.unwrap_or_else(|| "hex".to_owned());
+    Ok(Response::data(json!({ "sum": encode(&sum, &format)? })).into())
+}

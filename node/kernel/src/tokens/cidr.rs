@@ -1,0 +1,138 @@
+//! Address ranges a token is bound to.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::KernelError;
+
+/// An address or a range of addresses. Invariant: the prefix is not longer than the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Cidr {
+    network: IpAddr,
+    prefix: u32,
+}
+
+const fn bits_of(address: IpAddr) -> u32 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// The address as a number in the high bits.
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+impl Cidr {
+    /// Whether `address` lies in it. IPv4 addresses written as IPv6 count as what they are.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let differing = (number(address) ^ number(self.network)).leading_zeros();
+        address.is_ipv4() == self.network.is_ipv4() && differing >= self.prefix
+    }
+
+    /// Whether any of `ranges` holds `address`; no range at all stands for everywhere, and an address that is not
+    /// known is nowhere.
+    #[must_use]
+    pub fn any_contains(ranges: &[Self], address: Option<IpAddr>) -> bool {
+        ranges.is_empty() || address.is_some_and(|address| ranges.iter().any(|range| range.contains(address)))
+    }
+
+    /// Reads a list of them.
+    ///
+    /// # Errors
+    /// Names the field when an item is no address or range.
+    pub fn parse_list(items: &[String], field: &str) -> Result<Vec<Self>, KernelError> {
+        let parse = |item: &String| {
+            item.parse().map_err(|()| KernelError::invalid(format!("{field}: not an address or CIDR range")))
+        };
+        items.iter().map(parse).collect()
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(head, tail)| (head, Some(tail)));
+        let address = address.parse::<IpAddr>().map_err(|_| ())?;
+        let bits = bits_of(address);
+        let prefix = match prefix {
+            None => bits,
+            Some(digits) if (1..=3).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                digits.parse().map_err(|_| ())?
+            }
+            Some(_) => return Err(()),
+        };
+        if prefix > bits { Err(()) } else { Ok(Self { network: address, prefix }) }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.prefix == bits_of(self.network) {
+            write!(f, "{}", self.network)
+        } else {
+            write!(f, "{}/{}", self.network, self.prefix)
+        }
+    }
+}
+
+impl TryFrom<String> for Cidr {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map_err(|()| "not an address or CIDR range")
+    }
+}
+
+impl From<Cidr> for String {
+    fn from(range: Cidr) -> Self {
+        range.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(range: &str, address: &str, want: bool) {
+        let range: Cidr = range.parse().unwrap();
+        assert_eq!(range.contains(address.parse().unwrap()), want, "{address} in {range}");
+    }
+
+    #[test]
+    fn ranges_hold_their_addresses() {
+        check("10.0.0.0/8", "10.255.0.1", true);
+        check("10.0.0.0/8", "11.0.0.1", false);
+        check("10.0.0.7", "10.0.0.7", true);
+        check("10.0.0.7", "10.0.0.6", false);
+        check("10.0.0.0/8", "::ffff:10.1.2.3", true);
+        check("0.0.0.0/0", "255.1.2.3", true);
+        check("0.0.0.0/0", "::1", false);
+        check("::/0", "10.0.0.1", false);
+        check("2001:db8::/33", "2001:db8:7fff::1", true);
+        check("2001:db8::/33", "2001:db8:8000::1", false);
+    }
+
+    #[test]
+    fn refuses_what_is_no_range() {
+        for text in ["", "x", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/+8", "::/129", "10.0.0/8"] {
+            assert!(text.parse::<Cidr>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_address_is_nowhere() {
+        let range: Vec<Cidr> = vec!["0.0.0.0/0".parse().unwrap()];
+        assert!(!Cidr::any_contains(&range, None));
+        assert!(Cidr::any_contains(&[], None));
+    }
+}

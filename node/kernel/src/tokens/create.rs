@@ -1,0 +1,125 @@
+//! The last step of every token's making: its id, its handle, its record.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arca_engine_api::{Entropy, UnixMillis};
+use zeroize::Zeroizing;
+
+use super::entry::TokenType;
+use super::store::DEPTH_MAX;
+use super::{TokenEntry, TokenStore, batch, lifetime, secret};
+use crate::namespaces::ROOT_ID;
+use crate::policy::ROOT;
+use crate::tx::Tx;
+use crate::{AnswerAuth, KernelError};
+
+/// A token on its way to its owner.
+#[derive(Clone, Default)]
+pub struct NewToken {
+    /// The token. Shown once.
+    pub secret: Arc<Zeroizing<String>>,
+    /// Its record.
+    pub entry: Arc<TokenEntry>,
+    /// Policies by identity, besides its own.
+    pub identity_policies: Vec<String>,
+}
+
+impl fmt::Debug for NewToken {
+    /// Never shows the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewToken").field("accessor", &self.entry.accessor).finish_non_exhaustive()
+    }
+}
+
+impl NewToken {
+    /// As its owner is shown it.
+    #[must_use]
+    pub fn to_answer(&self, now: UnixMillis) -> AnswerAuth {
+        let entry = &self.entry;
+        let mut policies = [entry.policies.as_slice(), self.identity_policies.as_slice()].concat();
+        policies.sort_unstable();
+        policies.dedup();
+        AnswerAuth {
+            client_token: Arc::clone(&self.secret),
+            accessor: entry.accessor.clone(),
+            policies,
+            token_policies: entry.policies.clone(),
+            identity_policies: self.identity_policies.clone(),
+            metadata: entry.metadata.clone(),
+            lease_duration: entry.time_left(now).map_or(0, lifetime::seconds),
+            is_renewable: entry.is_renewable,
+            entity_id: entry.entity_id.clone(),
+            token_type: entry.kind.as_str(),
+            is_orphan: entry.is_orphan(),
+            num_uses: entry.num_uses,
+        }
+    }
+}
+
+impl TokenStore {
+    /// Gives a drafted token its id and handle and stages its record, or seals it if it is a batch token. The parent,
+    /// if any, must still be there when this commits.
+    ///
+    /// # Errors
+    /// When the parent is gone, a chosen id is taken, or randomness or storage fails.
+    pub fn issue(
+        &self,
+        tx: &Tx,
+        entropy: &dyn Entropy,
+        mut draft: TokenEntry,
+        chosen_id: Option<&str>,
+    ) -> Result<NewToken, KernelError> {
+        if let Some(parent) = &draft.parent {
+            self.hold(tx, parent)?;
+        }
+        if draft.depth > DEPTH_MAX {
+            return Err(KernelError::invalid(format!("a token has at most {DEPTH_MAX} ancestors")));
+        }
+        if draft.kind == TokenType::Batch {
+            let token = batch::seal(&self.barrier, &draft)?;
+            return Ok(NewToken { secret: Arc::new(token), entry: Arc::new(draft), identity_policies: Vec::new() });
+        }
+        let token = if let Some(id) = chosen_id {
+            Zeroizing::new(format!("{id}{}", secret::namespace_suffix(&draft.namespace_id)))
+        } else {
+            let len = if draft.is_root() { secret::ROOT_BODY_LEN } else { secret::BODY_LEN };
+            secret::new_service_token(entropy, len, &draft.namespace_id)?
+        };
+        draft.key = self.key_of(tx, &token)?;
+        draft.accessor = secret::new_handle(entropy, &draft.namespace_id)?;
+        if chosen_id.is_some() && self.load(tx, &draft.reference())?.is_some() {
+            return Err(KernelError::invalid("cannot create a token with a duplicate ID"));
+        }
+        self.insert(tx, &draft)?;
+        Ok(NewToken { secret: Arc::new(token), entry: Arc::new(draft), identity_policies: Vec::new() })
+    }
+
+    /// A root token without end, of the root namespace: for init and for operators who hold the key shares.
+    ///
+    /// # Errors
+    /// When a chosen id is no good or taken, or randomness or storage fails.
+    pub fn create_root(
+        &self,
+        tx: &Tx,
+        entropy: &dyn Entropy,
+        now: UnixMillis,
+        chosen_id: Option<&str>,
+    ) -> Result<NewToken, KernelError> {
+        if let Some(id) = chosen_id {
+            let is_generated = id.strip_prefix(secret::SERVICE_PREFIX).is_some_and(|body| !body.contains('.'));
+            if !is_generated {
+                secret::check_chosen_id(id).map_err(KernelError::Invalid)?;
+            }
+        }
+        let draft = TokenEntry {
+            namespace_id: ROOT_ID.to_owned(),
+            policies: vec![ROOT.to_owned()],
+            display_name: "root".to_owned(),
+            path: "auth/token/root".to_owned(),
+            created: now,
+            ..TokenEntry::default()
+        };
+        self.issue(tx, entropy, draft, chosen_id)
+    }
+}

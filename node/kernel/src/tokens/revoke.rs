@@ -1,0 +1,179 @@
+//! The end of tokens. Revoking marks one record, which ends the whole tree at once; what hangs on it is taken away
+//! afterwards in steps of bounded size, each a transaction of its own, by whichever node is active.
+//!
+//! **Invariant:** a record goes only after a step saw nothing left below it in a view that already showed the mark.
+//! Whatever was being added meanwhile had to name the record ([`TokenStore::hold`]), so the mark refused it.
+//! Read next: [`crate::leases::worker`], which runs the steps.
+
+use arca_barrier::Class;
+use arca_engine_api::UnixMillis;
+
+use super::store::{by_path_prefix, children_prefix, id_path, parse_child, queue, unqueue};
+use super::{TokenEntry, TokenRef, TokenState, TokenStore};
+use crate::KernelError;
+use crate::leases::{self, Leases};
+use crate::tx::Tx;
+
+/// Records one step touches at most.
+pub const STEP_MAX: usize = 256;
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaped {
+    /// The token is gone.
+    Done,
+    /// There is more to do, in another transaction.
+    More,
+    /// The token lives: it was renewed.
+    Alive,
+}
+
+impl TokenStore {
+    /// Revokes a token and everything below it. Nothing happens if it is gone already.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub fn revoke_tree(&self, tx: &Tx, wanted: &TokenRef, now: UnixMillis) -> Result<(), KernelError> {
+        self.revoke(tx, wanted, TokenState::RevokedWithTree, now)
+    }
+
+    /// Revokes a token; its children live on as orphans.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub fn revoke_alone(&self, tx: &Tx, wanted: &TokenRef, now: UnixMillis) -> Result<(), KernelError> {
+        self.revoke(tx, wanted, TokenState::RevokedAlone, now)
+    }
+
+    fn revoke(&self, tx: &Tx, wanted: &TokenRef, how: TokenState, now: UnixMillis) -> Result<(), KernelError> {
+        match self.load(tx, wanted)? {
+            Some(entry) if entry.state == TokenState::Live => self.mark(tx, entry, how, now),
+            _ => Ok(()),
+        }
+    }
+
+    /// Marks a live token and puts it first in line.
+    pub(super) fn mark(
+        &self,
+        tx: &Tx,
+        mut entry: TokenEntry,
+        how: TokenState,
+        now: UnixMillis,
+    ) -> Result<(), KernelError> {
+        let is_overdue = entry.expires.is_some_and(|expires| expires <= now);
+        if is_overdue {
+            entry.queued = entry.expires; // It already stands where it is found.
+        } else {
+            unqueue(tx, &entry)?;
+            entry.queued = Some(now);
+            queue(tx, &entry)?;
+        }
+        entry.state = how;
+        self.save(tx, &entry)
+    }
+
+    /// One step of taking a token away. `drawers` are folders of what belongs to it alone, each holding a folder
+    /// named by its key.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub fn reap(
+        &self,
+        tx: &Tx,
+        leases: &Leases,
+        wanted: &TokenRef,
+        drawers: &[(Class, String)],
+        now: UnixMillis,
+    ) -> Result<Reaped, KernelError> {
+        let Some(entry) = self.load(tx, wanted)? else { return Ok(Reaped::Done) };
+        if entry.state == TokenState::Live {
+            if !entry.has_ended(now) {
+                return Ok(Reaped::Alive);
+            }
+            self.mark(tx, entry, TokenState::RevokedWithTree, now)?;
+            return Ok(Reaped::More);
+        }
+        if tx.has_staged(Class::Local, &id_path(&wanted.namespace_id, &wanted.key)) {
+            return Ok(Reaped::More); // Marked just now, by another step of this transaction.
+        }
+        let mut left = STEP_MAX;
+        left -= leases.end_leases_of(tx, wanted, now, left)?;
+        left -= self.part_from_children(tx, &entry, now, left)?;
+        for (class, folder) in drawers {
+            let paths = tx.some_below(*class, &format!("{folder}{}/", entry.key), left)?;
+            for path in &paths {
+                tx.delete(*class, path)?;
+            }
+            left -= paths.len();
+        }
+        if left == 0 {
+            return Ok(Reaped::More);
+        }
+        self.remove(tx, &entry)?;
+        Ok(Reaped::Done)
+    }
+
+    /// Passes the end on to the children, or cuts them loose. Answers how many there were.
+    fn part_from_children(
+        &self,
+        tx: &Tx,
+        entry: &TokenEntry,
+        now: UnixMillis,
+        limit: usize,
+    ) -> Result<usize, KernelError> {
+        let prefix = children_prefix(&entry.reference());
+        let links = tx.some_below(Class::Local, &prefix, limit)?;
+        for link in &links {
+            let child = link.strip_prefix(&prefix).and_then(parse_child);
+            if let Some(child) = child.map(|child| self.load(tx, &child)).transpose()?.flatten() {
+                self.part_from_child(tx, entry, child, now)?;
+            }
+            tx.delete(Class::Local, link)?;
+        }
+        Ok(links.len())
+    }
+
+    fn part_from_child(
+        &self,
+        tx: &Tx,
+        entry: &TokenEntry,
+        mut child: TokenEntry,
+        now: UnixMillis,
+    ) -> Result<(), KernelError> {
+        if entry.state == TokenState::RevokedAlone {
+            child.parent = None;
+            child.depth = 0;
+            self.save(tx, &child)
+        } else if child.state == TokenState::RevokedWithTree {
+            Ok(())
+        } else if child.state == TokenState::Live {
+            self.mark(tx, child, TokenState::RevokedWithTree, now)
+        } else {
+            Ok(()) // Revoked alone: its own children are orphans.
+        }
+    }
+
+    /// Revokes at most `limit` of the tokens made by requests below `prefix`, a path ending in `/`; answers how many.
+    /// Each is found once: the link by which it was found goes with the mark.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub fn revoke_by_path(
+        &self,
+        tx: &Tx,
+        namespace_id: &str,
+        prefix: &str,
+        limit: usize,
+        now: UnixMillis,
+    ) -> Result<usize, KernelError> {
+        let links = tx.some_below(Class::Local, &by_path_prefix(namespace_id, prefix), limit)?;
+        for link in &links {
+            if let Some(key) = leases::token_key_of(link) {
+                let wanted = TokenRef { namespace_id: namespace_id.to_owned(), key: key.to_owned() };
+                self.revoke_tree(tx, &wanted, now)?;
+            }
+            tx.delete(Class::Local, link)?;
+        }
+        Ok(links.len())
+    }
+}

@@ -1,0 +1,331 @@
+//! Where tokens are kept and how a presented one is found.
+//!
+//! **Invariant:** a token is looked up by a keyed hash, so neither storage nor timing says anything about tokens that
+//! exist. Whoever hangs something on a token ([`TokenStore::hold`]) makes its commit depend on that token's record:
+//! either the thing is seen by whoever takes the token away, or it is not stored.
+//! Read next: [`super::revoke`] for the other end of a token's life.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arca_barrier::{Barrier, Class, TimedIndex};
+use arca_engine_api::{Entropy, StorageError, UnixMillis};
+use aws_lc_rs::hmac;
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::secret::Presented;
+use super::{Cidr, TokenEntry, TokenRef, TokenState, batch};
+use crate::KernelError;
+use crate::cache::ObjectCache;
+use crate::tx::{Plain, Tx};
+
+const SALT_PATH: &str = "root/core/salt";
+const SALT_SIZE: usize = 32;
+/// Most ancestors of a token.
+pub(super) const DEPTH_MAX: u32 = 256;
+
+/// What taking a use left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// The token counts no uses.
+    Unlimited,
+    /// So many are left.
+    Left(u32),
+    /// This was the last one: the token is revoked in the same transaction.
+    Last,
+}
+
+/// See the file's header.
+pub struct TokenStore {
+    pub(super) barrier: Arc<Barrier>,
+    salt: RwLock<Option<Arc<hmac::Key>>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AccessorRecord {
+    key: String,
+}
+
+pub(super) fn id_path(namespace_id: &str, key: &str) -> String {
+    format!("{namespace_id}/token/id/{key}")
+}
+
+fn accessor_path(namespace_id: &str, accessor: &str) -> String {
+    format!("{namespace_id}/token/accessor/{accessor}")
+}
+
+/// Folder of the links to a token's children.
+pub(super) fn children_prefix(parent: &TokenRef) -> String {
+    format!("{}/token/parent/{}/", parent.namespace_id, parent.key)
+}
+
+fn child_path(parent: &TokenRef, child: &TokenRef) -> String {
+    format!("{}{}.{}", children_prefix(parent), child.key, child.namespace_id)
+}
+
+/// Reads the last segment of [`child_path`].
+pub(super) fn parse_child(name: &str) -> Option<TokenRef> {
+    let (key, namespace_id) = name.split_once('.')?;
+    Some(TokenRef { namespace_id: namespace_id.to_owned(), key: key.to_owned() })
+}
+
+/// Folder of tokens by the path that made them.
+pub(crate) fn by_path_prefix(namespace_id: &str, path: &str) -> String {
+    format!("{namespace_id}/token/path/{path}")
+}
+
+impl TokenStore {
+    /// A store of tokens. `barrier` seals batch tokens.
+    #[must_use]
+    pub fn new(barrier: Arc<Barrier>) -> Self {
+        Self { barrier, salt: RwLock::new(None) }
+    }
+
+    /// Makes what tokens need, once for a cluster: run at init, and harmless later.
+    ///
+    /// # Errors
+    /// When randomness or storage fails.
+    pub fn prepare(&self, tx: &Tx, entropy: &dyn Entropy) -> Result<(), KernelError> {
+        if tx.get(Class::Local, SALT_PATH)?.is_none() {
+            let mut salt: Plain = Zeroizing::new(vec![0; SALT_SIZE]);
+            entropy.fill(&mut salt)?;
+            tx.put(Class::Local, SALT_PATH, salt)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the salt, for when the whole state was replaced.
+    pub fn forget_salt(&self) {
+        *self.salt.write() = None;
+    }
+
+    fn salt(&self, tx: &Tx) -> Result<Arc<hmac::Key>, KernelError> {
+        if let Some(salt) = self.salt.read().as_ref() {
+            return Ok(Arc::clone(salt));
+        }
+        let salt = tx.peek(Class::Local, SALT_PATH)?.filter(|salt| salt.len() == SALT_SIZE);
+        let salt = salt.ok_or_else(|| KernelError::Bug("the token salt is missing".to_owned()))?;
+        let key = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &salt));
+        if !tx.has_staged(Class::Local, SALT_PATH) {
+            *self.salt.write() = Some(Arc::clone(&key));
+        }
+        Ok(key)
+    }
+
+    /// The keyed hash of a token in its one spelling.
+    pub(super) fn key_of(&self, tx: &Tx, token: &str) -> Result<String, KernelError> {
+        Ok(hex::encode(hmac::sign(&*self.salt(tx)?, token.as_bytes())))
+    }
+
+    /// The token somebody presents, if it is good and may be used from `remote`.
+    ///
+    /// # Errors
+    /// [`KernelError::Denied`], whatever is wrong with it; others when storage fails.
+    pub fn authenticate(
+        &self,
+        tx: &Tx,
+        cache: &ObjectCache,
+        presented: &str,
+        remote: Option<IpAddr>,
+        now: UnixMillis,
+    ) -> Result<Arc<TokenEntry>, KernelError> {
+        let entry = self.find(tx, cache, presented, now)?.ok_or(KernelError::Denied)?;
+        if Cidr::any_contains(&entry.bound_cidrs, remote) { Ok(entry) } else { Err(KernelError::Denied) }
+    }
+
+    /// The good token behind a text, wherever it may be used from.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub fn find(
+        &self,
+        tx: &Tx,
+        cache: &ObjectCache,
+        presented: &str,
+        now: UnixMillis,
+    ) -> Result<Option<Arc<TokenEntry>>, KernelError> {
+        match Presented::parse(presented) {
+            None => Ok(None),
+            Some(Presented::Batch(body)) => {
+                let Some(mut entry) = batch::open(&self.barrier, body) else { return Ok(None) };
+                entry.key = self.key_of(tx, body)?;
+                let is_good = entry.is_good(now) && self.has_good_ancestors(tx, cache, &entry, now)?;
+                Ok(is_good.then(|| Arc::new(entry)))
+            }
+            Some(Presented::Service(token, namespace_id)) => {
+                let key = self.key_of(tx, &token)?;
+                self.find_key(tx, cache, &TokenRef { namespace_id: namespace_id.to_owned(), key }, now)
+            }
+        }
+    }
+
+    /// The good token with this key.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub fn find_key(
+        &self,
+        tx: &Tx,
+        cache: &ObjectCache,
+        wanted: &TokenRef,
+        now: UnixMillis,
+    ) -> Result<Option<Arc<TokenEntry>>, KernelError> {
+        let Some(entry) = cached(tx, cache, wanted)? else { return Ok(None) };
+        let is_good = entry.is_good(now) && self.has_good_ancestors(tx, cache, &entry, now)?;
+        Ok(is_good.then_some(entry))
+    }
+
+    /// The good token with this accessor, in this namespace and no other (CVE-2026-40264).
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub fn find_accessor(
+        &self,
+        tx: &Tx,
+        cache: &ObjectCache,
+        namespace_id: &str,
+        accessor: &str,
+        now: UnixMillis,
+    ) -> Result<Option<Arc<TokenEntry>>, KernelError> {
+        if accessor.is_empty() || accessor.contains('/') {
+            return Ok(None);
+        }
+        let record = tx.peek(Class::Local, &accessor_path(namespace_id, accessor))?;
+        let Some(bytes) = record else { return Ok(None) };
+        let record: AccessorRecord = decode(accessor, &bytes)?;
+        let wanted = TokenRef { namespace_id: namespace_id.to_owned(), key: record.key };
+        self.find_key(tx, cache, &wanted, now)
+    }
+
+    /// Whether every ancestor that would take it along still stands.
+    fn has_good_ancestors(
+        &self,
+        tx: &Tx,
+        cache: &ObjectCache,
+        entry: &TokenEntry,
+        now: UnixMillis,
+    ) -> Result<bool, KernelError> {
+        let mut next = entry.parent.clone();
+        for _ in 0..=DEPTH_MAX {
+            let Some(wanted) = next else { return Ok(true) };
+            let Some(parent) = cached(tx, cache, &wanted)? else { return Ok(false) };
+            match parent.state {
+                // Its children are orphans already, only their records do not say so yet.
+                TokenState::RevokedAlone => return Ok(true),
+                TokenState::RevokedWithTree => return Ok(false),
+                TokenState::Live if parent.has_ended(now) => return Ok(false),
+                TokenState::Live => next.clone_from(&parent.parent),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Makes the commit depend on a token that something is about to hang on.
+    ///
+    /// # Errors
+    /// [`KernelError::Denied`] when the token is gone.
+    pub fn hold(&self, tx: &Tx, wanted: &TokenRef) -> Result<(), KernelError> {
+        if tx.has_staged(Class::Local, &id_path(&wanted.namespace_id, &wanted.key)) {
+            return Ok(()); // This request changes the record itself, which makes the commit depend on it.
+        }
+        match self.load(tx, wanted)? {
+            Some(entry) if entry.state == TokenState::Live => Ok(()),
+            _ => Err(KernelError::Denied),
+        }
+    }
+
+    /// The record, whatever state it is in, guarding the commit.
+    pub(crate) fn load(&self, tx: &Tx, wanted: &TokenRef) -> Result<Option<TokenEntry>, KernelError> {
+        Ok(tx.get_record(Class::Local, &id_path(&wanted.namespace_id, &wanted.key))?)
+    }
+
+    /// Stages the record.
+    pub(super) fn save(&self, tx: &Tx, entry: &TokenEntry) -> Result<(), KernelError> {
+        Ok(tx.put_record(Class::Local, &id_path(&entry.namespace_id, &entry.key), entry)?)
+    }
+
+    /// Stages a new service token: its record and everything that leads to it.
+    pub(super) fn insert(&self, tx: &Tx, entry: &TokenEntry) -> Result<(), KernelError> {
+        let namespace_id = &entry.namespace_id;
+        self.save(tx, entry)?;
+        let record = AccessorRecord { key: entry.key.clone() };
+        tx.put_record(Class::Local, &accessor_path(namespace_id, &entry.accessor), &record)?;
+        tx.put(Class::Local, &by_path_prefix(namespace_id, &entry.lease_id()), Plain::default())?;
+        if let Some(parent) = &entry.parent {
+            tx.put(Class::Local, &child_path(parent, &entry.reference()), Plain::default())?;
+        }
+        queue(tx, entry)
+    }
+
+    /// Stages the removal of everything that leads to a token, and of the record.
+    pub(super) fn remove(&self, tx: &Tx, entry: &TokenEntry) -> Result<(), KernelError> {
+        let namespace_id = &entry.namespace_id;
+        unqueue(tx, entry)?;
+        if let Some(parent) = &entry.parent {
+            tx.delete(Class::Local, &child_path(parent, &entry.reference()))?;
+        }
+        tx.delete(Class::Local, &by_path_prefix(namespace_id, &entry.lease_id()))?;
+        tx.delete(Class::Local, &accessor_path(namespace_id, &entry.accessor))?;
+        tx.delete(Class::Local, &id_path(namespace_id, &entry.key))?;
+        Ok(())
+    }
+
+    /// Takes one use of a token that counts them, in the request's own transaction: of parallel requests with one
+    /// use left, one commits. After the last one the token is revoked with everything the request hung on it.
+    ///
+    /// # Errors
+    /// [`KernelError::Denied`] when no use is left.
+    pub fn use_once(&self, tx: &Tx, entry: &TokenEntry, now: UnixMillis) -> Result<Use, KernelError> {
+        if entry.num_uses == 0 || entry.is_batch() {
+            return Ok(Use::Unlimited);
+        }
+        let stored = self.load(tx, &entry.reference())?.filter(|stored| stored.state == TokenState::Live);
+        let mut stored = stored.ok_or(KernelError::Denied)?;
+        if stored.num_uses > 1 {
+            stored.num_uses -= 1;
+            self.save(tx, &stored)?;
+            return Ok(Use::Left(stored.num_uses));
+        }
+        self.mark(tx, stored, TokenState::RevokedWithTree, now)?;
+        Ok(Use::Last)
+    }
+}
+
+impl fmt::Debug for TokenStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenStore").finish_non_exhaustive()
+    }
+}
+
+/// Stages where the token stands in the time index.
+pub(super) fn queue(tx: &Tx, entry: &TokenEntry) -> Result<(), KernelError> {
+    if let Some(due) = entry.due() {
+        let path = id_path(&entry.namespace_id, &entry.key);
+        tx.put_timed(Class::Local, TimedIndex::LeaseDeadline, due, &path)?;
+    }
+    Ok(())
+}
+
+/// Stages that it stands there no more.
+pub(super) fn unqueue(tx: &Tx, entry: &TokenEntry) -> Result<(), KernelError> {
+    if let Some(due) = entry.due() {
+        let path = id_path(&entry.namespace_id, &entry.key);
+        tx.delete_timed(Class::Local, TimedIndex::LeaseDeadline, due, &path)?;
+    }
+    Ok(())
+}
+
+fn cached(tx: &Tx, cache: &ObjectCache, wanted: &TokenRef) -> Result<Option<Arc<TokenEntry>>, KernelError> {
+    let path = id_path(&wanted.namespace_id, &wanted.key);
+    cache.read_through(tx, Class::Local, &path, |bytes| decode(&path, bytes))
+}
+
+fn decode<T: serde::de::DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, KernelError> {
+    serde_json::from_slice(bytes).map_err(|err| {
+        let reason = format!("record, line {}", err.line());
+        KernelError::Storage(StorageError::Damaged { key: path.to_owned(), reason })
+    })
+}
