@@ -2,7 +2,7 @@
 //!
 //! Without devices an entry costs one atomic load. With several, an entry is offered to all at once and counts as
 //! taken when one wrote it; the others' failures are logged. A device that cannot be opened on this node stays in
-//! the list, refuses and is tried again with each entry: a broken path never turns into "no devices".
+//! the list, refuses, and is tried again with each entry: a broken path never turns into "no devices".
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::options::{DeviceKind, DeviceOptions, FileTarget};
 use super::salt::Salt;
 use super::socket::Socket;
 use super::syslog::Syslog;
-use super::table::{self, DeviceRecord};
+use super::table::{self, DeclaredDevice, DeviceRecord};
 use crate::KernelError;
 use crate::tx::Tx;
 
@@ -30,6 +30,8 @@ use crate::tx::Tx;
 pub struct AuditSettings {
     /// Folders no audit file may be in: where the server keeps its data.
     pub forbidden_folders: Vec<PathBuf>,
+    /// Devices the configuration file declares; the active node brings them into the table.
+    pub declared: Vec<DeclaredDevice>,
 }
 
 /// An enabled device on this node.
@@ -94,7 +96,10 @@ impl AuditBroker {
         let old = self.current.load();
         let mut slots = Vec::new();
         for (path, record) in table::devices(tx)? {
-            let same = old.slots.iter().find(|slot| slot.path == path && slot.record == record && slot.device.is_some());
+            let same = old
+                .slots
+                .iter()
+                .find(|slot| slot.path == path && slot.record == record && slot.device.is_some());
             slots.push(same.map_or_else(|| Arc::new(self.slot(path, record)), Arc::clone));
         }
         self.current.store(Arc::new(Current { slots, headers }));
@@ -114,7 +119,8 @@ impl AuditBroker {
     /// of options and of the operating system's refusal, never of entries.
     fn open(&self, path: &str, record: &DeviceRecord, must_open: bool) -> Result<Device, KernelError> {
         let options = DeviceOptions::parse(&record.kind, &record.options, &self.settings.forbidden_folders)?;
-        let refused = |err: std::io::Error| KernelError::invalid(format!("audit device cannot be opened: {err}"));
+        let refused =
+            |err: std::io::Error| KernelError::invalid(format!("audit device cannot be opened: {err}"));
         let timeout = options.write_timeout;
         let mut sink: Box<dyn Sink> = match &options.kind {
             DeviceKind::File { target: FileTarget::Discard, .. } => Box::new(Discard),
@@ -176,13 +182,30 @@ impl AuditBroker {
         let devices = current.slots.iter().filter_map(|slot| slot.device.as_ref());
         let offered: Vec<_> =
             devices.filter_map(|device| device.offer(line(&device.style, &current.headers))).collect();
-        let written = join_all(offered.into_iter().map(super::device::Pending::is_written)).await;
+        let written = join_all(offered.into_iter().map(super::device::Pending::written)).await;
         if written.into_iter().any(|is_written| is_written) { Ok(()) } else { Err(KernelError::AuditFailed) }
     }
 
-    /// Opens every file anew (SIGHUP), after it was moved away by log rotation.
+    /// Opens every file anew (SIGHUP), after it was moved away by log rotation. Devices whose options did not hold
+    /// here are tried again.
     pub fn reopen(&self) {
-        self.current.load().slots.iter().filter_map(|slot| slot.device.as_ref()).for_each(Device::reopen);
+        let _one_at_a_time = self.loading.lock();
+        let current = self.current.load();
+        let slots = current.slots.iter().map(|slot| match &slot.device {
+            Some(device) => {
+                device.reopen();
+                Arc::clone(slot)
+            }
+            None => Arc::new(self.slot(slot.path.clone(), slot.record.clone())),
+        });
+        let slots = slots.collect();
+        self.current.store(Arc::new(Current { slots, headers: current.headers.clone() }));
+    }
+
+    /// The devices the configuration file declares.
+    #[must_use]
+    pub fn declared(&self) -> &[DeclaredDevice] {
+        &self.settings.declared
     }
 
     /// `hmac-sha256:…` of `input` under a device's salt; `None` when there is no such device here.
@@ -197,7 +220,13 @@ impl AuditBroker {
     ///
     /// # Errors
     /// When it cannot be opened or does not write.
-    pub async fn test(&self, path: &str, record: &DeviceRecord, now: UnixMillis, id: &str) -> Result<(), KernelError> {
+    pub async fn test(
+        &self,
+        path: &str,
+        record: &DeviceRecord,
+        now: UnixMillis,
+        id: &str,
+    ) -> Result<(), KernelError> {
         let device = self.open(path, record, true)?;
         let (data, headers) = (arca_engine_api::Map::new(), std::collections::BTreeMap::new());
         let entry = RequestRecord {
@@ -220,7 +249,7 @@ impl AuditBroker {
         };
         let line = device.style.request(&entry, &Headers::new());
         let is_written = match device.offer(line) {
-            Some(pending) => pending.is_written().await,
+            Some(pending) => pending.written().await,
             None => false,
         };
         if is_written { Ok(()) } else { Err(KernelError::invalid("audit device did not write a test line")) }

@@ -40,7 +40,8 @@ fn file_record(path: &Path) -> DeviceRecord {
 
 /// Puts devices in place as a refresh would.
 fn install(broker: &AuditBroker, records: Vec<(&str, DeviceRecord)>) {
-    let slots = records.into_iter().map(|(path, record)| Arc::new(broker.slot(path.to_owned(), record))).collect();
+    let slots =
+        records.into_iter().map(|(path, record)| Arc::new(broker.slot(path.to_owned(), record))).collect();
     broker.current.store(Arc::new(Current { slots, headers: Headers::new() }));
 }
 
@@ -50,7 +51,9 @@ fn install_sink(broker: &AuditBroker, sinks: Vec<Box<dyn Sink>>) {
         let device = Device::start("d/", style(), timeout, sink, broker.make_id().unwrap()).unwrap();
         Arc::new(Slot { path: "d/".to_owned(), record: file_record(Path::new("/x")), device: Some(device) })
     };
-    broker.current.store(Arc::new(Current { slots: sinks.into_iter().map(slot).collect(), headers: Headers::new() }));
+    broker
+        .current
+        .store(Arc::new(Current { slots: sinks.into_iter().map(slot).collect(), headers: Headers::new() }));
 }
 
 fn report(path: &Path) -> Report {

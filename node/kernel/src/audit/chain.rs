@@ -269,7 +269,8 @@ mod tests {
         let got = verify(text.as_bytes()).map_or_else(
             |err| err.to_string(),
             |report| {
-                let chains = report.chains.iter().map(|one| format!("{} {}-{}", one.id, one.first_seq, one.last_seq));
+                let chains =
+                    report.chains.iter().map(|one| format!("{} {}-{}", one.id, one.first_seq, one.last_seq));
                 format!("{} lines: {}", report.lines, chains.collect::<Vec<_>>().join(", "))
             },
         );
@@ -317,7 +318,12 @@ mod tests {
     #[test]
     fn several_writers_each_have_a_chain() {
         let (mut one, mut two) = (new_chain(), Chain::begin("c2".to_owned(), Start::Shared));
-        let text = [written(&mut one, &["a"]), written(&mut two, &["b"]), written(&mut one, &["c"]), written(&mut two, &["d"])];
+        let text = [
+            written(&mut one, &["a"]),
+            written(&mut two, &["b"]),
+            written(&mut one, &["c"]),
+            written(&mut two, &["d"]),
+        ];
         check(&text.concat(), "4 lines: c1 1-2, c2 1-2");
     }
 

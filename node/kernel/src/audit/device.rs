@@ -87,7 +87,8 @@ impl Device {
         make_id: MakeId,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let writer = Writer { path: path.to_owned(), shared: Arc::clone(&shared), sink, chain: None, make_id };
+        let writer =
+            Writer { path: path.to_owned(), shared: Arc::clone(&shared), sink, chain: None, make_id };
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run())?;
         Ok(Self { path: path.to_owned(), style, write_timeout, shared })
     }
@@ -104,7 +105,7 @@ impl Device {
             queue.jobs.push(Job { line, done });
         }
         self.shared.wake.notify_one();
-        Some(Pending { device: self, written })
+        Some(Pending { device: self, outcome: written })
     }
 
     /// Opens the file anew before the next line (SIGHUP).
@@ -125,20 +126,23 @@ impl Drop for Device {
 /// A line on its way.
 pub(super) struct Pending<'a> {
     device: &'a Device,
-    written: oneshot::Receiver<bool>,
+    outcome: oneshot::Receiver<bool>,
 }
 
 impl Pending<'_> {
     /// Whether the line was written in time.
-    pub(super) async fn is_written(self) -> bool {
+    pub(super) async fn written(self) -> bool {
         if self.device.shared.is_stalled.load(Ordering::Relaxed) {
             return false;
         }
-        if let Ok(outcome) = tokio::time::timeout(self.device.write_timeout, self.written).await {
+        if let Ok(outcome) = tokio::time::timeout(self.device.write_timeout, self.outcome).await {
             return outcome.unwrap_or(false);
         }
         self.device.shared.is_stalled.store(true, Ordering::Relaxed);
-        tracing::error!(device = self.device.path, "audit device does not write; nobody waits for it until it does");
+        tracing::error!(
+            device = self.device.path,
+            "audit device does not write; nobody waits for it until it does"
+        );
         false
     }
 }

@@ -87,11 +87,15 @@ fn open(path: &Path, mode: Option<u32>) -> io::Result<Open> {
         check(&found)?;
     }
     let is_new = !path.exists();
-    let file = OpenOptions::new().read(true).append(true).create(true).mode(mode.unwrap_or(0o600)).open(path)?;
+    let file =
+        OpenOptions::new().read(true).append(true).create(true).mode(mode.unwrap_or(0o600)).open(path)?;
     let found = file.metadata()?;
     check(&found)?;
     let is_regular = found.is_file();
-    if is_regular && !is_new && let Some(mode) = mode.filter(|mode| found.permissions().mode() & 0o7777 != *mode) {
+    if is_regular
+        && !is_new
+        && let Some(mode) = mode.filter(|mode| found.permissions().mode() & 0o7777 != *mode)
+    {
         file.set_permissions(Permissions::from_mode(mode))?;
     }
     let is_ours_alone = is_regular && file.try_lock().is_ok();

@@ -71,8 +71,13 @@ impl Json {
             '\r' => self.text.push_str("\\r"),
             '\t' => self.text.push_str("\\t"),
             // Controls (the 8-bit ones drive terminals too), line separators, and marks that reverse what is shown.
-            '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
+            '\0'..='\u{1f}'
+            | '\u{7f}'..='\u{9f}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{feff}' => {
                 let _infallible = write!(self.text, "\\u{:04x}", u32::from(letter));
             }
             other => self.text.push(other),

@@ -191,7 +191,11 @@ impl Style {
         } else if let Some(data) = record.data.filter(|data| !data.is_empty()) {
             json.key("data");
             let is_listing = matches!(record.request.operation, Operation::List | Operation::Scan);
-            if self.elides_lists && is_listing { self.elided(json, data, clear) } else { self.map(json, data, clear) }
+            if self.elides_lists && is_listing {
+                self.elided(json, data, clear)
+            } else {
+                self.map(json, data, clear)
+            }
         }
         json.list("warnings", record.warnings);
         if let Some(info) = record.wrap_info {

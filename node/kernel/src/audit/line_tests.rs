@@ -22,7 +22,8 @@ pub(in crate::audit) fn style() -> Style {
 }
 
 pub(in crate::audit) static NO_DATA: std::sync::LazyLock<Map> = std::sync::LazyLock::new(Map::new);
-static NO_HEADERS: std::sync::LazyLock<BTreeMap<String, Vec<String>>> = std::sync::LazyLock::new(BTreeMap::new);
+static NO_HEADERS: std::sync::LazyLock<BTreeMap<String, Vec<String>>> =
+    std::sync::LazyLock::new(BTreeMap::new);
 
 pub(in crate::audit) fn request<'a>(path: &'a str, data: &'a Map) -> RequestRecord<'a> {
     RequestRecord {
@@ -108,7 +109,11 @@ fn tokens_and_accessors_are_hashed() {
         creation_path: "a".to_owned(),
         wrapped_accessor: Some("acc".to_owned()),
     };
-    let response = ResponseRecord { auth: Some(auth), wrap_info: Some(&info), ..ResponseRecord::to(&record, UnixMillis(0)) };
+    let response = ResponseRecord {
+        auth: Some(auth),
+        wrap_info: Some(&info),
+        ..ResponseRecord::to(&record, UnixMillis(0))
+    };
     let line = style().response(&response, &Headers::new());
     assert!(!line.contains("canary") && !line.contains("\"acc\""), "{line}");
     let line = parsed(&line);
@@ -125,7 +130,10 @@ fn tokens_and_accessors_are_hashed() {
 fn cve_2025_62513_raw_bodies_are_hashed() {
     let record = request("a", &NO_DATA);
     let raw = Raw { status: 200, content_type: "text/plain".to_owned(), body: b"canary".to_vec() };
-    let line = style().response(&ResponseRecord { raw: Some(&raw), ..ResponseRecord::to(&record, UnixMillis(0)) }, &Headers::new());
+    let line = style().response(
+        &ResponseRecord { raw: Some(&raw), ..ResponseRecord::to(&record, UnixMillis(0)) },
+        &Headers::new(),
+    );
     assert!(!line.contains("canary"), "{line}");
     assert_eq!(parsed(&line)["response"]["data"]["http_raw_body"], hash("canary"));
 }

@@ -76,8 +76,9 @@ pub struct DeviceOptions {
 
 /// Facilities by number.
 const FACILITIES: [&str; 24] = [
-    "KERN", "USER", "MAIL", "DAEMON", "AUTH", "SYSLOG", "LPR", "NEWS", "UUCP", "CRON", "AUTHPRIV", "FTP", "NTP",
-    "AUDIT", "ALERT", "CLOCK", "LOCAL0", "LOCAL1", "LOCAL2", "LOCAL3", "LOCAL4", "LOCAL5", "LOCAL6", "LOCAL7",
+    "KERN", "USER", "MAIL", "DAEMON", "AUTH", "SYSLOG", "LPR", "NEWS", "UUCP", "CRON", "AUTHPRIV", "FTP",
+    "NTP", "AUDIT", "ALERT", "CLOCK", "LOCAL0", "LOCAL1", "LOCAL2", "LOCAL3", "LOCAL4", "LOCAL5", "LOCAL6",
+    "LOCAL7",
 ];
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 const WRITE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
@@ -88,7 +89,11 @@ impl DeviceOptions {
     ///
     /// # Errors
     /// Names the option and what it may be.
-    pub fn parse(kind: &str, options: &BTreeMap<String, String>, forbidden: &[PathBuf]) -> Result<Self, KernelError> {
+    pub fn parse(
+        kind: &str,
+        options: &BTreeMap<String, String>,
+        forbidden: &[PathBuf],
+    ) -> Result<Self, KernelError> {
         let given = Given { options };
         let (known, kind): (&[&str], _) = match kind {
             "file" => (&["file_path", "mode", "path"], given.file(forbidden)?),
@@ -96,10 +101,22 @@ impl DeviceOptions {
             "syslog" => (&["facility", "tag"], given.syslog()?),
             _ => return Err(invalid("unknown audit device type, use file, socket or syslog")),
         };
-        const COMMON: [&str; 7] =
-            ["elide_list_responses", "format", "hmac_accessor", "log_raw", "prefix", "skip_test", "write_timeout"];
-        if let Some(name) = options.keys().find(|name| !known.contains(&name.as_str()) && !COMMON.contains(&name.as_str())) {
-            return Err(invalid(format!("audit option {:?} is not supported", name.chars().take(64).collect::<String>())));
+        const COMMON: [&str; 7] = [
+            "elide_list_responses",
+            "format",
+            "hmac_accessor",
+            "log_raw",
+            "prefix",
+            "skip_test",
+            "write_timeout",
+        ];
+        if let Some(name) =
+            options.keys().find(|name| !known.contains(&name.as_str()) && !COMMON.contains(&name.as_str()))
+        {
+            return Err(invalid(format!(
+                "audit option {:?} is not supported",
+                name.chars().take(64).collect::<String>()
+            )));
         }
         if !matches!(given.text("format"), "" | "json") {
             return Err(invalid("audit option format must be json"));
@@ -140,9 +157,15 @@ impl Given<'_> {
     /// CVE-2025-6000: a prefix could make a log a script. It may only be a tag such as `@cee: `.
     fn prefix(&self) -> Result<String, KernelError> {
         let prefix = self.options.get("prefix").cloned().unwrap_or_default();
-        let is_tag = prefix.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '@' | ':' | ' ' | '_' | '-'))
+        let is_tag = prefix
+            .chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '@' | ':' | ' ' | '_' | '-'))
             && prefix.len() <= 32;
-        if is_tag { Ok(prefix) } else { Err(invalid("audit option prefix may hold only letters, digits, '@', ':', '_', '-' and blanks")) }
+        if is_tag {
+            Ok(prefix)
+        } else {
+            Err(invalid("audit option prefix may hold only letters, digits, '@', ':', '_', '-' and blanks"))
+        }
     }
 
     fn write_timeout(&self) -> Result<Duration, KernelError> {
@@ -169,7 +192,10 @@ impl Given<'_> {
         };
         let mode = match self.text("mode") {
             "" => Some(0o600),
-            text => u32::from_str_radix(text, 8).ok().map(|mode| (mode != 0).then_some(mode)).ok_or_else(|| invalid("audit option mode must be octal"))?,
+            text => u32::from_str_radix(text, 8)
+                .ok()
+                .map(|mode| (mode != 0).then_some(mode))
+                .ok_or_else(|| invalid("audit option mode must be octal"))?,
         };
         // CVE-2025-6000: nothing an audit device makes can be run.
         if mode.is_some_and(|mode| mode & !0o666 != 0) {
@@ -197,13 +223,15 @@ impl Given<'_> {
             "" => "AUTH".to_owned(),
             text => text.to_ascii_uppercase(),
         };
-        let facility = FACILITIES.iter().position(|name| *name == wanted).and_then(|at| u8::try_from(at).ok());
+        let facility =
+            FACILITIES.iter().position(|name| *name == wanted).and_then(|at| u8::try_from(at).ok());
         let facility = facility.ok_or_else(|| invalid("audit option facility is not a syslog facility"))?;
         let tag = match self.text("tag") {
             "" => "arca",
             tag => tag,
         };
-        if tag.len() > 48 || !tag.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'[' | b':')) {
+        if tag.len() > 48 || !tag.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'[' | b':'))
+        {
             return Err(invalid("audit option tag must be a short word"));
         }
         Ok(DeviceKind::Syslog { facility, tag: tag.to_owned() })
@@ -232,7 +260,11 @@ fn allowed_path(path: &Path, forbidden: &[PathBuf]) -> Result<PathBuf, KernelErr
 mod tests {
     use super::*;
 
-    fn parse(kind: &str, pairs: &[(&str, &str)], forbidden: &[PathBuf]) -> Result<DeviceOptions, KernelError> {
+    fn parse(
+        kind: &str,
+        pairs: &[(&str, &str)],
+        forbidden: &[PathBuf],
+    ) -> Result<DeviceOptions, KernelError> {
         let options = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         DeviceOptions::parse(kind, &options, forbidden)
     }
@@ -256,7 +288,13 @@ mod tests {
 
     #[test]
     fn cve_2025_6000_no_log_can_be_run() {
-        let mode = |text| check("file", &[("file_path", "discard"), ("mode", text)], "audit option mode may set only read and write bits");
+        let mode = |text| {
+            check(
+                "file",
+                &[("file_path", "discard"), ("mode", text)],
+                "audit option mode may set only read and write bits",
+            )
+        };
         ["0700", "4644", "0755", "2600", "1600", "0601"].into_iter().for_each(mode);
         check("file", &[("file_path", "discard"), ("mode", "0644")], "taken");
         check("file", &[("file_path", "discard"), ("mode", "0000")], "taken");
@@ -281,23 +319,46 @@ mod tests {
         for bad in ["data/a", "logs/../data/a", "logs/link/a", "logs/file"] {
             for name in ["file_path", "path"] {
                 let path = dir.path().join(bad);
-                assert!(parse("file", &[(name, path.to_str().unwrap())], &forbidden).is_err(), "{name} {bad}");
+                assert!(
+                    parse("file", &[(name, path.to_str().unwrap())], &forbidden).is_err(),
+                    "{name} {bad}"
+                );
             }
         }
         let fine = logs.join("a");
         assert!(parse("file", &[("path", fine.to_str().unwrap())], &forbidden).is_ok());
-        check("file", &[("file_path", "discard"), ("path", "stdout")], "audit options file_path and path differ");
-        check("file", &[("file_path", "/nowhere/at/all")], "audit option file_path must name a file in an existing folder");
+        check(
+            "file",
+            &[("file_path", "discard"), ("path", "stdout")],
+            "audit options file_path and path differ",
+        );
+        check(
+            "file",
+            &[("file_path", "/nowhere/at/all")],
+            "audit option file_path must name a file in an existing folder",
+        );
     }
 
     #[test]
     fn what_is_not_known_is_refused() {
-        check("file", &[("file_path", "discard"), ("filter", "x")], "audit option \"filter\" is not supported");
+        check(
+            "file",
+            &[("file_path", "discard"), ("filter", "x")],
+            "audit option \"filter\" is not supported",
+        );
         check("file", &[("file_path", "discard"), ("format", "jsonx")], "audit option format must be json");
-        check("file", &[("file_path", "discard"), ("log_raw", "canary")], "audit option log_raw must be true or false");
+        check(
+            "file",
+            &[("file_path", "discard"), ("log_raw", "canary")],
+            "audit option log_raw must be true or false",
+        );
         check("file", &[("file_path", "discard"), ("tag", "x")], "audit option \"tag\" is not supported");
         check("http", &[], "unknown audit device type, use file, socket or syslog");
         check("syslog", &[("facility", "NOPE")], "audit option facility is not a syslog facility");
-        check("socket", &[("address", "x"), ("write_timeout", "2h")], "audit option write_timeout must be a duration up to 60s");
+        check(
+            "socket",
+            &[("address", "x"), ("write_timeout", "2h")],
+            "audit option write_timeout must be a duration up to 60s",
+        );
     }
 }

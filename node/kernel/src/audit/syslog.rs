@@ -100,6 +100,8 @@ mod tests {
             let text = std::str::from_utf8(&buffer[..len]).unwrap();
             assert_eq!(text, format!("<38>arca[{}]: {want}", std::process::id()));
         }
-        assert!(Syslog::at(vec![dir.path().join("none")], 4, "arca", Duration::from_secs(1)).prepare().is_err());
+        assert!(
+            Syslog::at(vec![dir.path().join("none")], 4, "arca", Duration::from_secs(1)).prepare().is_err()
+        );
     }
 }

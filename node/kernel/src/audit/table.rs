@@ -37,7 +37,9 @@ impl SaltText {
     /// The bytes, for the device that hashes with them.
     pub(super) fn decode(&self) -> Result<Zeroizing<Vec<u8>>, KernelError> {
         let bytes = hex::decode(&self.0);
-        bytes.map(Zeroizing::new).map_err(|_| KernelError::Bug("an audit device's salt is not hex".to_owned()))
+        bytes
+            .map(Zeroizing::new)
+            .map_err(|_| KernelError::Bug("an audit device's salt is not hex".to_owned()))
     }
 }
 

@@ -44,22 +44,34 @@ impl Pattern {
         plus.unwrap_or(self.text.len())
     }
 
-    fn matches(&self, path: &str) -> bool {
+    /// Segments from the one that holds the first wildcard, with their place; none without a `+`.
+    fn tail(&self) -> Tail {
         if !self.has_segments {
-            return if self.is_prefix { path.starts_with(&self.text) } else { path == self.text };
+            return Tail::default();
         }
-        let mut segments = path.split('/');
-        let mut wanted = self.text.split('/').peekable();
-        while let Some(want) = wanted.next() {
-            let Some(segment) = segments.next() else { return false };
-            let is_last = wanted.peek().is_none();
-            let fits =
-                want == "+" || want == segment || (is_last && self.is_prefix && segment.starts_with(want));
-            if !fits {
-                return false;
-            }
-        }
-        self.is_prefix || segments.next().is_none()
+        let skipped = self.text.get(..self.first_wildcard()).unwrap_or_default().matches('/').count();
+        Tail { skipped, segments: self.text.split('/').skip(skipped).map(str::to_owned).collect() }
+    }
+}
+
+/// A pattern's segments behind its head, cut once: looking through hundreds of patterns costs little each.
+#[derive(Clone, Debug, Default)]
+struct Tail {
+    skipped: usize,
+    segments: Vec<String>,
+}
+
+impl Tail {
+    /// Whether a path cut into `path` matches; its head is known to.
+    fn matches(&self, is_prefix: bool, path: &[&str]) -> bool {
+        let Some(path) = path.get(self.skipped..) else { return false };
+        let fits_in_length =
+            if is_prefix { path.len() >= self.segments.len() } else { path.len() == self.segments.len() };
+        let last = self.segments.len().saturating_sub(1);
+        fits_in_length
+            && self.segments.iter().zip(path).enumerate().all(|(at, (want, have))| {
+                want == "+" || want == have || (is_prefix && at == last && have.starts_with(want.as_str()))
+            })
     }
 }
 
@@ -71,12 +83,19 @@ fn priority(pattern: &Pattern) -> Priority {
 }
 
 #[derive(Clone, Debug)]
+struct Entry<T> {
+    pattern: Pattern,
+    tail: Tail,
+    value: T,
+}
+
+#[derive(Clone, Debug)]
 struct Head<T> {
     text: String,
     /// The longest other head that begins this one.
     parent: Option<usize>,
     /// Highest priority first.
-    patterns: Vec<(Pattern, T)>,
+    patterns: Vec<Entry<T>>,
 }
 
 /// How strongly a pattern matched: comparable between the two forms of a listed path.
@@ -96,18 +115,18 @@ impl<T> Patterns<T> {
     #[must_use]
     pub fn new(rules: impl IntoIterator<Item = (Pattern, T)>) -> Self {
         let mut exact = HashMap::new();
-        let mut by_head: BTreeMap<String, Vec<(Pattern, T)>> = BTreeMap::new();
+        let mut by_head: BTreeMap<String, Vec<Entry<T>>> = BTreeMap::new();
         for (pattern, value) in rules {
             if pattern.is_exact() {
                 exact.insert(pattern.text, value);
             } else {
                 let head = pattern.text.get(..pattern.first_wildcard()).unwrap_or_default().to_owned();
-                by_head.entry(head).or_default().push((pattern, value));
+                by_head.entry(head).or_default().push(Entry { tail: pattern.tail(), pattern, value });
             }
         }
         let mut heads: Vec<Head<T>> = Vec::with_capacity(by_head.len());
         for (text, mut patterns) in by_head {
-            patterns.sort_by_cached_key(|(pattern, _)| priority(pattern));
+            patterns.sort_by_cached_key(|entry| priority(&entry.pattern));
             let mut parent = heads.len().checked_sub(1);
             while let Some(other) = parent.and_then(|at| heads.get(at)) {
                 if text.starts_with(&other.text) {
@@ -129,25 +148,34 @@ impl<T> Patterns<T> {
     /// The value of the pattern of highest priority.
     #[must_use]
     pub fn best(&self, path: &str) -> Option<&T> {
-        self.best_entry(path).map(|(_, _, value)| value)
+        self.best_entry(path).map(|(_, entry)| &entry.value)
     }
 
     /// As [`Self::best`], with how strongly it matched.
     pub(crate) fn best_with_strength(&self, path: &str) -> Option<(Strength, &T)> {
-        self.best_entry(path)
-            .map(|(head, pattern, value)| (Strength(head.text.len(), Reverse(priority(pattern))), value))
+        let (head, entry) = self.best_entry(path)?;
+        Some((Strength(head.text.len(), Reverse(priority(&entry.pattern))), &entry.value))
     }
 
-    fn best_entry(&self, path: &str) -> Option<(&Head<T>, &Pattern, &T)> {
+    fn best_entry(&self, path: &str) -> Option<(&Head<T>, &Entry<T>)> {
+        let mut segments = Vec::new();
         // Everything that sorts between a head and a path it begins begins with that head too, so the chain of
         // parents from the last head not after the path passes through every head that begins the path.
         let mut at = self.heads.partition_point(|head| head.text.as_str() <= path).checked_sub(1);
         while let Some(head) = at.and_then(|at| self.heads.get(at)) {
-            if path.starts_with(&head.text)
-                && let Some((pattern, value)) =
-                    head.patterns.iter().find(|(pattern, _)| pattern.matches(path))
-            {
-                return Some((head, pattern, value));
+            if path.starts_with(&head.text) {
+                let found = head.patterns.iter().find(|entry| {
+                    if !entry.pattern.has_segments {
+                        return true; // A prefix, and the head is all of it.
+                    }
+                    if segments.is_empty() {
+                        segments.extend(path.split('/'));
+                    }
+                    entry.tail.matches(entry.pattern.is_prefix, &segments)
+                });
+                if let Some(entry) = found {
+                    return Some((head, entry));
+                }
             }
             at = head.parent;
         }
@@ -158,7 +186,7 @@ impl<T> Patterns<T> {
     pub fn iter(&self) -> impl Iterator<Item = (&str, bool, &T)> {
         let exact = self.exact.iter().map(|(path, value)| (path.as_str(), true, value));
         let patterns = self.heads.iter().flat_map(|head| &head.patterns);
-        exact.chain(patterns.map(|(pattern, value)| (pattern.text.as_str(), false, value)))
+        exact.chain(patterns.map(|entry| (entry.pattern.text.as_str(), false, &entry.value)))
     }
 
     /// Whether some pattern could match a path below `folder` (ending in `/`) and passes `test`.
@@ -169,7 +197,7 @@ impl<T> Patterns<T> {
                 .heads
                 .iter()
                 .flat_map(|head| &head.patterns)
-                .any(|(pattern, value)| pattern.reaches(folder) && test(value))
+                .any(|entry| entry.pattern.reaches(folder) && test(&entry.value))
     }
 }
 

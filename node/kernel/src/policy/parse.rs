@@ -218,7 +218,7 @@ fn value_lists(body: &Body, name: &str) -> Result<ValueLists, ParseError> {
         let Some(values) = item.value.as_list().filter(|_| item.labels.is_empty()) else {
             return Err(at(item, format!("every entry of {name} must be a list")));
         };
-        let values = values.iter().map(|value| json(value, item.line)).collect::<Result<_, _>>()?;
+        let values = values.iter().map(json).collect::<Result<_, _>>()?;
         if lists.insert(item.name.to_lowercase(), values).is_some() {
             return Err(at(item, format!("{} is given twice", shown(&item.name))));
         }
@@ -226,21 +226,17 @@ fn value_lists(body: &Body, name: &str) -> Result<ValueLists, ParseError> {
     Ok(lists)
 }
 
-fn json(value: &Value, line: usize) -> Result<serde_json::Value, ParseError> {
+fn json(value: &Value) -> Result<serde_json::Value, ParseError> {
     Ok(match value {
         Value::Bool(flag) => (*flag).into(),
         Value::Float(number) => Number::from_f64(*number).map_or(serde_json::Value::Null, Into::into),
         Value::Int(number) => (*number).into(),
-        Value::List(values) => {
-            values.iter().map(|one| json(one, line)).collect::<Result<Vec<_>, _>>()?.into()
-        }
+        Value::List(values) => values.iter().map(json).collect::<Result<Vec<_>, _>>()?.into(),
         Value::Null => serde_json::Value::Null,
         Value::Object(body) => {
             let mut map = Map::new();
             for item in &body.items {
-                if !item.labels.is_empty()
-                    || map.insert(item.name.clone(), json(&item.value, item.line)?).is_some()
-                {
+                if !item.labels.is_empty() || map.insert(item.name.clone(), json(&item.value)?).is_some() {
                     return Err(at(item, "an object of a parameter list has a label or a key twice"));
                 }
             }
