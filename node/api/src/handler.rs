@@ -191,7 +191,7 @@ impl Api {
         let id = self.request_id()?;
         let body = if is_streamed {
             match std::mem::replace(&mut request.body, RawBody::Bytes(Bytes::new())) {
-                RawBody::Stream(stream) => Body::Stream(stream),
+                RawBody::Stream(stream) => Body::stream(stream),
                 RawBody::Bytes(_) => Body::Fields(Map::new()),
             }
         } else {

@@ -37,7 +37,7 @@ impl Asked {
     pub(crate) fn new(mut incoming: Incoming) -> Self {
         let (data, stream) = match std::mem::replace(&mut incoming.body, Body::Fields(Map::new())) {
             Body::Fields(data) => (data, None),
-            Body::Stream(stream) => (Map::new(), Some(stream)),
+            Body::Stream(stream) => (Map::new(), Some(stream.into_inner())),
         };
         Self { incoming, data, stream: Mutex::new(stream) }
     }

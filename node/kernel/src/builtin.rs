@@ -8,8 +8,9 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use crate::{Incoming, KernelError};
-use crate::answer::Shape;
+use crate::answer::{Shape, WrapInfo};
 use crate::kernel::Kernel;
+use crate::leases::LeaseEntry;
 use crate::namespaces::Namespace;
 use crate::policy::Acl;
 use crate::tokens::{NewToken, TokenEntry};
@@ -64,6 +65,10 @@ pub(crate) struct BuiltinAnswer {
     pub(crate) shape: Shape,
     /// A token made for the caller.
     pub(crate) auth: Option<NewToken>,
+    /// A lease that was renewed, to be shown.
+    pub(crate) lease: Option<LeaseEntry>,
+    /// A wrapping token in place of data.
+    pub(crate) wrap_info: Option<WrapInfo>,
     /// A body that is streamed: content type and chunks.
     pub(crate) stream: Option<(String, SnapshotStream)>,
     /// To do after the commit.

@@ -1,5 +1,5 @@
-//! What the active node does by itself: leases that run out, mounts whose change was interrupted, engines' ticks,
-//! the keyring's age.
+//! What the active node does by itself: leases that run out, mounts whose change was interrupted, audit devices the
+//! configuration declares, engines' ticks, the keyring's age.
 //!
 //! Every round reads what is due from storage, so nothing is loaded at promotion and nothing is lost at failover.
 //! Tasks hold the kernel weakly and are aborted at deactivation; every step is a commit of its own, so an abort
@@ -30,6 +30,7 @@ pub(crate) fn spawn(kernel: &Weak<Kernel>) -> Vec<AbortHandle> {
     let tasks = [
         runtime.spawn(every(LEASE_ROUND, Weak::clone(kernel), |kernel| async move { kernel.expire_due().await })),
         runtime.spawn(every(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move { kernel.finish_changes().await })),
+        runtime.spawn(every(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move { kernel.declare_audit().await })),
         runtime.spawn(every(TICK_ROUND, Weak::clone(kernel), |kernel| async move { kernel.tick().await })),
     ];
     tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect()

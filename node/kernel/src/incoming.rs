@@ -7,14 +7,24 @@ use std::time::Duration;
 
 use arca_engine_api::{Map, Operation};
 use arca_raft_storage::SnapshotStream;
+use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 /// The body.
 pub enum Body {
     /// Nothing, a JSON object, form fields, or the query string of a read or delete.
     Fields(Map),
-    /// A snapshot being restored: not parsed, not limited in size.
-    Stream(SnapshotStream),
+    /// A snapshot being restored: not parsed, not limited in size. Behind a lock, since a request is shared between
+    /// threads and a stream is not; nobody waits for it.
+    Stream(Mutex<SnapshotStream>),
+}
+
+impl Body {
+    /// A streamed body.
+    #[must_use]
+    pub fn stream(stream: SnapshotStream) -> Self {
+        Self::Stream(Mutex::new(stream))
+    }
 }
 
 /// One request. The API layer canonicalises once: path without `/v1/`, without leading slash, percent-decoded,

@@ -69,6 +69,6 @@ pub fn initial_state(
         config.default_lease_ttl,
         config.max_lease_ttl,
     );
-    mounts.write_built_in(tx, ROOT_ID, clock, entropy)?;
+    mounts.write_built_in(tx, ROOT_ID, entropy)?;
     tokens::create::initial_root(tx, clock, entropy, new.root_token.as_deref())
 }

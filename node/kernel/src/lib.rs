@@ -5,26 +5,44 @@
 //! by name.
 //! Read next: [`pipeline`] for a request's road, [`tx`] for what a request reads and writes.
 
+mod admission;
 pub mod answer;
+pub mod audit;
 mod builtin;
 pub mod cache;
+mod certificates;
+mod contention;
 pub mod error;
+mod grants;
+mod help;
+mod housekeeping;
+mod identify;
 pub mod ids;
 pub mod incoming;
+mod index_header;
+mod initial;
 pub mod kernel;
+pub mod leases;
 pub mod mounts;
 pub mod namespaces;
+mod openapi;
+pub mod pipeline;
 pub mod policy;
 pub mod ports;
+mod recording;
+mod removal;
 pub mod rfc3339;
 pub mod router;
 pub mod store;
+mod sys;
 pub mod testing;
 pub mod tokens;
 pub mod tx;
 pub mod watch;
+mod wrapping;
 
 pub use answer::{Answer, AnswerAuth, AnswerBody, Shape, WrapInfo};
 pub use error::KernelError;
 pub use incoming::{Body, Incoming};
+pub use initial::{NewCluster, cluster_name, initial_state};
 pub use kernel::{Kernel, KernelConfig, KernelParts};

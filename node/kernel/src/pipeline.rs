@@ -222,20 +222,24 @@ fn warn_of_unknown_fields(response: &mut Response, admitted: &Admitted) {
 
 /// The answer as far as the response alone decides it.
 pub(crate) fn answer_of(asked: &Asked, admitted: &Admitted, answer: BuiltinAnswer) -> (Answer, Option<After>) {
-    let BuiltinAnswer { response, shape, auth: _, stream, after } = answer;
+    let BuiltinAnswer { response, shape, auth: _, lease, wrap_info, stream, after } = answer;
     let body = match (stream, response.raw) {
         (Some((content_type, stream)), _) => AnswerBody::Stream(content_type, stream),
         (None, Some(raw)) => AnswerBody::Raw(raw),
         (None, None) => AnswerBody::Json,
     };
+    let shown = lease.as_ref().map(|lease| lease.expires.since(lease.last_renewed.unwrap_or(lease.issued)).as_secs());
     let answer = Answer {
         request_id: asked.incoming.id.clone(),
-        lease_duration: response.lease_duration_hint.map_or(0, |hint| hint.as_secs()),
+        lease_id: lease.as_ref().map(|lease| lease.id.clone()).unwrap_or_default(),
+        is_renewable: lease.as_ref().is_some_and(|lease| lease.is_renewable),
+        lease_duration: shown.or(response.lease_duration_hint.map(|hint| hint.as_secs())).unwrap_or_default(),
         data: response.data,
         warnings: response.warnings,
         mount_type: admitted.mount.as_ref().map_or_else(String::new, |mount| mount.record.engine.clone()),
         shape: if matches!(body, AnswerBody::Json) { shape } else { Shape::Envelope },
         is_missing: response.is_missing,
+        wrap_info,
         body,
         ..Answer::default()
     };

@@ -67,6 +67,12 @@ impl Tx {
         self.mode
     }
 
+    /// The barrier it seals with.
+    #[must_use]
+    pub fn barrier(&self) -> &Barrier {
+        &self.barrier
+    }
+
     /// The applied index the reads show.
     #[must_use]
     pub fn index(&self) -> u64 {

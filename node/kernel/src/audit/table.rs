@@ -195,3 +195,76 @@ pub fn put_headers(tx: &Tx, headers: &BTreeMap<String, HeaderRule>) -> Result<()
     }
     Ok(tx.put_record(Class::Replicated, HEADERS, headers)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arca_barrier::{Barrier, Keyring, Suite};
+
+    use super::*;
+    use crate::store::SealedStore;
+    use crate::testing::{LocalReplica, SeededEntropy};
+    use crate::tx::Mode;
+
+    fn store() -> SealedStore {
+        let keyring = Keyring::generate(&SeededEntropy::default(), 0, Suite::XChaCha20Poly1305).unwrap();
+        let barrier = Arc::new(Barrier::new(keyring, Arc::new(SeededEntropy::default())));
+        SealedStore::new(barrier, Arc::new(LocalReplica::default()))
+    }
+
+    /// Whether anything was written.
+    async fn declare_all(store: &SealedStore, declared: &[DeclaredDevice]) -> bool {
+        let tx = store.begin(Mode::ReadWrite);
+        declare(&tx, declared, &SeededEntropy::default()).unwrap();
+        store.commit(tx).await.unwrap().is_some()
+    }
+
+    fn declared(path: &str, description: &str) -> DeclaredDevice {
+        DeclaredDevice {
+            path: path.to_owned(),
+            kind: "file".to_owned(),
+            description: description.to_owned(),
+            options: BTreeMap::from([("file_path".to_owned(), "discard".to_owned())]),
+        }
+    }
+
+    #[tokio::test]
+    async fn declared_devices_come_and_go_with_the_configuration() {
+        let store = store();
+        let all = || devices(&store.begin(Mode::ReadOnly)).unwrap();
+        assert!(declare_all(&store, &[declared("a", "1"), declared("b/c/", "2")]).await);
+        assert_eq!(all().keys().collect::<Vec<_>>(), ["a/", "b/c/"]);
+        let salt = all()["a/"].salt.clone();
+        assert!(!declare_all(&store, &[declared("a", "1"), declared("b/c", "2")]).await);
+        assert!(declare_all(&store, &[declared("a", "changed")]).await);
+        assert_eq!(all().keys().collect::<Vec<_>>(), ["a/"]);
+        assert!(all()["a/"].salt == salt && all()["a/"].description == "changed");
+        let tx = store.begin(Mode::ReadWrite);
+        put_device(&tx, "api/", &DeviceRecord { is_declared: false, ..all()["a/"].clone() }).unwrap();
+        store.commit(tx).await.unwrap();
+        assert!(declare_all(&store, &[]).await);
+        assert_eq!(all().keys().collect::<Vec<_>>(), ["api/"]);
+    }
+
+    #[test]
+    fn paths_have_one_form() {
+        assert_eq!(device_path("/a/b/").unwrap(), "a/b/");
+        for bad in ["", "/", "a/../b", "a//b", "a\n", "./a"] {
+            assert!(device_path(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_salt_never_shows() {
+        let record = DeviceRecord {
+            kind: "file".to_owned(),
+            description: String::new(),
+            options: BTreeMap::new(),
+            is_local: false,
+            is_declared: false,
+            salt: SaltText("canary".to_owned()),
+        };
+        assert!(!format!("{record:?}").contains("canary"));
+    }
+}

@@ -261,3 +261,7 @@ fn set_key(wanted: &AclFor<'_>, is_for_caller: bool) -> SetKey {
     }
     *hasher.finalize().as_bytes()
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

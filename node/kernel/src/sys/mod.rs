@@ -1,17 +1,22 @@
 //! The paths below `sys/`, one file a topic. Each is a group of routes; the order of groups does not matter, since
 //! no two serve the same path.
 
+mod audit;
 mod auth_mounts;
+mod capabilities;
 mod config;
 mod info;
 mod internal_ui;
 mod keys;
+mod leases;
 mod mount_info;
 mod mounts;
 mod openapi;
+mod policies;
 mod raft;
 mod remount;
 mod tools;
+mod wrapping;
 
 pub use config::CorsConfig;
 pub(crate) use remount::{Migration, migration_path};
@@ -21,15 +26,20 @@ use crate::builtin::Builtin;
 /// Every group below `sys/`.
 pub(crate) fn groups() -> Vec<Box<dyn Builtin>> {
     vec![
+        Box::new(audit::AuditPaths::new()),
         Box::new(auth_mounts::AuthMountPaths::new()),
+        Box::new(capabilities::CapabilityPaths::new()),
         Box::new(config::ConfigPaths::new()),
         Box::new(info::InfoPaths::new()),
         Box::new(internal_ui::UiPaths::new()),
         Box::new(keys::KeyPaths::new()),
+        Box::new(leases::LeasePaths::new()),
         Box::new(mounts::MountPaths::new()),
         Box::new(openapi::OpenApiPaths::new()),
+        Box::new(policies::PolicyPaths::new()),
         Box::new(raft::RaftPaths::new()),
         Box::new(remount::RemountPaths::new()),
         Box::new(tools::ToolPaths::new()),
+        Box::new(wrapping::WrappingPaths::new()),
     ]
 }

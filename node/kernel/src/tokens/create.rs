@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arca_engine_api::{Entropy, UnixMillis};
+use arca_engine_api::{Clock, Entropy, UnixMillis};
 use zeroize::Zeroizing;
 
 use super::entry::TokenType;
@@ -77,7 +77,7 @@ impl TokenStore {
             return Err(KernelError::invalid(format!("a token has at most {DEPTH_MAX} ancestors")));
         }
         if draft.kind == TokenType::Batch {
-            let token = batch::seal(&self.barrier, &draft)?;
+            let token = batch::seal(tx.barrier(), &draft)?;
             return Ok(NewToken { secret: Arc::new(token), entry: Arc::new(draft), identity_policies: Vec::new() });
         }
         let token = if let Some(id) = chosen_id {
@@ -122,4 +122,20 @@ impl TokenStore {
         };
         self.issue(tx, entropy, draft, chosen_id)
     }
+}
+
+/// Makes what tokens need in a new cluster, and its first root token.
+///
+/// # Errors
+/// When a chosen id is no good, or randomness or storage fails.
+pub fn initial_root(
+    tx: &Tx,
+    clock: &dyn Clock,
+    entropy: &dyn Entropy,
+    chosen_id: Option<&str>,
+) -> Result<Zeroizing<String>, KernelError> {
+    let store = TokenStore::new(Arc::default());
+    store.prepare(tx, entropy)?;
+    let token = store.create_root(tx, entropy, clock.now(), chosen_id)?;
+    Ok(Zeroizing::new(token.secret.to_string()))
 }

@@ -11,16 +11,16 @@ pub mod batch;
 pub mod cidr;
 pub mod create;
 pub mod entry;
-mod handlers;
+pub(crate) mod handlers;
 pub mod lifetime;
-mod login;
+pub mod login;
 pub mod lookup;
 pub mod renew;
 pub mod revoke;
 pub mod roles;
 pub mod routes;
 pub mod secret;
-mod spec;
+pub mod spec;
 pub mod store;
 pub mod tidy;
 
@@ -33,5 +33,7 @@ pub use revoke::Reaped;
 pub use spec::NewTokenSpec;
 pub use store::{TokenStore, Use};
 
+#[cfg(test)]
+pub(crate) mod rig;
 #[cfg(test)]
 mod tests;

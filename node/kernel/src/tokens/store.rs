@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use arca_barrier::{Barrier, Class, TimedIndex};
+use arca_barrier::{Class, TimedIndex};
 use arca_engine_api::{Entropy, StorageError, UnixMillis};
 use aws_lc_rs::hmac;
 use parking_lot::RwLock;
@@ -40,7 +40,7 @@ pub enum Use {
 
 /// See the file's header.
 pub struct TokenStore {
-    pub(super) barrier: Arc<Barrier>,
+    cache: Arc<ObjectCache>,
     salt: RwLock<Option<Arc<hmac::Key>>>,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn id_path(namespace_id: &str, key: &str) -> String {
     format!("{namespace_id}/token/id/{key}")
 }
 
-fn accessor_path(namespace_id: &str, accessor: &str) -> String {
+pub(super) fn accessor_path(namespace_id: &str, accessor: &str) -> String {
     format!("{namespace_id}/token/accessor/{accessor}")
 }
 
@@ -78,10 +78,10 @@ pub(crate) fn by_path_prefix(namespace_id: &str, path: &str) -> String {
 }
 
 impl TokenStore {
-    /// A store of tokens. `barrier` seals batch tokens.
+    /// A store of tokens that keeps decoded records in `cache`.
     #[must_use]
-    pub fn new(barrier: Arc<Barrier>) -> Self {
-        Self { barrier, salt: RwLock::new(None) }
+    pub fn new(cache: Arc<ObjectCache>) -> Self {
+        Self { cache, salt: RwLock::new(None) }
     }
 
     /// Makes what tokens need, once for a cluster: run at init, and harmless later.
@@ -127,12 +127,11 @@ impl TokenStore {
     pub fn authenticate(
         &self,
         tx: &Tx,
-        cache: &ObjectCache,
         presented: &str,
         remote: Option<IpAddr>,
         now: UnixMillis,
     ) -> Result<Arc<TokenEntry>, KernelError> {
-        let entry = self.find(tx, cache, presented, now)?.ok_or(KernelError::Denied)?;
+        let entry = self.find(tx, presented, now)?.ok_or(KernelError::Denied)?;
         if Cidr::any_contains(&entry.bound_cidrs, remote) { Ok(entry) } else { Err(KernelError::Denied) }
     }
 
@@ -143,21 +142,20 @@ impl TokenStore {
     pub fn find(
         &self,
         tx: &Tx,
-        cache: &ObjectCache,
         presented: &str,
         now: UnixMillis,
     ) -> Result<Option<Arc<TokenEntry>>, KernelError> {
         match Presented::parse(presented) {
             None => Ok(None),
             Some(Presented::Batch(body)) => {
-                let Some(mut entry) = batch::open(&self.barrier, body) else { return Ok(None) };
+                let Some(mut entry) = batch::open(tx.barrier(), body) else { return Ok(None) };
                 entry.key = self.key_of(tx, body)?;
-                let is_good = entry.is_good(now) && self.has_good_ancestors(tx, cache, &entry, now)?;
+                let is_good = entry.is_good(now) && self.has_good_ancestors(tx, &entry, now)?;
                 Ok(is_good.then(|| Arc::new(entry)))
             }
             Some(Presented::Service(token, namespace_id)) => {
                 let key = self.key_of(tx, &token)?;
-                self.find_key(tx, cache, &TokenRef { namespace_id: namespace_id.to_owned(), key }, now)
+                self.find_key(tx, &TokenRef { namespace_id: namespace_id.to_owned(), key }, now)
             }
         }
     }
@@ -169,12 +167,11 @@ impl TokenStore {
     pub fn find_key(
         &self,
         tx: &Tx,
-        cache: &ObjectCache,
         wanted: &TokenRef,
         now: UnixMillis,
     ) -> Result<Option<Arc<TokenEntry>>, KernelError> {
-        let Some(entry) = cached(tx, cache, wanted)? else { return Ok(None) };
-        let is_good = entry.is_good(now) && self.has_good_ancestors(tx, cache, &entry, now)?;
+        let Some(entry) = self.cached(tx, wanted)? else { return Ok(None) };
+        let is_good = entry.is_good(now) && self.has_good_ancestors(tx, &entry, now)?;
         Ok(is_good.then_some(entry))
     }
 
@@ -185,7 +182,6 @@ impl TokenStore {
     pub fn find_accessor(
         &self,
         tx: &Tx,
-        cache: &ObjectCache,
         namespace_id: &str,
         accessor: &str,
         now: UnixMillis,
@@ -193,31 +189,33 @@ impl TokenStore {
         if accessor.is_empty() || accessor.contains('/') {
             return Ok(None);
         }
-        let record = tx.peek(Class::Local, &accessor_path(namespace_id, accessor))?;
-        let Some(bytes) = record else { return Ok(None) };
-        let record: AccessorRecord = decode(accessor, &bytes)?;
-        let wanted = TokenRef { namespace_id: namespace_id.to_owned(), key: record.key };
-        self.find_key(tx, cache, &wanted, now)
+        let Some(key) = key_at(tx, &accessor_path(namespace_id, accessor))? else { return Ok(None) };
+        let wanted = TokenRef { namespace_id: namespace_id.to_owned(), key };
+        self.find_key(tx, &wanted, now)
+    }
+
+    fn cached(&self, tx: &Tx, wanted: &TokenRef) -> Result<Option<Arc<TokenEntry>>, KernelError> {
+        let path = id_path(&wanted.namespace_id, &wanted.key);
+        self.cache.read_through(tx, Class::Local, &path, |bytes| decode(&path, bytes))
     }
 
     /// Whether every ancestor that would take it along still stands.
     fn has_good_ancestors(
         &self,
         tx: &Tx,
-        cache: &ObjectCache,
         entry: &TokenEntry,
         now: UnixMillis,
     ) -> Result<bool, KernelError> {
         let mut next = entry.parent.clone();
         for _ in 0..=DEPTH_MAX {
             let Some(wanted) = next else { return Ok(true) };
-            let Some(parent) = cached(tx, cache, &wanted)? else { return Ok(false) };
+            let Some(parent) = self.cached(tx, &wanted)? else { return Ok(false) };
             match parent.state {
                 // Its children are orphans already, only their records do not say so yet.
                 TokenState::RevokedAlone => return Ok(true),
                 TokenState::RevokedWithTree => return Ok(false),
                 TokenState::Live if parent.has_ended(now) => return Ok(false),
-                TokenState::Live => next.clone_from(&parent.parent),
+                TokenState::Live => next = parent.parent.clone(),
             }
         }
         Ok(false)
@@ -318,9 +316,10 @@ pub(super) fn unqueue(tx: &Tx, entry: &TokenEntry) -> Result<(), KernelError> {
     Ok(())
 }
 
-fn cached(tx: &Tx, cache: &ObjectCache, wanted: &TokenRef) -> Result<Option<Arc<TokenEntry>>, KernelError> {
-    let path = id_path(&wanted.namespace_id, &wanted.key);
-    cache.read_through(tx, Class::Local, &path, |bytes| decode(&path, bytes))
+/// The key an accessor's record names.
+pub(super) fn key_at(tx: &Tx, path: &str) -> Result<Option<String>, KernelError> {
+    let Some(bytes) = tx.peek(Class::Local, path)? else { return Ok(None) };
+    decode::<AccessorRecord>(path, &bytes).map(|record| Some(record.key))
 }
 
 fn decode<T: serde::de::DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, KernelError> {

@@ -1,0 +1,155 @@
+//! What the kernel owes an answer: the token of a login, a lease on what was issued, the wrapping that was asked for,
+//! and the use that was taken. All of it joins the request's own transaction.
+
+use arca_engine_api::{LeaseGrant, Login};
+
+use crate::KernelError;
+use crate::admission::{Admitted, Asked};
+use crate::answer::{Answer, AnswerAuth, AnswerBody};
+use crate::builtin::BuiltinAnswer;
+use crate::kernel::Kernel;
+use crate::leases::GrantTo;
+use crate::leases::worker::limits_of;
+use crate::pipeline::{Ran, answer_of};
+use crate::router::Mount;
+use crate::tokens::login::LoginRequest;
+use crate::tokens::{LoginMount, NewToken};
+use crate::tx::Tx;
+use crate::wrapping::Wrapping;
+
+impl Kernel {
+    /// Turns what was answered into what is sent, with everything that must be recorded for it.
+    pub(crate) fn grant(
+        &self,
+        tx: &Tx,
+        asked: &Asked,
+        admitted: &Admitted,
+        mut given: BuiltinAnswer,
+    ) -> Result<Ran, KernelError> {
+        let (lease, login) = (given.response.lease.take(), given.response.login.take());
+        let made = given.auth.take();
+        let (mut answer, after) = answer_of(asked, admitted, given);
+        if let Some(token) = &made {
+            answer.auth = Some(self.shown(token));
+        }
+        if let Some(mount) = admitted.mount.as_deref().filter(|mount| mount.engine().is_ok()) {
+            if let Some(login) = &login {
+                self.log_in(tx, admitted, mount, login, &mut answer)?;
+            }
+            if let Some(lease) = &lease {
+                self.lease(tx, admitted, mount, lease, &mut answer)?;
+            }
+        }
+        if let Some(ttl) = asked.incoming.wrap_ttl
+            && is_worth_wrapping(&answer)
+        {
+            if asked.incoming.wants_jwt_wrapping {
+                return Err(KernelError::invalid("wrapping tokens in JWT format are not supported"));
+            }
+            let router = self.mounts.router(&self.store)?;
+            let (clock, entropy) = (self.clock.as_ref(), self.entropy.as_ref());
+            let wrapping = Wrapping::new(tx, &self.tokens, clock, entropy, &router, &admitted.namespace)?;
+            let wrap_info = wrapping.wrap(&answer, ttl, &admitted.path)?;
+            let request_id = std::mem::take(&mut answer.request_id);
+            answer = Answer { request_id, wrap_info: Some(wrap_info), ..Answer::default() };
+        }
+        Ok(Ran { answer, after })
+    }
+
+    fn log_in(
+        &self,
+        tx: &Tx,
+        admitted: &Admitted,
+        mount: &Mount,
+        login: &Login,
+        answer: &mut Answer,
+    ) -> Result<(), KernelError> {
+        let through = LoginMount {
+            path: &mount.record.path,
+            accessor: &mount.record.accessor,
+            limits: limits_of(mount),
+            token_type: &mount.record.config.token_type,
+        };
+        let request = LoginRequest {
+            mount: &through,
+            namespace: &admitted.namespace,
+            path: &admitted.path,
+            login,
+            entity_id: "",
+        };
+        let (token, warnings) =
+            self.tokens.create_from_login(tx, self.entropy.as_ref(), self.clock.now(), &request)?;
+        answer.warnings.extend(warnings);
+        answer.auth = Some(self.shown(&token));
+        Ok(())
+    }
+
+    fn lease(
+        &self,
+        tx: &Tx,
+        admitted: &Admitted,
+        mount: &Mount,
+        grant: &LeaseGrant,
+        answer: &mut Answer,
+    ) -> Result<(), KernelError> {
+        let to = GrantTo {
+            namespace_id: &admitted.namespace.id,
+            path: &admitted.path,
+            mount_uuid: &mount.record.uuid,
+            limits: limits_of(mount),
+            token: admitted.caller.as_ref().map(|caller| caller.entry.as_ref()),
+        };
+        let now = self.clock.now();
+        let lease = self.leases.grant(tx, &self.tokens, self.entropy.as_ref(), now, to, grant)?;
+        answer.lease_id.clone_from(&lease.id);
+        answer.is_renewable = lease.is_renewable;
+        answer.lease_duration = lease.expires.since(now).as_secs();
+        Ok(())
+    }
+
+    /// A token as its owner sees it.
+    fn shown(&self, token: &NewToken) -> AnswerAuth {
+        let entry = &token.entry;
+        let mut policies = entry.policies.clone();
+        policies.extend(token.identity_policies.iter().cloned());
+        policies.sort_unstable();
+        policies.dedup();
+        let now = self.clock.now();
+        AnswerAuth {
+            client_token: token.secret.clone(),
+            accessor: entry.accessor.clone(),
+            policies,
+            token_policies: entry.policies.clone(),
+            identity_policies: token.identity_policies.clone(),
+            metadata: entry.metadata.clone(),
+            lease_duration: entry.expires.map_or(0, |expires| expires.since(now).as_secs()),
+            is_renewable: entry.is_renewable,
+            entity_id: entry.entity_id.clone(),
+            token_type: entry.kind.as_str(),
+            is_orphan: entry.is_orphan(),
+            num_uses: entry.num_uses,
+        }
+    }
+
+    /// Takes one of the token's uses, if it counts them.
+    pub(crate) fn spend(&self, tx: &Tx, admitted: &Admitted) -> Result<(), KernelError> {
+        let Some(caller) = admitted.caller.as_ref().filter(|_| admitted.is_metered()) else { return Ok(()) };
+        self.tokens.use_once(tx, &caller.entry, self.clock.now()).map(drop)
+    }
+
+    /// A refused request takes a use as well, in a transaction of its own: nothing else of it is kept.
+    pub(crate) async fn spend_refused(&self, _tx: &Tx, admitted: &Admitted) -> Result<(), KernelError> {
+        if !admitted.is_metered() {
+            return Ok(());
+        }
+        self.commit_staged(|tx| self.spend(tx, admitted)).await
+    }
+}
+
+/// There is something in it, and it is JSON.
+fn is_worth_wrapping(answer: &Answer) -> bool {
+    matches!(answer.body, AnswerBody::Json)
+        && answer.wrap_info.is_none()
+        && !answer.is_missing
+        && (answer.auth.is_some() || answer.data.as_ref().is_some_and(|data| !data.is_empty()))
+}

@@ -1,0 +1,67 @@
+//! Who is calling: the token behind a request, and what its policies amount to.
+//! Read next: [`crate::tokens::store`] for when a token is good, [`crate::policy`] for compiled sets.
+
+use std::sync::Arc;
+
+use arca_engine_api::Caller;
+
+use crate::KernelError;
+use crate::admission::Asked;
+use crate::kernel::Kernel;
+use crate::namespaces::Namespace;
+use crate::policy::Acl;
+use crate::policy::acl::AclScope;
+use crate::policy::store::AclFor;
+use crate::tokens::TokenEntry;
+use crate::tx::Tx;
+use crate::watch::Topic;
+
+/// A caller, known.
+pub(crate) struct Identified {
+    /// The token's record.
+    pub(crate) entry: Arc<TokenEntry>,
+    /// The caller as engines see it.
+    pub(crate) caller: Caller,
+    /// What its policies amount to.
+    pub(crate) acl: Arc<Acl>,
+}
+
+impl Identified {
+    /// Whether the token counts its uses.
+    pub(crate) fn is_metered(&self) -> bool {
+        self.entry.num_uses > 0
+    }
+}
+
+impl Kernel {
+    /// Finds out who is calling. A token serves its own namespace and those below.
+    pub(crate) fn identify(&self, tx: &Tx, asked: &Asked, namespace: &Namespace) -> Result<Identified, KernelError> {
+        let presented = asked.incoming.token.as_ref().ok_or(KernelError::Denied)?;
+        let now = self.clock.now();
+        let entry = self.tokens.authenticate(tx, presented, asked.incoming.remote_addr, now)?;
+        if !namespace.path.starts_with(&entry.namespace_path) {
+            return Err(KernelError::Denied);
+        }
+        let acl = self.policies.acl_for(
+            tx,
+            AclFor {
+                scope: AclScope { namespace_id: &entry.namespace_id, namespace_path: &entry.namespace_path },
+                policies: &entry.policies,
+                identity: None,
+                changed_at: self.watches.changed_at(Topic::Policies),
+                now,
+            },
+        )?;
+        let caller = Caller {
+            token_key: entry.key.clone(),
+            accessor: entry.accessor.clone(),
+            display_name: entry.display_name.clone(),
+            entity_id: entry.entity_id.clone(),
+            policies: entry.policies.as_slice().into(),
+            metadata: Arc::new(entry.metadata.clone()),
+            is_batch: entry.is_batch(),
+            is_root: entry.is_root(),
+        };
+        Ok(Identified { entry, caller, acl })
+    }
+}

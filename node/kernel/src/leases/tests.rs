@@ -1,0 +1,246 @@
+//! Leases from grant to end, and every published flaw of this family that touches them.
+
+use std::time::Duration;
+
+use arca_engine_api::LeaseGrant;
+
+use super::jobs::Work;
+use super::{ATTEMPTS_MAX, LeaseState, token_key_of};
+use crate::KernelError;
+use crate::tokens::rig::{Rig, spec};
+use crate::tokens::spec::NewTokenSpec;
+
+fn none() -> Vec<String> {
+    Vec::new()
+}
+
+#[tokio::test]
+async fn a_lease_ends_at_its_deadline() {
+    let mut rig = Rig::new().await;
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", 60).await.unwrap();
+    assert!(lease.id.starts_with("aws/creds/x/") && lease.id.len() == "aws/creds/x/".len() + 24);
+    rig.advance(59);
+    rig.keep_house().await;
+    assert!(rig.has_lease(&lease) && !rig.is_undone(&lease));
+    rig.advance(1);
+    rig.fail_over();
+    rig.keep_house().await;
+    assert!(!rig.has_lease(&lease) && rig.is_undone(&lease));
+    assert_eq!(rig.leftovers(), none());
+}
+
+#[tokio::test]
+async fn leases_are_bound_by_their_mount() {
+    let rig = Rig::new().await;
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", 10_000 * 3_600).await.unwrap();
+    assert_eq!(lease.ttl, Duration::from_secs(768 * 3_600));
+    // CVE-2020-12757: where nothing is asked for, the mount's default counts.
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", 0).await.unwrap();
+    assert_eq!(lease.ttl, Duration::from_secs(768 * 3_600));
+}
+
+/// CVE-2020-25816: leases of batch tokens outlived the token.
+#[tokio::test]
+async fn cve_2020_25816_leases_end_with_their_batch_token() {
+    let rig = Rig::new().await;
+    for is_orphan in [false, true] {
+        let wanted = NewTokenSpec { kind: "batch".to_owned(), is_orphan, ..spec(2) };
+        let batch = rig.child(&rig.root, wanted).await.unwrap();
+        let lease = rig.lease(&batch.entry, "root", "aws/creds/x", 600).await.unwrap();
+        assert_eq!(lease.expires, batch.entry.expires.unwrap());
+        let more = rig.commit(|tx| {
+            let grant = LeaseGrant { ttl: Duration::from_secs(600), ..LeaseGrant::default() };
+            let limits = crate::tokens::Limits { default_ttl: grant.ttl, max_ttl: grant.ttl };
+            rig.kernel.leases.extend(tx, lease.clone(), &grant, grant.ttl, limits, rig.now())
+        });
+        assert_eq!(more.await.unwrap().0.expires, batch.entry.expires.unwrap(), "renewing does not help");
+        rig.advance(2);
+        rig.keep_house().await;
+        assert!(!rig.has_lease(&lease) && rig.is_undone(&lease));
+    }
+}
+
+#[tokio::test]
+async fn leases_of_a_batch_token_end_with_its_parent() {
+    let rig = Rig::new().await;
+    let parent = rig.child(&rig.root, spec(600)).await.unwrap();
+    let wanted = NewTokenSpec { kind: "batch".to_owned(), ..spec(600) };
+    let batch = rig.child(&parent.entry, wanted).await.unwrap();
+    let lease = rig.lease(&batch.entry, "root", "aws/creds/x", 600).await.unwrap();
+    rig.commit(|tx| rig.kernel.tokens.revoke_tree(tx, &parent.entry.reference(), rig.now())).await.unwrap();
+    rig.keep_house().await;
+    assert!(!rig.has_lease(&lease) && rig.is_undone(&lease));
+}
+
+/// CVE-2019-18616: revoking a token of a child namespace left its leases alive.
+#[tokio::test]
+async fn cve_2019_18616_leases_end_with_a_namespaced_token() {
+    let rig = Rig::new().await;
+    let token = rig.foreign("n1", Duration::from_secs(600)).await;
+    let lease = rig.lease(&token.entry, "n1", "aws/creds/x", 600).await.unwrap();
+    assert!(lease.id.ends_with(".n1"));
+    rig.commit(|tx| rig.kernel.tokens.revoke_tree(tx, &token.entry.reference(), rig.now())).await.unwrap();
+    rig.keep_house().await;
+    assert!(!rig.has_lease(&lease) && rig.is_undone(&lease));
+    assert_eq!(rig.leftovers(), none());
+}
+
+/// CVE-2026-55774: the id of a lease was enough to revoke it from another namespace.
+#[tokio::test]
+async fn cve_2026_55774_a_lease_id_proves_nothing_elsewhere() {
+    let rig = Rig::new().await;
+    let token = rig.foreign("n1", Duration::from_secs(600)).await;
+    let lease = rig.lease(&token.entry, "n1", "aws/creds/x", 600).await.unwrap();
+    assert!(rig.kernel.leases.load(&rig.view(), "root", &lease.id).unwrap().is_none());
+    rig.kernel.revoke_lease_now("root", &lease.id).await.unwrap();
+    assert!(rig.has_lease(&lease) && !rig.is_undone(&lease));
+}
+
+/// Vault 0.11.3 note: leases with a dot in their id were not revoked.
+#[tokio::test]
+async fn vault_0_11_3_odd_ids_are_revoked() {
+    let rig = Rig::new().await;
+    let mut leases = Vec::new();
+    for path in ["aws/creds/a.b", "aws/creds/a:b", "aws/creds/äöü", "aws/creds/a b", "aws/creds/.hidden", "aws/x.n1"] {
+        leases.push(rig.lease(&rig.root, "root", path, 60).await.unwrap());
+    }
+    rig.commit(|tx| rig.kernel.leases.end(tx, leases[0].clone(), false, rig.now())).await.unwrap();
+    rig.kernel.revoke_lease_now("root", &leases[1].id).await.unwrap();
+    rig.kernel.end_below("root", "aws/creds/äöü", false).await.unwrap();
+    rig.advance(60);
+    rig.keep_house().await;
+    assert!(leases.iter().all(|lease| !rig.has_lease(lease) && rig.is_undone(lease)));
+    assert_eq!(rig.leftovers(), none());
+}
+
+/// Vault 0.6.0 note: revoking secrets by prefix revoked tokens too, and the other way round.
+#[tokio::test]
+async fn vault_0_6_0_a_prefix_reaches_only_its_own_kind() {
+    let rig = Rig::new().await;
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", 600).await.unwrap();
+    let similar = rig.lease(&rig.root, "root", "aws/creds-other/x", 600).await.unwrap();
+    let token = rig.child(&rig.root, spec(600)).await.unwrap();
+    rig.kernel.end_below("root", "aws/creds", false).await.unwrap();
+    assert!(!rig.has_lease(&lease) && rig.has_lease(&similar) && rig.lets_in(&token));
+    rig.kernel.end_below("root", "auth/token/crea", false).await.unwrap();
+    assert!(rig.lets_in(&token));
+    rig.kernel.end_below("root", "auth/token/create", false).await.unwrap();
+    assert!(rig.has_lease(&similar) && !rig.lets_in(&token));
+}
+
+/// Vault 0.5.3 note: a failed revocation counted as a success.
+#[tokio::test]
+async fn vault_0_5_3_a_failed_revocation_keeps_the_lease() {
+    let rig = Rig::new().await;
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", 60).await.unwrap();
+    rig.break_engine(true).await;
+    assert!(rig.kernel.revoke_lease_now("root", &lease.id).await.is_err());
+    for _ in 1..ATTEMPTS_MAX {
+        assert_eq!(rig.kernel.leases.load(&rig.view(), "root", &lease.id).unwrap().unwrap().state, LeaseState::Revoking);
+        rig.advance(600);
+        rig.keep_house().await;
+    }
+    let stored = rig.kernel.leases.load(&rig.view(), "root", &lease.id).unwrap().unwrap();
+    assert_eq!((stored.state, stored.attempts), (LeaseState::Irrevocable, ATTEMPTS_MAX));
+    assert!(stored.failure.contains("no route"));
+    assert_eq!(rig.kernel.leases.irrevocable(&rig.view(), "root", 10).unwrap(), [stored]);
+    rig.far_future();
+    rig.keep_house().await;
+    assert!(rig.has_lease(&lease), "only force takes it away");
+    rig.kernel.end_below("root", "aws", true).await.unwrap();
+    assert!(!rig.has_lease(&lease) && !rig.is_undone(&lease));
+    assert_eq!(rig.leftovers(), none());
+}
+
+#[tokio::test]
+async fn a_revocation_that_failed_is_tried_again() {
+    let rig = Rig::new().await;
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", 60).await.unwrap();
+    rig.break_engine(true).await;
+    rig.advance(60);
+    rig.keep_house().await;
+    rig.break_engine(false).await;
+    rig.keep_house().await;
+    assert!(rig.has_lease(&lease), "not before its time");
+    rig.advance(10);
+    rig.keep_house().await;
+    assert!(!rig.has_lease(&lease) && rig.is_undone(&lease));
+}
+
+#[tokio::test]
+async fn many_leases_end_in_small_steps_across_a_failover() {
+    let mut rig = Rig::new().await;
+    let token = rig.child(&rig.root, spec(600)).await.unwrap();
+    for _ in 0..700 {
+        rig.lease(&token.entry, "root", "aws/creds/x", 600).await.unwrap();
+    }
+    let tx = rig.kernel.store.begin(crate::tx::Mode::ReadWrite);
+    let work = Work::ending("aws/creds", false);
+    let entropy = rig.kernel.entropy.as_ref();
+    let is_done = rig.kernel.leases.begin(&tx, &rig.kernel.tokens, entropy, rig.now(), "root", work).unwrap();
+    assert!(!is_done);
+    let set = tx.into_write_set().unwrap();
+    assert!(set.writes.len() <= 4 * 256, "{} writes", set.writes.len());
+    rig.commit(|tx| {
+        let work = Work::ending("aws/creds", false);
+        rig.kernel.leases.begin(tx, &rig.kernel.tokens, rig.kernel.entropy.as_ref(), rig.now(), "root", work)
+    })
+    .await
+    .unwrap();
+    rig.fail_over();
+    rig.keep_house().await;
+    assert!(!rig.kernel.leases.has_any_below(&rig.view(), "root", "aws/").unwrap());
+    rig.far_future();
+    rig.keep_house().await;
+    assert_eq!(rig.leftovers(), none());
+}
+
+#[tokio::test]
+async fn renewing_asks_the_engine() {
+    let rig = Rig::new().await;
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", 60).await.unwrap();
+    let increment = Duration::from_secs(120);
+    let tx = rig.kernel.store.begin(crate::tx::Mode::ReadWrite);
+    let (renewed, _) = rig.kernel.renew_lease(&tx, lease.clone(), increment).await.unwrap();
+    rig.kernel.store.commit(tx).await.unwrap();
+    assert_eq!(renewed.expires, rig.now().after(increment));
+    rig.advance(90);
+    rig.keep_house().await;
+    assert!(rig.has_lease(&lease));
+    rig.break_engine(true).await;
+    let tx = rig.kernel.store.begin(crate::tx::Mode::ReadWrite);
+    let stored = rig.kernel.leases.load(&tx, "root", &lease.id).unwrap().unwrap();
+    assert!(rig.kernel.renew_lease(&tx, stored.clone(), increment).await.is_err());
+    rig.advance(30);
+    let late = rig.kernel.renew_lease(&tx, stored, increment).await;
+    assert!(matches!(late, Err(KernelError::Invalid(_))), "an ended lease does not come back");
+}
+
+#[tokio::test]
+async fn tidying_ends_leases_without_a_token() {
+    let rig = Rig::new().await;
+    let token = rig.child(&rig.root, spec(600)).await.unwrap();
+    let lost = rig.lease(&token.entry, "root", "aws/creds/x", 600).await.unwrap();
+    let kept = rig.lease(&rig.root, "root", "aws/creds/x", 600).await.unwrap();
+    // Damage that no request could do.
+    let path = format!("root/token/id/{}", token.entry.key);
+    rig.commit(|tx| Ok(tx.delete(arca_barrier::Class::Local, &path)?)).await.unwrap();
+    rig.commit(|tx| {
+        let entropy = rig.kernel.entropy.as_ref();
+        rig.kernel.leases.begin(tx, &rig.kernel.tokens, entropy, rig.now(), "root", Work::TidyLeases)
+    })
+    .await
+    .unwrap();
+    rig.keep_house().await;
+    assert!(!rig.has_lease(&lost) && rig.has_lease(&kept));
+}
+
+#[test]
+fn a_token_lease_names_its_token() {
+    let key = "0123456789abcdef".repeat(4);
+    assert_eq!(token_key_of(&format!("auth/token/create/h{key}")), Some(key.as_str()));
+    assert_eq!(token_key_of(&format!("auth/token/create/h{key}.n1")), Some(key.as_str()));
+    for id in ["auth/token/create/hxyz", "aws/creds/x/AbCdEfGhIjKlMnOpQrStUvWx", "", "h"] {
+        assert_eq!(token_key_of(id), None, "{id}");
+    }
+}

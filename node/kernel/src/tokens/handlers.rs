@@ -1,0 +1,385 @@
+//! What the paths of `auth/token/` do.
+//!
+//! Whoever names a token by itself or by its accessor reaches only tokens of the request's namespace or below it;
+//! the `-self` paths mean the caller's token wherever it belongs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_engine_api::{Map, Operation, Page, Raw, Request, Response, RouteTable};
+use async_trait::async_trait;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::lifetime::{self, Limits};
+use super::renew::{LoginRenewal, Renewal, check_renewable};
+use super::spec::{Asker, NewTokenSpec};
+use super::{NewToken, TokenEntry, TokenRef, TokenState, lookup, routes, secret};
+use crate::KernelError;
+use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
+use crate::leases::jobs::Work;
+use crate::policy::{AclRequest, ROOT};
+
+/// These paths.
+pub(super) struct TokenPaths {
+    table: RouteTable,
+}
+
+impl TokenPaths {
+    pub(super) fn new() -> Self {
+        Self { table: RouteTable::new(routes::ROUTES) }
+    }
+}
+
+#[async_trait]
+impl Builtin for TokenPaths {
+    fn routes(&self) -> &RouteTable {
+        &self.table
+    }
+
+    async fn handle(&self, ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
+        let call = Call { ctx, request, now: ctx.kernel.clock.now() };
+        match request.route.id {
+            "accessors" => call.accessors(),
+            "create" => call.create(false),
+            "create-orphan" => call.create(true),
+            "lookup" => call.lookup(),
+            "lookup-accessor" => call.by_accessor().map(|entry| call.looked_up(&entry, "")),
+            "lookup-self" => call.lookup_self(),
+            "renew" => call.renew().await,
+            "renew-accessor" => {
+                let entry = call.by_accessor()?;
+                call.renew_entry(&entry, None).await
+            }
+            "renew-self" => call.renew_entry(call.caller()?, request.client_token.clone()).await,
+            "revoke" => call.revoke(),
+            "revoke-accessor" => call.revoke_accessor(),
+            "revoke-orphan" => call.revoke_orphan(),
+            "revoke-self" => call.revoke_self(),
+            "role" => call.role(),
+            "roles" => call.roles(),
+            "tidy" => call.tidy(),
+            other => Err(KernelError::Bug(format!("no handler for token route {other:?}"))),
+        }
+    }
+
+    fn exists(&self, ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Option<bool>, KernelError> {
+        if request.route.id != "role" {
+            return Ok(None);
+        }
+        let role = ctx.kernel.tokens.role(ctx.tx, &ctx.namespace.id, request.param("name"))?;
+        Ok(Some(role.is_some()))
+    }
+}
+
+/// The part of a list that is wanted: `after` and `limit`.
+pub(crate) fn page(request: &Request) -> Result<Page, KernelError> {
+    let fields = request.fields();
+    let limit = fields.string("limit")?.unwrap_or_default();
+    let limit = match limit.trim() {
+        "" | "max" => None,
+        text => {
+            let limit: i64 = text.parse().map_err(|_| KernelError::invalid("limit must be a number"))?;
+            usize::try_from(limit).ok().filter(|limit| *limit > 0)
+        }
+    };
+    Ok(Page { after: fields.string("after")?.filter(|after| !after.is_empty()), limit })
+}
+
+/// An answer of status 202.
+pub(crate) fn accepted(request: &Request, text: &str) -> BuiltinAnswer {
+    let body = json!({
+        "request_id": request.id, "lease_id": "", "renewable": false, "lease_duration": 0, "data": null,
+        "wrap_info": null, "warnings": [text], "auth": null,
+    });
+    let raw = Raw { status: 202, content_type: "application/json".to_owned(), body: body.to_string().into_bytes() };
+    Response { raw: Some(raw), ..Response::default() }.into()
+}
+
+pub(crate) const TIDY_STARTED: &str = "Tidy operation successfully started. Any information from the operation will be printed to the server's logs.";
+
+struct Call<'a> {
+    ctx: &'a BuiltinCtx<'a>,
+    request: &'a Request,
+    now: arca_engine_api::UnixMillis,
+}
+
+impl Call<'_> {
+    fn caller(&self) -> Result<&TokenEntry, KernelError> {
+        self.ctx.token.ok_or(KernelError::Denied)
+    }
+
+    /// The token a field names; none when it is no good, or of a namespace this request has no business in.
+    fn find(&self, token: &str) -> Result<Option<Arc<TokenEntry>>, KernelError> {
+        let found = self.ctx.kernel.tokens.find(self.ctx.tx, token, self.now)?;
+        Ok(found.filter(|entry| entry.namespace_path.starts_with(&self.ctx.namespace.path)))
+    }
+
+    fn token_field(&self) -> Result<Zeroizing<String>, KernelError> {
+        Ok(Zeroizing::new(self.request.fields().string("token")?.unwrap_or_default()))
+    }
+
+    fn required_token(&self) -> Result<Zeroizing<String>, KernelError> {
+        let token = self.token_field()?;
+        if token.is_empty() { Err(KernelError::invalid("missing token ID")) } else { Ok(token) }
+    }
+
+    fn accessor_field(&self) -> Result<String, KernelError> {
+        let accessor = self.request.fields().string("accessor")?.unwrap_or_default();
+        if accessor.is_empty() { Err(KernelError::invalid("missing accessor")) } else { Ok(accessor) }
+    }
+
+    fn by_accessor(&self) -> Result<Arc<TokenEntry>, KernelError> {
+        let accessor = self.accessor_field()?;
+        let tokens = &self.ctx.kernel.tokens;
+        let found = tokens.find_accessor(self.ctx.tx, &self.ctx.namespace.id, &accessor, self.now)?;
+        found.ok_or_else(|| KernelError::invalid("invalid accessor"))
+    }
+
+    fn limits(&self) -> Result<Limits, KernelError> {
+        self.ctx.kernel.token_limits(self.ctx.namespace)
+    }
+
+    fn accessors(&self) -> Result<BuiltinAnswer, KernelError> {
+        let page = page(self.request)?;
+        let keys = self.ctx.kernel.tokens.accessors(self.ctx.tx, &self.ctx.namespace.id, &page)?;
+        Ok(Response::list(keys).into())
+    }
+
+    /// Whether the caller may do more than create: sudo on this path, or root.
+    fn has_sudo(&self) -> bool {
+        let path = format!("{}{}{}", self.ctx.namespace.path, self.request.mount_point, self.request.path);
+        self.ctx.acl.is_some_and(|acl| {
+            acl.check(AclRequest {
+                operation: Operation::Update,
+                path: &path,
+                data: &self.request.data,
+                wrap_ttl: self.request.wrap_ttl,
+            })
+            .has_sudo
+        })
+    }
+
+    fn create(&self, wants_orphan: bool) -> Result<BuiltinAnswer, KernelError> {
+        let (kernel, tx, namespace) = (self.ctx.kernel, self.ctx.tx, self.ctx.namespace);
+        let parent = self.caller()?;
+        let role = match self.request.param("role") {
+            "" => None,
+            name => {
+                let role = kernel.tokens.role(tx, &namespace.id, name)?;
+                Some(role.ok_or_else(|| KernelError::invalid("unknown role"))?)
+            }
+        };
+        let spec = NewTokenSpec::parse(self.request.fields())?;
+        if !spec.entity_alias.is_empty() {
+            let text = match &role {
+                None => "'entity_alias' is only allowed in combination with token role",
+                Some(role) if !role.allows_alias(&spec.entity_alias) => "invalid 'entity_alias' value",
+                Some(_) => "'entity_alias' needs the identity store, which this version does not have",
+            };
+            return Err(KernelError::invalid(text));
+        }
+        let asker = Asker {
+            parent,
+            has_sudo: self.has_sudo(),
+            wants_orphan,
+            role: role.as_ref(),
+            namespace,
+            limits: self.limits()?,
+        };
+        let draft = asker.draft(spec, self.now)?;
+        let token = kernel.tokens.issue(tx, kernel.entropy.as_ref(), draft.entry, draft.id.as_deref())?;
+        let mut response = Response { warnings: draft.warnings, ..Response::default() };
+        for name in token.entry.policies.iter().filter(|name| *name != ROOT) {
+            if kernel.policies.get(tx, &namespace.id, name)?.is_none() {
+                response.warnings.push(format!("Policy {name:?} does not exist"));
+            }
+        }
+        Ok(BuiltinAnswer { auth: Some(token), ..response.into() })
+    }
+
+    fn looked_up(&self, entry: &TokenEntry, presented: &str) -> BuiltinAnswer {
+        let data = lookup::data(entry, presented, self.now);
+        Response { data: Some(data), ..Response::default() }.into()
+    }
+
+    fn lookup(&self) -> Result<BuiltinAnswer, KernelError> {
+        let token = self.token_field()?;
+        if token.is_empty() || self.request.operation == Operation::Read {
+            return self.lookup_self();
+        }
+        let entry = self.find(&token)?.ok_or(KernelError::Denied)?;
+        Ok(self.looked_up(&entry, &token))
+    }
+
+    fn lookup_self(&self) -> Result<BuiltinAnswer, KernelError> {
+        let presented = self.request.client_token.as_ref().map(|token| token.as_str()).unwrap_or_default();
+        let caller = self.caller()?;
+        if caller.num_uses == 0 {
+            return Ok(self.looked_up(caller, presented));
+        }
+        // This request took a use; the record it staged says what is left.
+        let current = self.ctx.kernel.tokens.load(self.ctx.tx, &caller.reference())?;
+        Ok(self.looked_up(current.as_ref().unwrap_or(caller), presented))
+    }
+
+    async fn renew(&self) -> Result<BuiltinAnswer, KernelError> {
+        let token = self.required_token()?;
+        let entry = self.find(&token)?.ok_or_else(|| KernelError::invalid("token not found"))?;
+        self.renew_entry(&entry, Some(Arc::new(token))).await
+    }
+
+    async fn renew_entry(
+        &self,
+        entry: &TokenEntry,
+        presented: Option<Arc<Zeroizing<String>>>,
+    ) -> Result<BuiltinAnswer, KernelError> {
+        let (kernel, tx) = (self.ctx.kernel, self.ctx.tx);
+        check_renewable(entry)?;
+        let increment = increment(self.request)?;
+        let (limits, login) = match &entry.login {
+            None => (self.limits()?, None),
+            Some(_) => {
+                let (limits, login) = kernel.renew_login(tx, entry, increment).await?;
+                (limits, Some(login))
+            }
+        };
+        let renewal = Renewal { increment, limits, login };
+        let (entry, warnings) = kernel.tokens.renew(tx, &entry.reference(), renewal, self.now)?;
+        let secret = presented.unwrap_or_default();
+        let token = NewToken { secret, entry: Arc::new(entry), identity_policies: Vec::new() };
+        let response = Response { warnings, ..Response::default() };
+        Ok(BuiltinAnswer { auth: Some(token), ..response.into() })
+    }
+
+    /// The stored token a revocation means, whether or not it is still good; batch tokens cannot be revoked.
+    fn to_revoke(&self, token: &str) -> Result<Option<TokenRef>, KernelError> {
+        let tokens = &self.ctx.kernel.tokens;
+        let wanted = match secret::Presented::parse(token) {
+            None => return Ok(None),
+            Some(secret::Presented::Batch(_)) => {
+                return Err(KernelError::invalid("batch tokens cannot be revoked"));
+            }
+            Some(secret::Presented::Service(token, namespace_id)) => TokenRef {
+                namespace_id: namespace_id.to_owned(),
+                key: tokens.key_of(self.ctx.tx, &token)?,
+            },
+        };
+        let entry = tokens.load(self.ctx.tx, &wanted)?;
+        let is_ours = entry.is_some_and(|entry| {
+            entry.state == TokenState::Live && entry.namespace_path.starts_with(&self.ctx.namespace.path)
+        });
+        Ok(is_ours.then_some(wanted))
+    }
+
+    fn revoke_tree(&self, wanted: TokenRef) -> Result<BuiltinAnswer, KernelError> {
+        self.ctx.kernel.tokens.revoke_tree(self.ctx.tx, &wanted, self.now)?;
+        Ok(taken_away_after(wanted))
+    }
+
+    fn revoke(&self) -> Result<BuiltinAnswer, KernelError> {
+        let token = self.required_token()?;
+        self.to_revoke(&token)?.map_or_else(|| Ok(Response::empty().into()), |wanted| self.revoke_tree(wanted))
+    }
+
+    fn revoke_orphan(&self) -> Result<BuiltinAnswer, KernelError> {
+        let token = self.required_token()?;
+        let wanted = self.to_revoke(&token)?.ok_or_else(|| KernelError::invalid("token to revoke not found"))?;
+        self.ctx.kernel.tokens.revoke_alone(self.ctx.tx, &wanted, self.now)?;
+        Ok(taken_away_after(wanted))
+    }
+
+    fn revoke_accessor(&self) -> Result<BuiltinAnswer, KernelError> {
+        let accessor = self.accessor_field()?;
+        let tokens = &self.ctx.kernel.tokens;
+        let found = tokens.find_accessor(self.ctx.tx, &self.ctx.namespace.id, &accessor, self.now)?;
+        match found {
+            Some(entry) => self.revoke_tree(entry.reference()),
+            None => Ok(Response::empty().with_warning("No token found with this accessor").into()),
+        }
+    }
+
+    fn revoke_self(&self) -> Result<BuiltinAnswer, KernelError> {
+        let caller = self.caller()?;
+        if caller.is_batch() {
+            return Err(KernelError::invalid("batch tokens cannot be revoked"));
+        }
+        self.revoke_tree(caller.reference())
+    }
+
+    fn role(&self) -> Result<BuiltinAnswer, KernelError> {
+        let (tokens, tx, namespace_id) = (&self.ctx.kernel.tokens, self.ctx.tx, &self.ctx.namespace.id);
+        let name = self.request.param("name");
+        match self.request.operation {
+            Operation::Read => {
+                let role = tokens.role(tx, namespace_id, name)?;
+                let role = role.ok_or_else(|| KernelError::NotFound(String::new()))?;
+                return Ok(Response::data(role.to_data()).into());
+            }
+            Operation::Delete => tokens.delete_role(tx, namespace_id, name)?,
+            _ => tokens.put_role(tx, namespace_id, name, self.request.fields())?,
+        }
+        Ok(Response::empty().into())
+    }
+
+    fn roles(&self) -> Result<BuiltinAnswer, KernelError> {
+        let page = page(self.request)?;
+        let names = self.ctx.kernel.tokens.roles(self.ctx.tx, &self.ctx.namespace.id, &page)?;
+        Ok(Response::list(names).into())
+    }
+
+    fn tidy(&self) -> Result<BuiltinAnswer, KernelError> {
+        let kernel = self.ctx.kernel;
+        kernel.leases.begin(
+            self.ctx.tx,
+            &kernel.tokens,
+            kernel.entropy.as_ref(),
+            self.now,
+            &self.ctx.namespace.id,
+            Work::TidyTokens,
+        )?;
+        Ok(accepted(self.request, TIDY_STARTED))
+    }
+}
+
+/// `increment`; negative ones count as zero.
+pub(crate) fn increment(request: &Request) -> Result<Duration, KernelError> {
+    let fields = request.fields();
+    if fields.string("increment")?.is_some_and(|text| text.trim().starts_with('-')) {
+        return Ok(Duration::ZERO);
+    }
+    Ok(fields.duration("increment")?.unwrap_or_default())
+}
+
+/// The answer to a revocation: once it is committed, what hung on the token goes as far as a moment allows.
+fn taken_away_after(wanted: TokenRef) -> BuiltinAnswer {
+    BuiltinAnswer::after(move |kernel| {
+        Box::pin(async move {
+            kernel.reap_soon(wanted).await;
+            Ok(Response::empty())
+        })
+    })
+}
+
+impl LoginRenewal {
+    /// What an auth method's answer says about a renewal.
+    ///
+    /// # Errors
+    /// When the login would give other policies now.
+    pub(crate) fn from_response(entry: &TokenEntry, response: Response) -> Result<Self, KernelError> {
+        if let Some(login) = response.login {
+            if !login.policies.is_empty() {
+                let given = login.policies.iter().map(String::as_str);
+                let default = (!login.no_default_policy).then_some(crate::policy::DEFAULT);
+                if crate::policy::canonical_names(given.chain(default))? != entry.policies {
+                    return Err(KernelError::invalid("policies have changed, not renewing"));
+                }
+            }
+            let period = Some(login.period);
+            return Ok(Self { ttl: login.ttl, max_ttl: login.max_ttl, period, internal: login.internal });
+        }
+        let grant = response.lease.unwrap_or_default();
+        let ttl = if grant.ttl.is_zero() { Duration::ZERO } else { grant.ttl.max(lifetime::TTL_MIN) };
+        Ok(Self { ttl, max_ttl: grant.max_ttl, period: None, internal: Map::clone(&grant.internal) })
+    }
+}

@@ -1,0 +1,300 @@
+//! What tests of tokens and leases stand on: a kernel over a replica in memory, a clock that moves when told, and an
+//! engine whose revocations can be made to fail.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_barrier::{Barrier, Class, Keyring, Suite};
+use arca_engine_api::{
+    Clock, Ctx, Engine, EngineError, EngineKind, EngineType, LeaseGrant, LeaseRecord, Request, Response, RouteTable,
+    StorageExt as _, UnixMillis,
+};
+use async_trait::async_trait;
+
+use crate::initial::{NewCluster, initial_state};
+use crate::leases::{GrantTo, LeaseEntry, worker::limits_of};
+use crate::mounts::NewMount;
+use crate::namespaces::{Namespace, ROOT_ID};
+use crate::testing::{LocalReplica, NotingCluster, SeededEntropy, TestClock};
+use crate::tokens::spec::{Asker, NewTokenSpec};
+use crate::tokens::{NewToken, TokenEntry};
+use crate::tx::{Mode, Tx};
+use crate::{Kernel, KernelConfig, KernelError, KernelParts};
+
+/// Grants whatever it is asked for. Revocations fail while `broken` is stored, and leave a note when they succeed.
+struct Stubborn(RouteTable);
+
+#[async_trait]
+impl Engine for Stubborn {
+    fn routes(&self) -> &RouteTable {
+        &self.0
+    }
+
+    async fn handle(&self, _ctx: &Ctx<'_>, _request: &Request) -> Result<Response, EngineError> {
+        Err(EngineError::Unsupported)
+    }
+
+    async fn renew(&self, ctx: &Ctx<'_>, lease: &LeaseRecord) -> Result<Response, EngineError> {
+        if ctx.storage.get("broken")?.is_some() {
+            return Err(EngineError::invalid("the account is gone"));
+        }
+        let grant = LeaseGrant { ttl: lease.increment, ..LeaseGrant::default() };
+        Ok(Response { lease: Some(grant), ..Response::default() })
+    }
+
+    async fn revoke(&self, ctx: &Ctx<'_>, lease: &LeaseRecord) -> Result<(), EngineError> {
+        if ctx.storage.get("broken")?.is_some() {
+            return Err(EngineError::Upstream("no route to host".to_owned()));
+        }
+        Ok(ctx.storage.put_record(&format!("revoked/{}", lease.id), &true)?)
+    }
+}
+
+fn engine_type(name: &'static str, kind: EngineKind) -> EngineType {
+    EngineType { name, kind, make: |_| Ok(Arc::new(Stubborn(RouteTable::new(&[])))), summary: "For tests." }
+}
+
+pub(crate) struct Rig {
+    pub(crate) kernel: Arc<Kernel>,
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) replica: LocalReplica,
+    pub(crate) root: Arc<TokenEntry>,
+    barrier: Arc<Barrier>,
+    entropy: Arc<SeededEntropy>,
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Rig {
+    pub(crate) async fn new() -> Self {
+        let entropy = Arc::new(SeededEntropy::default());
+        let clock = Arc::new(TestClock::default());
+        let replica = LocalReplica::default();
+        let keyring = Keyring::generate(entropy.as_ref(), clock.now().0, Suite::XChaCha20Poly1305).unwrap();
+        let barrier = Arc::new(Barrier::new(keyring, Arc::clone(&entropy) as Arc<dyn arca_barrier::Entropy>));
+        let kernel = start(&barrier, &replica, &clock, &entropy);
+        let tx = kernel.store.begin(Mode::ReadWrite);
+        let new = NewCluster {
+            cluster_id: "c".to_owned(),
+            cluster_name: "n".to_owned(),
+            engines: kernel.mounts.engines(),
+            root_token: Some("root".to_owned()),
+        };
+        initial_state(&tx, clock.as_ref(), entropy.as_ref(), &new).unwrap();
+        kernel.store.commit(tx).await.unwrap();
+        let tx = kernel.store.begin(Mode::ReadOnly);
+        let root = kernel.tokens.find(&tx, "root", clock.now()).unwrap().unwrap();
+        let rig = Self { kernel, clock, replica, root, barrier, entropy };
+        rig.mount("aws", EngineKind::Secrets).await;
+        rig.mount("userpass", EngineKind::Auth).await;
+        rig
+    }
+
+    /// The same cluster after a failover: another kernel over the same state.
+    pub(crate) fn fail_over(&mut self) {
+        self.kernel = start(&self.barrier, &self.replica, &self.clock, &self.entropy);
+    }
+
+    async fn mount(&self, name: &'static str, kind: EngineKind) {
+        let router = self.kernel.mounts.router(&self.kernel.store).unwrap();
+        let tx = self.kernel.store.begin(Mode::ReadWrite);
+        let new = NewMount { path: name.to_owned(), engine: "stubborn".to_owned(), ..NewMount::default() };
+        let mounts = &self.kernel.mounts;
+        mounts.enable(&tx, &router, &Namespace::root(), kind, new, self.kernel.entropy.as_ref()).unwrap();
+        self.kernel.store.commit(tx).await.unwrap();
+    }
+
+    pub(crate) fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    pub(crate) fn view(&self) -> Tx {
+        self.kernel.store.begin(Mode::ReadOnly)
+    }
+
+    /// Runs `stage` in a transaction of its own and commits it.
+    pub(crate) async fn commit<T: Send>(
+        &self,
+        stage: impl FnOnce(&Tx) -> Result<T, KernelError>,
+    ) -> Result<T, KernelError> {
+        let tx = self.kernel.store.begin(Mode::ReadWrite);
+        let staged = stage(&tx)?;
+        self.kernel.store.commit(tx).await?;
+        Ok(staged)
+    }
+
+    pub(crate) fn asker<'a>(&self, parent: &'a TokenEntry, namespace: &'a Namespace) -> Asker<'a> {
+        Asker {
+            parent,
+            has_sudo: parent.is_root(),
+            wants_orphan: false,
+            role: None,
+            namespace,
+            limits: self.kernel.token_limits(namespace).unwrap(),
+        }
+    }
+
+    /// A token made by another as `spec` says.
+    pub(crate) async fn child(&self, parent: &TokenEntry, spec: NewTokenSpec) -> Result<NewToken, KernelError> {
+        let namespace = Namespace::root();
+        let draft = self.asker(parent, &namespace).draft(spec, self.now())?;
+        let entropy = self.kernel.entropy.as_ref();
+        self.commit(|tx| self.kernel.tokens.issue(tx, entropy, draft.entry, draft.id.as_deref())).await
+    }
+
+    /// A token of another namespace, without a parent.
+    pub(crate) async fn foreign(&self, namespace_id: &str, ttl: Duration) -> NewToken {
+        let draft = TokenEntry {
+            namespace_id: namespace_id.to_owned(),
+            namespace_path: format!("{namespace_id}/"),
+            policies: vec!["p".to_owned()],
+            path: "auth/token/create".to_owned(),
+            created: self.now(),
+            expires: Some(self.now().after(ttl)),
+            ttl,
+            is_renewable: true,
+            ..TokenEntry::default()
+        };
+        let entropy = self.kernel.entropy.as_ref();
+        self.commit(|tx| self.kernel.tokens.issue(tx, entropy, draft, None)).await.unwrap()
+    }
+
+    /// A lease of the `aws` mount for `path`, granted to `token` in `namespace_id`.
+    pub(crate) async fn lease(
+        &self,
+        token: &TokenEntry,
+        namespace_id: &str,
+        path: &str,
+        ttl: u64,
+    ) -> Result<LeaseEntry, KernelError> {
+        self.commit(|tx| self.stage_lease(tx, token, namespace_id, path, ttl)).await
+    }
+
+    pub(crate) fn stage_lease(
+        &self,
+        tx: &Tx,
+        token: &TokenEntry,
+        namespace_id: &str,
+        path: &str,
+        ttl: u64,
+    ) -> Result<LeaseEntry, KernelError> {
+        let router = self.kernel.mounts.router(&self.kernel.store)?;
+        let mount = router.at("aws/").unwrap();
+        let to = GrantTo {
+            namespace_id,
+            path,
+            mount_uuid: &mount.record.uuid,
+            limits: limits_of(mount),
+            token: Some(token),
+        };
+        let grant = LeaseGrant { ttl: Duration::from_secs(ttl), is_renewable: true, ..LeaseGrant::default() };
+        let entropy = self.kernel.entropy.as_ref();
+        self.kernel.leases.grant(tx, &self.kernel.tokens, entropy, self.now(), to, &grant)
+    }
+
+    /// Whether the token is let in from `remote`.
+    pub(crate) fn lets_in_from(&self, token: &NewToken, remote: Option<&str>) -> bool {
+        let remote: Option<IpAddr> = remote.map(|text| text.parse().unwrap());
+        match self.kernel.tokens.authenticate(&self.view(), &token.secret, remote, self.now()) {
+            Ok(_) => true,
+            Err(KernelError::Denied) => false,
+            Err(err) => panic!("{err}"),
+        }
+    }
+
+    pub(crate) fn lets_in(&self, token: &NewToken) -> bool {
+        self.lets_in_from(token, None)
+    }
+
+    pub(crate) fn has_lease(&self, lease: &LeaseEntry) -> bool {
+        self.kernel.leases.load(&self.view(), &lease.namespace_id, &lease.id).unwrap().is_some()
+    }
+
+    /// Whether the engine undid what a lease granted.
+    pub(crate) fn is_undone(&self, lease: &LeaseEntry) -> bool {
+        let path = format!("{}revoked/{}", self.aws_prefix(), lease.id);
+        self.view().get(Class::Replicated, &path).unwrap().is_some()
+    }
+
+    pub(crate) fn aws_prefix(&self) -> String {
+        let router = self.kernel.mounts.router(&self.kernel.store).unwrap();
+        router.at("aws/").unwrap().storage_prefix()
+    }
+
+    pub(crate) async fn break_engine(&self, is_broken: bool) {
+        let path = format!("{}broken", self.aws_prefix());
+        self.commit(|tx| {
+            if is_broken {
+                tx.put_record(Class::Replicated, &path, &true)?;
+            } else {
+                tx.delete(Class::Replicated, &path)?;
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+
+    /// Lets the active node do everything that is due.
+    pub(crate) async fn keep_house(&self) {
+        self.kernel.expire_due().await.unwrap();
+    }
+
+    /// Local entries of the token and lease stores, roots left out.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let tx = self.view();
+        let mut found = Vec::new();
+        for folder in ["token/", "lease/"] {
+            for namespace in [ROOT_ID, "n1"] {
+                let prefix = format!("{namespace}/{folder}");
+                let paths = tx.some_below(Class::Local, &prefix, usize::MAX).unwrap();
+                found.extend(paths.into_iter().filter(|path| !path.contains(&self.root.key)));
+            }
+        }
+        found.retain(|path| !path.ends_with(&self.root.accessor));
+        let due = tx.due(Class::Local, arca_barrier::TimedIndex::LeaseDeadline, UnixMillis(u64::MAX), 10_000).unwrap();
+        found.extend(due.into_iter().map(|(at, path)| format!("{} {path}", at.0)));
+        found
+    }
+
+    pub(crate) fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    pub(crate) fn far_future(&self) {
+        self.clock.advance(DAY * 3_650);
+    }
+}
+
+fn start(
+    barrier: &Arc<Barrier>,
+    replica: &LocalReplica,
+    clock: &Arc<TestClock>,
+    entropy: &Arc<SeededEntropy>,
+) -> Arc<Kernel> {
+    Kernel::start(KernelParts {
+        barrier: Arc::clone(barrier),
+        replica: Arc::new(replica.clone()),
+        clock: Arc::clone(clock) as Arc<dyn Clock>,
+        entropy: Arc::clone(entropy) as Arc<dyn arca_engine_api::Entropy>,
+        engines: vec![
+            engine_type("stubborn", EngineKind::Secrets),
+            engine_type("stubborn", EngineKind::Auth),
+            engine_type("cubbyhole", EngineKind::Secrets),
+        ],
+        cluster: Arc::new(NotingCluster::default()),
+        config: KernelConfig::default(),
+    })
+    .unwrap()
+}
+
+/// A specification with policy `p` and this lifetime, renewable.
+pub(crate) fn spec(ttl: u64) -> NewTokenSpec {
+    NewTokenSpec {
+        policies: vec!["p".to_owned()],
+        ttl: Duration::from_secs(ttl),
+        is_renewable: true,
+        ..NewTokenSpec::default()
+    }
+}
