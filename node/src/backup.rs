@@ -33,10 +33,10 @@ fn refused(text: impl Into<String>) -> KernelError {
     KernelError::Invalid(format!("the snapshot was refused and nothing was changed: {}", text.into()))
 }
 
-fn seal_of(root: &RootKey, sums: &[u8]) -> String {
+fn seal_of(root: &RootKey, sums: &[u8]) -> blake3::Hash {
     // The bare root key goes into a key derivation and nowhere else.
     let key = Zeroizing::new(blake3::derive_key(SEAL_CONTEXT, root.expose()));
-    blake3::keyed_hash(&key, sums).to_hex().to_string()
+    blake3::keyed_hash(&key, sums)
 }
 
 /// A temporary file without a name: it is gone when dropped, whatever happens.
@@ -95,7 +95,7 @@ pub(crate) async fn export(
         "ConfigurationIndex": replica.membership().index,
         "Size": size,
         "ClusterID": cluster_id,
-        "Created": arca_kernel::rfc3339(now),
+        "Created": arca_kernel::rfc3339::format(now),
     });
     let meta = serde_json::to_vec_pretty(&meta).map_err(|err| failed("packing", err))?;
     // The key is used on this thread; the blocking part gets only what it derives.
@@ -163,7 +163,7 @@ pub(crate) async fn import(
     let unpacked = blocking(move || unpack(packed)).await?;
     let is_ours = unpacked.meta.get("ClusterID").and_then(Value::as_str) == Some(cluster_id);
     let sealed = blake3::Hash::from_hex(unpacked.sealed.trim_ascii());
-    let is_sealed = sealed.is_ok_and(|sealed| blake3::Hash::from_hex(seal_of(root, &unpacked.sums)) == Ok(sealed));
+    let is_sealed = sealed.is_ok_and(|sealed| seal_of(root, &unpacked.sums) == sealed);
     if !(is_forced || is_ours && is_sealed) {
         return Err(refused(
             "it was made under other keys. To restore it all the same, force it; the cluster then has the unseal keys \

@@ -158,7 +158,7 @@ impl ClusterPort for Cluster {
                 cluster_address: member.cluster_addr,
                 is_active: leader == Some(member.id),
                 version: facts.map_or_else(|| VERSION.to_owned(), |facts| facts.version),
-                last_echo: (leader != Some(member.id)).then(|| arca_kernel::rfc3339(now)),
+                last_echo: (leader != Some(member.id)).then(|| arca_kernel::rfc3339::format(now)),
             });
         }
         Ok(nodes)
@@ -236,7 +236,7 @@ impl ClusterPort for Cluster {
                     "last_contact": if is_healthy { "0s" } else { "unknown" },
                     "last_term": status.term,
                     "last_index": facts.map_or(status.applied_index, |facts| facts.applied_index),
-                    "stable_since": arca_kernel::rfc3339(now),
+                    "stable_since": arca_kernel::rfc3339::format(now),
                     "version": VERSION,
                 }),
             );
@@ -275,7 +275,7 @@ impl ClusterPort for Cluster {
     }
 
     async fn host_info(&self) -> Result<Map, KernelError> {
-        Ok(crate::host::info(&arca_kernel::rfc3339(self.node()?.now())))
+        Ok(crate::host::info(&arca_kernel::rfc3339::format(self.node()?.now())))
     }
 
     fn metrics(&self, is_prometheus: bool) -> Result<String, KernelError> {

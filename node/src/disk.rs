@@ -41,9 +41,9 @@ impl Disk {
 
     fn directory(path: &Path, is_clustered: bool) -> Self {
         let raft = path.join("raft");
-        let options = arca_raft_storage::RocksOptions::default();
+        let options = arca_raft_storage::kv::RocksOptions::default();
         Self {
-            home: Arc::new(arca_raft_storage::RocksHome::new(raft.join("state"), options)),
+            home: Arc::new(arca_raft_storage::kv::RocksHome::new(raft.join("state"), options)),
             vfs: Arc::new(arca_raft_storage::OsVfs),
             raft_dir: raft.clone(),
             kind: Kind::Directory { file: NodeFile::new(path), root: path.to_owned(), raft, is_clustered },
@@ -52,8 +52,8 @@ impl Disk {
 
     fn memory() -> Self {
         Self {
-            home: Arc::new(arca_raft_storage::ModelHome::default()),
-            vfs: Arc::new(arca_raft_storage::testing::ModelVfs::default()),
+            home: Arc::new(arca_raft_storage::kv::ModelHome::new()),
+            vfs: Arc::new(arca_raft_storage::testing::ModelVfs::new(0)),
             raft_dir: PathBuf::from("/raft"),
             kind: Kind::Memory(Mutex::new(None)),
         }

@@ -73,7 +73,7 @@ impl Node {
         let config = SealConfig::shamir(shares, threshold).map_err(invalid)?;
         let seal = ShamirSeal::generate(&SystemEntropy).map_err(failed)?;
         let root = RootKey::generate(&SystemEntropy).map_err(|err| NodeError::failed("making keys", err))?;
-        let keyring = Keyring::generate(&SystemEntropy, self.now().0, Suite::default()).map_err(failed)?;
+        let keyring = Keyring::generate(&SystemEntropy, self.now().0, Suite::XChaCha20Poly1305).map_err(failed)?;
         let split = seal.split(shares, threshold, &SystemEntropy).map_err(invalid)?;
         Ok(NewKeys {
             // The caller gets the shares; this is the one time they are shown.

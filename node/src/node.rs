@@ -139,15 +139,12 @@ impl Node {
             challenges: parking_lot::Mutex::default(),
             orders,
         };
-        *node.phase.get_mut() = node.found_on_disk()?;
-        node.show(&node.phase_now());
+        let phase = node.found_on_disk()?;
+        node.show(&phase);
+        *node.phase.get_mut() = phase;
         let node = Arc::new(node);
         tokio::spawn(obey(Arc::clone(&node), received));
         Ok(node)
-    }
-
-    fn phase_now(&mut self) -> Phase {
-        std::mem::replace(self.phase.get_mut(), Phase::New)
     }
 
     fn found_on_disk(&self) -> Result<Phase, NodeError> {

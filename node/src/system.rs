@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use arca_api::system::{Carried, CarriedBack, CarryFailure};
 use arca_api::{Health, InitRequest, InitResponse, JoinRequest, LeaderStatus, SealStatus, System, SystemError, UnsealRequest};
-use arca_engine_api::Clock as _;
 use arca_kernel::Kernel;
 use arca_raft_storage::Replica as _;
 use async_trait::async_trait;
@@ -65,7 +64,7 @@ impl System for NodeSystem {
         LeaderStatus {
             ha_enabled: self.0.disk.is_clustered(),
             is_self,
-            active_time: active_since.map_or_else(|| NEVER.to_owned(), arca_kernel::rfc3339),
+            active_time: active_since.map_or_else(|| NEVER.to_owned(), arca_kernel::rfc3339::format),
             leader_address: leader.api_addr,
             leader_cluster_address: if leader.cluster_addr.is_empty() {
                 String::new()

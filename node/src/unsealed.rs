@@ -8,7 +8,7 @@ use arca_api::{Api, RawBody, RawRequest};
 use arca_barrier::{Barrier, Keyring, RootKey, boot_key};
 use arca_kernel::{Kernel, KernelConfig, KernelParts};
 use arca_raft_storage::{
-    ApplyObserver, Change, Member, MemberId, Nobody, RaftConfig, RaftParts, RaftReplica, Replica, ReplicaStatus, Role,
+    ApplyObserver, Change, Member, MemberId, Nobody, RaftConfig, RaftReplica, Replica, ReplicaStatus, Role,
     Transport, Write,
 };
 use arca_rpc::{

@@ -19,6 +19,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{Either, Full, StreamBody};
 use hyper::body::Frame;
+use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use crate::lifecycle::{self, Endpoint};
@@ -41,8 +42,8 @@ pub type FrameStream = Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, std::io::E
 pub enum RawBody {
     /// Whole.
     Bytes(Bytes),
-    /// As it comes.
-    Stream(SnapshotStream),
+    /// As it comes. The lock only makes it shareable.
+    Stream(Mutex<SnapshotStream>),
 }
 
 /// A request as a listener, or a standby, received it.
@@ -104,7 +105,7 @@ impl Api {
             Ok(path) => path,
             Err(err) => return full(render::errors(StatusCode::BAD_REQUEST, &[err.to_string()])),
         };
-        let namespace = header(&request.headers, "x-vault-namespace").map(canonical_namespace);
+        let namespace = header(&request.headers, "x-vault-namespace").and_then(canonical_namespace);
         let is_root = matches!(namespace, Ok(ref name) if name.is_empty());
         let response = match Endpoint::find(&path) {
             Some(endpoint) if is_root => self.lifecycle(endpoint, request).await,
@@ -191,7 +192,7 @@ impl Api {
         let id = self.request_id()?;
         let body = if is_streamed {
             match std::mem::replace(&mut request.body, RawBody::Bytes(Bytes::new())) {
-                RawBody::Stream(stream) => Body::stream(stream),
+                RawBody::Stream(stream) => Body::stream(stream.into_inner()),
                 RawBody::Bytes(_) => Body::Fields(Map::new()),
             }
         } else {
@@ -402,8 +403,8 @@ fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
 }
 
 /// Empty for the root namespace, else with a trailing slash.
-fn canonical_namespace(raw: Result<&str, Refusal>) -> Result<String, Refusal> {
-    let trimmed = raw?.trim().trim_matches('/');
+fn canonical_namespace(raw: &str) -> Result<String, Refusal> {
+    let trimmed = raw.trim().trim_matches('/');
     if trimmed.is_empty() || trimmed == "root" {
         return Ok(String::new());
     }
@@ -460,7 +461,7 @@ fn finished(mut answer: Answer, operation: Operation) -> Response<ResponseBody> 
             response
         }
         AnswerBody::Stream(content_type, stream) => {
-            let frames = stream.map(|chunk| chunk.map(Frame::data).map_err(std::io::Error::other));
+            let frames = stream.into_inner().map(|chunk| chunk.map(Frame::data).map_err(std::io::Error::other));
             let frames: FrameStream = Box::pin(frames);
             let mut response = Response::new(Either::Right(StreamBody::new(frames)));
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -215,7 +215,7 @@ impl Connection {
             .client(self.peer, &parts.headers)
             .map_err(|text| (StatusCode::BAD_REQUEST, text.to_owned()))?;
         let body = if is_restore(&parts.method, parts.uri.path()) {
-            RawBody::Stream(streamed(incoming))
+            RawBody::Stream(streamed(incoming).into())
         } else if incoming.is_end_stream() {
             RawBody::Bytes(Bytes::new())
         } else {

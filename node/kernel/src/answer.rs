@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arca_engine_api::{Map, Raw, UnixMillis};
 use arca_raft_storage::SnapshotStream;
+use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 /// Where `data` appears in the JSON body.
@@ -27,8 +28,8 @@ pub enum AnswerBody {
     Json,
     /// Bytes as they are.
     Raw(Raw),
-    /// A stream as it comes, with its content type.
-    Stream(String, SnapshotStream),
+    /// A stream as it comes, with its content type. The lock only makes it shareable.
+    Stream(String, Mutex<SnapshotStream>),
 }
 
 /// A token as shown to its new owner.

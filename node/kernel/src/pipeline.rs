@@ -224,7 +224,7 @@ fn warn_of_unknown_fields(response: &mut Response, admitted: &Admitted) {
 pub(crate) fn answer_of(asked: &Asked, admitted: &Admitted, answer: BuiltinAnswer) -> (Answer, Option<After>) {
     let BuiltinAnswer { response, shape, auth: _, lease, wrap_info, stream, after } = answer;
     let body = match (stream, response.raw) {
-        (Some((content_type, stream)), _) => AnswerBody::Stream(content_type, stream),
+        (Some((content_type, stream)), _) => AnswerBody::Stream(content_type, stream.into()),
         (None, Some(raw)) => AnswerBody::Raw(raw),
         (None, None) => AnswerBody::Json,
     };

@@ -37,6 +37,9 @@ pub(crate) struct Wrapped {
     pub(crate) creation_time: UnixMillis,
     /// Path of the wrapped request.
     pub(crate) creation_path: String,
+    /// Accessor of a token inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wrapped_accessor: Option<String>,
 }
 
 /// What wrapping works with, within one transaction.
@@ -68,7 +71,8 @@ impl<'a> Wrapping<'a> {
         namespace: &'a Namespace,
     ) -> Result<Self, KernelError> {
         let cubbyhole = router.at(&format!("{}cubbyhole/", namespace.path));
-        let cubbyhole = cubbyhole.cloned().ok_or_else(|| KernelError::Bug("there is no cubbyhole".to_owned()))?;
+        let cubbyhole =
+            cubbyhole.cloned().ok_or_else(|| KernelError::Bug("there is no cubbyhole".to_owned()))?;
         Ok(Self { tx, tokens, entropy, now: clock.now(), cubbyhole, namespace })
     }
 
@@ -80,8 +84,14 @@ impl<'a> Wrapping<'a> {
     ///
     /// # Errors
     /// When the time is too long or storage refuses.
-    pub(crate) fn wrap(&self, answer: &Answer, ttl: Duration, creation_path: &str) -> Result<WrapInfo, KernelError> {
-        let body = serde_json::to_string(&enveloped(answer)).map_err(|err| KernelError::Bug(err.to_string()))?;
+    pub(crate) fn wrap(
+        &self,
+        answer: &Answer,
+        ttl: Duration,
+        creation_path: &str,
+    ) -> Result<WrapInfo, KernelError> {
+        let body =
+            serde_json::to_string(&enveloped(answer)).map_err(|err| KernelError::Bug(err.to_string()))?;
         let accessor = answer.auth.as_ref().map(|auth| auth.accessor.clone()).filter(|text| !text.is_empty());
         self.put_away(&Zeroizing::new(body), ttl, creation_path, accessor)
     }
@@ -117,6 +127,7 @@ impl<'a> Wrapping<'a> {
             creation_ttl: ttl.as_secs(),
             creation_time: self.now,
             creation_path: creation_path.to_owned(),
+            wrapped_accessor: wrapped_accessor.clone(),
         };
         self.tx.put_record(class, &self.path(&token.entry.key, WRAP_INFO), &facts)?;
         Ok(WrapInfo {
@@ -139,7 +150,8 @@ impl<'a> Wrapping<'a> {
 
     /// The wrapped body, without taking the token's use.
     fn body(&self, entry: &TokenEntry) -> Result<Zeroizing<String>, KernelError> {
-        let record: Option<Map> = self.tx.get_record(self.cubbyhole.class(), &self.path(&entry.key, RESPONSE))?;
+        let record: Option<Map> =
+            self.tx.get_record(self.cubbyhole.class(), &self.path(&entry.key, RESPONSE))?;
         match record.and_then(|mut record| record.remove(RESPONSE)) {
             Some(Value::String(body)) => Ok(Zeroizing::new(body)),
             _ => Err(invalid()),
@@ -152,17 +164,13 @@ impl<'a> Wrapping<'a> {
         facts.ok_or_else(invalid)
     }
 
-    /// Takes the answer out. `is_spent` when the pipeline has taken the token's use already (it was the request's own
-    /// token).
-    pub(crate) fn unwrap(&self, entry: &TokenEntry, is_spent: bool) -> Result<Zeroizing<String>, KernelError> {
+    /// Takes the answer out, and the token's one use with it.
+    pub(crate) fn unwrap(&self, entry: &TokenEntry) -> Result<Zeroizing<String>, KernelError> {
         let body = self.body(entry)?;
-        if !is_spent {
-            self.tokens.use_once(self.tx, entry, self.now).map_err(|err| match err {
-                KernelError::Denied => invalid(),
-                other => other,
-            })?;
-        }
-        // The token is on its way out; what it held goes at once.
+        self.tokens.take_wrapping(self.tx, entry).map_err(|err| match err {
+            KernelError::Denied => invalid(),
+            other => other,
+        })?;
         for name in [RESPONSE, WRAP_INFO] {
             self.tx.delete(self.cubbyhole.class(), &self.path(&entry.key, name))?;
         }
@@ -170,10 +178,15 @@ impl<'a> Wrapping<'a> {
     }
 
     /// Moves the answer to a new token, for as long as the old one was made for.
-    pub(crate) fn rewrap(&self, entry: &TokenEntry, is_spent: bool) -> Result<WrapInfo, KernelError> {
+    pub(crate) fn rewrap(&self, entry: &TokenEntry) -> Result<WrapInfo, KernelError> {
         let facts = self.facts(entry)?;
-        let body = self.unwrap(entry, is_spent)?;
-        self.put_away(&body, Duration::from_secs(facts.creation_ttl), &facts.creation_path, None)
+        let body = self.unwrap(entry)?;
+        self.put_away(
+            &body,
+            Duration::from_secs(facts.creation_ttl),
+            &facts.creation_path,
+            facts.wrapped_accessor,
+        )
     }
 }
 

@@ -108,9 +108,9 @@ impl Leases {
             .map_err(|_| KernelError::invalid("the lease would end at once"))?;
         // A batch token cannot be found again when it ends: what it is granted ends with it (CVE-2020-25816).
         let never_after = to.token.filter(|token| token.is_batch()).and_then(|token| token.expires);
-        let owner = to.token.and_then(|token| {
-            if token.is_batch() { token.parent.clone() } else { Some(token.reference()) }
-        });
+        let owner = to
+            .token
+            .and_then(|token| if token.is_batch() { token.parent.clone() } else { Some(token.reference()) });
         if let Some(owner) = &owner {
             tokens.hold(tx, owner)?;
         }
@@ -198,7 +198,13 @@ impl Leases {
     ///
     /// # Errors
     /// When storage fails.
-    pub fn end(&self, tx: &Tx, mut lease: LeaseEntry, is_forced: bool, now: UnixMillis) -> Result<(), KernelError> {
+    pub fn end(
+        &self,
+        tx: &Tx,
+        mut lease: LeaseEntry,
+        is_forced: bool,
+        now: UnixMillis,
+    ) -> Result<(), KernelError> {
         let is_new = lease.state != LeaseState::Revoking || (is_forced && !lease.is_forced);
         if !is_new {
             return Ok(());
@@ -277,7 +283,12 @@ impl Leases {
     ///
     /// # Errors
     /// When storage fails.
-    pub fn irrevocable(&self, tx: &Tx, namespace_id: &str, limit: usize) -> Result<Vec<LeaseEntry>, KernelError> {
+    pub fn irrevocable(
+        &self,
+        tx: &Tx,
+        namespace_id: &str,
+        limit: usize,
+    ) -> Result<Vec<LeaseEntry>, KernelError> {
         let prefix = format!("{namespace_id}/lease/irrevocable/");
         let mut found = Vec::new();
         for path in tx.some_below(Class::Local, &prefix, limit)? {

@@ -101,7 +101,9 @@ async fn cve_2026_55774_a_lease_id_proves_nothing_elsewhere() {
 async fn vault_0_11_3_odd_ids_are_revoked() {
     let rig = Rig::new().await;
     let mut leases = Vec::new();
-    for path in ["aws/creds/a.b", "aws/creds/a:b", "aws/creds/äöü", "aws/creds/a b", "aws/creds/.hidden", "aws/x.n1"] {
+    for path in
+        ["aws/creds/a.b", "aws/creds/a:b", "aws/creds/äöü", "aws/creds/a b", "aws/creds/.hidden", "aws/x.n1"]
+    {
         leases.push(rig.lease(&rig.root, "root", path, 60).await.unwrap());
     }
     rig.commit(|tx| rig.kernel.leases.end(tx, leases[0].clone(), false, rig.now())).await.unwrap();
@@ -136,7 +138,10 @@ async fn vault_0_5_3_a_failed_revocation_keeps_the_lease() {
     rig.break_engine(true).await;
     assert!(rig.kernel.revoke_lease_now("root", &lease.id).await.is_err());
     for _ in 1..ATTEMPTS_MAX {
-        assert_eq!(rig.kernel.leases.load(&rig.view(), "root", &lease.id).unwrap().unwrap().state, LeaseState::Revoking);
+        assert_eq!(
+            rig.kernel.leases.load(&rig.view(), "root", &lease.id).unwrap().unwrap().state,
+            LeaseState::Revoking
+        );
         rig.advance(600);
         rig.keep_house().await;
     }
@@ -180,7 +185,7 @@ async fn many_leases_end_in_small_steps_across_a_failover() {
     let is_done = rig.kernel.leases.begin(&tx, &rig.kernel.tokens, entropy, rig.now(), "root", work).unwrap();
     assert!(!is_done);
     let set = tx.into_write_set().unwrap();
-    assert!(set.writes.len() <= 4 * 256, "{} writes", set.writes.len());
+    assert!(set.writes.len() <= 4 * 256 + 2, "{} writes, the job's own included", set.writes.len());
     rig.commit(|tx| {
         let work = Work::ending("aws/creds", false);
         rig.kernel.leases.begin(tx, &rig.kernel.tokens, rig.kernel.entropy.as_ref(), rig.now(), "root", work)

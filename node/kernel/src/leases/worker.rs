@@ -61,8 +61,12 @@ impl Kernel {
     pub(crate) async fn expire_due(&self) -> Result<(), KernelError> {
         loop {
             let now = self.clock.now();
-            let due =
-                self.store.begin(Mode::ReadOnly).due(Class::Local, TimedIndex::LeaseDeadline, now, ROUND_MAX)?;
+            let due = self.store.begin(Mode::ReadOnly).due(
+                Class::Local,
+                TimedIndex::LeaseDeadline,
+                now,
+                ROUND_MAX,
+            )?;
             if self.handle_due(due, now).await? == 0 {
                 return Ok(());
             }
@@ -70,7 +74,11 @@ impl Kernel {
     }
 
     /// Answers how many steps were committed.
-    async fn handle_due(&self, due: Vec<(UnixMillis, String)>, now: UnixMillis) -> Result<usize, KernelError> {
+    async fn handle_due(
+        &self,
+        due: Vec<(UnixMillis, String)>,
+        now: UnixMillis,
+    ) -> Result<usize, KernelError> {
         let (mut leases, mut others) = (Vec::new(), Vec::new());
         for (at, path) in due {
             match Due::parse(&path) {
@@ -111,7 +119,9 @@ impl Kernel {
         for (at, path, due) in entries {
             let is_stale = match due {
                 Due::Token(wanted) => self.reap_step(&tx, wanted, now)? != Reaped::More,
-                Due::Job { namespace_id, id } => self.leases.go_on(&tx, &self.tokens, namespace_id, id, now)?,
+                Due::Job { namespace_id, id } => {
+                    self.leases.go_on(&tx, &self.tokens, namespace_id, id, now)?
+                }
                 Due::Lease { .. } => false,
             };
             if is_stale {
@@ -284,7 +294,8 @@ impl Kernel {
         let storage = EngineStorage::new(tx, mount.storage_prefix(), mount.class(), engine.local_prefixes());
         let ctx = self.engine_ctx(&storage, &mount);
         let mut response = engine.renew(&ctx, &lease.to_record(increment)).await?;
-        let answered = response.lease.take().unwrap_or_else(|| LeaseGrant { ttl: increment, ..LeaseGrant::default() });
+        let answered =
+            response.lease.take().unwrap_or_else(|| LeaseGrant { ttl: increment, ..LeaseGrant::default() });
         let (lease, warning) = self.leases.extend(tx, lease, &answered, increment, limits_of(&mount), now)?;
         response.warnings.extend(warning);
         Ok((lease, response))

@@ -4,6 +4,7 @@
 //! Token leases are the tokens themselves, seen by the path that made them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arca_barrier::Class;
 use arca_engine_api::{
@@ -72,7 +73,14 @@ const FORCE_TEXT: &str = "The end of all leases below a path, even where undoing
 
 static ROUTES: &[Route] = &[
     route("irrevocable", "leases", Access::Sudo, READ, COUNT_FIELDS, "Leases that could not be revoked."),
-    route("count", "leases/count", Access::Token, READ, COUNT_FIELDS, "How many leases could not be revoked."),
+    route(
+        "count",
+        "leases/count",
+        Access::Token,
+        READ,
+        COUNT_FIELDS,
+        "How many leases could not be revoked.",
+    ),
     route("lookup", "leases/lookup", Access::Token, LOOKUP, LOOKUP_FIELDS, "A lease, or the paths of all."),
     route("list", "leases/lookup/{prefix...}", Access::Sudo, LIST, LOOKUP_FIELDS, "Ids of leases by path."),
     route("renew", "leases/renew", Access::Token, UPDATE, RENEW_FIELDS, RENEW_TEXT),
@@ -126,8 +134,8 @@ impl Builtin for LeasePaths {
 
 /// A lease id leads to one of two things.
 enum Leased {
-    Secret(LeaseEntry),
-    Token(TokenEntry),
+    Secret(Box<LeaseEntry>),
+    Token(Arc<TokenEntry>),
 }
 
 struct Call<'a> {
@@ -152,12 +160,12 @@ impl Call<'_> {
     fn find(&self, id: &str) -> Result<Option<Leased>, KernelError> {
         let (kernel, tx) = (self.ctx.kernel, self.ctx.tx);
         if let Some(lease) = kernel.leases.load(tx, self.namespace_id(), id)? {
-            return Ok(Some(Leased::Secret(lease)));
+            return Ok(Some(Leased::Secret(Box::new(lease))));
         }
         let Some(key) = leases::token_key_of(id) else { return Ok(None) };
         let wanted = TokenRef { namespace_id: self.namespace_id().to_owned(), key: key.to_owned() };
         let found = kernel.tokens.find_key(tx, &wanted, self.now)?.filter(|entry| entry.lease_id() == id);
-        Ok(found.map(|entry| Leased::Token(TokenEntry::clone(&entry))))
+        Ok(found.map(Leased::Token))
     }
 
     fn lookup(&self) -> Result<BuiltinAnswer, KernelError> {
@@ -202,7 +210,9 @@ impl Call<'_> {
         let wanted = page(self.request)?;
         let all = Page { limit: wanted.limit, ..wanted.clone() };
         let mut keys = Vec::new();
-        for folder in [leases::id_path(self.namespace_id(), &prefix), by_path_prefix(self.namespace_id(), &prefix)] {
+        for folder in
+            [leases::id_path(self.namespace_id(), &prefix), by_path_prefix(self.namespace_id(), &prefix)]
+        {
             keys.extend(self.ctx.tx.list(Class::Local, &folder, &all)?);
         }
         keys.sort_unstable();
@@ -214,7 +224,7 @@ impl Call<'_> {
     async fn renew(&self) -> Result<BuiltinAnswer, KernelError> {
         let id = self.lease_id()?;
         let lease = match self.find(&id)? {
-            Some(Leased::Secret(lease)) => lease,
+            Some(Leased::Secret(lease)) => *lease,
             Some(Leased::Token(_)) => {
                 return Err(KernelError::invalid("tokens cannot be renewed through this endpoint"));
             }
@@ -243,7 +253,7 @@ impl Call<'_> {
                 }))
             }
             Some(Leased::Secret(lease)) => {
-                kernel.leases.end(tx, lease, false, self.now)?;
+                kernel.leases.end(tx, *lease, false, self.now)?;
                 if !is_sync {
                     return Ok(Response::empty().into());
                 }
@@ -265,11 +275,18 @@ impl Call<'_> {
         let (kernel, tx, namespace_id) = (self.ctx.kernel, self.ctx.tx, self.namespace_id().to_owned());
         let is_sync = is_forced || self.request.fields().boolean("sync")?.unwrap_or_default();
         match self.find(&prefix)? {
-            Some(Leased::Secret(lease)) => kernel.leases.end(tx, lease, is_forced, self.now)?,
+            Some(Leased::Secret(lease)) => kernel.leases.end(tx, *lease, is_forced, self.now)?,
             Some(Leased::Token(entry)) => kernel.tokens.revoke_tree(tx, &entry.reference(), self.now)?,
             None => {
                 let work = Work::ending(&prefix, is_forced);
-                kernel.leases.begin(tx, &kernel.tokens, kernel.entropy.as_ref(), self.now, &namespace_id, work)?;
+                kernel.leases.begin(
+                    tx,
+                    &kernel.tokens,
+                    kernel.entropy.as_ref(),
+                    self.now,
+                    &namespace_id,
+                    work,
+                )?;
             }
         }
         if !is_sync {

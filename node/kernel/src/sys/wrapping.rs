@@ -7,6 +7,7 @@ use arca_engine_api::{
 };
 use async_trait::async_trait;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
@@ -14,8 +15,11 @@ use crate::rfc3339;
 use crate::tokens::TokenEntry;
 use crate::wrapping::{self, Wrapping};
 
-const TOKEN: &[Field] =
-    &[Field { name: "token", kind: FieldKind::String, summary: "The wrapping token; the request's own when absent." }];
+const TOKEN: &[Field] = &[Field {
+    name: "token",
+    kind: FieldKind::String,
+    summary: "The wrapping token; the request's own when absent.",
+}];
 
 const UPDATE: &[Method] = &[Method::new(Operation::Update, "Act.")];
 /// A standby's answer would be right as well, but unwrapping follows at once, and that is the active node's.
@@ -45,9 +49,30 @@ static ROUTES: &[Route] = &[
         takes_any_field: true,
         summary: "Answers with the data sent, to be wrapped: send X-Vault-Wrap-TTL.",
     },
-    route("unwrap", "wrapping/unwrap", Access::Unauthenticated, UPDATE, TOKEN, "Takes a wrapped answer out, once."),
-    route("lookup", "wrapping/lookup", Access::Unauthenticated, LOOK, TOKEN, "When and by what a token was made."),
-    route("rewrap", "wrapping/rewrap", Access::Unauthenticated, UPDATE, TOKEN, "Moves a wrapped answer to a new token."),
+    route(
+        "unwrap",
+        "wrapping/unwrap",
+        Access::Unauthenticated,
+        UPDATE,
+        TOKEN,
+        "Takes a wrapped answer out, once.",
+    ),
+    route(
+        "lookup",
+        "wrapping/lookup",
+        Access::Unauthenticated,
+        LOOK,
+        TOKEN,
+        "When and by what a token was made.",
+    ),
+    route(
+        "rewrap",
+        "wrapping/rewrap",
+        Access::Unauthenticated,
+        UPDATE,
+        TOKEN,
+        "Moves a wrapped answer to a new token.",
+    ),
 ];
 
 /// These paths.
@@ -76,12 +101,18 @@ impl Builtin for WrappingPaths {
         }
         let kernel = ctx.kernel;
         let router = kernel.mounts.router(&kernel.store)?;
-        let wrapping =
-            Wrapping::new(ctx.tx, &kernel.tokens, kernel.clock.as_ref(), kernel.entropy.as_ref(), &router, ctx.namespace)?;
-        let (entry, is_spent) = wanted(ctx, request, &wrapping)?;
+        let wrapping = Wrapping::new(
+            ctx.tx,
+            &kernel.tokens,
+            kernel.clock.as_ref(),
+            kernel.entropy.as_ref(),
+            &router,
+            ctx.namespace,
+        )?;
+        let entry = wanted(ctx, request, &wrapping)?;
         match request.route.id {
             "unwrap" => {
-                let body = wrapping.unwrap(&entry, is_spent)?;
+                let body = wrapping.unwrap(&entry)?;
                 let raw = Raw {
                     status: 200,
                     content_type: "application/json".to_owned(),
@@ -99,24 +130,22 @@ impl Builtin for WrappingPaths {
                 .into())
             }
             _ => {
-                let info = wrapping.rewrap(&entry, is_spent)?;
+                let info = wrapping.rewrap(&entry)?;
                 Ok(BuiltinAnswer { wrap_info: Some(info), ..BuiltinAnswer::default() })
             }
         }
     }
 }
 
-/// The token meant: the one in the body, or the request's own. With it, whether the pipeline took its use.
+/// The token meant: the one in the body, or the request's own. These paths take anybody, so the pipeline has taken no
+/// use of it.
 fn wanted(
     ctx: &BuiltinCtx<'_>,
     request: &Request,
     wrapping: &Wrapping<'_>,
-) -> Result<(Arc<TokenEntry>, bool), KernelError> {
-    let in_body = request.fields().string("token")?.filter(|text| !text.is_empty());
-    let own = ctx.incoming.token.as_ref().map(|token| token.to_string());
-    let presented = in_body.clone().or(own).ok_or_else(wrapping::invalid)?;
-    let entry = wrapping.find(&presented)?;
-    // On a path that takes anybody the pipeline identifies nobody and takes no use.
-    let is_spent = in_body.is_none() && ctx.token.is_some_and(|token| token.key == entry.key);
-    Ok((entry, is_spent))
+) -> Result<Arc<TokenEntry>, KernelError> {
+    let in_body = request.fields().string("token")?.filter(|text| !text.is_empty()).map(Zeroizing::new);
+    let own = ctx.incoming.token.as_ref().map(|token| Zeroizing::new(token.to_string()));
+    let presented = in_body.or(own).ok_or_else(wrapping::invalid)?;
+    wrapping.find(&presented)
 }

@@ -65,7 +65,9 @@ impl FromStr for Cidr {
         let bits = bits_of(address);
         let prefix = match prefix {
             None => bits,
-            Some(digits) if (1..=3).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(digits)
+                if (1..=3).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
                 digits.parse().map_err(|_| ())?
             }
             Some(_) => return Err(()),
@@ -124,7 +126,8 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_range() {
-        for text in ["", "x", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/+8", "::/129", "10.0.0/8"] {
+        for text in ["", "x", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/+8", "::/129", "10.0.0/8"]
+        {
             assert!(text.parse::<Cidr>().is_err(), "{text}");
         }
     }

@@ -78,7 +78,11 @@ impl TokenStore {
         }
         if draft.kind == TokenType::Batch {
             let token = batch::seal(tx.barrier(), &draft)?;
-            return Ok(NewToken { secret: Arc::new(token), entry: Arc::new(draft), identity_policies: Vec::new() });
+            return Ok(NewToken {
+                secret: Arc::new(token),
+                entry: Arc::new(draft),
+                identity_policies: Vec::new(),
+            });
         }
         let token = if let Some(id) = chosen_id {
             Zeroizing::new(format!("{id}{}", secret::namespace_suffix(&draft.namespace_id)))
@@ -107,7 +111,8 @@ impl TokenStore {
         chosen_id: Option<&str>,
     ) -> Result<NewToken, KernelError> {
         if let Some(id) = chosen_id {
-            let is_generated = id.strip_prefix(secret::SERVICE_PREFIX).is_some_and(|body| !body.contains('.'));
+            let is_generated =
+                id.strip_prefix(secret::SERVICE_PREFIX).is_some_and(|body| !body.contains('.'));
             if !is_generated {
                 secret::check_chosen_id(id).map_err(KernelError::Invalid)?;
             }

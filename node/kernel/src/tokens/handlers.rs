@@ -92,7 +92,8 @@ pub(crate) fn accepted(request: &Request, text: &str) -> BuiltinAnswer {
         "request_id": request.id, "lease_id": "", "renewable": false, "lease_duration": 0, "data": null,
         "wrap_info": null, "warnings": [text], "auth": null,
     });
-    let raw = Raw { status: 202, content_type: "application/json".to_owned(), body: body.to_string().into_bytes() };
+    let raw =
+        Raw { status: 202, content_type: "application/json".to_owned(), body: body.to_string().into_bytes() };
     Response { raw: Some(raw), ..Response::default() }.into()
 }
 
@@ -260,10 +261,9 @@ impl Call<'_> {
             Some(secret::Presented::Batch(_)) => {
                 return Err(KernelError::invalid("batch tokens cannot be revoked"));
             }
-            Some(secret::Presented::Service(token, namespace_id)) => TokenRef {
-                namespace_id: namespace_id.to_owned(),
-                key: tokens.key_of(self.ctx.tx, &token)?,
-            },
+            Some(secret::Presented::Service(token, namespace_id)) => {
+                TokenRef { namespace_id: namespace_id.to_owned(), key: tokens.key_of(self.ctx.tx, &token)? }
+            }
         };
         let entry = tokens.load(self.ctx.tx, &wanted)?;
         let is_ours = entry.is_some_and(|entry| {
@@ -279,12 +279,14 @@ impl Call<'_> {
 
     fn revoke(&self) -> Result<BuiltinAnswer, KernelError> {
         let token = self.required_token()?;
-        self.to_revoke(&token)?.map_or_else(|| Ok(Response::empty().into()), |wanted| self.revoke_tree(wanted))
+        self.to_revoke(&token)?
+            .map_or_else(|| Ok(Response::empty().into()), |wanted| self.revoke_tree(wanted))
     }
 
     fn revoke_orphan(&self) -> Result<BuiltinAnswer, KernelError> {
         let token = self.required_token()?;
-        let wanted = self.to_revoke(&token)?.ok_or_else(|| KernelError::invalid("token to revoke not found"))?;
+        let wanted =
+            self.to_revoke(&token)?.ok_or_else(|| KernelError::invalid("token to revoke not found"))?;
         self.ctx.kernel.tokens.revoke_alone(self.ctx.tx, &wanted, self.now)?;
         Ok(taken_away_after(wanted))
     }

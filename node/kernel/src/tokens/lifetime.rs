@@ -189,7 +189,9 @@ mod tests {
     /// CVE-2021-32923: renewing within a second of the limit gave a token without end.
     #[test]
     fn cve_2021_32923_next_to_the_limit_nothing_is_granted() {
-        for age_ms in [7_199_001, 7_199_100, 7_199_500, 7_199_900, 7_199_999, 7_200_000, 7_200_001, u64::MAX / 2] {
+        for age_ms in
+            [7_199_001, 7_199_100, 7_199_500, 7_199_900, 7_199_999, 7_200_000, 7_200_001, u64::MAX / 2]
+        {
             check(wish(0, 0, 0, 0), age_ms, None);
             check(wish(3_600, 0, 0, 0), age_ms, None);
             check(wish(0, 0, 60, 7_200), age_ms, None);

@@ -86,7 +86,8 @@ fn draft(now: UnixMillis, request: &LoginRequest<'_>) -> Result<(TokenEntry, Vec
     };
     let granted = lifetime::grant(&wish, mount.limits, now, now)
         .map_err(|_| KernelError::invalid("the login's lifetime is too short for a token"))?;
-    let name = format!("{}-{}", mount.path.trim_start_matches("auth/").trim_end_matches('/'), login.display_name);
+    let name =
+        format!("{}-{}", mount.path.trim_start_matches("auth/").trim_end_matches('/'), login.display_name);
     let origin = LoginOrigin {
         mount_accessor: mount.accessor.to_owned(),
         mount_path: mount.path.to_owned(),

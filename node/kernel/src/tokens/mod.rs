@@ -34,6 +34,8 @@ pub use spec::NewTokenSpec;
 pub use store::{TokenStore, Use};
 
 #[cfg(test)]
+mod request_tests;
+#[cfg(test)]
 pub(crate) mod rig;
 #[cfg(test)]
 mod tests;

@@ -45,7 +45,13 @@ impl TokenStore {
         self.revoke(tx, wanted, TokenState::RevokedAlone, now)
     }
 
-    fn revoke(&self, tx: &Tx, wanted: &TokenRef, how: TokenState, now: UnixMillis) -> Result<(), KernelError> {
+    fn revoke(
+        &self,
+        tx: &Tx,
+        wanted: &TokenRef,
+        how: TokenState,
+        now: UnixMillis,
+    ) -> Result<(), KernelError> {
         match self.load(tx, wanted)? {
             Some(entry) if entry.state == TokenState::Live => self.mark(tx, entry, how, now),
             _ => Ok(()),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use arca_barrier::{Barrier, Class, Keyring, Suite};
 use arca_engine_api::{
-    Clock, Ctx, Engine, EngineError, EngineKind, EngineType, LeaseGrant, LeaseRecord, Request, Response, RouteTable,
-    StorageExt as _, UnixMillis,
+    Clock, Ctx, Engine, EngineError, EngineKind, EngineType, LeaseGrant, LeaseRecord, Request, Response,
+    RouteTable, StorageExt as _, UnixMillis,
 };
 use async_trait::async_trait;
 
@@ -136,7 +136,11 @@ impl Rig {
     }
 
     /// A token made by another as `spec` says.
-    pub(crate) async fn child(&self, parent: &TokenEntry, spec: NewTokenSpec) -> Result<NewToken, KernelError> {
+    pub(crate) async fn child(
+        &self,
+        parent: &TokenEntry,
+        spec: NewTokenSpec,
+    ) -> Result<NewToken, KernelError> {
         let namespace = Namespace::root();
         let draft = self.asker(parent, &namespace).draft(spec, self.now())?;
         let entropy = self.kernel.entropy.as_ref();
@@ -253,7 +257,9 @@ impl Rig {
             }
         }
         found.retain(|path| !path.ends_with(&self.root.accessor));
-        let due = tx.due(Class::Local, arca_barrier::TimedIndex::LeaseDeadline, UnixMillis(u64::MAX), 10_000).unwrap();
+        let due = tx
+            .due(Class::Local, arca_barrier::TimedIndex::LeaseDeadline, UnixMillis(u64::MAX), 10_000)
+            .unwrap();
         found.extend(due.into_iter().map(|(at, path)| format!("{} {path}", at.0)));
         found
     }

@@ -85,7 +85,9 @@ impl RoleRecord {
     /// Whether it says anything about policies; if not, the parent's bound them.
     #[must_use]
     pub fn names_policies(&self) -> bool {
-        self.limits_policies() || !self.disallowed_policies.is_empty() || !self.disallowed_policies_glob.is_empty()
+        self.limits_policies()
+            || !self.disallowed_policies.is_empty()
+            || !self.disallowed_policies_glob.is_empty()
     }
 
     /// Whether only listed policies are allowed.

@@ -72,7 +72,8 @@ const LOOKUP_SELF: &[Method] = &[
     Method::new(Operation::Read, "Look at the caller's own token."),
     Method::with_effect(Operation::Update, Effect::Reads, "The same."),
 ];
-const LOOKUP_ACCESSOR: &[Method] = &[Method::with_effect(Operation::Update, Effect::Reads, "Look at a token.")];
+const LOOKUP_ACCESSOR: &[Method] =
+    &[Method::with_effect(Operation::Update, Effect::Reads, "Look at a token.")];
 const RENEW: &[Method] = &[Method::new(Operation::Update, "Renew a token.")];
 const REVOKE: &[Method] = &[Method::new(Operation::Update, "Revoke a token.")];
 const TIDY: &[Method] = &[Method::new(Operation::Update, "Look for what leads nowhere.")];
@@ -111,7 +112,13 @@ pub(super) static ROUTES: &[Route] = &[
     route("renew-self", "renew-self", RENEW, &[TOKEN, INCREMENT], "A later end for the caller's token."),
     route("revoke", "revoke", REVOKE, &[TOKEN], "The end of a token and its children."),
     route("revoke-accessor", "revoke-accessor", REVOKE, &[ACCESSOR], "The end of a token and its children."),
-    sudo(route("revoke-orphan", "revoke-orphan", REVOKE, &[TOKEN], "The end of a token; its children become orphans.")),
+    sudo(route(
+        "revoke-orphan",
+        "revoke-orphan",
+        REVOKE,
+        &[TOKEN],
+        "The end of a token; its children become orphans.",
+    )),
     route("revoke-self", "revoke-self", REVOKE, &[TOKEN], "The end of the caller's token and its children."),
     route("roles", "roles", LIST, PAGE_FIELDS, "Names of token roles."),
     route("role", "roles/{name}", ROLE, ROLE_FIELDS, "What tokens of a role may and must be."),

@@ -102,7 +102,8 @@ impl<'a> Presented<'a> {
         if !is_namespace_id(namespace_id) {
             return None;
         }
-        let canonical = Zeroizing::new(body.map_or_else(|| text.to_owned(), |body| format!("{SERVICE_PREFIX}{body}")));
+        let canonical =
+            Zeroizing::new(body.map_or_else(|| text.to_owned(), |body| format!("{SERVICE_PREFIX}{body}")));
         Some(Self::Service(canonical, namespace_id))
     }
 }

@@ -159,8 +159,8 @@ impl Asker<'_> {
         let wish = Wish { ttl: spec.ttl, period, explicit_max_ttl, ..Wish::default() };
         let granted = self.lifetime(&wish, is_root, now)?;
         let ttl = granted.as_ref().map(|granted| granted.ttl);
-        let is_renewable =
-            kind == TokenType::Service && self.role.map_or(spec.is_renewable, |role| role.is_renewable && spec.is_renewable);
+        let is_renewable = kind == TokenType::Service
+            && self.role.map_or(spec.is_renewable, |role| role.is_renewable && spec.is_renewable);
         let parent = (!is_orphan).then_some(self.parent);
         let entry = TokenEntry {
             namespace_id: self.namespace.id.clone(),
@@ -184,7 +184,11 @@ impl Asker<'_> {
             is_renewable: is_renewable && ttl.is_some(),
             ..TokenEntry::default()
         };
-        Ok(Draft { entry, id: spec.id, warnings: granted.and_then(|granted| granted.warning).into_iter().collect() })
+        Ok(Draft {
+            entry,
+            id: spec.id,
+            warnings: granted.and_then(|granted| granted.warning).into_iter().collect(),
+        })
     }
 
     fn check_parent(&self) -> Result<(), KernelError> {
@@ -350,7 +354,11 @@ impl Asker<'_> {
 
 /// # Errors
 /// Names the field that a batch token cannot have.
-pub(super) fn batch_refuses(num_uses: u32, period: Duration, explicit_max_ttl: Duration) -> Result<(), KernelError> {
+pub(super) fn batch_refuses(
+    num_uses: u32,
+    period: Duration,
+    explicit_max_ttl: Duration,
+) -> Result<(), KernelError> {
     let fields = [
         ("explicit_max_ttl", !explicit_max_ttl.is_zero()),
         ("num_uses", num_uses > 0),

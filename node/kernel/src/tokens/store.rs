@@ -200,12 +200,7 @@ impl TokenStore {
     }
 
     /// Whether every ancestor that would take it along still stands.
-    fn has_good_ancestors(
-        &self,
-        tx: &Tx,
-        entry: &TokenEntry,
-        now: UnixMillis,
-    ) -> Result<bool, KernelError> {
+    fn has_good_ancestors(&self, tx: &Tx, entry: &TokenEntry, now: UnixMillis) -> Result<bool, KernelError> {
         let mut next = entry.parent.clone();
         for _ in 0..=DEPTH_MAX {
             let Some(wanted) = next else { return Ok(true) };
@@ -289,6 +284,19 @@ impl TokenStore {
         }
         self.mark(tx, stored, TokenState::RevokedWithTree, now)?;
         Ok(Use::Last)
+    }
+}
+
+impl TokenStore {
+    /// Takes a wrapping token whole: its one use, and the token. Nothing can hang on such a token, since its policy
+    /// lets it do nothing that would, so no second step is needed.
+    ///
+    /// # Errors
+    /// [`KernelError::Denied`] when it is gone, or wraps nothing.
+    pub(crate) fn take_wrapping(&self, tx: &Tx, entry: &TokenEntry) -> Result<(), KernelError> {
+        let stored = self.load(tx, &entry.reference())?;
+        let stored = stored.filter(|stored| stored.state == TokenState::Live && stored.is_wrapping());
+        self.remove(tx, &stored.ok_or(KernelError::Denied)?)
     }
 }
 

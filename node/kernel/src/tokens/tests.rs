@@ -117,7 +117,8 @@ async fn vault_0_9_2_periodic_tokens_pass_the_maximum() {
 #[tokio::test]
 async fn vault_0_6_4_child_policies_are_among_the_parents() {
     let rig = Rig::new().await;
-    let own = NewTokenSpec { policies: vec!["a".to_owned(), "b".to_owned()], no_default_policy: true, ..spec(60) };
+    let own =
+        NewTokenSpec { policies: vec!["a".to_owned(), "b".to_owned()], no_default_policy: true, ..spec(60) };
     let parent = rig.child(&rig.root, own).await.unwrap();
     assert_eq!(parent.entry.policies, ["a", "b"]);
     let cases: &[(&[&str], Option<&[&str]>)] = &[
@@ -134,7 +135,11 @@ async fn vault_0_6_4_child_policies_are_among_the_parents() {
         let policies = asked.iter().map(|name| (*name).to_owned()).collect();
         let got = rig.child(&parent.entry, NewTokenSpec { policies, ..spec(60) }).await;
         let got = got.as_ref().ok().map(|token| token.entry.policies.clone());
-        assert_eq!(got.as_deref().map(|list| list.iter().map(String::as_str).collect::<Vec<_>>()).as_deref(), *want, "{asked:?}");
+        assert_eq!(
+            got.as_deref().map(|list| list.iter().map(String::as_str).collect::<Vec<_>>()).as_deref(),
+            *want,
+            "{asked:?}"
+        );
     }
 }
 
@@ -223,7 +228,8 @@ async fn batch_tokens_are_stored_nowhere_and_end_with_their_parent() {
     let before = rig.replica.keys().len();
     let kind = || "batch".to_owned();
     let batch = rig.child(&parent.entry, NewTokenSpec { kind: kind(), ..spec(60) }).await.unwrap();
-    let orphan = rig.child(&rig.root, NewTokenSpec { kind: kind(), is_orphan: true, ..spec(300) }).await.unwrap();
+    let orphan =
+        rig.child(&rig.root, NewTokenSpec { kind: kind(), is_orphan: true, ..spec(300) }).await.unwrap();
     assert_eq!(rig.replica.keys().len(), before);
     assert!(batch.secret.starts_with("hvb.AQ") && rig.lets_in(&batch) && rig.lets_in(&orphan));
     assert!(batch.entry.accessor.is_empty() && !batch.entry.is_renewable);
@@ -258,7 +264,9 @@ async fn chosen_ids_need_sudo_and_are_taken_once() {
         assert!(rig.child(&rig.root, chosen(id)).await.is_err(), "{id}");
     }
     assert!(rig.child(&token.entry, chosen("other")).await.is_err());
-    for wanted in [NewTokenSpec { is_orphan: true, ..spec(60) }, NewTokenSpec { period: secs(60), ..spec(60) }] {
+    for wanted in
+        [NewTokenSpec { is_orphan: true, ..spec(60) }, NewTokenSpec { period: secs(60), ..spec(60) }]
+    {
         assert!(rig.child(&token.entry, wanted).await.is_err());
     }
 }
@@ -394,7 +402,8 @@ async fn renewal_of_a_roles_token_follows_the_role() {
 #[tokio::test]
 async fn roles_limit_policies() {
     let rig = Rig::new().await;
-    let parent = rig.child(&rig.root, NewTokenSpec { policies: vec!["maker".to_owned()], ..spec(60) }).await.unwrap();
+    let parent =
+        rig.child(&rig.root, NewTokenSpec { policies: vec!["maker".to_owned()], ..spec(60) }).await.unwrap();
     let cases: &[(serde_json::Value, &[&str], &str)] = &[
         (json!({"allowed_policies": "a,b"}), &[], "a b default"),
         (json!({"allowed_policies": "a,b"}), &["a"], "a default"),
@@ -460,7 +469,8 @@ async fn tidying_finds_what_leads_nowhere() {
     rig.commit(|tx| Ok(tx.delete(arca_barrier::Class::Local, &path)?)).await.unwrap();
     rig.commit(|tx| rig.kernel.tokens.tidy_step(tx, "root", None, 100, rig.now())).await.unwrap();
     rig.keep_house().await;
-    let accessors = rig.kernel.tokens.accessors(&rig.view(), "root", &arca_engine_api::Page::default()).unwrap();
+    let accessors =
+        rig.kernel.tokens.accessors(&rig.view(), "root", &arca_engine_api::Page::default()).unwrap();
     assert_eq!(accessors, std::slice::from_ref(&rig.root.accessor));
     assert!(!rig.lets_in(&child));
 }

@@ -1,0 +1,319 @@
+//! Tokens, leases and wrapping as clients meet them: whole requests, through the pipeline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_engine_api::{Map, Operation};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::rig::Rig;
+use crate::answer::{Answer, AnswerBody};
+use crate::{Body, Incoming, KernelError};
+
+impl Rig {
+    async fn active() -> Self {
+        let rig = Self::new().await;
+        rig.kernel.activate();
+        rig
+    }
+
+    async fn ask(
+        &self,
+        token: &str,
+        operation: Operation,
+        path: &str,
+        body: Value,
+        wrap_ttl: Option<Duration>,
+    ) -> Result<Answer, KernelError> {
+        let fields = if let Value::Object(fields) = body { fields } else { Map::new() };
+        let incoming = Incoming {
+            id: "request-1".to_owned(),
+            operation,
+            namespace: String::new(),
+            path: path.to_owned(),
+            body: Body::Fields(fields),
+            headers: std::collections::BTreeMap::new(),
+            token: (!token.is_empty()).then(|| Arc::new(Zeroizing::new(token.to_owned()))),
+            remote_addr: Some([127, 0, 0, 1].into()),
+            remote_port: 1,
+            client_certificates: Arc::from(Vec::new()),
+            wrap_ttl,
+            wants_jwt_wrapping: false,
+            required_index: Vec::new(),
+            forwarded_from: None,
+            allows_stale: false,
+        };
+        self.kernel.handle(incoming).await
+    }
+
+    async fn post(&self, token: &str, path: &str, body: Value) -> Result<Answer, KernelError> {
+        self.ask(token, Operation::Update, path, body, None).await
+    }
+
+    async fn get(&self, token: &str, path: &str) -> Result<Answer, KernelError> {
+        self.ask(token, Operation::Read, path, Value::Null, None).await
+    }
+
+    async fn list(&self, token: &str, path: &str) -> Result<Answer, KernelError> {
+        self.ask(token, Operation::List, path, Value::Null, None).await
+    }
+
+    /// Makes a token by a request.
+    async fn made(&self, token: &str, body: Value) -> String {
+        let answer = self.post(token, "auth/token/create", body).await.unwrap();
+        answer.auth.unwrap().client_token.to_string()
+    }
+
+    async fn wrapped(&self, body: Value) -> crate::WrapInfo {
+        let ttl = Some(Duration::from_secs(60));
+        let answer = self.ask("root", Operation::Update, "sys/wrapping/wrap", body, ttl).await.unwrap();
+        answer.wrap_info.unwrap()
+    }
+}
+
+fn text(result: Result<Answer, KernelError>) -> String {
+    result.map_or_else(|err| err.to_string(), |answer| format!("{:?} {:?}", answer.data, answer.warnings))
+}
+
+fn raw(answer: Answer) -> Value {
+    match answer.body {
+        AnswerBody::Raw(raw) => serde_json::from_slice(&raw.body).unwrap(),
+        _ => panic!("no raw body"),
+    }
+}
+
+#[tokio::test]
+async fn a_token_looks_after_itself() {
+    let rig = Rig::active().await;
+    let token = rig.made("root", json!({"ttl": "1h", "policies": "default"})).await;
+    let data = rig.get(&token, "auth/token/lookup-self").await.unwrap().data.unwrap();
+    assert_eq!((&data["id"], &data["ttl"]), (&json!(token), &json!(3_600)));
+    let renewed = rig.post(&token, "auth/token/renew-self", json!({"increment": "2h"})).await.unwrap();
+    assert_eq!(renewed.auth.unwrap().lease_duration, 7_200);
+    assert!(rig.list(&token, "auth/token/accessors/").await.is_err());
+    rig.post(&token, "auth/token/revoke-self", json!({})).await.unwrap();
+    assert_eq!(text(rig.get(&token, "auth/token/lookup-self").await), "permission denied");
+    let accessors = rig.list("root", "auth/token/accessors/").await.unwrap().data.unwrap();
+    assert_eq!(accessors["keys"], json!([rig.root.accessor]), "taken away before the answer");
+}
+
+#[tokio::test]
+async fn refusals_have_the_words_clients_know() {
+    let rig = Rig::active().await;
+    let batch = rig.made("root", json!({"type": "batch", "policies": "default"})).await;
+    let cases = [
+        ("root", "auth/token/renew", json!({"token": "nope"}), "token not found"),
+        ("root", "auth/token/renew", json!({}), "missing token ID"),
+        ("root", "auth/token/renew-self", json!({}), "lease is not renewable"),
+        ("root", "auth/token/renew-accessor", json!({"accessor": "nope"}), "invalid accessor"),
+        ("root", "auth/token/lookup-accessor", json!({}), "missing accessor"),
+        ("root", "auth/token/revoke-orphan", json!({"token": "nope"}), "token to revoke not found"),
+        (
+            "root",
+            "auth/token/revoke-accessor",
+            json!({"accessor": "nope"}),
+            "None [\"No token found with this accessor\"]",
+        ),
+        ("root", "auth/token/revoke", json!({"token": "nope"}), "None []"),
+        ("root", "auth/token/revoke", json!({"token": batch}), "batch tokens cannot be revoked"),
+        (&batch, "auth/token/renew-self", json!({}), "batch tokens cannot be renewed"),
+        (&batch, "auth/token/revoke-self", json!({}), "batch tokens cannot be revoked"),
+        ("root", "auth/token/create/none", json!({}), "unknown role"),
+        ("root", "auth/token/create", json!({"type": "batch"}), "batch tokens cannot be root tokens"),
+        ("root", "auth/token/create", json!({"num_uses": -1}), "number of uses cannot be negative"),
+        ("root", "auth/token/create", json!({"ttl": "-1s"}), "ttl must be positive"),
+        (
+            "root",
+            "auth/token/create",
+            json!({"entity_alias": "x"}),
+            "'entity_alias' is only allowed in combination with token role",
+        ),
+        ("root", "sys/leases/lookup", json!({"lease_id": "nope"}), "invalid lease"),
+        ("root", "sys/leases/renew", json!({"lease_id": "nope"}), "lease not found"),
+        ("root", "sys/leases/revoke", json!({"lease_id": "nope"}), "None []"),
+        ("root", "sys/leases/revoke", json!({}), "lease_id must be specified"),
+        ("root", "sys/wrapping/wrap", json!({"a": 1}), "endpoint requires response wrapping to be used"),
+        ("root", "sys/wrapping/unwrap", json!({}), "wrapping token is not valid or does not exist"),
+        ("nope", "sys/wrapping/unwrap", json!({}), "wrapping token is not valid or does not exist"),
+        ("", "sys/wrapping/lookup", json!({}), "wrapping token is not valid or does not exist"),
+        ("nope", "auth/token/lookup", json!({"token": "root"}), "permission denied"),
+    ];
+    for (token, path, body, want) in cases {
+        assert_eq!(text(rig.post(token, path, body.clone()).await), want, "{path} {body}");
+    }
+}
+
+#[tokio::test]
+async fn the_last_use_shows_and_refusals_take_uses_too() {
+    let rig = Rig::active().await;
+    let token = rig.made("root", json!({"policies": "default", "num_uses": 3})).await;
+    let uses = |answer: Answer| answer.data.unwrap()["num_uses"].clone();
+    assert_eq!(uses(rig.get(&token, "auth/token/lookup-self").await.unwrap()), json!(2));
+    assert_eq!(text(rig.list(&token, "auth/token/accessors/").await), "permission denied");
+    assert_eq!(uses(rig.get(&token, "auth/token/lookup-self").await.unwrap()), json!(-1));
+    assert_eq!(text(rig.get(&token, "auth/token/lookup-self").await), "permission denied");
+}
+
+#[tokio::test]
+async fn token_leases_are_seen_by_path_and_revoked_by_id() {
+    let rig = Rig::active().await;
+    let token = rig.made("root", json!({"ttl": "1h", "policies": "default"})).await;
+    assert_eq!(rig.list("root", "sys/leases/lookup/").await.unwrap().data.unwrap()["keys"], json!(["auth/"]));
+    let keys = rig.list("root", "sys/leases/lookup/auth/token/create/").await.unwrap().data.unwrap();
+    let id = format!("auth/token/create/{}", keys["keys"][0].as_str().unwrap());
+    let data = rig.post("root", "sys/leases/lookup", json!({"lease_id": id})).await.unwrap().data.unwrap();
+    assert_eq!((&data["id"], &data["ttl"], &data["last_renewal"]), (&json!(id), &json!(3_600), &Value::Null));
+    let renewed = rig.post("root", "sys/leases/renew", json!({"lease_id": id})).await;
+    assert_eq!(text(renewed), "tokens cannot be renewed through this endpoint");
+    assert_eq!(text(rig.list(&token, "sys/leases/lookup/").await), "permission denied");
+    rig.post("root", "sys/leases/revoke", json!({"lease_id": id})).await.unwrap();
+    assert_eq!(text(rig.get(&token, "auth/token/lookup-self").await), "permission denied");
+    assert_eq!(text(rig.post("root", "sys/leases/lookup", json!({"lease_id": id})).await), "invalid lease");
+}
+
+/// CVE-2026-45808: the old names of lease paths decided differently.
+#[tokio::test]
+async fn cve_2026_45808_old_lease_paths_decide_alike() {
+    let rig = Rig::active().await;
+    let foreign = rig.foreign("n1", Duration::from_secs(600)).await;
+    let lease = rig.lease(&foreign.entry, "n1", "aws/creds/x", 600).await.unwrap();
+    for path in ["sys/leases/revoke", "sys/revoke"] {
+        rig.post("root", path, json!({"lease_id": lease.id})).await.unwrap();
+        rig.post("root", &format!("{path}/{}", lease.id), json!({})).await.unwrap();
+    }
+    for path in ["sys/leases/revoke-prefix/aws", "sys/revoke-prefix/aws", "sys/leases/revoke-force/aws"] {
+        rig.post("root", path, json!({})).await.unwrap();
+    }
+    assert!(rig.has_lease(&lease) && !rig.is_undone(&lease));
+    for path in ["sys/leases/renew", "sys/renew"] {
+        assert_eq!(text(rig.post("root", path, json!({"lease_id": lease.id})).await), "lease not found");
+    }
+}
+
+#[tokio::test]
+async fn leases_are_renewed_and_revoked_at_once_if_asked() {
+    let rig = Rig::active().await;
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", 60).await.unwrap();
+    let body = json!({"lease_id": lease.id, "increment": "2m"});
+    let answer = rig.post("root", "sys/leases/renew", body).await.unwrap();
+    assert_eq!((answer.lease_id.as_str(), answer.lease_duration), (lease.id.as_str(), 120));
+    rig.break_engine(true).await;
+    let body = json!({"lease_id": lease.id, "sync": true});
+    assert_eq!(text(rig.post("root", "sys/leases/revoke", body.clone()).await), "no route to host");
+    assert!(rig.has_lease(&lease));
+    rig.break_engine(false).await;
+    rig.post("root", "sys/leases/revoke", body).await.unwrap();
+    assert!(!rig.has_lease(&lease) && rig.is_undone(&lease));
+}
+
+#[tokio::test]
+async fn roles_are_written_read_and_removed() {
+    let rig = Rig::active().await;
+    rig.post("root", "auth/token/roles/r", json!({"period": "1h", "allowed_policies": "a,b"})).await.unwrap();
+    let data = rig.get("root", "auth/token/roles/r").await.unwrap().data.unwrap();
+    let want = json!({
+        "allowed_entity_aliases": null, "allowed_policies": ["a", "b"], "allowed_policies_glob": [],
+        "disallowed_policies": [], "disallowed_policies_glob": [], "explicit_max_ttl": 0, "name": "r",
+        "orphan": false, "path_suffix": "", "period": 3_600, "renewable": true, "token_explicit_max_ttl": 0,
+        "token_no_default_policy": false, "token_period": 3_600, "token_type": "default-service",
+    });
+    assert_eq!(Value::Object(data), want);
+    assert_eq!(rig.list("root", "auth/token/roles/").await.unwrap().data.unwrap()["keys"], json!(["r"]));
+    let made = rig.post("root", "auth/token/create/r", json!({})).await.unwrap();
+    assert_eq!(made.auth.unwrap().policies, ["a", "b", "default"]);
+    assert_eq!(made.warnings, [r#"Policy "a" does not exist"#, r#"Policy "b" does not exist"#]);
+    rig.ask("root", Operation::Delete, "auth/token/roles/r", Value::Null, None).await.unwrap();
+    assert!(matches!(rig.get("root", "auth/token/roles/r").await, Err(KernelError::NotFound(_))));
+}
+
+#[tokio::test]
+async fn one_of_a_hundred_unwraps_gets_the_answer() {
+    let rig = Rig::active().await;
+    let info = rig.wrapped(json!({"a": 1})).await;
+    let token = info.token.to_string();
+    let looked = rig.post("", "sys/wrapping/lookup", json!({"token": token})).await.unwrap().data.unwrap();
+    assert_eq!(
+        (&looked["creation_path"], &looked["creation_ttl"]),
+        (&json!("sys/wrapping/wrap"), &json!(60))
+    );
+    // Half of them present it as their own token, half name it.
+    let attempts = (0..100).map(|number| {
+        let (rig, token) = (&rig, token.clone());
+        async move {
+            if number % 2 == 0 {
+                rig.post(&token, "sys/wrapping/unwrap", json!({})).await
+            } else {
+                rig.post("", "sys/wrapping/unwrap", json!({"token": token})).await
+            }
+        }
+    });
+    let (mut got, mut refused) = (Vec::new(), 0);
+    for result in futures::future::join_all(attempts).await {
+        match result {
+            Ok(answer) => got.push(raw(answer)),
+            Err(err) => {
+                assert_eq!(err.to_string(), "wrapping token is not valid or does not exist");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((got.len(), refused), (1, 99));
+    assert_eq!(got[0]["data"], json!({"a": 1}));
+    assert_eq!(rig.leftovers(), Vec::<String>::new(), "the token is gone with what it wrapped");
+}
+
+#[tokio::test]
+async fn a_wrapping_token_can_do_nothing_else_and_moves_once() {
+    let rig = Rig::active().await;
+    let info = rig.wrapped(json!({"a": 1})).await;
+    let token = info.token.to_string();
+    let moved =
+        rig.post("root", "sys/wrapping/rewrap", json!({"token": token})).await.unwrap().wrap_info.unwrap();
+    assert_eq!((moved.ttl, moved.creation_path.as_str()), (60, "sys/wrapping/wrap"));
+    let old = rig.post("", "sys/wrapping/unwrap", json!({"token": token})).await;
+    assert_eq!(text(old), "wrapping token is not valid or does not exist");
+    // Trying something else with it takes its use.
+    assert_eq!(text(rig.get(&moved.token, "auth/token/lookup-self").await), "permission denied");
+    let late = rig.post(&moved.token, "sys/wrapping/unwrap", json!({})).await;
+    assert_eq!(text(late), "wrapping token is not valid or does not exist");
+}
+
+#[tokio::test]
+async fn a_wrapped_token_shows_its_accessor_and_comes_out_whole() {
+    let rig = Rig::active().await;
+    let ttl = Some(Duration::from_secs(60));
+    let body = json!({"policies": "default", "ttl": "1h"});
+    let answer = rig.ask("root", Operation::Update, "auth/token/create", body, ttl).await.unwrap();
+    let info = answer.wrap_info.unwrap();
+    assert!(answer.auth.is_none() && info.wrapped_accessor.is_some());
+    let out = raw(rig.post(&info.token, "sys/wrapping/unwrap", json!({})).await.unwrap());
+    assert_eq!(out["auth"]["accessor"], json!(info.wrapped_accessor));
+    let inner = out["auth"]["client_token"].as_str().unwrap();
+    assert!(rig.get(inner, "auth/token/lookup-self").await.is_ok());
+    rig.advance(61);
+    let late = rig.wrapped(json!({"a": 1})).await;
+    rig.advance(60);
+    let late = rig.post(&late.token, "sys/wrapping/unwrap", json!({})).await;
+    assert_eq!(
+        text(late),
+        "wrapping token is not valid or does not exist",
+        "ended, whether or not it was removed"
+    );
+}
+
+#[tokio::test]
+async fn tidying_is_accepted_and_counts_are_of_what_cannot_be_revoked() {
+    let rig = Rig::active().await;
+    for path in ["auth/token/tidy", "sys/leases/tidy"] {
+        let answer = rig.post("root", path, json!({})).await.unwrap();
+        assert!(matches!(&answer.body, AnswerBody::Raw(raw) if raw.status == 202));
+    }
+    let ask =
+        |path: &'static str| rig.ask("root", Operation::Read, path, json!({"type": "irrevocable"}), None);
+    assert_eq!(
+        text(ask("sys/leases/count").await),
+        r#"Some({"counts": Object {}, "lease_count": Number(0)}) []"#
+    );
+    assert_eq!(text(ask("sys/leases").await), r#"Some({"lease_count": Number(0), "leases": Array []}) []"#);
+}
