@@ -20,7 +20,10 @@ pub fn run(path: &Path) -> ExitCode {
             let (lines, chains) = (report.lines, report.chains.len());
             println!("{}: {lines} lines in {chains} chain(s), all as they were written", path.display());
             for line in &report.torn_lines {
-                println!("{}: line {line} was cut off by a crash; a chain that says so begins behind it", path.display());
+                println!(
+                    "{}: line {line} was cut off by a crash; a chain that says so begins behind it",
+                    path.display()
+                );
             }
             ExitCode::SUCCESS
         }

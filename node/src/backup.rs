@@ -104,7 +104,12 @@ pub(crate) async fn export(
     Ok(stream_of(packed))
 }
 
-fn pack(meta: &[u8], mut state: std::fs::File, size: u64, seal_key: &[u8; 32]) -> Result<std::fs::File, KernelError> {
+fn pack(
+    meta: &[u8],
+    mut state: std::fs::File,
+    size: u64,
+    seal_key: &[u8; 32],
+) -> Result<std::fs::File, KernelError> {
     let trouble = |err: std::io::Error| failed("packing", err);
     let mut hash = Sha256::new();
     let mut chunk = vec![0; CHUNK_SIZE];

@@ -88,9 +88,9 @@ impl Cluster {
     fn member_named(&self, name: &str) -> Result<(MemberId, MemberKind), KernelError> {
         let membership = self.replica.membership();
         let found = membership.members.values().find(|(member, _)| member.name == name);
-        found
-            .map(|(member, kind)| (member.id, *kind))
-            .ok_or_else(|| KernelError::Invalid("no member of that name: see the raft configuration".to_owned()))
+        found.map(|(member, kind)| (member.id, *kind)).ok_or_else(|| {
+            KernelError::Invalid("no member of that name: see the raft configuration".to_owned())
+        })
     }
 
     /// Stores a keyring; applying the entry installs it, here and everywhere.
@@ -222,7 +222,13 @@ impl ClusterPort for Cluster {
                 healthy_voters += usize::from(is_healthy);
                 voters.push(member.name.clone());
             }
-            let role = if leader == Some(member.id) { "leader" } else if is_voter { "voter" } else { "non-voter" };
+            let role = if leader == Some(member.id) {
+                "leader"
+            } else if is_voter {
+                "voter"
+            } else {
+                "non-voter"
+            };
             servers.insert(
                 member.name.clone(),
                 json!({
@@ -279,7 +285,8 @@ impl ClusterPort for Cluster {
     }
 
     fn metrics(&self, is_prometheus: bool) -> Result<String, KernelError> {
-        crate::telemetry::render(is_prometheus).ok_or_else(|| KernelError::invalid("telemetry is not enabled"))
+        crate::telemetry::render(is_prometheus)
+            .ok_or_else(|| KernelError::invalid("telemetry is not enabled"))
     }
 
     fn sanitized_config(&self) -> Map {

@@ -64,11 +64,16 @@ pub async fn prepare(node: &Arc<Node>, config: &Config) -> Result<(), String> {
     node.unseal(&key).await.map_err(|err| SystemError::from(err).to_string())?;
     let active = async {
         while !node.is_active() {
-            let Some(mut changes) = node.unsealed.load().as_ref().map(|unsealed| unsealed.replica.watch()) else { return };
+            let Some(mut changes) = node.unsealed.load().as_ref().map(|unsealed| unsealed.replica.watch())
+            else {
+                return;
+            };
             let _ = tokio::time::timeout(Duration::from_millis(20), changes.changed()).await;
         }
     };
-    tokio::time::timeout(PATIENCE, active).await.map_err(|_| "the dev server did not become active".to_owned())?;
+    tokio::time::timeout(PATIENCE, active)
+        .await
+        .map_err(|_| "the dev server did not become active".to_owned())?;
     let token = made.root_token.to_string();
     if !dev.no_kv {
         mount_kv(config, &token).await?;

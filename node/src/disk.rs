@@ -5,8 +5,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arca_raft_storage::{KvHome, RaftParts, Transport, Vfs};
 use arca_raft_storage::state::State;
+use arca_raft_storage::{KvHome, RaftParts, Transport, Vfs};
 use parking_lot::Mutex;
 
 use crate::config::Storage;
@@ -103,7 +103,9 @@ impl Disk {
                 *kept.lock() = Some(record.clone());
                 Ok(())
             }
-            Kind::Directory { file, .. } => file.write(record).map_err(|err| NodeError::Failed(err.to_string())),
+            Kind::Directory { file, .. } => {
+                file.write(record).map_err(|err| NodeError::Failed(err.to_string()))
+            }
         }
     }
 
@@ -136,7 +138,9 @@ impl Disk {
                 .create(raft)
                 .map_err(|err| NodeError::failed(&format!("creating {}", raft.display()), err))?;
         }
-        State::open(Arc::clone(&self.home)).map(Arc::new).map_err(|err| NodeError::failed("opening the state machine", err))
+        State::open(Arc::clone(&self.home))
+            .map(Arc::new)
+            .map_err(|err| NodeError::failed("opening the state machine", err))
     }
 
     /// What Raft runs on.

@@ -10,7 +10,8 @@ pub fn protect(locks_memory: bool) -> Result<(), String> {
     // Whatever any library creates is this user's alone (CVE-2021-38553).
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let none = Rlimit { current: Some(0), maximum: Some(0) };
-    rustix::process::setrlimit(Resource::Core, none).map_err(|err| format!("core dumps could not be turned off: {err}"))?;
+    rustix::process::setrlimit(Resource::Core, none)
+        .map_err(|err| format!("core dumps could not be turned off: {err}"))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|err| format!("core dumps could not be turned off: {err}"))?;
     if locks_memory {

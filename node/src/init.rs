@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::join::{CA_CERTIFICATE_PATH, CA_KEY_PATH};
 use crate::node::{Node, NodeError, Phase};
 use crate::node_file::{NodeRecord, Stage};
-use crate::unsealed::{NODE_KEY_NAME, open_replica, member_of};
+use crate::unsealed::{NODE_KEY_NAME, member_of, open_replica};
 use crate::world::SystemEntropy;
 
 /// The first member's id. Every later one is the index of a log entry, and the first entries are this init's.
@@ -42,7 +42,8 @@ impl Node {
         }
         let keys = self.new_keys(&request)?;
         let cluster_id = self.uuid()?;
-        let authority = Authority::create(&cluster_id).map_err(|err| NodeError::failed("making the cluster's CA", err))?;
+        let authority = Authority::create(&cluster_id)
+            .map_err(|err| NodeError::failed("making the cluster's CA", err))?;
         let mut record = self.first_record(&keys, &authority, &cluster_id)?;
         self.disk.write_record(&record)?;
         let made = self.bootstrap(&keys, &record, &authority).await;
@@ -62,7 +63,9 @@ impl Node {
     }
 
     fn new_keys(&self, request: &InitRequest) -> Result<NewKeys, NodeError> {
-        if request.recovery_shares.is_some_and(|shares| shares > 0) || request.recovery_threshold.is_some_and(|t| t > 0) {
+        if request.recovery_shares.is_some_and(|shares| shares > 0)
+            || request.recovery_threshold.is_some_and(|t| t > 0)
+        {
             let text = "parameters recovery_shares,recovery_threshold not applicable to seal type shamir";
             return Err(NodeError::Invalid(text.to_owned()));
         }
@@ -73,7 +76,8 @@ impl Node {
         let config = SealConfig::shamir(shares, threshold).map_err(invalid)?;
         let seal = ShamirSeal::generate(&SystemEntropy).map_err(failed)?;
         let root = RootKey::generate(&SystemEntropy).map_err(|err| NodeError::failed("making keys", err))?;
-        let keyring = Keyring::generate(&SystemEntropy, self.now().0, Suite::XChaCha20Poly1305).map_err(failed)?;
+        let keyring =
+            Keyring::generate(&SystemEntropy, self.now().0, Suite::XChaCha20Poly1305).map_err(failed)?;
         let split = seal.split(shares, threshold, &SystemEntropy).map_err(invalid)?;
         Ok(NewKeys {
             // The caller gets the shares; this is the one time they are shown.
@@ -93,7 +97,8 @@ impl Node {
     ) -> Result<NodeRecord, NodeError> {
         let failed = |err: arca_rpc::IdentityError| NodeError::failed("making this node's certificate", err);
         let key = NodeKey::generate().map_err(failed)?;
-        let certificate = authority.issue(&key.signing_request().map_err(failed)?, FIRST_MEMBER).map_err(failed)?;
+        let certificate =
+            authority.issue(&key.signing_request().map_err(failed)?, FIRST_MEMBER).map_err(failed)?;
         let sealed_key = keys
             .barrier
             .seal_value(NODE_KEY_NAME, &key.expose())
@@ -139,7 +144,11 @@ impl Node {
         )
         .map_err(|err| NodeError::failed("making the first state", err))?;
         let stored = tx
-            .put(arca_barrier::Class::Local, CA_CERTIFICATE_PATH, Zeroizing::new(authority.certificate().to_vec()))
+            .put(
+                arca_barrier::Class::Local,
+                CA_CERTIFICATE_PATH,
+                Zeroizing::new(authority.certificate().to_vec()),
+            )
             .and_then(|()| {
                 // The CA's key is exposed to be stored behind the barrier.
                 let key = Zeroizing::new(authority.expose_key().to_vec());

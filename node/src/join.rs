@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use arca_api::JoinRequest;
 use arca_barrier::{
-    Barrier, BarrierError, Class, Keyring, Offer, RootKey, SealConfig, Share, ShamirSeal, UnsealProgress, boot_key,
+    Barrier, BarrierError, Class, Keyring, Offer, RootKey, SealConfig, ShamirSeal, Share, UnsealProgress,
+    boot_key,
 };
 use arca_client::{Address, Client, Config as ClientConfig};
 use arca_engine_api::UnixMillis;
@@ -138,7 +139,8 @@ impl Answer {
     fn proof(&self, root: &RootKey) -> blake3::Hash {
         let voter = if self.non_voter { "learner" } else { "voter" };
         let parts =
-            [&self.nonce, &self.server_id, &self.cluster_addr, &self.api_addr, &self.signing_request, voter].map(|part| part as &str);
+            [&self.nonce, &self.server_id, &self.cluster_addr, &self.api_addr, &self.signing_request, voter]
+                .map(|part| part as &str);
         proof(root, ANSWER_CONTEXT, &parts)
     }
 }
@@ -146,7 +148,16 @@ impl Answer {
 impl Welcome {
     fn proof(&self, root: &RootKey, nonce: &str) -> blake3::Hash {
         let member = self.member.to_string();
-        let parts = [nonce, &self.cluster_id, &member, &self.ca, &self.certificate, &self.seal_config, &self.root_key, &self.keyring];
+        let parts = [
+            nonce,
+            &self.cluster_id,
+            &member,
+            &self.ca,
+            &self.certificate,
+            &self.seal_config,
+            &self.root_key,
+            &self.keyring,
+        ];
         proof(root, WELCOME_CONTEXT, &parts)
     }
 }
@@ -172,7 +183,9 @@ impl Node {
     /// When this node already belongs to a cluster, or nobody answers and no retry was asked for.
     pub async fn join(self: &Arc<Self>, request: JoinRequest) -> Result<bool, NodeError> {
         if !self.disk.is_clustered() {
-            return Err(NodeError::Invalid("this storage cannot join a cluster: configure storage \"raft\"".to_owned()));
+            return Err(NodeError::Invalid(
+                "this storage cannot join a cluster: configure storage \"raft\"".to_owned(),
+            ));
         }
         if request.leader_api_addr.is_empty() {
             return Err(NodeError::Invalid("leader_api_addr is missing".to_owned()));
@@ -223,9 +236,12 @@ impl Node {
     }
 
     async fn ask_to_join(&self, target: &JoinTarget, is_non_voter: bool) -> Result<(), NodeError> {
-        let answer = post(target, "sys/storage/raft/bootstrap/challenge", json!({"server_id": self.config.node_name})).await?;
+        let answer =
+            post(target, "sys/storage/raft/bootstrap/challenge", json!({"server_id": self.config.node_name}))
+                .await?;
         let challenge: Challenge = parsed(answer)?;
-        let config = SealConfig::from_json(&unhex(&challenge.seal_config)?).map_err(|err| NodeError::Invalid(err.to_string()))?;
+        let config = SealConfig::from_json(&unhex(&challenge.seal_config)?)
+            .map_err(|err| NodeError::Invalid(err.to_string()))?;
         let progress = UnsealProgress::new(&config).map_err(|err| NodeError::Invalid(err.to_string()))?;
         let mut phase = self.phase.lock().await;
         if !matches!(*phase, Phase::New) {
@@ -235,7 +251,12 @@ impl Node {
             let mut face = self.face.write();
             (face.shares, face.threshold) = (config.secret_shares, config.secret_threshold);
         }
-        *phase = Phase::Joining(Box::new(PendingJoin { target: target.clone(), is_non_voter, challenge, progress }));
+        *phase = Phase::Joining(Box::new(PendingJoin {
+            target: target.clone(),
+            is_non_voter,
+            challenge,
+            progress,
+        }));
         self.show(&phase);
         tracing::info!(target = target.api_addr, "found the cluster: unseal this node to complete the join");
         Ok(())
@@ -243,7 +264,11 @@ impl Node {
 
     /// With the root key in hand, answers the challenge and starts as a member. On a failure the shares are asked for
     /// again, with a fresh challenge.
-    pub(crate) async fn complete_join(self: &Arc<Self>, phase: &mut Phase, root: RootKey) -> Result<(), NodeError> {
+    pub(crate) async fn complete_join(
+        self: &Arc<Self>,
+        phase: &mut Phase,
+        root: RootKey,
+    ) -> Result<(), NodeError> {
         let Phase::Joining(pending) = std::mem::replace(phase, Phase::New) else { return Ok(()) };
         match self.answer_challenge(&pending, &root).await {
             Ok(parts) => {
@@ -259,7 +284,11 @@ impl Node {
         }
     }
 
-    async fn answer_challenge(&self, pending: &PendingJoin, root: &RootKey) -> Result<SealedParts, NodeError> {
+    async fn answer_challenge(
+        &self,
+        pending: &PendingJoin,
+        root: &RootKey,
+    ) -> Result<SealedParts, NodeError> {
         let failed = |err: arca_rpc::IdentityError| NodeError::failed("making this node's key", err);
         let key = NodeKey::generate().map_err(failed)?;
         let mut answer = Answer {
@@ -352,7 +381,8 @@ impl Node {
         let answer: Answer = parsed(request)?;
         let is_known = self.challenges.lock().take(&unhex(&answer.nonce)?, self.now());
         if !is_known || !is_proven(&answer.proof(&unsealed.keys.root), &answer.proof) {
-            let text = "join refused: the challenge is unknown, was used already, or was answered with other shares";
+            let text =
+                "join refused: the challenge is unknown, was used already, or was answered with other shares";
             return Err(NodeError::Invalid(text.to_owned()));
         }
         make_room(&unsealed, &answer).await?;
@@ -388,14 +418,22 @@ impl Node {
 }
 
 fn boot_value(unsealed: &Unsealed, name: &str) -> Result<String, NodeError> {
-    let found = unsealed.replica.view().get(&boot_key(name)).map_err(|err| NodeError::failed("reading the keys", err))?;
-    found.map(|found| hex::encode(found.value)).ok_or_else(|| NodeError::Failed(format!("boot/{name} is missing")))
+    let found = unsealed
+        .replica
+        .view()
+        .get(&boot_key(name))
+        .map_err(|err| NodeError::failed("reading the keys", err))?;
+    found
+        .map(|found| hex::encode(found.value))
+        .ok_or_else(|| NodeError::Failed(format!("boot/{name} is missing")))
 }
 
 /// A name belongs to one member. A learner that never finished joining makes room; a voter does not.
 async fn make_room(unsealed: &Unsealed, answer: &Answer) -> Result<(), NodeError> {
     let membership = unsealed.replica.membership();
-    let Some((member, kind)) = membership.members.values().find(|(member, _)| member.name == answer.server_id) else {
+    let Some((member, kind)) =
+        membership.members.values().find(|(member, _)| member.name == answer.server_id)
+    else {
         return Ok(());
     };
     if *kind == MemberKind::Voter {

@@ -90,7 +90,9 @@ fn main() -> ExitCode {
 /// `-flag` is taken as `--flag`, as everywhere in this command line.
 fn long_flags<'a>(args: impl Iterator<Item = &'a OsString>) -> Vec<OsString> {
     args.map(|arg| match arg.to_str() {
-        Some(text) if text.len() > 2 && text.starts_with('-') && !text.starts_with("--") => format!("-{text}").into(),
+        Some(text) if text.len() > 2 && text.starts_with('-') && !text.starts_with("--") => {
+            format!("-{text}").into()
+        }
         _ => arg.clone(),
     })
     .collect()
@@ -148,7 +150,8 @@ fn settings(args: &ServerArgs) -> Result<(Config, Vec<String>), String> {
             no_store_token: args.dev_no_store_token,
         };
         let files = args.dev_tls_cert_file.clone().zip(args.dev_tls_key_file.clone());
-        let tls = files.map(|(cert_file, key_file)| TlsOptions { cert_file, key_file, ..TlsOptions::default() });
+        let tls =
+            files.map(|(cert_file, key_file)| TlsOptions { cert_file, key_file, ..TlsOptions::default() });
         (dev::config(&args.dev_listen_address, mode, tls), Vec::new())
     } else {
         let path = args.config.as_ref().ok_or("-config is missing")?;

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use arca_api::SealStatus;
 use arca_barrier::{Offer, RootKey, SealConfig, Share, UnsealProgress, boot_key};
 use arca_engine_api::{Clock, EngineType, Entropy, UnixMillis};
-use arc_swap::ArcSwapOption;
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, mpsc};
 
@@ -151,7 +151,9 @@ impl Node {
         let Some(record) = self.disk.record()? else { return Ok(Phase::New) };
         match record.stage {
             Stage::Beginning => {
-                tracing::warn!("an earlier init or join was cut off before anything was acknowledged: starting anew");
+                tracing::warn!(
+                    "an earlier init or join was cut off before anything was acknowledged: starting anew"
+                );
                 self.disk.clear()?;
                 Ok(Phase::New)
             }
@@ -173,8 +175,10 @@ impl Node {
             }
         };
         let seal_config = read("seal-config", &record.seal_config)?;
-        let config = SealConfig::from_json(&seal_config).map_err(|err| NodeError::failed("seal configuration", err))?;
-        let progress = UnsealProgress::new(&config).map_err(|err| NodeError::failed("seal configuration", err))?;
+        let config = SealConfig::from_json(&seal_config)
+            .map_err(|err| NodeError::failed("seal configuration", err))?;
+        let progress =
+            UnsealProgress::new(&config).map_err(|err| NodeError::failed("seal configuration", err))?;
         {
             let mut face = self.face.write();
             (face.shares, face.threshold) = (config.secret_shares, config.secret_threshold);
@@ -222,8 +226,7 @@ impl Node {
         };
         let outcome = match &mut *phase {
             Phase::Sealed(parts) => {
-                let offered =
-                    parts.progress.offer_seal_key(share, &SystemEntropy, &parts.wrapped_root_key);
+                let offered = parts.progress.offer_seal_key(share, &SystemEntropy, &parts.wrapped_root_key);
                 match offered.map_err(|err| NodeError::Invalid(err.to_string())) {
                     Ok(Offer::Complete((_seal, root))) => self.start(&mut phase, root).await,
                     Ok(Offer::Pending) => Ok(()),

@@ -29,7 +29,9 @@ pub enum NodeFileError {
         source: io::Error,
     },
     /// Damaged: the checksum is wrong or it does not parse.
-    #[error("{path} is damaged: {reason}. Restore it from a backup, or remove this node from its cluster and join it anew with an empty data directory")]
+    #[error(
+        "{path} is damaged: {reason}. Restore it from a backup, or remove this node from its cluster and join it anew with an empty data directory"
+    )]
     Damaged {
         /// File.
         path: PathBuf,
@@ -37,7 +39,9 @@ pub enum NodeFileError {
         reason: String,
     },
     /// Written by a newer build.
-    #[error("{path} has format {found}, this build knows up to {VERSION}: run the newer version that wrote it")]
+    #[error(
+        "{path} has format {found}, this build knows up to {VERSION}: run the newer version that wrote it"
+    )]
     Newer {
         /// File.
         path: PathBuf,
@@ -45,7 +49,9 @@ pub enum NodeFileError {
         found: u32,
     },
     /// Data without the file that says whose it is.
-    #[error("{path} is missing, but {data} holds data: this directory belongs to a cluster. Restore the file from a backup, or empty the directory to start anew")]
+    #[error(
+        "{path} is missing, but {data} holds data: this directory belongs to a cluster. Restore the file from a backup, or empty the directory to start anew"
+    )]
     Missing {
         /// File.
         path: PathBuf,
@@ -142,10 +148,13 @@ impl NodeFile {
             Err(err) if err.kind() == io::ErrorKind::NotFound => {
                 return Err(NodeFileError::Missing { path: self.path(), data: data.to_owned() });
             }
-            Err(err) if err.kind() == io::ErrorKind::InvalidData => return Err(self.damaged("it is not text")),
+            Err(err) if err.kind() == io::ErrorKind::InvalidData => {
+                return Err(self.damaged("it is not text"));
+            }
             Err(err) => return Err(self.io(err)),
         };
-        let stored: Stored = serde_json::from_str(&text).map_err(|err| self.damaged(format!("line {}", err.line())))?;
+        let stored: Stored =
+            serde_json::from_str(&text).map_err(|err| self.damaged(format!("line {}", err.line())))?;
         if blake3::hash(stored.record.as_bytes()).to_hex().as_str() != stored.checksum {
             return Err(self.damaged("its checksum is wrong"));
         }
@@ -157,7 +166,9 @@ impl NodeFile {
         if version > VERSION {
             return Err(NodeFileError::Newer { path: self.path(), found: version });
         }
-        serde_json::from_str(&stored.record).map(Some).map_err(|err| self.damaged(format!("record, column {}", err.column())))
+        serde_json::from_str(&stored.record)
+            .map(Some)
+            .map_err(|err| self.damaged(format!("record, column {}", err.column())))
     }
 
     /// Replaces the file; durable when this returns.
@@ -167,13 +178,15 @@ impl NodeFile {
     pub fn write(&self, record: &NodeRecord) -> Result<(), NodeFileError> {
         let record = serde_json::to_string(record).map_err(|err| self.damaged(err.to_string()))?;
         let checksum = blake3::hash(record.as_bytes()).to_hex().to_string();
-        let text = serde_json::to_vec_pretty(&Stored { checksum, record }).map_err(|err| self.damaged(err.to_string()))?;
+        let text = serde_json::to_vec_pretty(&Stored { checksum, record })
+            .map_err(|err| self.damaged(err.to_string()))?;
         self.replace(&text).map_err(|err| self.io(err))
     }
 
     fn replace(&self, text: &[u8]) -> io::Result<()> {
         let temporary = self.dir.join("node.json.new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(text)?;
         file.sync_all()?;
         fs::rename(&temporary, self.path())?;

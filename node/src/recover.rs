@@ -23,7 +23,8 @@ pub async fn alone(config: &Config, confirmed: &str) -> Result<String, NodeError
     }
     let disk = Disk::new(&config.storage);
     let record = disk.record()?.filter(|record| record.stage == Stage::Member);
-    let record = record.ok_or_else(|| NodeError::Invalid("this node is no member of a cluster".to_owned()))?;
+    let record =
+        record.ok_or_else(|| NodeError::Invalid("this node is no member of a cluster".to_owned()))?;
     let raft = crate::unsealed::raft_config(config, &record);
     let me = crate::unsealed::member_of(config, record.member);
     let index = arca_raft_storage::raft::recover_single(raft, disk.raft_parts(Arc::new(Nobody)), me)

@@ -38,9 +38,13 @@ pub async fn run(config: Config) -> Result<(), String> {
     let pid_file = PidFile::write(&config)?;
     let listeners = bind(&config.listeners).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let node = Node::open(config.clone(), Arc::clone(&clock), arca_engines::all().to_vec()).map_err(|err| err.to_string())?;
-    let api =
-        Arc::new(Api { system: Arc::new(NodeSystem(Arc::clone(&node))), entropy: Arc::new(SystemEntropy), clock });
+    let node = Node::open(config.clone(), Arc::clone(&clock), arca_engines::all().to_vec())
+        .map_err(|err| err.to_string())?;
+    let api = Arc::new(Api {
+        system: Arc::new(NodeSystem(Arc::clone(&node))),
+        entropy: Arc::new(SystemEntropy),
+        clock,
+    });
     let stop = CancellationToken::new();
     let mut serving = Vec::new();
     let mut certificates = Vec::new();
@@ -94,9 +98,11 @@ async fn bind(configs: &[ListenerConfig]) -> Result<Vec<Bound>, String> {
             .map_err(|err| format!("listener \"tcp\": cannot bind {}: {err}", config.address))?;
         let (mut tls, mut store) = (None, None);
         if let Some(options) = &config.tls {
-            let loaded = CertificateStore::load(options.clone()).map_err(|err| format!("listener \"tcp\": {err}"))?;
+            let loaded =
+                CertificateStore::load(options.clone()).map_err(|err| format!("listener \"tcp\": {err}"))?;
             let loaded = Arc::new(loaded);
-            let settings = arca_api::tls::server_config(&loaded).map_err(|err| format!("listener \"tcp\": {err}"))?;
+            let settings =
+                arca_api::tls::server_config(&loaded).map_err(|err| format!("listener \"tcp\": {err}"))?;
             tls = Some(Arc::new(settings));
             store = Some(loaded);
         }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arca_api::system::{Carried, CarriedBack, CarryFailure};
-use arca_api::{Health, InitRequest, InitResponse, JoinRequest, LeaderStatus, SealStatus, System, SystemError, UnsealRequest};
+use arca_api::{
+    Health, InitRequest, InitResponse, JoinRequest, LeaderStatus, SealStatus, System, SystemError,
+    UnsealRequest,
+};
 use arca_kernel::Kernel;
 use arca_raft_storage::Replica as _;
 use async_trait::async_trait;
@@ -35,7 +38,8 @@ impl System for NodeSystem {
     fn health(&self) -> Health {
         let status = self.0.seal_status();
         let is_active = self.0.is_active();
-        let has_leader = self.0.unsealed.load().as_ref().map(|unsealed| unsealed.replica.status().leader.is_some());
+        let has_leader =
+            self.0.unsealed.load().as_ref().map(|unsealed| unsealed.replica.status().leader.is_some());
         Health {
             initialized: status.initialized,
             sealed: status.sealed,
@@ -55,7 +59,11 @@ impl System for NodeSystem {
 
     fn leader(&self) -> LeaderStatus {
         let Some(unsealed) = self.0.unsealed.load_full() else {
-            return LeaderStatus { ha_enabled: self.0.disk.is_clustered(), active_time: NEVER.to_owned(), ..LeaderStatus::default() };
+            return LeaderStatus {
+                ha_enabled: self.0.disk.is_clustered(),
+                active_time: NEVER.to_owned(),
+                ..LeaderStatus::default()
+            };
         };
         let status = unsealed.replica.status();
         let leader = status.leader.unwrap_or_default();

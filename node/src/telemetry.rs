@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 /// Upper bounds of histogram buckets, milliseconds.
-const BOUNDS: [f64; 14] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 5_000.0];
+const BOUNDS: [f64; 14] =
+    [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 5_000.0];
 
 struct Telemetry {
     registry: Registry<Key, AtomicStorage>,
@@ -62,7 +63,8 @@ impl Recorder for Handle {
 }
 
 fn telemetry() -> &'static Telemetry {
-    TELEMETRY.get_or_init(|| Telemetry { registry: Registry::new(AtomicStorage), histograms: Mutex::default() })
+    TELEMETRY
+        .get_or_init(|| Telemetry { registry: Registry::new(AtomicStorage), histograms: Mutex::default() })
 }
 
 /// Starts collecting.
@@ -87,7 +89,8 @@ pub fn digest() {
 /// Metric name and labels as Prometheus writes them.
 fn name_of(key: &Key) -> String {
     let name = key.name().replace(['.', '-'], "_");
-    let labels: Vec<String> = key.labels().map(|label| format!("{}={:?}", label.key(), label.value())).collect();
+    let labels: Vec<String> =
+        key.labels().map(|label| format!("{}={:?}", label.key(), label.value())).collect();
     if labels.is_empty() { name } else { format!("{name}{{{}}}", labels.join(",")) }
 }
 
@@ -145,7 +148,8 @@ fn prometheus(
             let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {count}");
         }
         let (count, sum) = (distribution.count, distribution.sum);
-        let _ = writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}");
+        let _ =
+            writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}");
     }
     text
 }

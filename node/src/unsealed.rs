@@ -12,8 +12,8 @@ use arca_raft_storage::{
     Transport, Write,
 };
 use arca_rpc::{
-    ForwardError, ForwardedRequest, ForwardedResponse, Gatekeeper, GrpcTransport, NodeFacts, NodeIdentity, RpcServer,
-    ServerParts, TcpDial,
+    ForwardError, ForwardedRequest, ForwardedResponse, Gatekeeper, GrpcTransport, NodeFacts, NodeIdentity,
+    RpcServer, ServerParts, TcpDial,
 };
 use async_trait::async_trait;
 use http_body_util::BodyExt as _;
@@ -65,7 +65,8 @@ pub(crate) struct KeyKeeper {
 
 impl KeyKeeper {
     fn install(&self, sealed: &[u8]) {
-        let replaced = Keyring::open(&self.root, sealed).and_then(|keyring| self.barrier.replace_keyring(keyring));
+        let replaced =
+            Keyring::open(&self.root, sealed).and_then(|keyring| self.barrier.replace_keyring(keyring));
         if let Err(err) = replaced {
             tracing::error!(error = %err, "the replicated keyring cannot be used: this node needs to be unsealed anew");
         }
@@ -90,7 +91,9 @@ struct KeyObserver {
 impl ApplyObserver for KeyObserver {
     fn applied(&self, _index: u64, change: Change<'_>) {
         match change {
-            Change::Write(Write::Put(key, value)) if *key == boot_key("keyring") => self.keeper.install(value),
+            Change::Write(Write::Put(key, value)) if *key == boot_key("keyring") => {
+                self.keeper.install(value)
+            }
             Change::Write(_) => {}
             Change::Everything => {
                 // The view is published after observers return: read it from a task of its own.
@@ -105,7 +108,8 @@ impl Unsealed {
     /// Starts everything. On a failure, what had been started is stopped again.
     pub(crate) async fn start(parts: UnsealedParts<'_>) -> Result<Arc<Self>, NodeError> {
         let UnsealedParts { node, record, root, sealed_keyring } = parts;
-        let keyring = Keyring::open(&root, &sealed_keyring).map_err(|err| NodeError::failed("opening the keyring", err))?;
+        let keyring = Keyring::open(&root, &sealed_keyring)
+            .map_err(|err| NodeError::failed("opening the keyring", err))?;
         let barrier = Arc::new(Barrier::new(keyring, Arc::new(SystemEntropy)));
         let keys = Arc::new(KeyKeeper { root, barrier: Arc::clone(&barrier), replica: Mutex::default() });
         let identity = identity(&record, &barrier)?;
@@ -119,7 +123,8 @@ impl Unsealed {
         }));
         let grpc = network.grpc.clone();
         let rpc = network.serve(node, identity, &replica)?;
-        let cluster = Cluster::new(node, &record, &replica, grpc.clone(), Arc::clone(&barrier), Arc::clone(&keys));
+        let cluster =
+            Cluster::new(node, &record, &replica, grpc.clone(), Arc::clone(&barrier), Arc::clone(&keys));
         let kernel = Kernel::start(KernelParts {
             barrier: Arc::clone(&barrier),
             replica: Arc::clone(&replica) as Arc<dyn Replica>,
@@ -184,7 +189,11 @@ impl Unsealed {
         let wire = ForwardedRequest {
             method: request.method,
             target: request.target,
-            headers: request.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect(),
+            headers: request
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
+                .collect(),
             body: request.body,
             remote_addr: Some(request.remote.ip()),
             remote_port: request.remote.port(),
@@ -197,7 +206,8 @@ impl Unsealed {
             if self.kernel.is_active() {
                 return Err(CarryFailure::Undelivered);
             }
-            let leader = changes.borrow_and_update().leader.clone().filter(|leader| leader.id != self.record.member);
+            let leader =
+                changes.borrow_and_update().leader.clone().filter(|leader| leader.id != self.record.member);
             if let Some(leader) = leader {
                 match transport.forward(&leader, wire.clone(), CARRY_TIMEOUT).await {
                     Ok(response) if was_not_served(&response) => {}
@@ -288,8 +298,9 @@ impl Network {
         let transport = GrpcTransport::new(identity, Arc::new(TcpDial))
             .map_err(|err| NodeError::failed("reading this node's certificate", err))?;
         let listen = &node.config.cluster_listen;
-        let listener =
-            TcpListener::bind(listen).await.map_err(|err| NodeError::failed(&format!("binding {listen}"), err))?;
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|err| NodeError::failed(&format!("binding {listen}"), err))?;
         Ok(Self { grpc: Some(Arc::new(transport)), listener: Some(listener) })
     }
 
@@ -309,7 +320,9 @@ impl Network {
         let Some(listener) = self.listener else { return Ok(None) };
         let gatekeeper = Gate { node: Arc::downgrade(node), replica: Arc::clone(replica) };
         let parts = ServerParts { identity, inbound: replica.inbound(), gatekeeper: Arc::new(gatekeeper) };
-        RpcServer::start(listener, parts).map(Some).map_err(|err| NodeError::failed("starting the cluster port", err))
+        RpcServer::start(listener, parts)
+            .map(Some)
+            .map_err(|err| NodeError::failed("starting the cluster port", err))
     }
 }
 
@@ -337,7 +350,11 @@ impl Gatekeeper for Gate {
         let Ok(body) = body.collect().await else { return unavailable() };
         ForwardedResponse {
             status: parts.status.as_u16(),
-            headers: parts.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect(),
+            headers: parts
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
+                .collect(),
             body: body.to_bytes(),
         }
     }

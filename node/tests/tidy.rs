@@ -54,7 +54,12 @@ fn files_are_short_and_say_what_they_are_for() {
 #[test]
 fn no_word_on_main_that_means_unfinished() {
     // Split, so that this file does not name them.
-    let words = [concat!("FIX", "ME"), concat!("todo", "!("), concat!("unimplemented", "!("), concat!("#[ig", "nore")];
+    let words = [
+        concat!("FIX", "ME"),
+        concat!("todo", "!("),
+        concat!("unimplemented", "!("),
+        concat!("#[ig", "nore"),
+    ];
     for (name, text) in sources() {
         for word in words {
             assert!(!text.contains(word), "{name} holds {word}");
@@ -67,7 +72,11 @@ fn long_functions_say_why() {
     for (name, text) in sources() {
         for (at, line) in text.lines().enumerate() {
             if line.contains("allow(clippy::too_many_lines") {
-                assert!(line.contains("//") || line.contains("reason"), "{name}:{}: a long function needs a reason", at + 1);
+                assert!(
+                    line.contains("//") || line.contains("reason"),
+                    "{name}:{}: a long function needs a reason",
+                    at + 1
+                );
             }
         }
     }

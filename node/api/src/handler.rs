@@ -461,7 +461,8 @@ fn finished(mut answer: Answer, operation: Operation) -> Response<ResponseBody> 
             response
         }
         AnswerBody::Stream(content_type, stream) => {
-            let frames = stream.into_inner().map(|chunk| chunk.map(Frame::data).map_err(std::io::Error::other));
+            let frames =
+                stream.into_inner().map(|chunk| chunk.map(Frame::data).map_err(std::io::Error::other));
             let frames: FrameStream = Box::pin(frames);
             let mut response = Response::new(Either::Right(StreamBody::new(frames)));
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -30,8 +30,10 @@ impl Certificates {
         let issuer = Issuer::new(ca, ca_key);
         let key = KeyPair::generate().map_err(text)?;
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let server = CertificateParams::new(names).and_then(|params| params.signed_by(&key, &issuer)).map_err(text)?;
-        let made = Self { ca: dir.join("ca.pem"), server: dir.join("server.pem"), key: dir.join("server.key") };
+        let server =
+            CertificateParams::new(names).and_then(|params| params.signed_by(&key, &issuer)).map_err(text)?;
+        let made =
+            Self { ca: dir.join("ca.pem"), server: dir.join("server.pem"), key: dir.join("server.key") };
         for (path, pem) in
             [(&made.ca, ca_certificate.pem()), (&made.server, server.pem()), (&made.key, key.serialize_pem())]
         {

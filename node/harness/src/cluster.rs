@@ -46,7 +46,14 @@ impl ClusterOptions {
     /// Three nodes below `dir`, five shares of which three unseal.
     #[must_use]
     pub fn new(binary: impl Into<PathBuf>, dir: impl Into<PathBuf>) -> Self {
-        Self { binary: binary.into(), nodes: 3, dir: dir.into(), shares: 5, threshold: 3, extra_config: String::new() }
+        Self {
+            binary: binary.into(),
+            nodes: 3,
+            dir: dir.into(),
+            shares: 5,
+            threshold: 3,
+            extra_config: String::new(),
+        }
     }
 }
 
@@ -110,7 +117,8 @@ impl Drop for Cluster {
 
 /// A port that is free now.
 fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(|err| HarnessError::new("finding a free port", err))?;
+    let listener =
+        TcpListener::bind("127.0.0.1:0").map_err(|err| HarnessError::new("finding a free port", err))?;
     listener.local_addr().map(|addr| addr.port()).map_err(|err| HarnessError::new("finding a free port", err))
 }
 
@@ -120,10 +128,17 @@ impl Cluster {
     /// # Errors
     /// When a file cannot be written or the binary cannot be started.
     pub fn start(options: ClusterOptions) -> Result<Self> {
-        std::fs::create_dir_all(&options.dir).map_err(|err| HarnessError::new("creating the directory", err))?;
+        std::fs::create_dir_all(&options.dir)
+            .map_err(|err| HarnessError::new("creating the directory", err))?;
         let certificates = Certificates::make(&options.dir).map_err(HarnessError)?;
-        let mut cluster =
-            Self { certificates, nodes: Vec::new(), shares: Vec::new(), root_token: String::new(), is_kept: false, options };
+        let mut cluster = Self {
+            certificates,
+            nodes: Vec::new(),
+            shares: Vec::new(),
+            root_token: String::new(),
+            is_kept: false,
+            options,
+        };
         for number in 1..=cluster.options.nodes {
             cluster.add_node(&format!("node{number}"))?;
         }
@@ -137,7 +152,8 @@ impl Cluster {
     pub fn add_node(&mut self, name: &str) -> Result<usize> {
         let dir = self.options.dir.join(name);
         let data = dir.join("data");
-        std::fs::create_dir_all(&data).map_err(|err| HarnessError::new("creating the data directory", err))?;
+        std::fs::create_dir_all(&data)
+            .map_err(|err| HarnessError::new("creating the data directory", err))?;
         let (port, cluster_port) = (free_port()?, free_port()?);
         let node = Node {
             name: name.to_owned(),
@@ -149,7 +165,8 @@ impl Cluster {
         };
         let joins: String = self.nodes.iter().map(|other| self.join_block(&other.url())).collect();
         let text = self.config_text(&node, cluster_port, &joins);
-        std::fs::write(&node.config, text).map_err(|err| HarnessError::new("writing a configuration", err))?;
+        std::fs::write(&node.config, text)
+            .map_err(|err| HarnessError::new("writing a configuration", err))?;
         self.nodes.push(node);
         let at = self.nodes.len() - 1;
         self.launch(at)?;
@@ -240,7 +257,8 @@ impl Cluster {
     /// # Errors
     /// When there is no such node.
     pub fn client(&self, at: usize) -> Result<Client> {
-        let address: Address = self.node(at)?.url().parse().map_err(|err| HarnessError::new("an address", err))?;
+        let address: Address =
+            self.node(at)?.url().parse().map_err(|err| HarnessError::new("an address", err))?;
         let mut config = Config::new(address);
         config.tls.ca_cert = Some(self.certificates.ca.clone());
         config.retry.retries = 0;
@@ -291,12 +309,16 @@ impl Cluster {
     pub async fn init(&mut self) -> Result<()> {
         self.wait_until_listening(0).await?;
         let body = json!({"secret_shares": self.options.shares, "secret_threshold": self.options.threshold});
-        let request = arca_client::Request::put("sys/init").json(&body).map_err(|err| HarnessError::new("init", err))?;
+        let request = arca_client::Request::put("sys/init")
+            .json(&body)
+            .map_err(|err| HarnessError::new("init", err))?;
         let response = self.client(0)?.send(request).await.map_err(|err| HarnessError::new("init", err))?;
         let made: serde_json::Value = response.json().map_err(|err| HarnessError::new("init", err))?;
-        let shares = made.get("keys_base64").and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
+        let shares =
+            made.get("keys_base64").and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
         self.shares = shares.iter().filter_map(|share| share.as_str().map(str::to_owned)).collect();
-        self.root_token = made.get("root_token").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+        self.root_token =
+            made.get("root_token").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
         Ok(())
     }
 
@@ -391,5 +413,7 @@ pub fn find_binary() -> Result<PathBuf> {
     }
     let here = std::env::current_exe().map_err(|err| HarnessError::new("finding this program", err))?;
     let found = here.ancestors().skip(1).take(3).map(|dir| dir.join("arca")).find(|path| path.is_file());
-    found.ok_or_else(|| HarnessError("the arca binary was not found: build it first, or set ARCA_BIN".to_owned()))
+    found.ok_or_else(|| {
+        HarnessError("the arca binary was not found: build it first, or set ARCA_BIN".to_owned())
+    })
 }

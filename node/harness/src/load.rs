@@ -72,7 +72,8 @@ impl Writer {
     pub async fn finish(self, client: &Client) -> Result<Report, HarnessError> {
         self.stop.store(true, Ordering::Relaxed);
         let report = self.task.await.map_err(|err| HarnessError::new("a writer", err))?;
-        let found = read_number(client, &self.key).await.map_err(|err| HarnessError::new("reading back", err))?;
+        let found =
+            read_number(client, &self.key).await.map_err(|err| HarnessError::new("reading back", err))?;
         // One write beyond the last acknowledged may have happened without its answer arriving.
         if found.unwrap_or_default() < report.acknowledged {
             return Err(HarnessError(format!(

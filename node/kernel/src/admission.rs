@@ -7,9 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arca_engine_api::{
-    Access, Caller, Ctx, Effect, Map, Method, Operation, Request, Route, RouteMatch,
-};
+use arca_engine_api::{Access, Caller, Ctx, Effect, Map, Method, Operation, Request, Route, RouteMatch};
 use arca_raft_storage::SnapshotStream;
 use parking_lot::Mutex;
 
@@ -107,7 +105,8 @@ impl Kernel {
             .find(&full_path)
             .filter(|(mount, _)| mount.namespace.id == namespace.id && mount.is_active())
             .map(|(mount, rest)| (Arc::clone(mount), rest));
-        let mut request = self.request(asked, &namespace, target.as_ref().map(|(mount, rest)| (&**mount, *rest)));
+        let mut request =
+            self.request(asked, &namespace, target.as_ref().map(|(mount, rest)| (&**mount, *rest)));
         let mut broken = None;
         let found = match &target {
             None => None,
@@ -170,12 +169,18 @@ impl Kernel {
         }
     }
 
-    fn find_route(&self, mount: &Mount, rest: &str, request: &mut Request) -> Result<Option<Found>, KernelError> {
+    fn find_route(
+        &self,
+        mount: &Mount,
+        rest: &str,
+        request: &mut Request,
+    ) -> Result<Option<Found>, KernelError> {
         let found = match mount.serves {
             Serves::Engine(_) => mount.engine()?.routes().find(rest).map(|found| (found, None)),
             Serves::System | Serves::Token => {
                 let groups = self.groups(mount).iter().enumerate();
-                let mut matches = groups.filter_map(|(at, group)| Some((group.routes().find(rest)?, Some(at))));
+                let mut matches =
+                    groups.filter_map(|(at, group)| Some((group.routes().find(rest)?, Some(at))));
                 matches.next()
             }
             Serves::Unknown => None,
@@ -214,7 +219,8 @@ impl Kernel {
         admitted.request.caller = Some(caller.caller.clone());
         let acl = Arc::clone(&caller.acl);
         admitted.caller = Some(caller);
-        if admitted.request.operation == Operation::Update && self.exists(tx, asked, admitted)? == Some(false) {
+        if admitted.request.operation == Operation::Update && self.exists(tx, asked, admitted)? == Some(false)
+        {
             admitted.request.operation = Operation::Create;
         }
         let request = &mut admitted.request;

@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use crate::{Incoming, KernelError};
 use crate::answer::{Shape, WrapInfo};
 use crate::kernel::Kernel;
 use crate::leases::LeaseEntry;
@@ -15,6 +14,7 @@ use crate::namespaces::Namespace;
 use crate::policy::Acl;
 use crate::tokens::{NewToken, TokenEntry};
 use crate::tx::Tx;
+use crate::{Incoming, KernelError};
 
 /// A group of built-in paths.
 #[async_trait]

@@ -6,7 +6,8 @@ pub(crate) fn serial(certificates: &[Vec<u8>]) -> Option<String> {
     let (_, certificate, _) = element(certificates.first()?)?;
     let (_, tbs, _) = element(certificate)?;
     let (tag, content, rest) = element(tbs)?;
-    let (tag, content) = if tag == 0xA0 { element(rest).map(|(tag, content, _)| (tag, content))? } else { (tag, content) };
+    let (tag, content) =
+        if tag == 0xA0 { element(rest).map(|(tag, content, _)| (tag, content))? } else { (tag, content) };
     if tag != 0x02 || content.is_empty() || content.len() > 64 {
         return None;
     }
@@ -25,7 +26,8 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (length, rest) = if *first < 0x80 {
         (usize::from(*first), rest)
     } else {
-        let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7F)).filter(|(bytes, _)| bytes.len() <= 4)?;
+        let (bytes, rest) =
+            rest.split_at_checked(usize::from(first & 0x7F)).filter(|(bytes, _)| bytes.len() <= 4)?;
         (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
     };
     let (content, rest) = rest.split_at_checked(length)?;

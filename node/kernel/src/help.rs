@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use arca_engine_api::{FieldKind, Map, Request, RouteTable};
 use serde_json::{Value, json};
 
+use crate::KernelError;
 use crate::admission::Found;
 use crate::answer::{Answer, Shape};
 use crate::kernel::Kernel;
 use crate::openapi;
 use crate::router::{Mount, Serves};
-use crate::KernelError;
 
 impl Kernel {
     /// The route tables that serve a mount.
@@ -49,7 +49,8 @@ pub(crate) fn answer(mount: &Mount, tables: Vec<&RouteTable>, found: &Found, req
 // Writing to a String cannot fail, so the results of `writeln!` below say nothing.
 
 fn of_mount(mount: &Mount, tables: &[&RouteTable]) -> String {
-    let mut text = format!("## DESCRIPTION\n\nThis is a mount of type {}.\n\n## PATHS\n", mount.record.engine);
+    let mut text =
+        format!("## DESCRIPTION\n\nThis is a mount of type {}.\n\n## PATHS\n", mount.record.engine);
     for route in tables.iter().flat_map(|table| table.routes()) {
         let _always_ok = writeln!(text, "\n    {}\n        {}", route.pattern, route.summary);
     }
@@ -58,7 +59,8 @@ fn of_mount(mount: &Mount, tables: &[&RouteTable]) -> String {
 
 fn of_route(found: &Found, request: &Request) -> String {
     let route = found.route;
-    let mut text = format!("Request:        {}\nMatching Route: {}\n\n{}\n", request.path, route.pattern, route.summary);
+    let mut text =
+        format!("Request:        {}\nMatching Route: {}\n\n{}\n", request.path, route.pattern, route.summary);
     if !route.fields.is_empty() {
         text.push_str("\n## PARAMETERS\n");
         for field in route.fields {

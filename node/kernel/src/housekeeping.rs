@@ -28,9 +28,17 @@ pub(crate) fn spawn(kernel: &Weak<Kernel>) -> Vec<AbortHandle> {
     // Without a runtime (a test that never waits) there is nobody to keep house.
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return Vec::new() };
     let tasks = [
-        runtime.spawn(every(LEASE_ROUND, Weak::clone(kernel), |kernel| async move { kernel.expire_due().await })),
-        runtime.spawn(every(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move { kernel.finish_changes().await })),
-        runtime.spawn(every(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move { kernel.declare_audit().await })),
+        runtime.spawn(every(
+            LEASE_ROUND,
+            Weak::clone(kernel),
+            |kernel| async move { kernel.expire_due().await },
+        )),
+        runtime.spawn(every(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
+            kernel.finish_changes().await
+        })),
+        runtime.spawn(every(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
+            kernel.declare_audit().await
+        })),
         runtime.spawn(every(TICK_ROUND, Weak::clone(kernel), |kernel| async move { kernel.tick().await })),
     ];
     tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect()
@@ -80,7 +88,8 @@ impl Kernel {
         let (key, version) = &mount.guard;
         tx.guard(key, *version);
         {
-            let storage = EngineStorage::new(&tx, mount.storage_prefix(), mount.class(), engine.local_prefixes());
+            let storage =
+                EngineStorage::new(&tx, mount.storage_prefix(), mount.class(), engine.local_prefixes());
             let ctx = Ctx {
                 storage: &storage,
                 mount: &mount.view,

@@ -35,7 +35,12 @@ impl Identified {
 
 impl Kernel {
     /// Finds out who is calling. A token serves its own namespace and those below.
-    pub(crate) fn identify(&self, tx: &Tx, asked: &Asked, namespace: &Namespace) -> Result<Identified, KernelError> {
+    pub(crate) fn identify(
+        &self,
+        tx: &Tx,
+        asked: &Asked,
+        namespace: &Namespace,
+    ) -> Result<Identified, KernelError> {
         let presented = asked.incoming.token.as_ref().ok_or(KernelError::Denied)?;
         let now = self.clock.now();
         let entry = self.tokens.authenticate(tx, presented, asked.incoming.remote_addr, now)?;

@@ -75,8 +75,7 @@ impl IndexHeader {
             .ok_or_else(malformed)?
             .verify_slice(&mac)
             .map_err(|_| KernelError::invalid("X-Vault-Index does not verify"))?;
-        let indexes: Vec<u64> =
-            parts.map(str::parse).collect::<Result<_, _>>().map_err(|_| malformed())?;
+        let indexes: Vec<u64> = parts.map(str::parse).collect::<Result<_, _>>().map_err(|_| malformed())?;
         indexes.into_iter().max().map(Stated::Index).ok_or_else(malformed)
     }
 }

@@ -87,7 +87,8 @@ fn operation(route: &Route, verb: &str, summary: &str) -> Value {
         && matches!(verb, "post" | "patch")
         && !route.fields.is_empty()
     {
-        let properties: Map = route.fields.iter().map(|field| (field.name.to_owned(), property(field))).collect();
+        let properties: Map =
+            route.fields.iter().map(|field| (field.name.to_owned(), property(field))).collect();
         let schema = json!({"type": "object", "properties": properties});
         shown.insert("requestBody".to_owned(), json!({"content": {"application/json": {"schema": schema}}}));
     }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use arca_engine_api::{Ctx, Fault, Operation, Response, StorageError, EngineError};
+use arca_engine_api::{Ctx, EngineError, Fault, Operation, Response, StorageError};
 use arca_raft_storage::Committed;
 
 use crate::admission::{Admitted, Asked};
@@ -157,7 +157,10 @@ impl Kernel {
             return Err(KernelError::Bug("an admitted request has no route".to_owned()));
         };
         if admitted.request.operation == Operation::Help {
-            return Ok(Ran { answer: help::answer(mount, self.tables(mount)?, &found, &admitted.request), after: None });
+            return Ok(Ran {
+                answer: help::answer(mount, self.tables(mount)?, &found, &admitted.request),
+                after: None,
+            });
         }
         let mut answer = match found.group.and_then(|at| self.groups(mount).get(at)) {
             Some(group) => group.handle(&self.builtin_ctx(tx, asked, admitted), &admitted.request).await?,
@@ -205,7 +208,8 @@ fn is_read_only(err: &KernelError) -> bool {
 
 fn warn_of_unknown_fields(response: &mut Response, admitted: &Admitted) {
     let Some(found) = admitted.found else { return };
-    let takes_fields = matches!(admitted.request.operation, Operation::Create | Operation::Update | Operation::Patch);
+    let takes_fields =
+        matches!(admitted.request.operation, Operation::Create | Operation::Update | Operation::Patch);
     if !takes_fields || found.route.takes_any_field {
         return;
     }
@@ -213,7 +217,8 @@ fn warn_of_unknown_fields(response: &mut Response, admitted: &Admitted) {
         found.route.fields.iter().any(|field| field.name == name)
             || found.route.pattern.contains(&format!("{{{name}"))
     };
-    let unknown: Vec<&str> = admitted.request.data.keys().map(String::as_str).filter(|name| !is_known(name)).collect();
+    let unknown: Vec<&str> =
+        admitted.request.data.keys().map(String::as_str).filter(|name| !is_known(name)).collect();
     if !unknown.is_empty() {
         let text = format!("Endpoint ignored these unrecognized parameters: [{}]", unknown.join(" "));
         response.warnings.push(text);
@@ -221,14 +226,19 @@ fn warn_of_unknown_fields(response: &mut Response, admitted: &Admitted) {
 }
 
 /// The answer as far as the response alone decides it.
-pub(crate) fn answer_of(asked: &Asked, admitted: &Admitted, answer: BuiltinAnswer) -> (Answer, Option<After>) {
+pub(crate) fn answer_of(
+    asked: &Asked,
+    admitted: &Admitted,
+    answer: BuiltinAnswer,
+) -> (Answer, Option<After>) {
     let BuiltinAnswer { response, shape, auth: _, lease, wrap_info, stream, after } = answer;
     let body = match (stream, response.raw) {
         (Some((content_type, stream)), _) => AnswerBody::Stream(content_type, stream.into()),
         (None, Some(raw)) => AnswerBody::Raw(raw),
         (None, None) => AnswerBody::Json,
     };
-    let shown = lease.as_ref().map(|lease| lease.expires.since(lease.last_renewed.unwrap_or(lease.issued)).as_secs());
+    let shown =
+        lease.as_ref().map(|lease| lease.expires.since(lease.last_renewed.unwrap_or(lease.issued)).as_secs());
     let answer = Answer {
         request_id: asked.incoming.id.clone(),
         lease_id: lease.as_ref().map(|lease| lease.id.clone()).unwrap_or_default(),

@@ -62,7 +62,8 @@ impl Kernel {
     /// Finishes every change that was left unfinished.
     pub(crate) async fn finish_changes(&self) -> Result<(), KernelError> {
         let router = self.mounts.router(&self.store)?;
-        let unfinished: Vec<Arc<Mount>> = router.mounts().filter(|mount| !mount.is_active()).cloned().collect();
+        let unfinished: Vec<Arc<Mount>> =
+            router.mounts().filter(|mount| !mount.is_active()).cloned().collect();
         for mount in unfinished {
             if let Err(err) = self.finish_change(&mount.record.uuid).await {
                 tracing::warn!(mount = mount.record.uuid, error = %err, "a mount's change could not be finished");

@@ -47,9 +47,20 @@ pub fn parse(path: &Path, text: &str) -> Result<(Config, Vec<String>), ConfigErr
     let seal = seal(&top)?;
     let config = assemble(&top, storage, listeners, &mut warnings)?;
     warnings.extend(seal);
-    top.ignore(&["disable_cache", "cache_size", "disable_clustering", "max_open_files", "plugin_directory",
-        "enable_response_header_hostname", "enable_response_header_raft_node_id", "disable_performance_standby",
-        "license_path", "introspection_endpoint", "raw_storage_endpoint", "disable_sentinel_trace"]);
+    top.ignore(&[
+        "disable_cache",
+        "cache_size",
+        "disable_clustering",
+        "max_open_files",
+        "plugin_directory",
+        "enable_response_header_hostname",
+        "enable_response_header_raft_node_id",
+        "disable_performance_standby",
+        "license_path",
+        "introspection_endpoint",
+        "raw_storage_endpoint",
+        "disable_sentinel_trace",
+    ]);
     warnings.extend(top.unknown());
     Ok((config, warnings))
 }
@@ -65,13 +76,16 @@ fn assemble(
         Some(addr) => checked_url(top, "api_addr", addr)?,
         None => first.map(|(listener, _)| default_api_addr(listener)).unwrap_or_default(),
     };
-    let cluster_listen = first.map(|(listener, given)| given.clone().unwrap_or_else(|| next_port(&listener.address)));
+    let cluster_listen =
+        first.map(|(listener, given)| given.clone().unwrap_or_else(|| next_port(&listener.address)));
     let cluster_listen = cluster_listen.unwrap_or_else(|| format!("127.0.0.1:{}", API_PORT + 1));
     let cluster_addr = match top.text("cluster_addr")? {
         Some(addr) => {
             let bare = addr.trim_start_matches("https://").trim_end_matches('/').to_owned();
             if bare.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-                return Err(top.error(top.line_of("cluster_addr"), "cluster_addr: expected \"https://HOST:PORT\""));
+                return Err(
+                    top.error(top.line_of("cluster_addr"), "cluster_addr: expected \"https://HOST:PORT\"")
+                );
             }
             bare
         }
@@ -129,13 +143,17 @@ fn log_level(top: &Section<'_>) -> Result<String, ConfigError> {
         "err" => Ok("error".to_owned()),
         "warning" => Ok("warn".to_owned()),
         "trace" | "debug" | "info" | "warn" | "error" => Ok(level),
-        _ => Err(top.error(top.line_of("log_level"), "log_level: expected trace, debug, info, warn or error")),
+        _ => {
+            Err(top.error(top.line_of("log_level"), "log_level: expected trace, debug, info, warn or error"))
+        }
     }
 }
 
 fn checked_url(top: &Section<'_>, name: &str, addr: String) -> Result<String, ConfigError> {
     let is_url = addr.starts_with("http://") || addr.starts_with("https://");
-    if is_url { Ok(addr.trim_end_matches('/').to_owned()) } else {
+    if is_url {
+        Ok(addr.trim_end_matches('/').to_owned())
+    } else {
         Err(top.error(top.line_of(name), format!("{name}: expected a URL such as \"https://HOST:8200\"")))
     }
 }
@@ -161,7 +179,9 @@ fn storage(top: &Section<'_>, warnings: &mut Vec<String>) -> Result<StorageParts
     found.extend(top.labelled("backend")?);
     let mut blocks = found.into_iter();
     let Some((kind, section)) = blocks.next() else {
-        return Err(top.error(1, "a storage block is missing: expected storage \"raft\", \"file\" or \"inmem\""));
+        return Err(
+            top.error(1, "a storage block is missing: expected storage \"raft\", \"file\" or \"inmem\"")
+        );
     };
     if let Some((_, second)) = blocks.next() {
         return Err(second.error(second.line, "a second storage block: expected one"));
@@ -198,11 +218,21 @@ fn storage(top: &Section<'_>, warnings: &mut Vec<String>) -> Result<StorageParts
 fn raft_settings(section: &Section<'_>) -> Result<RaftSettings, ConfigError> {
     let default = RaftSettings::default();
     let multiplier = section.number("performance_multiplier")?.unwrap_or(1).max(1);
-    section.ignore(&["trailing_logs", "snapshot_threshold", "snapshot_interval", "autopilot_reconcile_interval",
-        "autopilot_update_interval", "raft_wal", "raft_log_verifier_enabled", "retry_join_as_non_voter"]);
-    let multiplier = u32::try_from(multiplier).ok().filter(|multiplier| *multiplier <= 10).ok_or_else(|| {
-        section.error(section.line_of("performance_multiplier"), "performance_multiplier: expected 1 to 10")
-    })?;
+    section.ignore(&[
+        "trailing_logs",
+        "snapshot_threshold",
+        "snapshot_interval",
+        "autopilot_reconcile_interval",
+        "autopilot_update_interval",
+        "raft_wal",
+        "raft_log_verifier_enabled",
+        "retry_join_as_non_voter",
+    ]);
+    let multiplier =
+        u32::try_from(multiplier).ok().filter(|multiplier| *multiplier <= 10).ok_or_else(|| {
+            section
+                .error(section.line_of("performance_multiplier"), "performance_multiplier: expected 1 to 10")
+        })?;
     Ok(RaftSettings {
         performance_multiplier: multiplier,
         log_retention_bytes: section.number("log_retention_bytes")?.unwrap_or(default.log_retention_bytes),
@@ -216,13 +246,18 @@ fn join_target(block: &Section<'_>) -> Result<JoinTarget, ConfigError> {
         Ok(block.text(name)?.filter(|path| !path.is_empty()).map(PathBuf::from))
     };
     if block.text("auto_join")?.is_some_and(|text| !text.is_empty()) {
-        return Err(block.error(block.line_of("auto_join"), "auto_join: cloud discovery is not supported, list the nodes"));
+        return Err(block.error(
+            block.line_of("auto_join"),
+            "auto_join: cloud discovery is not supported, list the nodes",
+        ));
     }
     block.ignore(&["auto_join_scheme", "auto_join_port"]);
     let api_addr = block.text("leader_api_addr")?.unwrap_or_default();
     if !api_addr.starts_with("http") {
         let line = block.line_of("leader_api_addr");
-        return Err(block.error(line, "retry_join leader_api_addr: expected a URL such as \"https://HOST:8200\""));
+        return Err(
+            block.error(line, "retry_join leader_api_addr: expected a URL such as \"https://HOST:8200\"")
+        );
     }
     Ok(JoinTarget {
         api_addr,
@@ -259,21 +294,40 @@ fn listener(
     let address = section.text("address")?.unwrap_or_else(|| format!("127.0.0.1:{API_PORT}"));
     let address = if address.contains(':') { address } else { format!("{address}:{API_PORT}") };
     if address.to_socket_addrs().is_err() {
-        return Err(section.error(section.line_of("address"), "listener address: expected HOST:PORT that resolves"));
+        return Err(
+            section.error(section.line_of("address"), "listener address: expected HOST:PORT that resolves")
+        );
     }
-    let tls = if section.flag("tls_disable")?.unwrap_or_default() { None } else { Some(tls_options(section)?) };
-    section.ignore(&["tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_require_and_verify_client_cert",
-        "tls_disable_client_certs", "tls_min_version", "tls_max_version", "tls_cipher_suites", "tls_prefer_server_cipher_suites",
-        "http_write_timeout", "http_idle_timeout", "proxy_protocol_behavior", "disable_unauthed_rekey_endpoints",
-        "disable_unauthed_generate_root_endpoints", "max_request_json_memory", "max_request_json_strings"]);
-    let mut options = ListenerOptions { forwarded_for: forwarded_for(section)?, ..ListenerOptions::default() };
+    let tls =
+        if section.flag("tls_disable")?.unwrap_or_default() { None } else { Some(tls_options(section)?) };
+    section.ignore(&[
+        "tls_cert_file",
+        "tls_key_file",
+        "tls_client_ca_file",
+        "tls_require_and_verify_client_cert",
+        "tls_disable_client_certs",
+        "tls_min_version",
+        "tls_max_version",
+        "tls_cipher_suites",
+        "tls_prefer_server_cipher_suites",
+        "http_write_timeout",
+        "http_idle_timeout",
+        "proxy_protocol_behavior",
+        "disable_unauthed_rekey_endpoints",
+        "disable_unauthed_generate_root_endpoints",
+        "max_request_json_memory",
+        "max_request_json_strings",
+    ]);
+    let mut options =
+        ListenerOptions { forwarded_for: forwarded_for(section)?, ..ListenerOptions::default() };
     if let Some(size) = section.number("max_request_size")? {
         options.request_size_max = usize::try_from(size).unwrap_or(usize::MAX);
     }
     if let Some(limit) = section.duration("max_request_duration")?.filter(|limit| !limit.is_zero()) {
         options.request_duration_max = limit;
     }
-    if let Some(timeout) = section.duration("http_read_header_timeout")?.filter(|timeout| !timeout.is_zero()) {
+    if let Some(timeout) = section.duration("http_read_header_timeout")?.filter(|timeout| !timeout.is_zero())
+    {
         options.header_timeout = timeout;
     }
     section.ignore(&["http_read_timeout"]);
@@ -290,7 +344,8 @@ fn listener(
 
 fn forwarded_for(section: &Section<'_>) -> Result<ForwardedFor, ConfigError> {
     let mut rules = ForwardedFor {
-        hop_skips: usize::try_from(section.number("x_forwarded_for_hop_skips")?.unwrap_or_default()).unwrap_or_default(),
+        hop_skips: usize::try_from(section.number("x_forwarded_for_hop_skips")?.unwrap_or_default())
+            .unwrap_or_default(),
         // As in the field: once proxies are named, both default to true.
         rejects_absent: section.flag("x_forwarded_for_reject_not_present")?.unwrap_or(true),
         rejects_unauthorized: section.flag("x_forwarded_for_reject_not_authorized")?.unwrap_or(true),
@@ -318,7 +373,9 @@ fn tls_options(section: &Section<'_>) -> Result<TlsOptions, ConfigError> {
             None | Some("") => Ok(None),
             Some("tls12") => Ok(Some(12)),
             Some("tls13") => Ok(Some(13)),
-            Some(_) => Err(section.error(section.line_of(name), format!("{name}: expected \"tls12\" or \"tls13\""))),
+            Some(_) => {
+                Err(section.error(section.line_of(name), format!("{name}: expected \"tls12\" or \"tls13\"")))
+            }
         }
     };
     Ok(TlsOptions {
@@ -333,14 +390,22 @@ fn tls_options(section: &Section<'_>) -> Result<TlsOptions, ConfigError> {
 }
 
 fn telemetry(top: &Section<'_>, warnings: &mut Vec<String>) -> Result<Telemetry, ConfigError> {
-    let mut telemetry = Telemetry { prometheus_retention: Duration::from_secs(24 * 3600), disable_hostname: false };
+    let mut telemetry =
+        Telemetry { prometheus_retention: Duration::from_secs(24 * 3600), disable_hostname: false };
     for section in top.plain("telemetry")? {
         telemetry.disable_hostname = section.flag("disable_hostname")?.unwrap_or_default();
         if let Some(retention) = section.duration("prometheus_retention_time")? {
             telemetry.prometheus_retention = retention;
         }
-        section.ignore(&["usage_gauge_period", "maximum_gauge_cardinality", "enable_hostname_label", "metrics_prefix",
-            "lease_metrics_epsilon", "num_lease_metrics_buckets", "add_lease_metrics_namespace_labels"]);
+        section.ignore(&[
+            "usage_gauge_period",
+            "maximum_gauge_cardinality",
+            "enable_hostname_label",
+            "metrics_prefix",
+            "lease_metrics_epsilon",
+            "num_lease_metrics_buckets",
+            "add_lease_metrics_namespace_labels",
+        ]);
         warnings.extend(section.unknown());
     }
     Ok(telemetry)
@@ -411,7 +476,10 @@ disable_mlock = true
         let (config, warnings) = read(GOOD).unwrap();
         assert!(warnings.is_empty(), "{warnings:?}");
         assert_eq!((config.node_name.as_str(), config.api_addr.as_str()), ("n1", "http://127.0.0.1:8200"));
-        assert_eq!((config.cluster_addr.as_str(), config.cluster_listen.as_str()), ("127.0.0.1:9000", "127.0.0.1:8201"));
+        assert_eq!(
+            (config.cluster_addr.as_str(), config.cluster_listen.as_str()),
+            ("127.0.0.1:9000", "127.0.0.1:8201")
+        );
         assert_eq!(config.listeners.len(), 2);
         assert!(config.listeners[0].tls.is_none() && config.listeners[1].tls.is_some());
         let Storage::Raft { retry_join, .. } = &config.storage else { panic!("not raft") };
@@ -439,8 +507,14 @@ disable_mlock = true
     #[test]
     fn says_where_and_what_was_expected() {
         let listener = "listener \"tcp\" { tls_disable = true }\n";
-        check_error(listener, "arca.hcl:1: a storage block is missing: expected storage \"raft\", \"file\" or \"inmem\"");
-        check_error("storage \"inmem\" {}\n", "arca.hcl:1: a listener block is missing: expected listener \"tcp\"");
+        check_error(
+            listener,
+            "arca.hcl:1: a storage block is missing: expected storage \"raft\", \"file\" or \"inmem\"",
+        );
+        check_error(
+            "storage \"inmem\" {}\n",
+            "arca.hcl:1: a listener block is missing: expected listener \"tcp\"",
+        );
         check_error(
             &format!("storage \"consul\" {{}}\n{listener}"),
             "arca.hcl:1: storage \"consul\": expected \"raft\", \"file\" or \"inmem\"",

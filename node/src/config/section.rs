@@ -41,7 +41,10 @@ impl<'a> Section<'a> {
 
     fn item(&self, name: &'static str) -> Option<(&'a Value, usize)> {
         self.known.borrow_mut().push(name);
-        self.body.attribute(name).filter(|item| item.value != Value::Null).map(|item| (&item.value, item.line))
+        self.body
+            .attribute(name)
+            .filter(|item| item.value != Value::Null)
+            .map(|item| (&item.value, item.line))
     }
 
     fn expected(&self, name: &str, line: usize, what: &str) -> ConfigError {
@@ -138,7 +141,10 @@ impl<'a> Section<'a> {
         strangers
             .map(|item| {
                 let (file, prefix) = (self.file.display(), self.prefix());
-                format!("{file}:{}: unknown or unsupported setting {prefix}{:?}: it has no effect", item.line, item.name)
+                format!(
+                    "{file}:{}: unknown or unsupported setting {prefix}{:?}: it has no effect",
+                    item.line, item.name
+                )
             })
             .collect()
     }

@@ -41,9 +41,17 @@ impl Plan {
     fn request(&self, worker: usize, count: usize) -> Vec<u8> {
         let key = (worker.wrapping_mul(7_919) + count) % self.keys.max(1);
         let (method, path, body) = match self.op.as_str() {
-            "write" => ("POST", format!("/v1/secret/data/load/{key}"), format!("{{\"data\":{{\"value\":\"{count:032}\"}}}}")),
+            "write" => (
+                "POST",
+                format!("/v1/secret/data/load/{key}"),
+                format!("{{\"data\":{{\"value\":\"{count:032}\"}}}}"),
+            ),
             "read" => ("GET", format!("/v1/secret/data/load/{key}"), String::new()),
-            "token" => ("POST", "/v1/auth/token/create".to_owned(), "{\"policies\":[\"default\"],\"ttl\":\"1h\"}".to_owned()),
+            "token" => (
+                "POST",
+                "/v1/auth/token/create".to_owned(),
+                "{\"policies\":[\"default\"],\"ttl\":\"1h\"}".to_owned(),
+            ),
             _ => ("GET", "/v1/sys/health?standbyok=true".to_owned(), String::new()),
         };
         format!(
@@ -83,7 +91,9 @@ async fn main() -> ExitCode {
     }
     let spent = started.elapsed().as_secs_f64();
     all.micros.sort_unstable();
-    let at = |share: usize| all.micros.get(all.micros.len().saturating_sub(1) * share / 1_000).copied().unwrap_or_default();
+    let at = |share: usize| {
+        all.micros.get(all.micros.len().saturating_sub(1) * share / 1_000).copied().unwrap_or_default()
+    };
     let rate = u32::try_from(all.micros.len()).map_or(f64::MAX, f64::from) / spent;
     println!(
         "{}",
@@ -103,7 +113,9 @@ async fn work(plan: std::sync::Arc<Plan>, worker: usize, until: Instant) -> Outc
         count += 1;
         let connected = match stream.take() {
             Some(connected) => Ok(connected),
-            None => TcpStream::connect(&plan.address).await.and_then(|stream| stream.set_nodelay(true).map(|()| stream)),
+            None => TcpStream::connect(&plan.address)
+                .await
+                .and_then(|stream| stream.set_nodelay(true).map(|()| stream)),
         };
         let began = Instant::now();
         let answered = match connected {
@@ -136,7 +148,8 @@ async fn exchange(mut stream: TcpStream, request: &[u8]) -> Result<TcpStream, St
         }
         let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
         let text = String::from_utf8_lossy(answer.get(..head).unwrap_or_default()).to_ascii_lowercase();
-        let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+        let length =
+            text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
         if answer.len() < head + 4 + length.unwrap_or_default() {
             continue;
         }

@@ -11,7 +11,8 @@ use arca_harness::load::Writer;
 use arca_harness::{Cluster, ClusterOptions, HarnessError, cluster};
 use serde_json::json;
 
-const HELP: &str = "Starts a three-node Arca cluster on loopback, shows that a secret outlives the active node, and leaves
+const HELP: &str =
+    "Starts a three-node Arca cluster on loopback, shows that a secret outlives the active node, and leaves
 the cluster running.
 
 Usage: deploy/quickstart [OPTION]
@@ -30,11 +31,17 @@ struct Options {
 
 fn options() -> Result<Option<Options>, HarnessError> {
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from);
-    let mut options = Options { dir: home.join(".local/share/arca-quickstart"), is_stop: false, is_once: false };
+    let mut options =
+        Options { dir: home.join(".local/share/arca-quickstart"), is_stop: false, is_once: false };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
-            "--dir" => options.dir = args.next().map(PathBuf::from).ok_or_else(|| HarnessError("--dir needs a directory".to_owned()))?,
+            "--dir" => {
+                options.dir = args
+                    .next()
+                    .map(PathBuf::from)
+                    .ok_or_else(|| HarnessError("--dir needs a directory".to_owned()))?
+            }
             "--stop" => options.is_stop = true,
             "--once" => options.is_once = true,
             "-h" | "--help" => return Ok(None),
@@ -74,7 +81,8 @@ async fn stop(dir: &Path) -> Result<(), HarnessError> {
         println!("No cluster was left running in {}.", dir.display());
         return Ok(());
     };
-    let pids: Vec<u32> = text.lines().filter_map(|line| line.trim().parse().ok()).filter(|pid| is_arca(*pid)).collect();
+    let pids: Vec<u32> =
+        text.lines().filter_map(|line| line.trim().parse().ok()).filter(|pid| is_arca(*pid)).collect();
     for pid in &pids {
         let killed = std::process::Command::new("kill").arg(pid.to_string()).status();
         killed.map_err(|err| HarnessError::new("stopping a node", err))?;
@@ -94,7 +102,8 @@ async fn stop(dir: &Path) -> Result<(), HarnessError> {
 
 fn is_arca(pid: u32) -> bool {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let is_gone = std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+    let is_gone =
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
     name.trim() == "arca" && !is_gone
 }
 
@@ -129,7 +138,8 @@ async fn show(options: &Options) -> Result<(), HarnessError> {
 }
 
 fn note_pids(cluster: &Cluster, dir: &Path) -> Result<(), HarnessError> {
-    let pids: Vec<String> = cluster.nodes.iter().filter_map(|node| node.pid()).map(|pid| pid.to_string()).collect();
+    let pids: Vec<String> =
+        cluster.nodes.iter().filter_map(|node| node.pid()).map(|pid| pid.to_string()).collect();
     std::fs::write(pid_file(dir), pids.join("\n")).map_err(|err| HarnessError::new("noting process ids", err))
 }
 
@@ -154,12 +164,21 @@ async fn write_and_read(cluster: &Cluster) -> Result<(), HarnessError> {
     let data = json!({"data": {"password": "correct horse battery staple"}});
     cluster.client(writer)?.write("secret/data/demo", &data).await.map_err(failed("writing"))?;
     check_secret(cluster, reader).await?;
-    println!("    written through node{}, read through node{}, active is node{}", writer + 1, reader + 1, active + 1);
+    println!(
+        "    written through node{}, read through node{}, active is node{}",
+        writer + 1,
+        reader + 1,
+        active + 1
+    );
     Ok(())
 }
 
 async fn check_secret(cluster: &Cluster, at: usize) -> Result<(), HarnessError> {
-    let secret = cluster.client(at)?.read("secret/data/demo").await.map_err(|err| HarnessError::new("reading", err))?;
+    let secret = cluster
+        .client(at)?
+        .read("secret/data/demo")
+        .await
+        .map_err(|err| HarnessError::new("reading", err))?;
     let data = secret.and_then(|secret| secret.data).unwrap_or_default();
     let password = data.get("data").and_then(|data| data.get("password")).and_then(|text| text.as_str());
     if password == Some("correct horse battery staple") {
@@ -214,6 +233,9 @@ fn leave_running(mut cluster: Cluster, dir: &Path) -> Result<(), HarnessError> {
     println!("    . {}", file.display());
     println!("    {} status", cluster::find_binary()?.display());
     println!("    {} kv get secret/demo", cluster::find_binary()?.display());
-    println!("Unseal keys: {}. Stop and delete it all: deploy/quickstart --stop", dir.join("unseal-keys").display());
+    println!(
+        "Unseal keys: {}. Stop and delete it all: deploy/quickstart --stop",
+        dir.join("unseal-keys").display()
+    );
     Ok(())
 }

@@ -23,7 +23,13 @@ impl World {
         Self { policies: PolicyStore::default(), store }
     }
 
-    async fn try_put(&self, namespace: &str, name: &str, record: PolicyRecord, cas: Option<u64>) -> Result<u64, KernelError> {
+    async fn try_put(
+        &self,
+        namespace: &str,
+        name: &str,
+        record: PolicyRecord,
+        cas: Option<u64>,
+    ) -> Result<u64, KernelError> {
         let tx = self.store.begin(Mode::ReadWrite);
         self.policies.put(&tx, namespace, name, record, cas)?;
         Ok(self.store.commit(tx).await?.unwrap().index)
@@ -126,7 +132,8 @@ async fn policies_expire() {
 #[tokio::test]
 async fn writes_check_the_version_they_replace() {
     let world = World::new();
-    let record = |text: &str| PolicyRecord { text: text.to_owned(), is_cas_required: true, ..PolicyRecord::default() };
+    let record =
+        |text: &str| PolicyRecord { text: text.to_owned(), is_cas_required: true, ..PolicyRecord::default() };
     assert!(world.try_put("root", "a", record(""), Some(1)).await.is_err());
     world.try_put("root", "a", record(""), Some(0)).await.unwrap();
     assert!(world.try_put("root", "a", record(""), None).await.is_err());
@@ -140,7 +147,10 @@ async fn writes_check_the_version_they_replace() {
 async fn built_in_policies_are_there_and_stay() {
     let world = World::new();
     let list = |namespace| world.policies.list(&world.tx(), namespace, &Page::default()).unwrap();
-    assert_eq!((list("root"), list("n1")), (vec![DEFAULT.to_owned(), ROOT.to_owned()], vec![DEFAULT.to_owned()]));
+    assert_eq!(
+        (list("root"), list("n1")),
+        (vec![DEFAULT.to_owned(), ROOT.to_owned()], vec![DEFAULT.to_owned()])
+    );
     world.put("root", "team/app", "").await;
     world.put("root", DEFAULT, "").await;
     assert_eq!(list("root"), ["default", "root", "team/app"]);

@@ -36,7 +36,11 @@ static ROUTES: &[Route] = &[
             Field { name: "type", kind: FieldKind::String, summary: "file, socket or syslog." },
             Field { name: "description", kind: FieldKind::String, summary: "For people." },
             Field { name: "options", kind: FieldKind::Map, summary: "Options of the type." },
-            Field { name: "local", kind: FieldKind::Bool, summary: "Kept for clients: devices never leave a cluster." },
+            Field {
+                name: "local",
+                kind: FieldKind::Bool,
+                summary: "Kept for clients: devices never leave a cluster.",
+            },
         ],
         takes_any_field: false,
         summary: "An audit device.",
@@ -46,7 +50,11 @@ static ROUTES: &[Route] = &[
         pattern: "audit-hash/{path...}",
         access: Access::Token,
         methods: &[Method::with_effect(Operation::Update, Effect::Reads, "Hash as the device does.")],
-        fields: &[Field { name: "input", kind: FieldKind::String, summary: "The value to look for in the log." }],
+        fields: &[Field {
+            name: "input",
+            kind: FieldKind::String,
+            summary: "The value to look for in the log.",
+        }],
         takes_any_field: false,
         summary: "A value's hash in a device's log.",
     },
@@ -158,22 +166,30 @@ fn disable(ctx: &BuiltinCtx<'_>, path: &str) -> Result<BuiltinAnswer, KernelErro
 fn hash(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
     let path = table::device_path(request.param("path"))?;
     let input = request.fields().string("input")?.filter(|input| !input.is_empty());
-    let input = zeroize::Zeroizing::new(input.ok_or_else(|| KernelError::invalid("the \"input\" parameter is empty"))?);
+    let input = zeroize::Zeroizing::new(
+        input.ok_or_else(|| KernelError::invalid("the \"input\" parameter is empty"))?,
+    );
     let hash = ctx.kernel.audit.hash(&path, &input);
     let hash = hash.ok_or_else(|| KernelError::invalid(format!("unknown audit backend {path:?}")))?;
     Ok(BuiltinAnswer::at_both_levels(Response::data(json!({ "hash": hash }))))
 }
 
-fn header(ctx: &BuiltinCtx<'_>, request: &Request, operation: Operation) -> Result<BuiltinAnswer, KernelError> {
+fn header(
+    ctx: &BuiltinCtx<'_>,
+    request: &Request,
+    operation: Operation,
+) -> Result<BuiltinAnswer, KernelError> {
     let name = request.param("header").trim().to_ascii_lowercase();
-    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+    let is_name = !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
     if !is_name || name.len() > 256 {
         return Err(KernelError::invalid("invalid header name"));
     }
     let mut headers = table::headers(ctx.tx)?;
     match operation {
         Operation::Read => {
-            let rule = headers.get(&name).ok_or_else(|| KernelError::invalid("Could not find header in config"))?;
+            let rule =
+                headers.get(&name).ok_or_else(|| KernelError::invalid("Could not find header in config"))?;
             return Ok(BuiltinAnswer::at_both_levels(Response::data(json!({ name: rule }))));
         }
         Operation::Delete if headers.remove(&name).is_none() => return Ok(Response::empty().into()),

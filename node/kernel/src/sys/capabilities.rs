@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arca_engine_api::{Access, Effect, Field, FieldKind, Map, Method, Operation, Request, Response, Route, RouteTable};
+use arca_engine_api::{
+    Access, Effect, Field, FieldKind, Map, Method, Operation, Request, Response, Route, RouteTable,
+};
 use async_trait::async_trait;
 use serde_json::json;
 
@@ -36,7 +38,11 @@ static ROUTES: &[Route] = &[
         pattern: "capabilities-accessor",
         access: Access::Token,
         methods: ASK,
-        fields: &[PATHS, PATH, Field { name: "accessor", kind: FieldKind::String, summary: "Accessor of the token." }],
+        fields: &[
+            PATHS,
+            PATH,
+            Field { name: "accessor", kind: FieldKind::String, summary: "Accessor of the token." },
+        ],
         takes_any_field: false,
         summary: "What the token with an accessor may do on paths.",
     },
@@ -78,7 +84,9 @@ impl Builtin for CapabilityPaths {
             return Err(KernelError::invalid("paths must be supplied"));
         }
         if paths.len() > PATHS_MAX {
-            return Err(KernelError::invalid(format!("at most {PATHS_MAX} paths can be asked about at once")));
+            return Err(KernelError::invalid(format!(
+                "at most {PATHS_MAX} paths can be asked about at once"
+            )));
         }
         if request.route.id == "self" {
             return answer(ctx, ctx.acl.ok_or(KernelError::Denied)?, &paths);

@@ -1,9 +1,7 @@
 //! `sys/config/cors` and what is shown of quotas: settings that belong to no other topic.
 
 use arca_barrier::Class;
-use arca_engine_api::{
-    Access, Field, FieldKind, Method, Operation, Request, Response, Route, RouteTable,
-};
+use arca_engine_api::{Access, Field, FieldKind, Method, Operation, Request, Response, Route, RouteTable};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -48,7 +46,11 @@ static ROUTES: &[Route] = &[
             Method::new(Operation::Delete, "Turn off."),
         ],
         fields: &[
-            Field { name: "enable", kind: FieldKind::Bool, summary: "Kept for clients: setting origins enables." },
+            Field {
+                name: "enable",
+                kind: FieldKind::Bool,
+                summary: "Kept for clients: setting origins enables.",
+            },
             Field { name: "allowed_origins", kind: FieldKind::List, summary: "Origins, or *." },
             Field { name: "allowed_headers", kind: FieldKind::List, summary: "More headers pages may send." },
         ],
@@ -123,7 +125,9 @@ fn write_cors(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, 
         return Err(KernelError::invalid("at least one origin or the wildcard must be provided"));
     }
     if origins.len() > 1 && origins.iter().any(|origin| origin == "*") {
-        return Err(KernelError::invalid("to allow all origins the '*' must be the only value for allowed_origins"));
+        return Err(KernelError::invalid(
+            "to allow all origins the '*' must be the only value for allowed_origins",
+        ));
     }
     let more = fields.list("allowed_headers")?.unwrap_or_default();
     let allowed_headers = CORS_HEADERS.iter().map(|name| (*name).to_owned()).chain(more).collect();

@@ -1,7 +1,8 @@
 //! What people and tools ask about the server: machine, metrics, configuration, versions, catalog, counters.
 
 use arca_engine_api::{
-    Access, EngineKind, Effect, Field, FieldKind, Method, Operation, Raw, Request, Response, Route, RouteTable,
+    Access, Effect, EngineKind, Field, FieldKind, Method, Operation, Raw, Request, Response, Route,
+    RouteTable,
 };
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -10,10 +11,14 @@ use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
 
 const READ: &[Method] = &[Method::new(Operation::Read, "Show.")];
-const LIST: &[Method] =
-    &[Method::new(Operation::List, "List."), Method::new(Operation::Read, "List.")];
+const LIST: &[Method] = &[Method::new(Operation::List, "List."), Method::new(Operation::Read, "List.")];
 
-const fn route(id: &'static str, pattern: &'static str, methods: &'static [Method], summary: &'static str) -> Route {
+const fn route(
+    id: &'static str,
+    pattern: &'static str,
+    methods: &'static [Method],
+    summary: &'static str,
+) -> Route {
     Route { id, pattern, access: Access::Token, methods, fields: &[], takes_any_field: false, summary }
 }
 
@@ -24,7 +29,11 @@ static ROUTES: &[Route] = &[
         pattern: "metrics",
         access: Access::Token,
         methods: READ,
-        fields: &[Field { name: "format", kind: FieldKind::String, summary: "prometheus, or JSON when absent." }],
+        fields: &[Field {
+            name: "format",
+            kind: FieldKind::String,
+            summary: "prometheus, or JSON when absent.",
+        }],
         takes_any_field: false,
         summary: "This node's metrics.",
     },
@@ -35,8 +44,18 @@ static ROUTES: &[Route] = &[
     route("plugins", "plugins/catalog", READ, "Every type that can be mounted."),
     route("plugins-of", "plugins/catalog/{kind}", LIST, "Types of one kind."),
     route("counter-tokens", "internal/counters/tokens", READ, "How many service tokens there are."),
-    route("counter-requests", "internal/counters/requests", READ, "Requests served since this node was unsealed."),
-    route("leader", "leader", &[Method::with_effect(Operation::Read, Effect::Reads, "Show.")], "Which node is active."),
+    route(
+        "counter-requests",
+        "internal/counters/requests",
+        READ,
+        "Requests served since this node was unsealed.",
+    ),
+    route(
+        "leader",
+        "leader",
+        &[Method::with_effect(Operation::Read, Effect::Reads, "Show.")],
+        "Which node is active.",
+    ),
 ];
 
 /// These paths.
@@ -112,8 +131,14 @@ fn version_history(ctx: &BuiltinCtx<'_>) -> BuiltinAnswer {
 
 /// Names of one kind, as the catalog calls kinds.
 fn names(ctx: &BuiltinCtx<'_>, kind: EngineKind) -> Vec<&'static str> {
-    let mut names: Vec<_> =
-        ctx.kernel.mounts.engines().iter().filter(|engine| engine.kind == kind).map(|engine| engine.name).collect();
+    let mut names: Vec<_> = ctx
+        .kernel
+        .mounts
+        .engines()
+        .iter()
+        .filter(|engine| engine.kind == kind)
+        .map(|engine| engine.name)
+        .collect();
     names.sort_unstable();
     names
 }

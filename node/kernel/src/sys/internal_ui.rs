@@ -21,7 +21,12 @@ static ROUTES: &[Route] = &[
     route("mounts", "internal/ui/mounts", Access::Unauthenticated, "Mounts the caller may see."),
     route("mount", "internal/ui/mounts/{path...}", Access::Unauthenticated, "The mount a path lies in."),
     route("namespaces", "internal/ui/namespaces", Access::Unauthenticated, "Namespaces below this one."),
-    route("resultant-acl", "internal/ui/resultant-acl", Access::Token, "What the caller's policies amount to."),
+    route(
+        "resultant-acl",
+        "internal/ui/resultant-acl",
+        Access::Token,
+        "What the caller's policies amount to.",
+    ),
     Route {
         id: "children",
         pattern: "namespaces",
@@ -111,7 +116,8 @@ fn mount(ctx: &BuiltinCtx<'_>, path: &str) -> Result<BuiltinAnswer, KernelError>
 /// Paths of namespaces right below this one, relative to it.
 fn children(ctx: &BuiltinCtx<'_>) -> Result<Vec<String>, KernelError> {
     let router = ctx.kernel.mounts.router(&ctx.kernel.store)?;
-    let below = router.namespaces().iter().filter(|one| one.parent.as_deref() == Some(ctx.namespace.id.as_str()));
+    let below =
+        router.namespaces().iter().filter(|one| one.parent.as_deref() == Some(ctx.namespace.id.as_str()));
     Ok(below.filter_map(|one| one.path.strip_prefix(&ctx.namespace.path)).map(str::to_owned).collect())
 }
 

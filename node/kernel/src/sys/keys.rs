@@ -12,7 +12,11 @@ use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
 const CONFIG_FIELDS: &[Field] = &[
     Field { name: "enabled", kind: FieldKind::Bool, summary: "Whether the keyring rotates by itself." },
     Field { name: "max_operations", kind: FieldKind::Int, summary: "Encryptions before it does." },
-    Field { name: "interval", kind: FieldKind::Duration, summary: "Longest time between rotations; zero for none." },
+    Field {
+        name: "interval",
+        kind: FieldKind::Duration,
+        summary: "Longest time between rotations; zero for none.",
+    },
 ];
 
 const fn route(
@@ -42,7 +46,14 @@ static ROUTES: &[Route] = &[
         &[],
         "The active term of the keyring: number, age, encryptions so far.",
     ),
-    route("rotate", "rotate", Access::Sudo, ROTATE, &[], "New values are sealed with a new key; old ones stay readable."),
+    route(
+        "rotate",
+        "rotate",
+        Access::Sudo,
+        ROTATE,
+        &[],
+        "New values are sealed with a new key; old ones stay readable.",
+    ),
     route("rotate", "rotate/keyring", Access::Sudo, ROTATE, &[], "As `rotate`."),
     route("config", "rotate/config", Access::Token, CONFIG, CONFIG_FIELDS, "Automatic rotation."),
     route("config", "rotate/keyring/config", Access::Token, CONFIG, CONFIG_FIELDS, "As `rotate/config`."),

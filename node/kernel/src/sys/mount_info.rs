@@ -16,7 +16,8 @@ const TOKEN_TYPES: [&str; 4] = ["batch", "default-batch", "default-service", "se
 /// What everybody who may see the mount sees.
 pub(super) fn shown(kernel: &Kernel, mount: &Mount) -> Map {
     let record = &mount.record;
-    let is_builtin = !matches!(mount.serves, Serves::Engine(_)) || matches!(record.path.as_str(), "cubbyhole/" | "identity/");
+    let is_builtin = !matches!(mount.serves, Serves::Engine(_))
+        || matches!(record.path.as_str(), "cubbyhole/" | "identity/");
     let options = if is_builtin && record.options.is_empty() { Value::Null } else { json!(record.options) };
     let mut info = Map::new();
     let mut put = |name: &str, value: Value| drop(info.insert(name.to_owned(), value));

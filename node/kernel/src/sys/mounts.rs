@@ -2,7 +2,8 @@
 //! shares all of it.
 
 use arca_engine_api::{
-    Access, Ctx, EngineKind, Field, FieldKind, Fields, Map, Method, Operation, Request, Response, Route, RouteTable,
+    Access, Ctx, EngineKind, Field, FieldKind, Fields, Map, Method, Operation, Request, Response, Route,
+    RouteTable,
 };
 use async_trait::async_trait;
 use serde_json::Value;
@@ -134,7 +135,11 @@ fn both(data: Map) -> BuiltinAnswer {
 }
 
 /// The mount at a path as people write it.
-fn find(ctx: &BuiltinCtx<'_>, kind: EngineKind, path: &str) -> Result<Option<std::sync::Arc<Mount>>, KernelError> {
+fn find(
+    ctx: &BuiltinCtx<'_>,
+    kind: EngineKind,
+    path: &str,
+) -> Result<Option<std::sync::Arc<Mount>>, KernelError> {
     let path = format!("{}{}", ctx.namespace.path, canonical_path(kind, path)?);
     let router = ctx.kernel.mounts.router(&ctx.kernel.store)?;
     Ok(router.at(&path).filter(|mount| mount.namespace.id == ctx.namespace.id).cloned())
@@ -143,7 +148,9 @@ fn find(ctx: &BuiltinCtx<'_>, kind: EngineKind, path: &str) -> Result<Option<std
 fn read(ctx: &BuiltinCtx<'_>, kind: EngineKind, path: &str) -> Result<BuiltinAnswer, KernelError> {
     let noun = if kind == EngineKind::Auth { "auth" } else { "secret" };
     let found = find(ctx, kind, path)?;
-    let mount = found.ok_or_else(|| KernelError::invalid(format!("No {noun} engine mount at {}/", path.trim_matches('/'))))?;
+    let mount = found.ok_or_else(|| {
+        KernelError::invalid(format!("No {noun} engine mount at {}/", path.trim_matches('/')))
+    })?;
     Ok(both(shown(ctx.kernel, &mount)))
 }
 
@@ -252,7 +259,8 @@ fn disable(ctx: &BuiltinCtx<'_>, kind: EngineKind, path: &str) -> Result<Builtin
                 Ok(()) => Ok(Response::empty()),
                 Err(err) => {
                     tracing::warn!(error = %err, "removing a disabled mount goes on later");
-                    let text = "the mount is disabled; removing its leases and data goes on in the background";
+                    let text =
+                        "the mount is disabled; removing its leases and data goes on in the background";
                     Ok(Response::empty().with_warning(text))
                 }
             }

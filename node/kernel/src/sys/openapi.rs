@@ -1,6 +1,8 @@
 //! `sys/internal/specs/openapi`: one document of every path the caller may know of, from the route tables.
 
-use arca_engine_api::{Access, Field, FieldKind, Method, Operation, Raw, Request, Response, Route, RouteTable};
+use arca_engine_api::{
+    Access, Field, FieldKind, Method, Operation, Raw, Request, Response, Route, RouteTable,
+};
 use async_trait::async_trait;
 
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
@@ -46,12 +48,15 @@ impl Builtin for OpenApiPaths {
             let mounts = router.mounts_of(&ctx.namespace.id);
             for mount in mounts.filter(|mount| mount.is_active() && acl.sees_mount(&mount.full_path)) {
                 for table in ctx.kernel.tables(mount)? {
-                    routes.extend(table.routes().iter().map(|route| (format!("/{}", mount.record.path), route)));
+                    routes.extend(
+                        table.routes().iter().map(|route| (format!("/{}", mount.record.path), route)),
+                    );
                 }
             }
         }
         let version = ctx.kernel.cluster.info().version;
-        let document = openapi::document(&version, routes.iter().map(|(mount, route)| (mount.as_str(), *route)));
+        let document =
+            openapi::document(&version, routes.iter().map(|(mount, route)| (mount.as_str(), *route)));
         let raw = Raw {
             status: 200,
             content_type: "application/json".to_owned(),

@@ -1,8 +1,8 @@
 //! `sys/policies/acl` and its older form `sys/policy`: the texts of policies.
 
 use arca_engine_api::{
-    Access, EngineError, Field, FieldKind, Fields, Map, Method, Operation, Page, Request, Response, Route, RouteTable,
-    UnixMillis,
+    Access, EngineError, Field, FieldKind, Fields, Map, Method, Operation, Page, Request, Response, Route,
+    RouteTable, UnixMillis,
 };
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -29,7 +29,11 @@ const PAGE_FIELDS: &[Field] = &[
     Field { name: "limit", kind: FieldKind::Int, summary: "At most so many." },
 ];
 const POLICY_FIELDS: &[Field] = &[
-    Field { name: "policy", kind: FieldKind::String, summary: "The rules as HCL or JSON, plain or in base64." },
+    Field {
+        name: "policy",
+        kind: FieldKind::String,
+        summary: "The rules as HCL or JSON, plain or in base64.",
+    },
     Field { name: "rules", kind: FieldKind::String, summary: "Old name of policy." },
     Field { name: "cas", kind: FieldKind::Int, summary: "Write only over this version; 0 for none." },
     Field { name: "cas_required", kind: FieldKind::Bool, summary: "Refuse later writes without cas." },
@@ -94,7 +98,9 @@ fn names(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Vec<String>, KernelE
 fn page(fields: Fields<'_>) -> Result<Page, KernelError> {
     let limit = match fields.string("limit")?.as_deref() {
         None | Some("" | "max") => None,
-        Some(_) => fields.integer("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0),
+        Some(_) => {
+            fields.integer("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0)
+        }
     };
     Ok(Page { after: fields.string("after")?.filter(|after| !after.is_empty()), limit })
 }
@@ -167,7 +173,12 @@ fn write(ctx: &BuiltinCtx<'_>, request: &Request, name: &str) -> Result<BuiltinA
     let cas = fields.integer("cas")?.and_then(|cas| u64::try_from(cas).ok());
     ctx.kernel.policies.put(ctx.tx, &ctx.namespace.id, name, record, cas)?;
     let response = Response::empty();
-    Ok(if is_old_name { response.with_warning("'rules' is deprecated, please use 'policy' instead") } else { response }.into())
+    Ok(if is_old_name {
+        response.with_warning("'rules' is deprecated, please use 'policy' instead")
+    } else {
+        response
+    }
+    .into())
 }
 
 /// Texts may come in base64; no policy is valid base64 by itself.
@@ -183,7 +194,9 @@ fn expiration(fields: Fields<'_>, now: UnixMillis) -> Result<Option<UnixMillis>,
         (None, ttl) => Ok(ttl.map(|ttl| now.after(ttl))),
         (Some(text), None) => {
             let moment = rfc3339::parse(&text).filter(|moment| *moment > now);
-            moment.map(Some).ok_or_else(|| EngineError::invalid("expiration must be a moment ahead, in RFC 3339"))
+            moment
+                .map(Some)
+                .ok_or_else(|| EngineError::invalid("expiration must be a moment ahead, in RFC 3339"))
         }
     }
 }

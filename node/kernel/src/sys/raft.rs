@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
+use arca_barrier::Class;
 use arca_engine_api::{
     Access, Effect, Field, FieldKind, Map, Method, Operation, Request, Response, Route, RouteTable,
 };
-use arca_barrier::Class;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
@@ -132,8 +132,16 @@ static ROUTES: &[Route] = &[
         ],
         &[
             field("cleanup_dead_servers", FieldKind::Bool, "Must be false: members are removed by people."),
-            field("last_contact_threshold", FieldKind::Duration, "Silence after which a member is unhealthy."),
-            field("dead_server_last_contact_threshold", FieldKind::Duration, "Kept for clients; has no effect."),
+            field(
+                "last_contact_threshold",
+                FieldKind::Duration,
+                "Silence after which a member is unhealthy.",
+            ),
+            field(
+                "dead_server_last_contact_threshold",
+                FieldKind::Duration,
+                "Kept for clients; has no effect.",
+            ),
             field("max_trailing_logs", FieldKind::Int, "Entries a healthy member may lag."),
             field("min_quorum", FieldKind::Int, "Kept for clients; has no effect."),
             field("server_stabilization_time", FieldKind::Duration, "Kept for clients; has no effect."),
@@ -232,7 +240,10 @@ async fn ha_status(ctx: &BuiltinCtx<'_>) -> Result<BuiltinAnswer, KernelError> {
 async fn snapshot(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
     if request.operation == Operation::Read {
         let stream = ctx.kernel.cluster.snapshot().await?;
-        return Ok(BuiltinAnswer { stream: Some(("application/gzip".to_owned(), stream)), ..BuiltinAnswer::default() });
+        return Ok(BuiltinAnswer {
+            stream: Some(("application/gzip".to_owned(), stream)),
+            ..BuiltinAnswer::default()
+        });
     }
     let body = ctx.incoming_body.lock().take();
     let body = body.ok_or_else(|| KernelError::invalid("the request carries no snapshot"))?;
@@ -254,7 +265,8 @@ fn autopilot(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, K
             "cleanup_dead_servers cannot be turned on: a member is removed for good, so people decide it",
         ));
     }
-    for name in ["last_contact_threshold", "dead_server_last_contact_threshold", "server_stabilization_time"] {
+    for name in ["last_contact_threshold", "dead_server_last_contact_threshold", "server_stabilization_time"]
+    {
         if let Some(span) = fields.duration(name)? {
             settings.insert(name.to_owned(), json!(format!("{}s", span.as_secs())));
         }

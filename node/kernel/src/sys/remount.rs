@@ -2,7 +2,9 @@
 //! storage hangs off its id.
 
 use arca_barrier::Class;
-use arca_engine_api::{Access, EngineKind, Field, FieldKind, Method, Operation, Request, Response, Route, RouteTable};
+use arca_engine_api::{
+    Access, EngineKind, Field, FieldKind, Method, Operation, Request, Response, Route, RouteTable,
+};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -92,7 +94,8 @@ fn remount(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, Ker
     let (to_kind, to) = parse(&fields.required_string("to")?)?;
     refuse_protected(&from, "remount")?;
     if from_kind != to_kind {
-        let (one, other) = if from_kind == EngineKind::Auth { ("auth", "non-auth") } else { ("non-auth", "auth") };
+        let (one, other) =
+            if from_kind == EngineKind::Auth { ("auth", "non-auth") } else { ("non-auth", "auth") };
         return Err(KernelError::invalid(format!("cannot remount {one} mount to {other} mount \"{to}\"")));
     }
     refuse_protected(&to, "remount to")?;
@@ -112,8 +115,9 @@ fn remount(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, Ker
     kernel.mounts.write(ctx.tx, &ctx.namespace.id, &record)?;
     let migration = Migration { from, to, status: "in-progress".to_owned() };
     ctx.tx.put_record(Class::Local, &migration_path(&id), &migration)?;
-    let response = Response::data(json!({"migration_id": id}))
-        .with_warning("Mount move has been queued. Progress is shown by sys/remount/status with the migration_id");
+    let response = Response::data(json!({"migration_id": id})).with_warning(
+        "Mount move has been queued. Progress is shown by sys/remount/status with the migration_id",
+    );
     let uuid = record.uuid;
     let after = BuiltinAnswer::after(move |kernel| {
         kernel.finish_change_in_background(uuid);

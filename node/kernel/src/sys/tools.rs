@@ -1,7 +1,7 @@
 //! `sys/tools/random` and `sys/tools/hash`: bytes and digests, for callers without libraries of their own.
 
 use arca_engine_api::{
-    Access, EngineError, Effect, Field, FieldKind, Method, Operation, Request, Response, Route, RouteTable,
+    Access, Effect, EngineError, Field, FieldKind, Method, Operation, Request, Response, Route, RouteTable,
 };
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -26,17 +26,31 @@ const RANDOM_FIELDS: &[Field] = &[
 ];
 const HASH_FIELDS: &[Field] = &[
     Field { name: "input", kind: FieldKind::String, summary: "Base64 of what is hashed." },
-    Field { name: "algorithm", kind: FieldKind::String, summary: "sha2-224, sha2-256 (default), sha2-384, sha2-512." },
+    Field {
+        name: "algorithm",
+        kind: FieldKind::String,
+        summary: "sha2-224, sha2-256 (default), sha2-384, sha2-512.",
+    },
     Field { name: "format", kind: FieldKind::String, summary: "hex (default) or base64." },
 ];
 
-const fn route(id: &'static str, pattern: &'static str, fields: &'static [Field], summary: &'static str) -> Route {
+const fn route(
+    id: &'static str,
+    pattern: &'static str,
+    fields: &'static [Field],
+    summary: &'static str,
+) -> Route {
     Route { id, pattern, access: Access::Token, methods: COMPUTE, fields, takes_any_field: false, summary }
 }
 
 static ROUTES: &[Route] = &[
     route("random", "tools/random", RANDOM_FIELDS, "Random bytes."),
-    route("random", "tools/random/{first}", RANDOM_FIELDS, "Random bytes; the segment is a source or a count."),
+    route(
+        "random",
+        "tools/random/{first}",
+        RANDOM_FIELDS,
+        "Random bytes; the segment is a source or a count.",
+    ),
     route("random", "tools/random/{first}/{second}", RANDOM_FIELDS, "Random bytes of a source."),
     route("hash", "tools/hash/{algorithm?}", HASH_FIELDS, "A digest."),
 ];
@@ -97,9 +111,11 @@ fn random(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, Kern
 fn hash(request: &Request) -> Result<BuiltinAnswer, KernelError> {
     let fields = request.fields();
     let input = fields.string("input")?.unwrap_or_default();
-    let input = STANDARD.decode(input).map_err(|_| KernelError::invalid("unable to decode input as base64"))?;
+    let input =
+        STANDARD.decode(input).map_err(|_| KernelError::invalid("unable to decode input as base64"))?;
     let in_path = request.param("algorithm");
-    let algorithm = if in_path.is_empty() { fields.string("algorithm")?.unwrap_or_default() } else { in_path.to_owned() };
+    let algorithm =
+        if in_path.is_empty() { fields.string("algorithm")?.unwrap_or_default() } else { in_path.to_owned() };
     let sum = match algorithm.as_str() {
         "sha2-224" => sha2::Sha224::digest(&input).to_vec(),
         "" | "sha2-256" => sha2::Sha256::digest(&input).to_vec(),
