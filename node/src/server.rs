@@ -38,8 +38,8 @@ pub async fn run(config: Config) -> Result<(), String> {
     let pid_file = PidFile::write(&config)?;
     let listeners = bind(&config.listeners).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let node = Node::open(config.clone(), Arc::clone(&clock), arca_engines::all().to_vec())
-        .map_err(|err| err.to_string())?;
+    let node =
+        Node::open(config.clone(), Arc::clone(&clock), arca_engines::all()).map_err(|err| err.to_string())?;
     let api = Arc::new(Api {
         system: Arc::new(NodeSystem(Arc::clone(&node))),
         entropy: Arc::new(SystemEntropy),

@@ -83,7 +83,7 @@ pub trait Storage: Send + Sync {
     /// When the backend fails.
     fn list(&self, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError>;
 
-    /// Full keys (relative to this storage) at any depth under `prefix`, sorted.
+    /// Keys at any depth under `prefix`, relative to it, sorted.
     ///
     /// # Errors
     /// When the backend fails.

@@ -1,0 +1,172 @@
+//! An engine on a map in memory, with a clock that a test sets, driven in one line a request.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arca_engine_api::{
+    Clock, Ctx, Engine, EngineError, Entropy, EntropyError, Map, MountView, Operation, Page, Request,
+    Response, RouteMatch, Storage, StorageError, UnixMillis,
+};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+/// Storage that is a map. Its lock never stays poisoned: a test that panicked has failed already.
+#[derive(Default)]
+pub(crate) struct MapStorage(std::sync::Mutex<BTreeMap<String, Vec<u8>>>);
+
+impl MapStorage {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
+        self.0.lock().unwrap()
+    }
+
+    fn below(&self, prefix: &str, page: &Page, name: impl Fn(&str) -> String) -> Vec<String> {
+        let map = self.lock();
+        let names: BTreeSet<String> =
+            map.keys().filter_map(|key| key.strip_prefix(prefix)).map(name).collect();
+        let is_wanted = |name: &String| page.after.as_ref().is_none_or(|after| name > after);
+        names.into_iter().filter(is_wanted).take(page.limit.unwrap_or(usize::MAX)).collect()
+    }
+}
+
+impl Storage for MapStorage {
+    fn get(&self, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StorageError> {
+        Ok(self.lock().get(key).cloned().map(Zeroizing::new))
+    }
+
+    fn list(&self, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
+        Ok(self.below(prefix, page, |rest| match rest.split_once('/') {
+            Some((folder, _)) => format!("{folder}/"),
+            None => rest.to_owned(),
+        }))
+    }
+
+    fn scan(&self, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
+        Ok(self.below(prefix, page, str::to_owned))
+    }
+
+    fn put(&self, key: &str, value: Zeroizing<Vec<u8>>) -> Result<(), StorageError> {
+        self.lock().insert(key.to_owned(), value.to_vec());
+        Ok(())
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StorageError> {
+        self.lock().remove(key);
+        Ok(())
+    }
+}
+
+/// A clock and a source of "randomness" that repeats itself.
+#[derive(Debug, Default)]
+struct World(AtomicU64);
+
+impl Clock for World {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.0.load(Ordering::Relaxed))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl Entropy for World {
+    fn fill(&self, dest: &mut [u8]) -> Result<(), EntropyError> {
+        dest.fill(7);
+        Ok(())
+    }
+}
+
+/// One mount.
+pub(crate) struct Rig {
+    engine: Arc<dyn Engine>,
+    mount: MountView,
+    storage: MapStorage,
+    world: World,
+}
+
+impl Rig {
+    pub(crate) fn new(make: fn(&MountView) -> Result<Arc<dyn Engine>, EngineError>, version: &str) -> Self {
+        let options = BTreeMap::from([("version".to_owned(), version.to_owned())]);
+        let mount = MountView { options, default_lease_ttl: Duration::from_secs(60), ..MountView::default() };
+        let engine = make(&mount).unwrap();
+        Self { engine, mount, storage: MapStorage::default(), world: World(AtomicU64::new(1_000)) }
+    }
+
+    /// The same storage under another engine, as after a tune of the mount.
+    pub(crate) fn remade(
+        self,
+        make: fn(&MountView) -> Result<Arc<dyn Engine>, EngineError>,
+        version: &str,
+    ) -> Self {
+        let Self { storage, world, .. } = self;
+        Self { storage, world, ..Self::new(make, version) }
+    }
+
+    pub(crate) fn advance(&self, seconds: u64) {
+        self.world.0.fetch_add(seconds * 1_000, Ordering::Relaxed);
+    }
+
+    /// Every stored key.
+    pub(crate) fn stored(&self) -> Vec<String> {
+        self.storage.lock().keys().cloned().collect()
+    }
+
+    fn ctx(&self) -> Ctx<'_> {
+        Ctx { storage: &self.storage, mount: &self.mount, clock: &self.world, entropy: &self.world }
+    }
+
+    fn request(&self, operation: Operation, path: &str, data: &Value) -> Request {
+        let (_, route) = self.engine.routes().find(path).unwrap();
+        Request {
+            id: "test".to_owned(),
+            operation,
+            namespace: String::new(),
+            path: path.to_owned(),
+            mount_point: "m/".to_owned(),
+            route,
+            data: data.as_object().cloned().unwrap_or_else(Map::new),
+            headers: BTreeMap::new(),
+            caller: None,
+            client_token: None,
+            remote_addr: None,
+            remote_port: 0,
+            client_certificates: Arc::from([]),
+            wrap_ttl: None,
+        }
+    }
+
+    pub(crate) fn exists(&self, path: &str) -> Option<bool> {
+        self.engine.exists(&self.ctx(), &self.request(Operation::Update, path, &Value::Null)).unwrap()
+    }
+
+    /// What the engine answers. Engines here only compute: one poll is enough.
+    pub(crate) fn call(
+        &self,
+        operation: Operation,
+        path: &str,
+        data: &Value,
+    ) -> Result<Response, EngineError> {
+        let (ctx, request) = (self.ctx(), self.request(operation, path, data));
+        assert_ne!(request.route.id, RouteMatch::none().id, "no route for {path:?}");
+        let mut answer = std::pin::pin!(self.engine.handle(&ctx, &request));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match answer.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(answer) => answer,
+            std::task::Poll::Pending => panic!("the engine waits for something"),
+        }
+    }
+
+    /// The answer in one line: `none`, `404 {…}`, `{…}`, `error: …`, and its warnings.
+    pub(crate) fn say(&self, operation: Operation, path: &str, data: &Value) -> String {
+        let response = match self.call(operation, path, data) {
+            Ok(response) => response,
+            Err(err) => return format!("error: {err}"),
+        };
+        let status = if response.is_missing { "404 " } else { "" };
+        let data = response.data.map_or_else(|| "none".to_owned(), |data| Value::Object(data).to_string());
+        let warnings: String = response.warnings.iter().map(|text| format!(" warning: {text}")).collect();
+        format!("{status}{data}{warnings}")
+    }
+}
