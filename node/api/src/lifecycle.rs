@@ -101,8 +101,11 @@ fn fields(bytes: &Bytes) -> Result<Map, SystemError> {
     body::parse(bytes).map_err(|err| SystemError::Invalid(err.to_string()))
 }
 
+/// A body whose fields may be null, as the Go client sends the ones it leaves out.
 fn parsed<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, SystemError> {
-    serde_json::from_value(Value::Object(fields(bytes)?))
+    let mut fields = fields(bytes)?;
+    fields.retain(|_, value| !value.is_null());
+    serde_json::from_value(Value::Object(fields))
         .map_err(|_| SystemError::Invalid("a field has the wrong type".to_owned()))
 }
 
