@@ -5,17 +5,17 @@ use serde_json::json;
 
 /// The machine's name.
 #[must_use]
-pub fn hostname() -> String {
+pub(crate) fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// `sys/host-info`. Bytes and seconds.
 #[must_use]
-pub fn info(timestamp: &str) -> Map {
+pub(crate) fn info(timestamp: &str) -> Map {
     let system = rustix::system::uname();
     let usage = rustix::system::sysinfo();
     let unit = u64::from(usage.mem_unit.max(1));
-    let (total, free) = (u64::from(usage.totalram) * unit, u64::from(usage.freeram) * unit);
+    let (total, free) = (usage.totalram * unit, usage.freeram * unit);
     let value = json!({
         "timestamp": timestamp,
         "host": {

@@ -6,7 +6,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 ///
 /// # Errors
 /// When pages cannot be locked: the process lacks the right (`CAP_IPC_LOCK`) or a limit (`RLIMIT_MEMLOCK`) is too low.
-pub fn protect(locks_memory: bool) -> Result<(), String> {
+pub(crate) fn protect(locks_memory: bool) -> Result<(), String> {
     // Whatever any library creates is this user's alone (CVE-2021-38553).
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let none = Rlimit { current: Some(0), maximum: Some(0) };

@@ -204,12 +204,6 @@ impl Node {
         face.nonce = progress.map(|progress| progress.nonce().to_owned()).unwrap_or_default();
     }
 
-    pub(crate) async fn set_phase(&self, next: Phase) {
-        let mut phase = self.phase.lock().await;
-        self.show(&next);
-        *phase = next;
-    }
-
     /// Takes one share.
     ///
     /// # Errors

@@ -71,13 +71,13 @@ fn telemetry() -> &'static Telemetry {
 ///
 /// # Errors
 /// When something else collects already.
-pub fn start() -> Result<(), String> {
+pub(crate) fn start() -> Result<(), String> {
     telemetry();
     metrics::set_global_recorder(Handle).map_err(|err| err.to_string())
 }
 
 /// Folds what was recorded since the last call into the distributions, so that samples do not pile up.
-pub fn digest() {
+pub(crate) fn digest() {
     let Some(telemetry) = TELEMETRY.get() else { return };
     let mut histograms = telemetry.histograms.lock();
     telemetry.registry.visit_histograms(|key, bucket| {
@@ -96,7 +96,7 @@ fn name_of(key: &Key) -> String {
 
 /// All figures; `None` when collecting was never started.
 #[must_use]
-pub fn render(is_prometheus: bool) -> Option<String> {
+pub(crate) fn render(is_prometheus: bool) -> Option<String> {
     let telemetry = TELEMETRY.get()?;
     digest();
     let (mut counters, mut gauges) = (BTreeMap::new(), BTreeMap::new());

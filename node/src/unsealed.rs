@@ -46,7 +46,6 @@ pub(crate) struct Unsealed {
     pub(crate) record: NodeRecord,
     pub(crate) cluster_name: String,
     pub(crate) kernel: Arc<Kernel>,
-    pub(crate) barrier: Arc<Barrier>,
     pub(crate) replica: Arc<RaftReplica>,
     pub(crate) transport: Option<Arc<GrpcTransport>>,
     pub(crate) keys: Arc<KeyKeeper>,
@@ -126,7 +125,7 @@ impl Unsealed {
         let cluster =
             Cluster::new(node, &record, &replica, grpc.clone(), Arc::clone(&barrier), Arc::clone(&keys));
         let kernel = Kernel::start(KernelParts {
-            barrier: Arc::clone(&barrier),
+            barrier,
             replica: Arc::clone(&replica) as Arc<dyn Replica>,
             clock: Arc::clone(&node.clock),
             entropy: Arc::clone(&node.entropy),
@@ -143,7 +142,6 @@ impl Unsealed {
             cluster_name: cluster.cluster_name(),
             record,
             kernel,
-            barrier,
             replica,
             transport: grpc,
             keys,
@@ -241,7 +239,7 @@ fn identity(record: &NodeRecord, barrier: &Barrier) -> Result<NodeIdentity, Node
     let bytes = |text: &str| hex::decode(text).map_err(|err| NodeError::failed("reading node.json", err));
     let key = barrier
         .open_value(NODE_KEY_NAME, &bytes(&record.sealed_key)?)
-        .map_err(|err| NodeError::failed("opening this node's TLS key", err))?;
+        .map_err(|err| NodeError::failed("opening this node's TLS key, kept in node.json", err))?;
     Ok(NodeIdentity {
         cluster_id: record.cluster_id.clone(),
         member: record.member,

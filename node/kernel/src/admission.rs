@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arca_engine_api::{Access, Caller, Ctx, Effect, Map, Method, Operation, Request, Route, RouteMatch};
+use arca_engine_api::{Access, Ctx, Effect, Map, Method, Operation, Request, Route, RouteMatch};
 use arca_raft_storage::SnapshotStream;
 use parking_lot::Mutex;
 
@@ -268,7 +268,6 @@ impl Kernel {
             namespace: &admitted.namespace,
             token: admitted.caller.as_ref().map(|caller| caller.entry.as_ref()),
             acl: admitted.caller.as_ref().map(|caller| caller.acl.as_ref()),
-            caller: admitted.caller.as_ref().map(|caller| &caller.caller),
             incoming: &asked.incoming,
             incoming_body: &asked.stream,
         }
@@ -288,11 +287,6 @@ impl Admitted {
         };
         let is_served = found.method.is_some() || self.request.operation == Operation::Help;
         (!is_served).then_some(KernelError::Unsupported)
-    }
-
-    /// The caller as engines see it.
-    pub(crate) fn engine_caller(&self) -> Option<&Caller> {
-        self.request.caller.as_ref()
     }
 }
 

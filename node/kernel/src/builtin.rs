@@ -1,7 +1,7 @@
 //! Paths the kernel serves itself, below `sys/` and `auth/token/`: groups of routes with a handler, routed,
 //! authorized and audited exactly like an engine's.
 
-use arca_engine_api::{Caller, Request, Response, RouteTable};
+use arca_engine_api::{Request, Response, RouteTable};
 use arca_raft_storage::SnapshotStream;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
@@ -44,8 +44,6 @@ pub(crate) struct BuiltinCtx<'a> {
     pub(crate) token: Option<&'a TokenEntry>,
     /// What the caller's policies amount to.
     pub(crate) acl: Option<&'a Acl>,
-    /// The caller as engines see it.
-    pub(crate) caller: Option<&'a Caller>,
     /// The request as it arrived, without its body.
     pub(crate) incoming: &'a Incoming,
     /// A streamed body: whoever reads it takes it out.

@@ -84,7 +84,6 @@ pub struct Kernel {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) cluster: Arc<dyn ClusterPort>,
     pub(crate) config: KernelConfig,
-    pub(crate) cache: Arc<ObjectCache>,
     pub(crate) watches: Arc<Watches>,
     pub(crate) mounts: Mounts,
     pub(crate) policies: PolicyStore,
@@ -120,14 +119,13 @@ impl Kernel {
         mounts.watch_root(&store)?;
         let audit = AuditBroker::new(config.audit.clone(), Arc::clone(&entropy));
         Ok(Arc::new_cyclic(|me| Self {
-            tokens: TokenStore::new(Arc::clone(&cache)),
-            leases: Leases::default(),
+            tokens: TokenStore::new(cache),
+            leases: Leases,
             store,
             clock,
             entropy,
             cluster,
             config,
-            cache,
             watches,
             mounts,
             policies: PolicyStore::default(),

@@ -46,3 +46,4 @@ pub use error::KernelError;
 pub use incoming::{Body, Incoming};
 pub use initial::{NewCluster, cluster_name, initial_state};
 pub use kernel::{Kernel, KernelConfig, KernelParts};
+pub use sys::CorsConfig;

@@ -227,10 +227,11 @@ impl Mounts {
 
     fn rebuilt(&self, store: &SealedStore, current: &Router) -> Result<Router, KernelError> {
         let tx = store.begin(Mode::ReadOnly);
-        if current.built_at() >= self.watches.changed_at(Topic::Namespaces) && current.built_at() != 0 {
-            if let Some(keys) = self.watches.mount_changes(current.built_at(), tx.index()) {
-                return self.patched(store, &tx, current, &keys);
-            }
+        if current.built_at() >= self.watches.changed_at(Topic::Namespaces)
+            && current.built_at() != 0
+            && let Some(keys) = self.watches.mount_changes(current.built_at(), tx.index())
+        {
+            return self.patched(store, &tx, current, &keys);
         }
         let namespaces = read_namespaces(&tx)?;
         self.watch_tables(store, &namespaces)?;
