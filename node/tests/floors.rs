@@ -30,6 +30,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "arca-client",
             "arca-engine-api",
             "arca-engines",
+            "arca-harness",
             "arca-hcl",
             "arca-kernel",
             "arca-raft-storage",

@@ -1,15 +1,15 @@
-//! A cluster: its processes, its keys, and the questions a test or a demonstration asks it.
+//! A cluster: its nodes, its keys, and the questions a test or a demonstration asks it.
 
-use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use arca_client::{Address, Client, Config, Token};
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::certificates::Certificates;
+pub use crate::node::Node;
 
 /// Something did not go as a healthy cluster goes.
 #[derive(Debug, thiserror::Error)]
@@ -40,10 +40,18 @@ pub struct ClusterOptions {
     pub threshold: u8,
     /// Lines added to every node's configuration.
     pub extra_config: String,
+    /// Lines added to the listener block of every node's configuration.
+    pub extra_listener: String,
+    /// Lines added to the storage block of every node's configuration.
+    pub extra_storage: String,
+    /// Whether the API speaks TLS. Off only where a test sends raw bytes, or where TLS would be what is measured.
+    pub is_tls: bool,
+    /// `raft`, `file` or `inmem`.
+    pub storage: &'static str,
 }
 
 impl ClusterOptions {
-    /// Three nodes below `dir`, five shares of which three unseal.
+    /// Three nodes below `dir`, with TLS, five shares of which three unseal.
     #[must_use]
     pub fn new(binary: impl Into<PathBuf>, dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -53,38 +61,21 @@ impl ClusterOptions {
             shares: 5,
             threshold: 3,
             extra_config: String::new(),
+            extra_listener: String::new(),
+            extra_storage: String::new(),
+            is_tls: true,
+            storage: "raft",
         }
     }
 }
 
-/// One node's place, whether it runs or not.
-#[derive(Debug)]
-pub struct Node {
-    /// `node_id`.
-    pub name: String,
-    /// API port.
-    pub port: u16,
-    /// Configuration file.
-    pub config: PathBuf,
-    /// Log file.
-    pub log: PathBuf,
-    /// Data directory.
-    pub data: PathBuf,
-    process: Option<Child>,
-}
-
-impl Node {
-    /// URL of its API.
-    #[must_use]
-    pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
-    }
-
-    /// Its process id, while it runs.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Child::id)
-    }
+/// How a new node finds its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joining {
+    /// `retry_join` names every node there is.
+    ByItself,
+    /// Not before it is told to.
+    WhenAsked,
 }
 
 /// See the module's header. Processes are killed when it is dropped, unless [`Self::keep_running`].
@@ -104,22 +95,9 @@ pub struct Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if !self.is_kept {
-            for node in &mut self.nodes {
-                if let Some(mut process) = node.process.take() {
-                    // Already gone is fine.
-                    let _ = process.kill();
-                    let _ = process.wait();
-                }
-            }
+            self.nodes.iter_mut().for_each(Node::abandon);
         }
     }
-}
-
-/// A port that is free now.
-fn free_port() -> Result<u16> {
-    let listener =
-        TcpListener::bind("127.0.0.1:0").map_err(|err| HarnessError::new("finding a free port", err))?;
-    listener.local_addr().map(|addr| addr.port()).map_err(|err| HarnessError::new("finding a free port", err))
 }
 
 impl Cluster {
@@ -128,8 +106,8 @@ impl Cluster {
     /// # Errors
     /// When a file cannot be written or the binary cannot be started.
     pub fn start(options: ClusterOptions) -> Result<Self> {
-        std::fs::create_dir_all(&options.dir)
-            .map_err(|err| HarnessError::new("creating the directory", err))?;
+        let made = std::fs::create_dir_all(&options.dir);
+        made.map_err(|err| HarnessError::new("creating the directory", err))?;
         let certificates = Certificates::make(&options.dir).map_err(HarnessError)?;
         let mut cluster = Self {
             certificates,
@@ -145,27 +123,36 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Adds a node that joins through the first one, and starts it.
+    /// Starts, initializes and unseals every node, and mounts KV version 2 at `secret/`.
+    ///
+    /// # Errors
+    /// When any step fails.
+    pub async fn up(options: ClusterOptions) -> Result<Self> {
+        let mut cluster = Self::start(options)?;
+        cluster.bring_up().await?;
+        cluster.mount_kv().await?;
+        Ok(cluster)
+    }
+
+    /// Adds a node that joins by itself, and starts it.
     ///
     /// # Errors
     /// As [`Self::start`].
     pub fn add_node(&mut self, name: &str) -> Result<usize> {
-        let dir = self.options.dir.join(name);
-        let data = dir.join("data");
-        std::fs::create_dir_all(&data)
-            .map_err(|err| HarnessError::new("creating the data directory", err))?;
-        let (port, cluster_port) = (free_port()?, free_port()?);
-        let node = Node {
-            name: name.to_owned(),
-            port,
-            config: dir.join("arca.hcl"),
-            log: dir.join("arca.log"),
-            data,
-            process: None,
+        self.add_node_in(name, name, Joining::ByItself)
+    }
+
+    /// Adds a node called `name`, with its files in the directory `folder` of its own, and starts it.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn add_node_in(&mut self, folder: &str, name: &str, joining: Joining) -> Result<usize> {
+        let node = Node::new(name, &self.options.dir.join(folder), self.options.is_tls)?;
+        let joins = match joining {
+            Joining::ByItself => self.nodes.iter().map(|other| self.join_block(&other.url())).collect(),
+            Joining::WhenAsked => String::new(),
         };
-        let joins: String = self.nodes.iter().map(|other| self.join_block(&other.url())).collect();
-        let text = self.config_text(&node, cluster_port, &joins);
-        std::fs::write(&node.config, text)
+        std::fs::write(&node.config, self.config_text(&node, &joins))
             .map_err(|err| HarnessError::new("writing a configuration", err))?;
         self.nodes.push(node);
         let at = self.nodes.len() - 1;
@@ -174,23 +161,35 @@ impl Cluster {
     }
 
     fn join_block(&self, url: &str) -> String {
-        format!(
-            "  retry_join {{\n    leader_api_addr = \"{url}\"\n    leader_ca_cert_file = \"{}\"\n  }}\n",
-            self.certificates.ca.display()
-        )
+        let ca = match self.options.is_tls {
+            true => format!("    leader_ca_cert_file = \"{}\"\n", self.certificates.ca.display()),
+            false => String::new(),
+        };
+        format!("  retry_join {{\n    leader_api_addr = \"{url}\"\n{ca}  }}\n")
     }
 
-    fn config_text(&self, node: &Node, cluster_port: u16, joins: &str) -> String {
-        let (server, key) = (self.certificates.server.display(), self.certificates.key.display());
+    fn config_text(&self, node: &Node, joins: &str) -> String {
+        let Node { name, port, cluster_port, .. } = node;
+        let tls = if node.is_tls {
+            let (server, key) = (self.certificates.server.display(), self.certificates.key.display());
+            format!("  tls_cert_file = \"{server}\"\n  tls_key_file = \"{key}\"\n")
+        } else {
+            "  tls_disable = true\n".to_owned()
+        };
+        let (data, kind) = (node.data.display(), self.options.storage);
+        let storage = match kind {
+            "raft" => format!("  path = \"{data}\"\n  node_id = \"{name}\"\n{joins}"),
+            "file" => format!("  path = \"{data}\"\n"),
+            _ => String::new(),
+        };
         format!(
-            "storage \"raft\" {{\n  path = \"{data}\"\n  node_id = \"{name}\"\n{joins}}}\n\
-             listener \"tcp\" {{\n  address = \"127.0.0.1:{port}\"\n  cluster_address = \"127.0.0.1:{cluster_port}\"\n  \
-             tls_cert_file = \"{server}\"\n  tls_key_file = \"{key}\"\n}}\n\
-             api_addr = \"https://127.0.0.1:{port}\"\ncluster_addr = \"https://127.0.0.1:{cluster_port}\"\n\
+            "storage \"{kind}\" {{\n{storage}{extra_storage}}}\n\
+             listener \"tcp\" {{\n  address = \"127.0.0.1:{port}\"\n  cluster_address = \"127.0.0.1:{cluster_port}\"\n{tls}{extra_listener}}}\n\
+             api_addr = \"{url}\"\ncluster_addr = \"https://127.0.0.1:{cluster_port}\"\n\
              disable_mlock = true\n{extra}",
-            data = node.data.display(),
-            name = node.name,
-            port = node.port,
+            extra_listener = self.options.extra_listener,
+            extra_storage = self.options.extra_storage,
+            url = node.url(),
             extra = self.options.extra_config,
         )
     }
@@ -201,19 +200,7 @@ impl Cluster {
     /// When it cannot be started.
     pub fn launch(&mut self, at: usize) -> Result<()> {
         let binary = self.options.binary.clone();
-        let node = self.node_mut(at)?;
-        let log = File::options().create(true).append(true).open(&node.log);
-        let log = log.map_err(|err| HarnessError::new("opening the log", err))?;
-        let process = Command::new(&binary)
-            .arg("server")
-            .arg(format!("-config={}", node.config.display()))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .map_err(|err| HarnessError::new(&format!("starting {}", binary.display()), err))?;
-        node.process = Some(process);
-        Ok(())
+        self.node_mut(at)?.launch(&binary)
     }
 
     fn node(&self, at: usize) -> Result<&Node> {
@@ -229,10 +216,34 @@ impl Cluster {
     /// # Errors
     /// When there is no such node or it does not run.
     pub fn kill(&mut self, at: usize) -> Result<()> {
-        let process = self.node_mut(at)?.process.take();
-        let mut process = process.ok_or_else(|| HarnessError("the node does not run".to_owned()))?;
-        process.kill().map_err(|err| HarnessError::new("killing a node", err))?;
-        process.wait().map(drop).map_err(|err| HarnessError::new("waiting for a killed node", err))
+        self.signal(at, Signal::KILL)?;
+        self.node_mut(at)?.abandon();
+        Ok(())
+    }
+
+    /// SIGTERM, and waits until the process has ended.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end in time.
+    pub async fn terminate(&mut self, at: usize) -> Result<ExitStatus> {
+        self.signal(at, Signal::TERM)?;
+        self.ended(at, Duration::from_secs(30)).await
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When the node does not run.
+    pub fn signal(&self, at: usize, signal: Signal) -> Result<()> {
+        self.node(at)?.signal(signal)
+    }
+
+    /// Waits until a node's process has ended by itself.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn ended(&mut self, at: usize, limit: Duration) -> Result<ExitStatus> {
+        self.node_mut(at)?.ended(limit).await
     }
 
     /// Whether the node's process still runs.
@@ -252,15 +263,20 @@ impl Cluster {
         &self.certificates.ca
     }
 
+    /// The files of the API's certificate.
+    #[must_use]
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
     /// A client of one node with the root token (if there is one by now), without retries.
     ///
     /// # Errors
     /// When there is no such node.
     pub fn client(&self, at: usize) -> Result<Client> {
-        let address: Address =
-            self.node(at)?.url().parse().map_err(|err| HarnessError::new("an address", err))?;
-        let mut config = Config::new(address);
-        config.tls.ca_cert = Some(self.certificates.ca.clone());
+        let address = self.node(at)?.url().parse::<Address>();
+        let mut config = Config::new(address.map_err(|err| HarnessError::new("an address", err))?);
+        config.tls.ca_cert = self.options.is_tls.then(|| self.certificates.ca.clone());
         config.retry.retries = 0;
         config.timeout = Duration::from_secs(20);
         if !self.root_token.is_empty() {
@@ -308,12 +324,11 @@ impl Cluster {
     /// When the node refuses.
     pub async fn init(&mut self) -> Result<()> {
         self.wait_until_listening(0).await?;
+        let failed = |err: arca_client::Error| HarnessError::new("init", err);
         let body = json!({"secret_shares": self.options.shares, "secret_threshold": self.options.threshold});
-        let request = arca_client::Request::put("sys/init")
-            .json(&body)
-            .map_err(|err| HarnessError::new("init", err))?;
-        let response = self.client(0)?.send(request).await.map_err(|err| HarnessError::new("init", err))?;
-        let made: serde_json::Value = response.json().map_err(|err| HarnessError::new("init", err))?;
+        let request = arca_client::Request::put("sys/init").json(&body).map_err(failed)?;
+        let response = self.client(0)?.send(request).await.map_err(failed)?;
+        let made: serde_json::Value = response.json().map_err(failed)?;
         let shares =
             made.get("keys_base64").and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
         self.shares = shares.iter().filter_map(|share| share.as_str().map(str::to_owned)).collect();
@@ -353,7 +368,7 @@ impl Cluster {
         self.unseal_with(at, |_, _| {}).await
     }
 
-    /// Initializes, unseals every node and waits until all vote.
+    /// Initializes, unseals every node and waits until all vote and one is active.
     ///
     /// # Errors
     /// When any step fails.
@@ -362,7 +377,19 @@ impl Cluster {
         for at in 0..self.nodes.len() {
             self.unseal(at).await?;
         }
+        self.active().await?;
         self.wait_for_voters(self.nodes.len()).await
+    }
+
+    /// Mounts KV version 2 at `secret/`.
+    ///
+    /// # Errors
+    /// When the cluster refuses.
+    pub async fn mount_kv(&self) -> Result<()> {
+        let body = json!({"type": "kv", "options": {"version": "2"}});
+        let client = self.any_client().ok_or_else(|| HarnessError("no node runs".to_owned()))?;
+        let mounted = client.write("sys/mounts/secret", &body).await;
+        mounted.map(drop).map_err(|err| HarnessError::new("mounting secret/", err))
     }
 
     /// Waits until so many members vote.
@@ -400,6 +427,17 @@ impl Cluster {
             None
         })
         .await
+    }
+
+    /// The nodes that run and are not active, beginning behind the active one.
+    ///
+    /// # Errors
+    /// When none is active within half a minute.
+    pub async fn standbys(&self) -> Result<Vec<usize>> {
+        let active = self.active().await?;
+        let count = self.nodes.len();
+        let others = (active + 1..active + count).map(|at| at % count);
+        Ok(others.filter(|at| self.nodes.get(*at).is_some_and(|node| node.process.is_some())).collect())
     }
 }
 

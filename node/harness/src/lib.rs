@@ -6,6 +6,13 @@
 
 pub mod certificates;
 pub mod cluster;
+pub mod failover;
 pub mod load;
+mod node;
+pub mod raw;
+pub mod stale;
+pub mod trial;
 
-pub use cluster::{Cluster, ClusterOptions, HarnessError};
+pub use cluster::{Cluster, ClusterOptions, HarnessError, Joining};
+pub use node::{Node, free_port};
+pub use rustix::process::Signal;

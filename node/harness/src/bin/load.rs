@@ -7,9 +7,8 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use arca_harness::raw::Connection;
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 const HELP: &str = "usage: arca-load OP ADDRESS TOKEN CONNECTIONS SECONDS [KEYS]
   OP: write (KV v2 at secret/), read (KV v2), token (create), health
@@ -107,15 +106,13 @@ async fn main() -> ExitCode {
 
 async fn work(plan: std::sync::Arc<Plan>, worker: usize, until: Instant) -> Outcome {
     let mut outcome = Outcome::default();
-    let mut stream = None;
+    let mut kept = None;
     let mut count = 0;
     while Instant::now() < until {
         count += 1;
-        let connected = match stream.take() {
+        let connected = match kept.take() {
             Some(connected) => Ok(connected),
-            None => TcpStream::connect(&plan.address)
-                .await
-                .and_then(|stream| stream.set_nodelay(true).map(|()| stream)),
+            None => Connection::open_at(&plan.address).await,
         };
         let began = Instant::now();
         let answered = match connected {
@@ -124,7 +121,7 @@ async fn work(plan: std::sync::Arc<Plan>, worker: usize, until: Instant) -> Outc
         };
         match answered {
             Ok(connected) => {
-                stream = Some(connected);
+                kept = Some(connected);
                 outcome.micros.push(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
             }
             Err(reason) => {
@@ -138,24 +135,8 @@ async fn work(plan: std::sync::Arc<Plan>, worker: usize, until: Instant) -> Outc
 }
 
 /// Sends a request and reads the whole answer; gives the connection back for the next one.
-async fn exchange(mut stream: TcpStream, request: &[u8]) -> Result<TcpStream, String> {
-    stream.write_all(request).await.map_err(|err| err.to_string())?;
-    let mut answer = Vec::with_capacity(2_048);
-    loop {
-        let read = stream.read_buf(&mut answer).await.map_err(|err| err.to_string())?;
-        if read == 0 {
-            return Err("connection closed".to_owned());
-        }
-        let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
-        let text = String::from_utf8_lossy(answer.get(..head).unwrap_or_default()).to_ascii_lowercase();
-        let length =
-            text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
-        if answer.len() < head + 4 + length.unwrap_or_default() {
-            continue;
-        }
-        return match text.get(9..12) {
-            Some(status) if status.starts_with('2') => Ok(stream),
-            status => Err(format!("status {}", status.unwrap_or("?"))),
-        };
-    }
+async fn exchange(mut connection: Connection, request: &[u8]) -> Result<Connection, String> {
+    connection.send(request).await.map_err(|err| err.to_string())?;
+    let answer = connection.answer().await.map_err(|err| err.to_string())?;
+    if matches!(answer.status, 200..300) { Ok(connection) } else { Err(format!("status {}", answer.status)) }
 }

@@ -4,3 +4,4 @@ mod cluster;
 mod reads;
 mod suite;
 mod support;
+mod torture;

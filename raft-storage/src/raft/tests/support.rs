@@ -117,11 +117,15 @@ impl Cluster {
 
     /// Power loss: what was not synced is gone.
     pub(super) fn crash(&mut self, id: MemberId) {
+        self.crash_with(id, CrashPolicy::LosePending, id.0);
+    }
+
+    pub(super) fn crash_with(&mut self, id: MemberId, policy: CrashPolicy, seed: u64) {
         self.net.leave(id);
         let node = self.nodes.get_mut(&id).unwrap();
         node.replica = None;
-        node.vfs.crash(CrashPolicy::LosePending);
-        node.home.crash(id.0);
+        node.vfs.crash(policy);
+        node.home.crash(seed);
     }
 
     pub(super) async fn wait(
