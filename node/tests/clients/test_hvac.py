@@ -20,7 +20,8 @@ def mount(client):
 
 def test_status(client):
     assert client.is_authenticated() and client.sys.is_initialized() and not client.sys.is_sealed()
-    assert client.sys.read_health_status(method="GET", standby_ok=True).status_code == 200
+    assert client.sys.read_health_status(method="GET", standby_ok=True)["initialized"]
+    assert client.sys.read_health_status(method="HEAD").status_code in (200, 429)
     assert client.sys.read_leader_status()["ha_enabled"]
     assert client.seal_status["n"] == 3
 
@@ -99,7 +100,7 @@ def test_wrapping(client, mount):
 
 def test_raft_and_keys(client):
     assert len(client.sys.read_raft_config()["data"]["config"]["servers"]) == 3
-    assert client.sys.key_status["data"]["term"] >= 1
+    assert client.key_status["term"] >= 1
     client.sys.rotate_encryption_key()
 
 
