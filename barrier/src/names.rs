@@ -3,7 +3,9 @@
 //! **Invariant:** a folder's key is a byte prefix of the key of everything below it, and of nothing else. Sealing is
 //! deterministic, so a name has one key; equal names below different parents look different. What the bytes still
 //! show: the class, how deep a path is, each segment's length rounded up to 16, and which entries share a folder.
-//! Read next: `folders.rs` for the cache, `timed.rs` for the keys that sort by time.
+//! Read next: `recent.rs` for the cache, `timed.rs` for the keys that sort by time.
+
+use std::sync::Arc;
 
 use aes_siv::KeyInit;
 use aes_siv::siv::Aes256Siv;
@@ -12,8 +14,8 @@ use parking_lot::Mutex;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::folders::{Folder, Folders};
 use crate::reader::Reader;
+use crate::recent::Recent;
 use crate::root_key::Secret;
 use crate::{BarrierError, Class};
 
@@ -58,7 +60,18 @@ struct ClassNames {
     class: Class,
     segments: Ciphers,
     timed: Ciphers,
-    folders: Mutex<Folders>,
+    folders: Mutex<Recent<Folder>>,
+    /// Keys of whole paths, leaves included.
+    keys: Mutex<Recent<Arc<[u8]>>>,
+}
+
+/// A sealed folder.
+#[derive(Clone)]
+struct Folder {
+    /// Its physical key.
+    key: Arc<[u8]>,
+    /// The synthetic IV of its last segment, to which children are bound.
+    siv: Siv,
 }
 
 impl Names {
@@ -89,6 +102,9 @@ impl Names {
             return Err(BarrierError::PathTooDeep { limit: SEGMENTS_MAX });
         }
         let names = self.class(class);
+        if let Some(key) = names.keys.lock().find(path) {
+            return Ok(key.to_vec());
+        }
         let (folder, leaf) = path.split_at(path.rfind('/').map_or(0, |at| at + 1));
         let folder = names.seal_folder(folder)?;
         let mut key = Vec::with_capacity(folder.key.len() + sealed_size(leaf));
@@ -96,6 +112,7 @@ impl Names {
         if !leaf.is_empty() {
             names.seal_segment(&folder.siv, leaf, &mut key)?;
         }
+        names.keys.lock().remember(path, key.as_slice().into());
         Ok(key)
     }
 
@@ -150,6 +167,7 @@ impl ClassNames {
             segments: Ciphers::new(name_key, b"arca names v1", class)?,
             timed: Ciphers::new(name_key, b"arca timed v1", class)?,
             folders: Mutex::default(),
+            keys: Mutex::default(),
         })
     }
 
@@ -173,7 +191,7 @@ impl ClassNames {
             let siv = self.seal_segment(&folder.siv, segment, &mut key)?;
             folder = Folder { key: key.into(), siv };
             end += segment.len();
-            self.folders.lock().remember(path.get(..end).unwrap_or(path), &folder);
+            self.folders.lock().remember(path.get(..end).unwrap_or(path), folder.clone());
         }
         Ok(folder)
     }
