@@ -1,9 +1,9 @@
-//! Decoded objects in memory, never older than what is applied: applying an entry evicts what it changed in the
-//! step that publishes the new index.
+//! What was read and opened, in memory, never older than what is applied: applying an entry evicts what it changed in
+//! the step that publishes the new index.
 //!
-//! **Invariant:** an object enters only if its key has not been evicted after the view it was read from. A reader
-//! that holds an older view may meet a newer object; never the other way round.
-//! Read next: [`crate::watch`], which hears of changes and calls [`ObjectCache::evict`].
+//! **Invariant:** something enters only if its key has not been evicted after the view it was read from. A reader
+//! that holds an older view may meet something newer; never the other way round.
+//! Read next: [`crate::watch`], which hears of changes and calls [`ObjectCache::evict`] and [`PlainCache::evict`].
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -13,99 +13,200 @@ use std::sync::Arc;
 
 use arca_barrier::Class;
 use arca_engine_api::StorageError;
+use arca_raft_storage::Version;
 use parking_lot::Mutex;
 
-use crate::tx::Tx;
+use crate::tx::{Plain, Tx};
 
 const SHARDS: usize = 64;
 /// Slots that remember when a key falling into them was last evicted.
 const SLOTS: usize = 64;
 /// Objects of one generation of a shard. Two generations are kept, so at most 64 × 2 × 512 objects.
-const GENERATION_MAX: usize = 512;
+const OBJECTS_MAX: usize = 512;
+/// Bytes of one generation of a shard of opened values: 64 × 2 × 128 KiB, 16 MiB, in all.
+const PLAIN_BYTES_MAX: usize = 128 << 10;
+/// Largest opened value kept, bytes.
+const PLAIN_SIZE_MAX: usize = 4 << 10;
+/// What an entry takes beside its key and value, bytes, roughly.
+const ENTRY_OVERHEAD: usize = 128;
 
-type Object = Arc<dyn Any + Send + Sync>;
-
-#[derive(Default)]
-struct Shard {
-    young: HashMap<Box<[u8]>, Object>,
-    old: HashMap<Box<[u8]>, Object>,
+struct Shard<V> {
+    young: HashMap<Box<[u8]>, (V, usize)>,
+    old: HashMap<Box<[u8]>, (V, usize)>,
+    young_weight: usize,
     evicted_at: Vec<u64>,
 }
 
-impl Shard {
-    fn find(&mut self, key: &[u8]) -> Option<Object> {
-        if let Some(object) = self.young.get(key) {
-            return Some(Arc::clone(object));
+impl<V: Clone> Shard<V> {
+    fn find(&mut self, key: &[u8], weight_max: usize) -> Option<V> {
+        if let Some((value, _)) = self.young.get(key) {
+            return Some(value.clone());
         }
-        let (key, object) = self.old.remove_entry(key)?;
-        self.store(key, Arc::clone(&object));
-        Some(object)
+        let (key, (value, weight)) = self.old.remove_entry(key)?;
+        self.store(key, value.clone(), weight, weight_max);
+        Some(value)
     }
 
-    fn store(&mut self, key: Box<[u8]>, object: Object) {
-        if self.young.len() >= GENERATION_MAX {
+    fn store(&mut self, key: Box<[u8]>, value: V, weight: usize, weight_max: usize) {
+        if self.young_weight + weight > weight_max {
             self.old = std::mem::take(&mut self.young);
+            self.young_weight = 0;
         }
-        self.young.insert(key, object);
+        self.young_weight += weight;
+        if let Some((_, replaced)) = self.young.insert(key, (value, weight)) {
+            self.young_weight -= replaced;
+        }
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        if let Some((_, weight)) = self.young.remove(key) {
+            self.young_weight -= weight;
+        }
+        self.old.remove(key);
     }
 }
 
-/// See the file's header.
-pub struct ObjectCache {
-    shards: Vec<Mutex<Shard>>,
+/// Values by physical key, in two generations a shard: when the young one has its weight it becomes the old one, and
+/// what is not asked for again falls out with it.
+struct Generations<V> {
+    shards: Vec<Mutex<Shard<V>>>,
     hasher: RandomState,
+    weight_max: usize,
 }
 
-impl Default for ObjectCache {
-    fn default() -> Self {
-        let shard = || Mutex::new(Shard { evicted_at: vec![0; SLOTS], ..Shard::default() });
-        Self { shards: (0..SHARDS).map(|_| shard()).collect(), hasher: RandomState::new() }
+impl<V: Clone> Generations<V> {
+    fn new(weight_max: usize) -> Self {
+        let shard = || Shard {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            young_weight: 0,
+            evicted_at: vec![0; SLOTS],
+        };
+        let shards = (0..SHARDS).map(|_| Mutex::new(shard())).collect();
+        Self { shards, hasher: RandomState::new(), weight_max }
     }
-}
 
-impl ObjectCache {
-    fn place(&self, key: &[u8]) -> (Option<&Mutex<Shard>>, usize) {
+    fn place(&self, key: &[u8]) -> (Option<&Mutex<Shard<V>>>, usize) {
         let hash = self.hasher.hash_one(key);
         let index = usize::try_from(hash % (SHARDS * SLOTS) as u64).unwrap_or(0);
         (self.shards.get(index % SHARDS), index / SHARDS)
     }
 
-    /// The object at a physical key.
-    #[must_use]
-    pub fn find<T: Send + Sync + 'static>(&self, key: &[u8]) -> Option<Arc<T>> {
+    fn find(&self, key: &[u8]) -> Option<V> {
         let (shard, _) = self.place(key);
-        let object = shard?.lock().find(key)?;
-        object.downcast().ok()
+        shard?.lock().find(key, self.weight_max)
     }
 
-    /// Keeps an object read from a view that shows `view_index`, unless its key was written since.
-    pub fn insert<T: Send + Sync + 'static>(&self, key: &[u8], view_index: u64, object: Arc<T>) {
+    fn insert(&self, key: &[u8], view_index: u64, value: V, weight: usize) {
         let (Some(shard), slot) = self.place(key) else { return };
         let mut shard = shard.lock();
         if shard.evicted_at.get(slot).is_some_and(|evicted| *evicted <= view_index) {
-            shard.store(key.into(), object);
+            shard.store(key.into(), value, weight, self.weight_max);
         }
     }
 
-    /// The write of entry `index` to `key` is about to become visible.
-    pub fn evict(&self, key: &[u8], index: u64) {
+    fn evict(&self, key: &[u8], index: u64) {
         let (Some(shard), slot) = self.place(key) else { return };
         let mut shard = shard.lock();
-        shard.young.remove(key);
-        shard.old.remove(key);
+        shard.remove(key);
         if let Some(evicted) = shard.evicted_at.get_mut(slot) {
             *evicted = index.max(*evicted);
         }
     }
 
-    /// The whole state was replaced.
-    pub fn evict_everything(&self, index: u64) {
+    fn evict_everything(&self, index: u64) {
         for shard in &self.shards {
             let mut shard = shard.lock();
             shard.young.clear();
             shard.old.clear();
+            shard.young_weight = 0;
             shard.evicted_at.fill(index);
         }
+    }
+}
+
+/// A value opened before, with the version it was written at.
+#[derive(Debug)]
+pub struct Opened {
+    /// Log index that wrote it.
+    pub version: Version,
+    /// The value. Wiped when the last holder drops it.
+    pub value: Plain,
+}
+
+/// Small values, opened: what is read often is not opened each time.
+pub struct PlainCache(Generations<Arc<Opened>>);
+
+impl Default for PlainCache {
+    fn default() -> Self {
+        Self(Generations::new(PLAIN_BYTES_MAX))
+    }
+}
+
+impl PlainCache {
+    /// The value at a physical key as a view at `view_index` shows it, if it is known: the newest version is that
+    /// view's too when it was written no later.
+    #[must_use]
+    pub fn find(&self, key: &[u8], view_index: u64) -> Option<Arc<Opened>> {
+        self.0.find(key).filter(|opened| opened.version.0 <= view_index)
+    }
+
+    /// Keeps a value read from a view that shows `view_index`, unless its key was written since or it is large.
+    pub fn insert(&self, key: &[u8], view_index: u64, version: Version, value: &Plain) {
+        if value.len() <= PLAIN_SIZE_MAX {
+            let weight = key.len() + value.len() + ENTRY_OVERHEAD;
+            self.0.insert(key, view_index, Arc::new(Opened { version, value: value.clone() }), weight);
+        }
+    }
+
+    /// The write of entry `index` to `key` is about to become visible.
+    pub fn evict(&self, key: &[u8], index: u64) {
+        self.0.evict(key, index);
+    }
+
+    /// The whole state was replaced.
+    pub fn evict_everything(&self, index: u64) {
+        self.0.evict_everything(index);
+    }
+}
+
+impl fmt::Debug for PlainCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlainCache").finish_non_exhaustive()
+    }
+}
+
+type Object = Arc<dyn Any + Send + Sync>;
+
+/// Decoded records.
+pub struct ObjectCache(Generations<Object>);
+
+impl Default for ObjectCache {
+    fn default() -> Self {
+        Self(Generations::new(OBJECTS_MAX))
+    }
+}
+
+impl ObjectCache {
+    /// The object at a physical key.
+    #[must_use]
+    pub fn find<T: Send + Sync + 'static>(&self, key: &[u8]) -> Option<Arc<T>> {
+        self.0.find(key)?.downcast().ok()
+    }
+
+    /// Keeps an object read from a view that shows `view_index`, unless its key was written since.
+    pub fn insert<T: Send + Sync + 'static>(&self, key: &[u8], view_index: u64, object: Arc<T>) {
+        self.0.insert(key, view_index, object, 1);
+    }
+
+    /// The write of entry `index` to `key` is about to become visible.
+    pub fn evict(&self, key: &[u8], index: u64) {
+        self.0.evict(key, index);
+    }
+
+    /// The whole state was replaced.
+    pub fn evict_everything(&self, index: u64) {
+        self.0.evict_everything(index);
     }
 
     /// The object at `path`, decoded once. What `tx` itself staged is decoded afresh; the read is not guarded.
@@ -170,9 +271,57 @@ mod tests {
         for number in 0..200_000_u32 {
             cache.insert(&number.to_be_bytes(), 1, Arc::new(number));
         }
-        let held: usize =
-            cache.shards.iter().map(|shard| shard.lock().young.len() + shard.lock().old.len()).sum();
-        assert!(held <= SHARDS * 2 * GENERATION_MAX, "{held}");
+        let held: usize = cache
+            .0
+            .shards
+            .iter()
+            .map(|shard| {
+                let shard = shard.lock();
+                shard.young.len() + shard.old.len()
+            })
+            .sum();
+        assert!(held <= SHARDS * 2 * OBJECTS_MAX, "{held}");
         assert_eq!(cache.find::<u32>(&199_999_u32.to_be_bytes()).as_deref(), Some(&199_999));
+    }
+
+    #[test]
+    fn a_view_meets_no_value_written_after_it() {
+        let cache = PlainCache::default();
+        let value = |text: &str| Plain::new(text.as_bytes().to_vec());
+        cache.insert(b"key", 9, Version(5), &value("five"));
+        assert!(cache.find(b"key", 4).is_none(), "a view from before entry 5");
+        assert_eq!(cache.find(b"key", 5).unwrap().value, value("five"));
+        cache.evict(b"key", 10);
+        cache.insert(b"key", 9, Version(5), &value("five"));
+        assert!(cache.find(b"key", 9).is_none(), "read before entry 10");
+        cache.insert(b"key", 10, Version(10), &value("ten"));
+        assert!(cache.find(b"key", 9).is_none());
+        assert_eq!(cache.find(b"key", 12).unwrap().value, value("ten"));
+    }
+
+    #[test]
+    fn it_holds_a_bounded_number_of_bytes() {
+        let cache = PlainCache::default();
+        for number in 0..40_000_u32 {
+            cache.insert(&number.to_be_bytes(), 1, Version(1), &Plain::new(vec![7; 2_000]));
+        }
+        let weigh =
+            |map: &HashMap<Box<[u8]>, (Arc<Opened>, usize)>| map.values().map(|(_, weight)| weight).sum();
+        let weights: Vec<(usize, usize, usize)> = cache
+            .0
+            .shards
+            .iter()
+            .map(|shard| {
+                let shard = shard.lock();
+                (weigh(&shard.young), weigh(&shard.old), shard.young_weight)
+            })
+            .collect();
+        assert!(
+            weights
+                .iter()
+                .all(|(young, old, counted)| young == counted && young.max(old) <= &PLAIN_BYTES_MAX)
+        );
+        cache.insert(b"large", 1, Version(1), &Plain::new(vec![7; PLAIN_SIZE_MAX + 1]));
+        assert!(cache.find(b"large", 1).is_none());
     }
 }

@@ -4,12 +4,13 @@
 //! repeat, since only the caller can run the request again.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arca_barrier::Barrier;
-use arca_raft_storage::{Committed, Replica};
+use arca_raft_storage::{ApplyObserver, Change, Committed, Replica};
 
 use crate::KernelError;
+use crate::cache::PlainCache;
 use crate::tx::{Mode, Tx};
 
 /// See the file's header.
@@ -17,13 +18,16 @@ use crate::tx::{Mode, Tx};
 pub struct SealedStore {
     barrier: Arc<Barrier>,
     replica: Arc<dyn Replica>,
+    opened: Arc<PlainCache>,
 }
 
 impl SealedStore {
     /// A store that seals with `barrier` what it keeps in `replica`.
     #[must_use]
     pub fn new(barrier: Arc<Barrier>, replica: Arc<dyn Replica>) -> Self {
-        Self { barrier, replica }
+        let opened = Arc::new(PlainCache::default());
+        replica.observe(Arc::new(Evictor(Arc::downgrade(&opened))));
+        Self { barrier, replica, opened }
     }
 
     /// The barrier.
@@ -41,7 +45,7 @@ impl SealedStore {
     /// Begins a transaction on what is applied here now. Linearizable only after [`Self::read_barrier`].
     #[must_use]
     pub fn begin(&self, mode: Mode) -> Tx {
-        Tx::new(Arc::clone(&self.barrier), self.replica.view(), mode)
+        Tx::new(Arc::clone(&self.barrier), self.replica.view(), mode).with_opened(Arc::clone(&self.opened))
     }
 
     /// Waits until everything acknowledged anywhere before the call is visible here.
@@ -63,6 +67,19 @@ impl SealedStore {
         }
         let set = tx.into_write_set()?;
         Ok(Some(self.replica.propose(set).await?))
+    }
+}
+
+/// Takes what an entry changes out of the opened values before anybody can see the entry.
+struct Evictor(Weak<PlainCache>);
+
+impl ApplyObserver for Evictor {
+    fn applied(&self, index: u64, change: Change<'_>) {
+        let Some(opened) = self.0.upgrade() else { return };
+        match change {
+            Change::Everything => opened.evict_everything(index),
+            Change::Write(write) => opened.evict(write.key(), index),
+        }
     }
 }
 

@@ -16,6 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
+use crate::cache::PlainCache;
+
 /// Largest plaintext of one entry, bytes.
 pub const ENTRY_SIZE_MAX: usize = 1 << 20;
 
@@ -37,6 +39,7 @@ type Address = (Class, String);
 pub struct Tx {
     barrier: Arc<Barrier>,
     view: Arc<dyn ReadView>,
+    opened: Option<Arc<PlainCache>>,
     mode: Mode,
     staged: Mutex<Staged>,
 }
@@ -49,16 +52,23 @@ struct Staged {
 }
 
 impl Tx {
-    /// Begins a transaction on `view`.
+    /// Begins a transaction on `view` that opens every value it reads.
     #[must_use]
     pub fn new(barrier: Arc<Barrier>, view: Arc<dyn ReadView>, mode: Mode) -> Self {
-        Self { barrier, view, mode, staged: Mutex::default() }
+        Self { barrier, view, opened: None, mode, staged: Mutex::default() }
+    }
+
+    /// The same with values opened before. Whoever keeps them evicts what is applied.
+    #[must_use]
+    pub fn with_opened(self, opened: Arc<PlainCache>) -> Self {
+        Self { opened: Some(opened), ..self }
     }
 
     /// The same view with nothing staged, and with leave to write.
     #[must_use]
     pub fn writing(&self) -> Self {
-        Self::new(Arc::clone(&self.barrier), Arc::clone(&self.view), Mode::ReadWrite)
+        let (barrier, view) = (Arc::clone(&self.barrier), Arc::clone(&self.view));
+        Self { opened: self.opened.clone(), ..Self::new(barrier, view, Mode::ReadWrite) }
     }
 
     /// Whether writes may be staged.
@@ -158,15 +168,26 @@ impl Tx {
             return Ok(own.clone());
         }
         let key = self.barrier.seal_name(class, path).map_err(|err| damaged(path, &err))?;
-        let found = self.view.get(&key).map_err(|err| StorageError::Failed(err.to_string()))?;
-        let version = found.as_ref().map_or(Version::ABSENT, |found| found.version);
-        let value = found
-            .map(|found| self.barrier.open_value(&key, &found.value).map_err(|err| damaged(path, &err)))
-            .transpose()?;
+        let (value, version) = self.opened(path, &key)?;
         if is_guarded && self.mode == Mode::ReadWrite {
             self.staged.lock().reads.entry(key).or_insert(version);
         }
         Ok(value)
+    }
+
+    /// The value at a physical key and its version, opened now or before.
+    fn opened(&self, path: &str, key: &Key) -> Result<(Option<Plain>, Version), StorageError> {
+        let index = self.view.index();
+        if let Some(known) = self.opened.as_ref().and_then(|opened| opened.find(key, index)) {
+            return Ok((Some(known.value.clone()), known.version));
+        }
+        let found = self.view.get(key).map_err(|err| StorageError::Failed(err.to_string()))?;
+        let Some(found) = found else { return Ok((None, Version::ABSENT)) };
+        let value = self.barrier.open_value(key, &found.value).map_err(|err| damaged(path, &err))?;
+        if let Some(opened) = &self.opened {
+            opened.insert(key, index, found.version, &value);
+        }
+        Ok((Some(value), found.version))
     }
 
     /// The JSON record at `path`.
