@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::LinearizerOption;
-use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::RaftError;
+use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -43,6 +43,9 @@ impl ReadBarrier {
 
     /// Waits until this member has applied everything committed before the call.
     pub(super) async fn wait(&self, shared: &Shared) -> Result<u64, ReplicaError> {
+        if let Some(index) = leased(shared) {
+            return Ok(index);
+        }
         let limit = shared.config.timings.read;
         let deadline = Instant::now() + limit;
         let ended = || ReplicaError::Stopped("the read barrier ended".to_owned());
@@ -123,6 +126,25 @@ async fn ask_leader(shared: &Shared, leader: &Member) -> Result<u64, ReplicaErro
         ReadReply::Index(index) => Ok(index),
         ReadReply::NotLeader => Err(no_leader("does not lead, or has no quorum".to_owned())),
     }
+}
+
+/// As leader within its lease: what is applied here is all there is to see. Whatever was acknowledged in this term was
+/// applied here first, and what was committed in earlier terms lies below this term's first entry.
+///
+/// The lease is openraft's, read from its figures instead of asked of its task: while a quorum's answer is younger
+/// than the lease, no other member is elected, unless this one hands leadership over; then the lease no longer counts.
+fn leased(shared: &Shared) -> Option<u64> {
+    let lease = shared.config.timings.lease_for_reads();
+    // Taken first: the figures must be at least as new as what is shown.
+    let applied = shared.state.view().meta().index;
+    let is_leased = shared.metrics(|metrics| {
+        let acked = metrics.last_quorum_acked.map(|acked| acked.into_inner().elapsed());
+        metrics.state == ServerState::Leader
+            && acked.is_some_and(|age| age < lease)
+            && metrics.last_applied.is_some_and(|id| id.committed_leader_id().term == metrics.current_term)
+            && !shared.gate.is_handed_over(metrics.current_term)
+    });
+    is_leased.then_some(applied)
 }
 
 /// As leader: the index that a read which starts now must see. `None` when this member does not lead, or no quorum

@@ -16,9 +16,21 @@ pub(super) struct Gate {
     pub(super) is_closed: Flag,
     /// The newest membership that a peer says this member is not part of; zero for none.
     removed_at: AtomicU64,
+    /// The last term in which this member, leading, asked another one to take over.
+    handed_over_in: AtomicU64,
 }
 
 impl Gate {
+    /// Leadership is about to be offered to another member, which may then be elected within this one's lease.
+    pub(super) fn hand_over(&self, term: u64) {
+        self.handed_over_in.fetch_max(term, Ordering::AcqRel);
+    }
+
+    /// Whether the lease of `term` cannot be relied on any more.
+    pub(super) fn is_handed_over(&self, term: u64) -> bool {
+        self.handed_over_in.load(Ordering::Acquire) >= term
+    }
+
     /// A peer answered that by the committed membership at `index` this is not a member.
     pub(super) fn removed_at(&self, index: u64) {
         self.removed_at.fetch_max(index, Ordering::AcqRel);

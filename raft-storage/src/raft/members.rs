@@ -183,6 +183,7 @@ impl Shared {
                 .then_some(())
         };
         self.metrics_until(limit, "the next leader to catch up", is_close).await?;
+        self.gate.hand_over(self.metrics(|metrics| metrics.current_term));
         self.raft.trigger().transfer_leader(to).await.map_err(|fatal| stopped(&fatal))?;
         // One that was removed does not hear from its successor; it is enough that it does not lead any more.
         let is_over = |metrics: &Metrics| {
