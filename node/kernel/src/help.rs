@@ -77,6 +77,8 @@ fn of_route(found: &Found, request: &Request) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
