@@ -67,7 +67,7 @@ impl IndexHeader {
         if parts.next() != Some("v1") {
             return Err(malformed());
         }
-        if parts.next() != Some(self.cluster_id.as_str()) {
+        if parts.next().ok_or_else(malformed)? != self.cluster_id {
             return Ok(Stated::Foreign);
         }
         let mac = hex::decode(mac).map_err(|_| malformed())?;
