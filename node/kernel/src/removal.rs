@@ -26,7 +26,9 @@ struct Claim<'a> {
 
 impl<'a> Claim<'a> {
     fn take(kernel: &'a Kernel, uuid: &'a str) -> Option<Self> {
-        kernel.changing.lock().insert(uuid.to_owned()).then_some(Self { kernel, uuid })
+        // A claim is made only if the mount was free: dropping one frees the mount, and takes the lock for it.
+        let is_free = kernel.changing.lock().insert(uuid.to_owned());
+        is_free.then(|| Self { kernel, uuid })
     }
 }
 
@@ -109,5 +111,22 @@ impl Kernel {
         .await?;
         tracing::info!(mount = mount.record.uuid, path = to, "a mount is moved");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokens::rig::Rig;
+
+    #[tokio::test]
+    async fn a_mount_is_changed_by_one_at_a_time() {
+        let rig = Rig::new().await;
+        let first = Claim::take(&rig.kernel, "m").unwrap();
+        assert!(Claim::take(&rig.kernel, "m").is_none());
+        assert!(Claim::take(&rig.kernel, "m").is_none(), "a refusal frees nothing");
+        assert!(Claim::take(&rig.kernel, "other").is_some());
+        drop(first);
+        assert!(Claim::take(&rig.kernel, "m").is_some());
     }
 }
