@@ -52,6 +52,12 @@ impl Operation {
     pub const fn only_reads(self) -> bool {
         matches!(self, Self::Help | Self::List | Self::Read | Self::Scan)
     }
+
+    /// Whether it writes an entry, so that its path names one and not a folder.
+    #[must_use]
+    pub const fn writes_entry(self) -> bool {
+        matches!(self, Self::Create | Self::Patch | Self::Update)
+    }
 }
 
 /// Who is calling. Absent on unauthenticated routes.

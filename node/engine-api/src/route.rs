@@ -3,6 +3,9 @@
 //! A pattern is made of segments: literal, `{name}` (one segment), or a last `{name...}` (the rest, which may be
 //! empty and may end in a slash). `{name?}` as last segment is optional. Literal beats capture at each segment;
 //! routes are tried from the most to the least literal.
+//!
+//! **Invariant:** two paths that differ by a slash at the end lead to one route only where both list, so policies,
+//! which see the slash, and handlers, which mostly do not, decide on the same thing.
 
 use crate::Operation;
 
@@ -170,16 +173,33 @@ impl RouteTable {
         self.routes
     }
 
-    /// The route serving `path` (below the mount, no leading slash). A trailing slash matters only to `{name...}`.
+    /// The route serving `path` (below the mount, no leading slash). With a slash at the end it is a folder: nothing
+    /// is written to it, and besides `{name...}` only routes that list lead there, for listing and help.
     #[must_use]
-    pub fn find(&self, path: &str) -> Option<(&'static Route, RouteMatch)> {
+    pub fn find(&self, operation: Operation, path: &str) -> Option<(&'static Route, RouteMatch)> {
+        let is_folder = path.ends_with('/');
+        if is_folder && operation.writes_entry() {
+            return None;
+        }
+        let is_about_folders = matches!(operation, Operation::Help | Operation::List | Operation::Scan);
         self.compiled.iter().find_map(|(segments, route)| {
+            let takes_slash = matches!(segments.last(), Some(Segment::Rest(_)));
+            if is_folder && !takes_slash && !(is_about_folders && route.lists()) {
+                return None;
+            }
             capture(segments, path).map(|params| (*route, RouteMatch { id: route.id, params }))
         })
     }
 }
 
 impl Route {
+    /// Whether it answers listings.
+    #[must_use]
+    pub fn lists(&self) -> bool {
+        let is_listing = |method: &Method| matches!(method.operation, Operation::List | Operation::Scan);
+        self.methods.iter().any(is_listing)
+    }
+
     /// How it serves `operation`; a `Create` falls back to `Update`.
     #[must_use]
     pub fn method(&self, operation: Operation) -> Option<&'static Method> {
@@ -217,12 +237,14 @@ fn capture(segments: &[Segment], path: &str) -> Option<Vec<(&'static str, String
 mod tests {
     use super::*;
 
-    const fn route(id: &'static str, pattern: &'static str) -> Route {
+    const LIST: &[Method] = &[Method::new(Operation::List, "")];
+
+    const fn route(id: &'static str, pattern: &'static str, methods: &'static [Method]) -> Route {
         Route {
             id,
             pattern,
             access: Access::Token,
-            methods: &[],
+            methods,
             fields: &[],
             takes_any_field: false,
             summary: "",
@@ -230,22 +252,28 @@ mod tests {
     }
 
     static ROUTES: &[Route] = &[
-        route("any", "{path...}"),
-        route("config", "config"),
-        route("data", "data/{path...}"),
-        route("key", "keys/{name}"),
-        route("keys", "keys"),
-        route("rotate", "keys/{name}/rotate"),
-        route("random", "random/{source?}"),
+        route("any", "any/{path...}", &[]),
+        route("config", "config", &[]),
+        route("data", "data/{path...}", &[]),
+        route("key", "keys/{name}", &[]),
+        route("keys", "keys", LIST),
+        route("names", "keys/{name}/names", LIST),
+        route("rotate", "keys/{name}/rotate", &[]),
+        route("random", "random/{source?}", &[]),
     ];
 
     #[track_caller]
     fn check(path: &str, want: &str) {
+        check_operation(Operation::Read, path, want);
+    }
+
+    #[track_caller]
+    fn check_operation(operation: Operation, path: &str, want: &str) {
         let table = RouteTable::new(ROUTES);
         let got = table
-            .find(path)
+            .find(operation, path)
             .map_or_else(|| "none".to_owned(), |(route, found)| format!("{} {:?}", route.id, found.params));
-        assert_eq!(got, want, "path {path:?}");
+        assert_eq!(got, want, "{operation:?} {path:?}");
     }
 
     #[test]
@@ -257,17 +285,37 @@ mod tests {
     #[test]
     fn captures_one_segment() {
         check("keys/a", r#"key [("name", "a")]"#);
-        check("keys/a/", r#"key [("name", "a")]"#);
         check("keys", "keys []");
-        check("keys/", "keys []");
+    }
+
+    #[test]
+    fn a_folder_is_listed_and_nothing_else() {
+        for operation in [Operation::List, Operation::Scan, Operation::Help] {
+            check_operation(operation, "keys/", "keys []");
+            check_operation(operation, "keys/a/names/", r#"names [("name", "a")]"#);
+            check_operation(operation, "keys/a/", "none");
+            check_operation(operation, "config/", "none");
+            check_operation(operation, "random/", "none");
+        }
+        for operation in [Operation::Read, Operation::Delete] {
+            for path in ["keys/", "keys/a/", "keys/a/names/", "keys/a/rotate/", "config/", "random/"] {
+                check_operation(operation, path, "none");
+            }
+            check_operation(operation, "data/a/", r#"data [("path", "a/")]"#);
+        }
+        for operation in [Operation::Create, Operation::Update, Operation::Patch] {
+            for path in ["keys/", "keys/a/", "config/", "data/", "data/a/", "random/all/"] {
+                check_operation(operation, path, "none");
+            }
+        }
     }
 
     #[test]
     fn captures_the_rest_with_its_slash() {
         check("data/a/b/", r#"data [("path", "a/b/")]"#);
         check("data/", r#"data [("path", "")]"#);
-        check("other/x", r#"any [("path", "other/x")]"#);
-        check("", r#"any [("path", "")]"#);
+        check("any/x", r#"any [("path", "x")]"#);
+        check("any", r#"any [("path", "")]"#);
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl Rig {
     }
 
     fn request(&self, operation: Operation, path: &str, data: &Value) -> Request {
-        let (_, route) = self.engine.routes().find(path).unwrap();
+        let (_, route) = self.engine.routes().find(operation, path).unwrap();
         Request {
             id: "test".to_owned(),
             operation,

@@ -176,11 +176,14 @@ impl Kernel {
         request: &mut Request,
     ) -> Result<Option<Found>, KernelError> {
         let found = match mount.serves {
-            Serves::Engine(_) => mount.engine()?.routes().find(rest).map(|found| (found, None)),
+            Serves::Engine(_) => {
+                mount.engine()?.routes().find(request.operation, rest).map(|found| (found, None))
+            }
             Serves::System | Serves::Token => {
                 let groups = self.groups(mount).iter().enumerate();
-                let mut matches =
-                    groups.filter_map(|(at, group)| Some((group.routes().find(rest)?, Some(at))));
+                let mut matches = groups.filter_map(|(at, group)| {
+                    Some((group.routes().find(request.operation, rest)?, Some(at)))
+                });
                 matches.next()
             }
             Serves::Unknown => None,
@@ -230,7 +233,8 @@ impl Kernel {
             data: &request.data,
             wrap_ttl: request.wrap_ttl,
         });
-        if !admitted.decision.is_allowed || (access == Access::Sudo && !admitted.decision.has_sudo) {
+        let needs_sudo = access == Access::Sudo && request.operation != Operation::Help;
+        if !admitted.decision.is_allowed || (needs_sudo && !admitted.decision.has_sudo) {
             return Err(KernelError::Denied);
         }
         admitted.decision.limit_page(request.operation, &mut request.data);
@@ -278,6 +282,9 @@ impl Admitted {
     /// Why there is nothing to run, said only once the caller is known to be allowed.
     fn misrouted(&self) -> Option<KernelError> {
         let Some(found) = self.found else {
+            if self.path.ends_with('/') && self.request.operation.writes_entry() {
+                return Some(KernelError::invalid("cannot write to a path ending in '/'"));
+            }
             let text = if self.mount.is_some() {
                 "unsupported path".to_owned()
             } else {
@@ -299,3 +306,7 @@ fn passed_headers(mount: &Mount, headers: &BTreeMap<String, Vec<String>>) -> BTr
 fn owned((name, values): (&String, &Vec<String>)) -> (String, Vec<String>) {
     (name.clone(), values.clone())
 }
+
+#[cfg(test)]
+#[path = "admission_tests.rs"]
+mod tests;

@@ -57,14 +57,36 @@ pub fn canonical_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<V
     Ok(names)
 }
 
-/// The path with its policy name in the one form, if it is a path of a policy. The pipeline applies this before
-/// anything looks at the path, so that rules, audit and the handler decide on the same name (CVE-2026-89322).
+/// Folders below which a last slash means nothing: what stands there is a mount, an audit device or a prefix.
+const SLASHED: [&str; 8] = [
+    "sys/audit-hash/",
+    "sys/audit/",
+    "sys/auth/",
+    "sys/leases/revoke-force/",
+    "sys/leases/revoke-prefix/",
+    "sys/mounts/",
+    "sys/revoke-force/",
+    "sys/revoke-prefix/",
+];
+/// Folders of names without blanks around them, in lower case.
+const FOLDED: [&str; 3] = ["sys/config/auditing/request-headers/", "sys/policies/acl/", "sys/policy/"];
+
+/// The path in the one form that its handler knows, if it is not in it: policies and audited headers by their names
+/// in lower case, mounts, audit devices and prefixes without the last slash. The pipeline applies this before anything
+/// looks at the path, so that rules, audit and the handler decide on the same thing (CVE-2026-89322).
 #[must_use]
 pub fn canonical_path(path: &str) -> Option<String> {
-    let at = ["sys/policies/acl/", "sys/policy/"].iter().find(|prefix| path.starts_with(**prefix))?.len();
-    let (prefix, name) = path.split_at_checked(at)?;
-    let wanted = name.trim().to_lowercase();
-    (wanted != name).then(|| format!("{prefix}{wanted}"))
+    let below = |folders: &[&str]| {
+        let at = folders.iter().find(|folder| path.starts_with(**folder))?.len();
+        path.split_at_checked(at)
+    };
+    let (folder, name, wanted) = if let Some((folder, name)) = below(&FOLDED) {
+        (folder, name, name.trim().to_lowercase())
+    } else {
+        let (folder, name) = below(&SLASHED)?;
+        (folder, name, name.trim_end_matches('/').to_owned())
+    };
+    (wanted != name).then(|| format!("{folder}{wanted}"))
 }
 
 #[cfg(test)]
@@ -107,10 +129,20 @@ mod tests {
 
     /// CVE-2026-89322: rule and handler see the same name.
     #[test]
-    fn cve_2026_89322_paths_of_policies_have_one_form() {
+    fn cve_2026_89322_paths_have_one_form() {
         assert_eq!(canonical_path("sys/policies/acl/ADMIN").as_deref(), Some("sys/policies/acl/admin"));
         assert_eq!(canonical_path("sys/policy/ Admin ").as_deref(), Some("sys/policy/admin"));
         assert_eq!(canonical_path("sys/policy/admin"), None);
         assert_eq!(canonical_path("secret/Admin"), None);
+        let header = canonical_path("sys/config/auditing/request-headers/X-Trace");
+        assert_eq!(header.as_deref(), Some("sys/config/auditing/request-headers/x-trace"));
+        assert_eq!(canonical_path("sys/mounts/kv/").as_deref(), Some("sys/mounts/kv"));
+        assert_eq!(canonical_path("sys/auth/Team/a/").as_deref(), Some("sys/auth/Team/a"));
+        assert_eq!(canonical_path("sys/audit/file/").as_deref(), Some("sys/audit/file"));
+        let prefix = canonical_path("sys/leases/revoke-prefix/aws/creds/");
+        assert_eq!(prefix.as_deref(), Some("sys/leases/revoke-prefix/aws/creds"));
+        for path in ["sys/mounts/kv/tune", "sys/mounts/", "sys/auth", "secret/kv/"] {
+            assert_eq!(canonical_path(path), None, "{path}");
+        }
     }
 }

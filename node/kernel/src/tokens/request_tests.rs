@@ -1,80 +1,13 @@
 //! Tokens, leases and wrapping as clients meet them: whole requests, through the pipeline.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use arca_engine_api::{Map, Operation};
+use arca_engine_api::Operation;
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
-use super::rig::Rig;
+use super::rig::{Rig, text};
+use crate::KernelError;
 use crate::answer::{Answer, AnswerBody};
-use crate::{Body, Incoming, KernelError};
-
-impl Rig {
-    async fn active() -> Self {
-        let rig = Self::new().await;
-        rig.kernel.activate();
-        rig
-    }
-
-    async fn ask(
-        &self,
-        token: &str,
-        operation: Operation,
-        path: &str,
-        body: Value,
-        wrap_ttl: Option<Duration>,
-    ) -> Result<Answer, KernelError> {
-        let fields = if let Value::Object(fields) = body { fields } else { Map::new() };
-        let incoming = Incoming {
-            id: "request-1".to_owned(),
-            operation,
-            namespace: String::new(),
-            path: path.to_owned(),
-            body: Body::Fields(fields),
-            headers: std::collections::BTreeMap::new(),
-            token: (!token.is_empty()).then(|| Arc::new(Zeroizing::new(token.to_owned()))),
-            remote_addr: Some([127, 0, 0, 1].into()),
-            remote_port: 1,
-            client_certificates: Arc::from(Vec::new()),
-            wrap_ttl,
-            wants_jwt_wrapping: false,
-            required_index: Vec::new(),
-            forwarded_from: None,
-            allows_stale: false,
-        };
-        self.kernel.handle(incoming).await
-    }
-
-    async fn post(&self, token: &str, path: &str, body: Value) -> Result<Answer, KernelError> {
-        self.ask(token, Operation::Update, path, body, None).await
-    }
-
-    async fn get(&self, token: &str, path: &str) -> Result<Answer, KernelError> {
-        self.ask(token, Operation::Read, path, Value::Null, None).await
-    }
-
-    async fn list(&self, token: &str, path: &str) -> Result<Answer, KernelError> {
-        self.ask(token, Operation::List, path, Value::Null, None).await
-    }
-
-    /// Makes a token by a request.
-    async fn made(&self, token: &str, body: Value) -> String {
-        let answer = self.post(token, "auth/token/create", body).await.unwrap();
-        answer.auth.unwrap().client_token.to_string()
-    }
-
-    async fn wrapped(&self, body: Value) -> crate::WrapInfo {
-        let ttl = Some(Duration::from_secs(60));
-        let answer = self.ask("root", Operation::Update, "sys/wrapping/wrap", body, ttl).await.unwrap();
-        answer.wrap_info.unwrap()
-    }
-}
-
-fn text(result: Result<Answer, KernelError>) -> String {
-    result.map_or_else(|err| err.to_string(), |answer| format!("{:?} {:?}", answer.data, answer.warnings))
-}
 
 fn raw(answer: Answer) -> Value {
     match answer.body {

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use arca_barrier::{Barrier, Class, Keyring, Suite};
 use arca_engine_api::{
-    Clock, Ctx, Engine, EngineError, EngineKind, EngineType, LeaseGrant, LeaseRecord, Request, Response,
-    RouteTable, StorageExt as _, UnixMillis,
+    Clock, Ctx, Engine, EngineError, EngineKind, EngineType, LeaseGrant, LeaseRecord, Map, Operation,
+    Request, Response, RouteTable, StorageExt as _, UnixMillis,
 };
 use async_trait::async_trait;
+use serde_json::Value;
+use zeroize::Zeroizing;
 
 use crate::initial::{NewCluster, initial_state};
 use crate::leases::{GrantTo, LeaseEntry, worker::limits_of};
@@ -20,7 +22,7 @@ use crate::testing::{LocalReplica, NotingCluster, SeededEntropy, TestClock};
 use crate::tokens::spec::{Asker, NewTokenSpec};
 use crate::tokens::{NewToken, TokenEntry};
 use crate::tx::{Mode, Tx};
-use crate::{Kernel, KernelConfig, KernelError, KernelParts};
+use crate::{Answer, Body, Incoming, Kernel, KernelConfig, KernelError, KernelParts};
 
 /// Grants whatever it is asked for. Revocations fail while `broken` is stored, and leave a note when they succeed.
 struct Stubborn(RouteTable);
@@ -59,6 +61,7 @@ pub(crate) struct Rig {
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) replica: LocalReplica,
+    pub(crate) cluster: Arc<NotingCluster>,
     pub(crate) root: Arc<TokenEntry>,
     barrier: Arc<Barrier>,
     entropy: Arc<SeededEntropy>,
@@ -73,7 +76,8 @@ impl Rig {
         let replica = LocalReplica::default();
         let keyring = Keyring::generate(entropy.as_ref(), clock.now().0, Suite::XChaCha20Poly1305).unwrap();
         let barrier = Arc::new(Barrier::new(keyring, Arc::clone(&entropy) as Arc<dyn arca_barrier::Entropy>));
-        let kernel = start(&barrier, &replica, &clock, &entropy);
+        let cluster = Arc::new(NotingCluster::default());
+        let kernel = start(&barrier, &replica, &cluster, &clock, &entropy);
         let tx = kernel.store.begin(Mode::ReadWrite);
         let new = NewCluster {
             cluster_id: "c".to_owned(),
@@ -85,7 +89,7 @@ impl Rig {
         kernel.store.commit(tx).await.unwrap();
         let tx = kernel.store.begin(Mode::ReadOnly);
         let root = kernel.tokens.find(&tx, "root", clock.now()).unwrap().unwrap();
-        let rig = Self { kernel, clock, replica, root, barrier, entropy };
+        let rig = Self { kernel, clock, replica, cluster, root, barrier, entropy };
         rig.mount("aws", EngineKind::Secrets).await;
         rig.mount("userpass", EngineKind::Auth).await;
         rig
@@ -93,7 +97,7 @@ impl Rig {
 
     /// The same cluster after a failover: another kernel over the same state.
     pub(crate) fn fail_over(&mut self) {
-        self.kernel = start(&self.barrier, &self.replica, &self.clock, &self.entropy);
+        self.kernel = start(&self.barrier, &self.replica, &self.cluster, &self.clock, &self.entropy);
     }
 
     async fn mount(&self, name: &'static str, kind: EngineKind) {
@@ -273,9 +277,81 @@ impl Rig {
     }
 }
 
+impl Rig {
+    pub(crate) async fn active() -> Self {
+        let rig = Self::new().await;
+        rig.kernel.activate();
+        rig
+    }
+
+    /// A request without a body.
+    pub(crate) fn incoming(&self, token: &str, operation: Operation, path: &str) -> Incoming {
+        Incoming {
+            id: "request-1".to_owned(),
+            operation,
+            namespace: String::new(),
+            path: path.to_owned(),
+            body: Body::Fields(Map::new()),
+            headers: std::collections::BTreeMap::new(),
+            token: (!token.is_empty()).then(|| Arc::new(Zeroizing::new(token.to_owned()))),
+            remote_addr: Some([127, 0, 0, 1].into()),
+            remote_port: 1,
+            client_certificates: Arc::from(Vec::new()),
+            wrap_ttl: None,
+            wants_jwt_wrapping: false,
+            required_index: Vec::new(),
+            forwarded_from: None,
+            allows_stale: false,
+        }
+    }
+
+    pub(crate) async fn ask(
+        &self,
+        token: &str,
+        operation: Operation,
+        path: &str,
+        body: Value,
+        wrap_ttl: Option<Duration>,
+    ) -> Result<Answer, KernelError> {
+        let fields = if let Value::Object(fields) = body { fields } else { Map::new() };
+        let incoming = self.incoming(token, operation, path);
+        self.kernel.handle(Incoming { body: Body::Fields(fields), wrap_ttl, ..incoming }).await
+    }
+
+    pub(crate) async fn post(&self, token: &str, path: &str, body: Value) -> Result<Answer, KernelError> {
+        self.ask(token, Operation::Update, path, body, None).await
+    }
+
+    pub(crate) async fn get(&self, token: &str, path: &str) -> Result<Answer, KernelError> {
+        self.ask(token, Operation::Read, path, Value::Null, None).await
+    }
+
+    pub(crate) async fn list(&self, token: &str, path: &str) -> Result<Answer, KernelError> {
+        self.ask(token, Operation::List, path, Value::Null, None).await
+    }
+
+    /// Makes a token by a request.
+    pub(crate) async fn made(&self, token: &str, body: Value) -> String {
+        let answer = self.post(token, "auth/token/create", body).await.unwrap();
+        answer.auth.unwrap().client_token.to_string()
+    }
+
+    pub(crate) async fn wrapped(&self, body: Value) -> crate::WrapInfo {
+        let ttl = Some(Duration::from_secs(60));
+        let answer = self.ask("root", Operation::Update, "sys/wrapping/wrap", body, ttl).await.unwrap();
+        answer.wrap_info.unwrap()
+    }
+}
+
+/// A result in one line.
+pub(crate) fn text(result: Result<Answer, KernelError>) -> String {
+    result.map_or_else(|err| err.to_string(), |answer| format!("{:?} {:?}", answer.data, answer.warnings))
+}
+
 fn start(
     barrier: &Arc<Barrier>,
     replica: &LocalReplica,
+    cluster: &Arc<NotingCluster>,
     clock: &Arc<TestClock>,
     entropy: &Arc<SeededEntropy>,
 ) -> Arc<Kernel> {
@@ -289,7 +365,7 @@ fn start(
             engine_type("stubborn", EngineKind::Auth),
             engine_type("cubbyhole", EngineKind::Secrets),
         ],
-        cluster: Arc::new(NotingCluster::default()),
+        cluster: Arc::clone(cluster) as Arc<dyn crate::ports::ClusterPort>,
         config: KernelConfig::default(),
     })
     .unwrap()

@@ -106,6 +106,6 @@ mod tests {
         assert_eq!((rig.exists("a"), rig.exists("d")), (Some(true), Some(false)));
         assert_eq!(rig.say(Delete, "a", &json!({})), "none");
         assert_eq!(rig.say(Read, "a", &json!({})), "none");
-        assert_eq!(rig.say(Update, "a/", &json!({"n": 1})), "error: the path names no secret");
+        assert_eq!(rig.say(Delete, "a/", &json!({})), "error: the path names no secret");
     }
 }

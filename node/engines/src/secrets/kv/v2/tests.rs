@@ -184,8 +184,8 @@ fn says_where_to_go_instead() {
     assert!(lost.starts_with("404 none warning: Invalid path for a versioned K/V") && lost.contains("'kv get'"));
     let root = "404 none warning: Non-listing operations on the root of a K/V v2 mount are not supported.";
     check(&rig, Read, "data", &json!({}), root);
-    check(&rig, Update, "destroy/", &json!({"versions": [1]}), root);
-    check(&rig, Update, "data/a/", &json!({"data": {}}), "error: the path of a secret cannot end with a slash");
+    check(&rig, Read, "data/", &json!({}), root);
+    check(&rig, Delete, "data/a/", &json!({}), "error: the path of a secret cannot end with a slash");
 }
 
 #[test]
