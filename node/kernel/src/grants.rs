@@ -5,15 +5,15 @@ use arca_engine_api::{LeaseGrant, Login};
 
 use crate::KernelError;
 use crate::admission::{Admitted, Asked};
-use crate::answer::{Answer, AnswerAuth, AnswerBody};
+use crate::answer::{Answer, AnswerBody};
 use crate::builtin::BuiltinAnswer;
 use crate::kernel::Kernel;
 use crate::leases::GrantTo;
 use crate::leases::worker::limits_of;
 use crate::pipeline::{Ran, answer_of};
 use crate::router::Mount;
+use crate::tokens::LoginMount;
 use crate::tokens::login::LoginRequest;
-use crate::tokens::{LoginMount, NewToken};
 use crate::tx::Tx;
 use crate::wrapping::Wrapping;
 
@@ -30,7 +30,7 @@ impl Kernel {
         let made = given.auth.take();
         let (mut answer, after) = answer_of(asked, admitted, given);
         if let Some(token) = &made {
-            answer.auth = Some(self.shown(token));
+            answer.auth = Some(token.to_answer());
         }
         if let Some(mount) = admitted.mount.as_deref().filter(|mount| mount.engine().is_ok()) {
             if let Some(login) = &login {
@@ -80,7 +80,7 @@ impl Kernel {
         let (token, warnings) =
             self.tokens.create_from_login(tx, self.entropy.as_ref(), self.clock.now(), &request)?;
         answer.warnings.extend(warnings);
-        answer.auth = Some(self.shown(&token));
+        answer.auth = Some(token.to_answer());
         Ok(())
     }
 
@@ -103,32 +103,8 @@ impl Kernel {
         let lease = self.leases.grant(tx, &self.tokens, self.entropy.as_ref(), now, to, grant)?;
         answer.lease_id.clone_from(&lease.id);
         answer.is_renewable = lease.is_renewable;
-        answer.lease_duration = lease.expires.since(now).as_secs();
+        answer.lease_duration = lease.granted_seconds();
         Ok(())
-    }
-
-    /// A token as its owner sees it.
-    fn shown(&self, token: &NewToken) -> AnswerAuth {
-        let entry = &token.entry;
-        let mut policies = entry.policies.clone();
-        policies.extend(token.identity_policies.iter().cloned());
-        policies.sort_unstable();
-        policies.dedup();
-        let now = self.clock.now();
-        AnswerAuth {
-            client_token: token.secret.clone(),
-            accessor: entry.accessor.clone(),
-            policies,
-            token_policies: entry.policies.clone(),
-            identity_policies: token.identity_policies.clone(),
-            metadata: entry.metadata.clone(),
-            lease_duration: entry.expires.map_or(0, |expires| expires.since(now).as_secs()),
-            is_renewable: entry.is_renewable,
-            entity_id: entry.entity_id.clone(),
-            token_type: entry.kind.as_str(),
-            is_orphan: entry.is_orphan(),
-            num_uses: entry.num_uses,
-        }
     }
 
     /// Takes one of the token's uses, if it counts them.

@@ -16,6 +16,8 @@ use crate::builtin::{After, BuiltinAnswer};
 use crate::help;
 use crate::index_header::Stated;
 use crate::kernel::Kernel;
+use crate::leases::LeaseEntry;
+use crate::tokens::lifetime::seconds;
 use crate::tx::{EngineStorage, Mode, Tx};
 use crate::{Incoming, KernelError};
 
@@ -237,13 +239,12 @@ pub(crate) fn answer_of(
         (None, Some(raw)) => AnswerBody::Raw(raw),
         (None, None) => AnswerBody::Json,
     };
-    let shown =
-        lease.as_ref().map(|lease| lease.expires.since(lease.last_renewed.unwrap_or(lease.issued)).as_secs());
+    let shown = lease.as_ref().map(LeaseEntry::granted_seconds);
     let answer = Answer {
         request_id: asked.incoming.id.clone(),
         lease_id: lease.as_ref().map(|lease| lease.id.clone()).unwrap_or_default(),
         is_renewable: lease.as_ref().is_some_and(|lease| lease.is_renewable),
-        lease_duration: shown.or(response.lease_duration_hint.map(|hint| hint.as_secs())).unwrap_or_default(),
+        lease_duration: shown.or(response.lease_duration_hint.map(seconds)).unwrap_or_default(),
         data: response.data,
         warnings: response.warnings,
         mount_type: admitted.mount.as_ref().map_or_else(String::new, |mount| mount.record.engine.clone()),

@@ -18,6 +18,7 @@ use crate::answer::{Answer, AnswerAuth, WrapInfo};
 use crate::namespaces::Namespace;
 use crate::policy::RESPONSE_WRAPPING;
 use crate::router::{Mount, Router};
+use crate::tokens::lifetime::seconds;
 use crate::tokens::{TokenEntry, TokenStore};
 use crate::tx::Tx;
 
@@ -124,7 +125,7 @@ impl<'a> Wrapping<'a> {
         let record = json!({ RESPONSE: body.as_str() });
         self.tx.put_record(class, &self.path(&token.entry.key, RESPONSE), &record)?;
         let facts = Wrapped {
-            creation_ttl: ttl.as_secs(),
+            creation_ttl: seconds(ttl),
             creation_time: self.now,
             creation_path: creation_path.to_owned(),
             wrapped_accessor: wrapped_accessor.clone(),
@@ -133,7 +134,7 @@ impl<'a> Wrapping<'a> {
         Ok(WrapInfo {
             token: Arc::clone(&token.secret),
             accessor: token.entry.accessor.clone(),
-            ttl: ttl.as_secs(),
+            ttl: seconds(ttl),
             creation_time: self.now,
             creation_path: creation_path.to_owned(),
             wrapped_accessor,

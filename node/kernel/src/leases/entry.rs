@@ -6,7 +6,7 @@ use arca_engine_api::{LeaseRecord, Map, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::tokens::TokenRef;
-use crate::tokens::lifetime::millis;
+use crate::tokens::lifetime::{millis, seconds};
 
 /// How far a lease is from its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +85,12 @@ impl LeaseEntry {
     #[must_use]
     pub fn renewed_or_issued(&self) -> UnixMillis {
         self.last_renewed.unwrap_or(self.issued)
+    }
+
+    /// The lifetime it was given when it was granted or last renewed, in seconds as clients are shown them.
+    #[must_use]
+    pub fn granted_seconds(&self) -> u64 {
+        seconds(self.expires.since(self.renewed_or_issued()))
     }
 
     /// Whether it may be used and renewed.

@@ -10,12 +10,17 @@ use arca_engine_api::{Clock, Entropy, EntropyError, UnixMillis};
 pub struct TestClock {
     now_ms: AtomicU64,
     monotonic_ms: AtomicU64,
+    creep_ms: AtomicU64,
 }
 
 impl Default for TestClock {
     /// Noon of 1 January 2026.
     fn default() -> Self {
-        Self { now_ms: AtomicU64::new(1_767_268_800_000), monotonic_ms: AtomicU64::new(1) }
+        Self {
+            now_ms: AtomicU64::new(1_767_268_800_000),
+            monotonic_ms: AtomicU64::new(1),
+            creep_ms: AtomicU64::new(0),
+        }
     }
 }
 
@@ -26,11 +31,30 @@ impl TestClock {
         self.now_ms.fetch_add(span, Ordering::SeqCst);
         self.monotonic_ms.fetch_add(span, Ordering::SeqCst);
     }
+
+    /// Lets so much time pass whenever somebody looks at the clock.
+    pub fn creep(&self, span: Duration) {
+        self.creep_ms.store(u64::try_from(span.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock `span` forward, as an operator or NTP would: no time passes.
+    pub fn set_forward(&self, span: Duration) {
+        let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        self.now_ms.fetch_add(span, Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock `span` back.
+    pub fn set_back(&self, span: Duration) {
+        let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        self.now_ms.fetch_sub(span, Ordering::SeqCst);
+    }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> UnixMillis {
-        UnixMillis(self.now_ms.load(Ordering::SeqCst))
+        let creep = self.creep_ms.load(Ordering::SeqCst);
+        self.monotonic_ms.fetch_add(creep, Ordering::SeqCst);
+        UnixMillis(self.now_ms.fetch_add(creep, Ordering::SeqCst))
     }
 
     fn monotonic(&self) -> Duration {

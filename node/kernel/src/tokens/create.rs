@@ -33,9 +33,9 @@ impl fmt::Debug for NewToken {
 }
 
 impl NewToken {
-    /// As its owner is shown it.
+    /// As its owner is shown it, with the lifetime it was just given.
     #[must_use]
-    pub fn to_answer(&self, now: UnixMillis) -> AnswerAuth {
+    pub fn to_answer(&self) -> AnswerAuth {
         let entry = &self.entry;
         let mut policies = [entry.policies.as_slice(), self.identity_policies.as_slice()].concat();
         policies.sort_unstable();
@@ -47,7 +47,7 @@ impl NewToken {
             token_policies: entry.policies.clone(),
             identity_policies: self.identity_policies.clone(),
             metadata: entry.metadata.clone(),
-            lease_duration: entry.time_left(now).map_or(0, lifetime::seconds),
+            lease_duration: entry.granted().map_or(0, lifetime::seconds),
             is_renewable: entry.is_renewable,
             entity_id: entry.entity_id.clone(),
             token_type: entry.kind.as_str(),

@@ -208,6 +208,12 @@ impl TokenEntry {
         self.queued.or(self.expires)
     }
 
+    /// The lifetime it was given when it was made or last renewed; none if it has no end.
+    #[must_use]
+    pub fn granted(&self) -> Option<Duration> {
+        self.expires.map(|expires| expires.since(self.last_renewed.unwrap_or(self.created)))
+    }
+
     /// Time left: none for a token that never ends.
     #[must_use]
     pub fn time_left(&self, now: UnixMillis) -> Option<Duration> {

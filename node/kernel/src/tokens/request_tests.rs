@@ -141,6 +141,23 @@ async fn leases_are_renewed_and_revoked_at_once_if_asked() {
 }
 
 #[tokio::test]
+async fn what_is_granted_is_shown_whole_however_long_the_request_takes() {
+    let rig = Rig::active().await;
+    rig.clock.creep(Duration::from_millis(3));
+    for (ttl, seconds) in [("1h", 3_600), ("1s", 1)] {
+        let body = json!({"ttl": ttl, "policies": "default"});
+        let made = rig.post("root", "auth/token/create", body).await.unwrap().auth.unwrap();
+        assert_eq!(made.lease_duration, seconds);
+    }
+    let made = rig.made("root", json!({"ttl": "1h", "policies": "default"})).await;
+    let renewed = rig.post(&made, "auth/token/renew-self", json!({"increment": "2h"})).await.unwrap();
+    assert_eq!(renewed.auth.unwrap().lease_duration, 7_200);
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", 60).await.unwrap();
+    let renewed = rig.post("root", "sys/leases/renew", json!({"lease_id": lease.id, "increment": 90})).await;
+    assert_eq!(renewed.unwrap().lease_duration, 90);
+}
+
+#[tokio::test]
 async fn roles_are_written_read_and_removed() {
     let rig = Rig::active().await;
     rig.post("root", "auth/token/roles/r", json!({"period": "1h", "allowed_policies": "a,b"})).await.unwrap();
