@@ -9,6 +9,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arca_engine_api::Ctx;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tokio::task::AbortHandle;
 
 use crate::KernelError;
@@ -16,23 +18,27 @@ use crate::kernel::Kernel;
 use crate::router::{Mount, Serves};
 use crate::tx::{EngineStorage, Mode};
 
-/// How often leases are looked at.
+/// How often tokens and leases are looked at: each by a task of its own, since engines may keep leases waiting.
 const LEASE_ROUND: Duration = Duration::from_secs(1);
 /// How often interrupted changes are taken up.
 const CHANGE_ROUND: Duration = Duration::from_secs(5);
 /// How often engines get a tick, and the keyring is looked at.
 const TICK_ROUND: Duration = Duration::from_secs(60);
 
+/// Longest wait for one engine's tick.
+const TICK_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Starts the tasks.
 pub(crate) fn spawn(kernel: &Weak<Kernel>) -> Vec<AbortHandle> {
     // Without a runtime (a test that never waits) there is nobody to keep house.
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return Vec::new() };
     let tasks = [
-        runtime.spawn(every(
-            LEASE_ROUND,
-            Weak::clone(kernel),
-            |kernel| async move { kernel.expire_due().await },
-        )),
+        runtime.spawn(every(LEASE_ROUND, Weak::clone(kernel), |kernel| async move {
+            kernel.expire_tokens().await.map(drop)
+        })),
+        runtime.spawn(every(LEASE_ROUND, Weak::clone(kernel), |kernel| async move {
+            kernel.expire_leases().await.map(drop)
+        })),
         runtime.spawn(every(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
             kernel.finish_changes().await
         })),
@@ -70,11 +76,17 @@ impl Kernel {
         let router = self.mounts.router(&self.store)?;
         let mounts: Vec<Arc<Mount>> = router.mounts().filter(|mount| mount.is_active()).cloned().collect();
         drop(router);
-        for mount in mounts {
-            if let Err(err) = self.tick_mount(&mount).await {
-                tracing::warn!(mount = mount.record.uuid, error = %err, "an engine's tick failed");
+        // Side by side, so that an engine that does not answer keeps no other waiting.
+        let ticks = mounts.iter().map(|mount| async move {
+            match tokio::time::timeout(TICK_PATIENCE, self.tick_mount(mount)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(err)) => {
+                    tracing::warn!(mount = mount.record.uuid, error = %err, "an engine's tick failed");
+                }
+                Err(_) => tracing::warn!(mount = mount.record.uuid, "an engine's tick does not end"),
             }
-        }
+        });
+        ticks.collect::<FuturesUnordered<_>>().collect::<()>().await;
         Ok(())
     }
 
@@ -102,5 +114,25 @@ impl Kernel {
             Err(err) if err.is_conflict() => Ok(()), // Somebody wrote meanwhile; there is a next round.
             other => other.map(|_| ()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arca_engine_api::EngineKind;
+
+    use crate::tokens::rig::Rig;
+
+    #[tokio::test]
+    async fn a_tick_that_does_not_end_keeps_no_other_waiting() {
+        let rig = Rig::new().await;
+        rig.mount("gcp", EngineKind::Secrets).await;
+        rig.flag_engine("hung", true).await;
+        let mut ticking = std::pin::pin!(rig.kernel.tick());
+        for _ in 0..100 {
+            assert!(futures::poll!(ticking.as_mut()).is_pending());
+            tokio::task::yield_now().await;
+        }
+        assert!(rig.has_ticked("gcp/") && !rig.has_ticked("aws/"));
     }
 }

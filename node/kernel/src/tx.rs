@@ -431,18 +431,25 @@ impl Tx {
         Ok(())
     }
 
-    /// Up to `limit` entries due at or before `until`, soonest first. Own staged entries are not included.
+    /// Up to `limit` entries due at or before `until`, soonest first, behind the one an earlier call answered last.
+    /// Own staged entries are not included. A damaged entry is passed over, with a line in the log: it holds up
+    /// nothing behind it.
     ///
     /// # Errors
-    /// When a key is damaged or the store fails.
+    /// When the store fails.
     pub fn due(
         &self,
         class: Class,
         index: arca_barrier::TimedIndex,
         until: UnixMillis,
+        after: Option<&(UnixMillis, String)>,
         limit: usize,
     ) -> Result<Vec<(UnixMillis, String)>, StorageError> {
-        let (start, end) = Barrier::timed_range(class, index, until.0);
+        let (mut start, end) = Barrier::timed_range(class, index, until.0);
+        if let Some((due, path)) = after {
+            start = self.barrier.seal_timed(class, index, due.0, path).map_err(|err| damaged(path, &err))?;
+            start.push(0);
+        }
         let mut found = Vec::new();
         let mut failure = None;
         let mut visitor = |key: &[u8], _: &[u8], _: Version| {
@@ -451,17 +458,17 @@ impl Tx {
             }
             match self.barrier.open_timed(key) {
                 Ok((due, path)) => found.push((UnixMillis(due), path)),
-                Err(err) => {
-                    failure = Some(damaged("time index", &err));
-                    return Visit::Stop;
-                }
+                Err(err) => failure = Some(damaged("time index", &err)),
             }
             Visit::Next
         };
         self.view
             .visit(&start, Some(&end), &mut visitor)
             .map_err(|err| StorageError::Failed(err.to_string()))?;
-        failure.map_or(Ok(found), Err)
+        if let Some(err) = failure {
+            tracing::error!(error = %err, "an entry of the time index is passed over");
+        }
+        Ok(found)
     }
 
     /// Seals what was staged. Empty when nothing was.

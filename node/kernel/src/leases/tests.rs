@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use arca_engine_api::LeaseGrant;
+use arca_barrier::{Class, TimedIndex};
+use arca_engine_api::{EngineKind, LeaseGrant};
 
 use super::jobs::Work;
 use super::{ATTEMPTS_MAX, LeaseState, token_key_of};
@@ -238,6 +239,73 @@ async fn tidying_ends_leases_without_a_token() {
     .unwrap();
     rig.keep_house().await;
     assert!(!rig.has_lease(&lost) && rig.has_lease(&kept));
+}
+
+#[tokio::test]
+async fn what_cannot_be_handled_holds_up_nothing_behind_it() {
+    let rig = Rig::new().await;
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", 60).await.unwrap();
+    let token = rig.child(&rig.root, spec(60)).await.unwrap();
+    // Damage that no request could do: more records that do not parse than are looked at in one go.
+    rig.commit(|tx| {
+        for number in 0..1_100 {
+            let kind = if number % 2 == 0 { "token" } else { "lease" };
+            let path = format!("root/{kind}/id/damaged{number}");
+            tx.put(Class::Local, &path, b"?".to_vec().into())?;
+            tx.put_timed(Class::Local, TimedIndex::LeaseDeadline, rig.now(), &path)?;
+        }
+        Ok(())
+    })
+    .await
+    .unwrap();
+    rig.advance(60);
+    rig.keep_house().await;
+    assert!(!rig.has_lease(&lease) && rig.is_undone(&lease));
+    assert!(rig.kernel.tokens.load(&rig.view(), &token.entry.reference()).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_answer_keeps_only_its_own_leases_waiting() {
+    let rig = Rig::new().await;
+    rig.mount("gcp", EngineKind::Secrets).await;
+    let mut stuck = Vec::new();
+    for _ in 0..100 {
+        stuck.push(rig.lease(&rig.root, "root", "aws/creds/x", 60).await.unwrap());
+    }
+    rig.advance(1);
+    let other = rig.lease(&rig.root, "root", "gcp/creds/x", 60).await.unwrap();
+    let token = rig.child(&rig.root, spec(60)).await.unwrap();
+    rig.flag_engine("hung", true).await;
+    rig.advance(60);
+    let mut leases = std::pin::pin!(rig.kernel.expire_leases());
+    for _ in 0..100 {
+        assert!(futures::poll!(leases.as_mut()).is_pending());
+        tokio::task::yield_now().await;
+    }
+    assert!(rig.is_undone(&other) && !rig.has_lease(&other));
+    assert!(stuck.iter().all(|lease| rig.has_lease(lease)));
+    rig.kernel.expire_tokens().await.unwrap();
+    assert!(rig.kernel.tokens.load(&rig.view(), &token.entry.reference()).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_answer_is_no_matter_of_other_mounts() {
+    let rig = Rig::new().await;
+    rig.mount("gcp", EngineKind::Secrets).await;
+    rig.lease(&rig.root, "root", "aws/creds/x", 60).await.unwrap();
+    let other = rig.lease(&rig.root, "root", "gcp/creds/x", 600).await.unwrap();
+    rig.flag_engine("hung", true).await;
+    rig.advance(60);
+    let mut disabling = std::pin::pin!(rig.kernel.end_below("root", "gcp/", false));
+    for _ in 0..1_000 {
+        if let std::task::Poll::Ready(ended) = futures::poll!(disabling.as_mut()) {
+            ended.unwrap();
+            assert!(!rig.has_lease(&other) && rig.is_undone(&other));
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("it waits for the other engine");
 }
 
 #[test]

@@ -2,14 +2,17 @@
 //!
 //! Everything due stands in one index, so this finds what fell due while nobody was active. Each step is a
 //! transaction of bounded size; one that conflicts is left for the next round. **Invariant:** a step that fails stays
-//! in the index: nothing is forgotten.
+//! in the index, so nothing is forgotten, and is passed over, so nothing waits behind it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arca_barrier::{Class, TimedIndex};
 use arca_engine_api::{Ctx, EngineError, LeaseGrant, Response, UnixMillis};
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use parking_lot::Mutex;
 
 use super::jobs::Work;
 use super::{LeaseEntry, LeaseState};
@@ -21,11 +24,11 @@ use crate::tokens::renew::LoginRenewal;
 use crate::tokens::{Limits, Reaped, TokenEntry, TokenRef};
 use crate::tx::{EngineStorage, Mode, Tx};
 
-/// Entries looked at in one round.
-const ROUND_MAX: usize = 1_024;
+/// Entries looked at in one go.
+const PAGE_MAX: usize = 1_024;
 /// Tokens and jobs handled in one transaction.
 const TOGETHER_MAX: usize = 16;
-/// Leases undone at the same time: engines may wait for systems behind them.
+/// Leases of one mount undone at the same time: engines may wait for systems behind them.
 const AT_ONCE: usize = 16;
 /// Longest wait for an engine to undo one lease.
 const REVOKE_PATIENCE: Duration = Duration::from_secs(60);
@@ -56,43 +59,177 @@ impl Due {
 
 type Entry = (UnixMillis, String, Due);
 
+/// Which of the things due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Leases,
+    /// And jobs.
+    Tokens,
+}
+
+/// What going through everything due has taught so far.
+#[derive(Default)]
+struct Round {
+    /// Only entries whose path begins so.
+    below: String,
+    /// Paths of entries that failed: left to the next round.
+    failed: Mutex<BTreeSet<String>>,
+    /// Mounts whose engine did not answer in time.
+    stuck: Mutex<BTreeSet<String>>,
+}
+
+impl Round {
+    fn takes(&self, path: &str) -> bool {
+        path.starts_with(&self.below) && !self.failed.lock().contains(path)
+    }
+
+    /// One step of progress, or none: what failed stays in the index. Only losing the lead ends the round.
+    fn counted(&self, path: &str, result: Result<(), KernelError>) -> Result<usize, KernelError> {
+        match result {
+            Ok(()) => Ok(1),
+            Err(KernelError::NeedsActive) => Err(KernelError::NeedsActive),
+            Err(err) if err.is_conflict() => Ok(0),
+            Err(err) => {
+                tracing::warn!(error = %err, "something due could not be handled, will try again");
+                self.failed.lock().insert(path.to_owned());
+                Ok(0)
+            }
+        }
+    }
+}
+
+/// How undoing a lease went.
+enum Undone {
+    /// There is nothing left to do now.
+    Done,
+    /// Its engine did not answer in time.
+    Late,
+}
+
+impl Undone {
+    fn or_late(self) -> Result<(), KernelError> {
+        match self {
+            Self::Done => Ok(()),
+            Self::Late => Err(EngineError::Upstream("the engine did not answer in time".to_owned()).into()),
+        }
+    }
+}
+
 impl Kernel {
-    /// Handles what is due until nothing is left that could be got further with now.
-    pub(crate) async fn expire_due(&self) -> Result<(), KernelError> {
+    /// Handles the tokens and jobs that are due; answers how many steps were committed.
+    pub(crate) async fn expire_tokens(&self) -> Result<usize, KernelError> {
+        self.expire(Kind::Tokens, "").await
+    }
+
+    /// Handles the leases that are due; answers how many steps were committed.
+    pub(crate) async fn expire_leases(&self) -> Result<usize, KernelError> {
+        self.expire(Kind::Leases, "").await
+    }
+
+    /// What stands below a path only.
+    async fn expire(&self, kind: Kind, below: &str) -> Result<usize, KernelError> {
+        let (round, mut total) = (Round { below: below.to_owned(), ..Round::default() }, 0);
         loop {
-            let now = self.clock.now();
-            let due = self.store.begin(Mode::ReadOnly).due(
-                Class::Local,
-                TimedIndex::LeaseDeadline,
-                now,
-                ROUND_MAX,
-            )?;
-            if self.handle_due(due, now).await? == 0 {
-                return Ok(());
+            let progress = self.go_through(kind, &round).await?;
+            if progress == 0 {
+                return Ok(total);
+            }
+            total += progress;
+        }
+    }
+
+    /// Goes through everything due once, page by page: what fails holds up nothing behind it.
+    async fn go_through(&self, kind: Kind, round: &Round) -> Result<usize, KernelError> {
+        let (now, mut progress, mut last) = (self.clock.now(), 0, None);
+        loop {
+            let tx = self.store.begin(Mode::ReadOnly);
+            let index = TimedIndex::LeaseDeadline;
+            let page = tx.due(Class::Local, index, now, last.as_ref(), PAGE_MAX)?;
+            let is_last = page.len() < PAGE_MAX;
+            last = page.last().cloned();
+            let (mut leases, mut others) = (Vec::new(), Vec::new());
+            for (at, path) in page.into_iter().filter(|(_, path)| round.takes(path)) {
+                match Due::parse(&path) {
+                    Some(due @ Due::Lease { .. }) => leases.push((at, path, due)),
+                    Some(other) => others.push((at, path, other)),
+                    None => tracing::error!("the time index holds an entry of an unknown kind"),
+                }
+            }
+            progress += match kind {
+                Kind::Leases => self.undo_page(leases, round, now).await?,
+                Kind::Tokens => self.handle_page(&others, round, now).await?,
+            };
+            if is_last {
+                return Ok(progress);
             }
         }
     }
 
-    /// Answers how many steps were committed.
-    async fn handle_due(
+    async fn handle_page(
         &self,
-        due: Vec<(UnixMillis, String)>,
+        entries: &[Entry],
+        round: &Round,
         now: UnixMillis,
     ) -> Result<usize, KernelError> {
-        let (mut leases, mut others) = (Vec::new(), Vec::new());
-        for (at, path) in due {
-            match Due::parse(&path) {
-                Some(due @ Due::Lease { .. }) => leases.push((at, path, due)),
-                Some(other) => others.push((at, path, other)),
-                None => tracing::error!("the time index holds an entry of an unknown kind"),
+        let mut progress = 0;
+        for together in entries.chunks(TOGETHER_MAX) {
+            progress += self.handle_together(together, round, now).await?;
+        }
+        Ok(progress)
+    }
+
+    /// Each mount's leases by themselves, so that an engine that does not answer keeps nobody else's waiting.
+    async fn undo_page(
+        &self,
+        entries: Vec<Entry>,
+        round: &Round,
+        now: UnixMillis,
+    ) -> Result<usize, KernelError> {
+        let tx = self.store.begin(Mode::ReadOnly);
+        let (mut by_mount, mut progress) = (BTreeMap::<String, Vec<Entry>>::new(), 0);
+        for entry in entries {
+            let Due::Lease { namespace_id, id } = &entry.2 else { continue };
+            match self.leases.load(&tx, namespace_id, id) {
+                Ok(lease) => {
+                    let uuid = lease.map(|lease| lease.mount_uuid).unwrap_or_default();
+                    by_mount.entry(uuid).or_default().push(entry);
+                }
+                Err(err) => progress += round.counted(&entry.1, Err(err))?,
             }
         }
-        let mut progress = 0;
-        for together in others.chunks(TOGETHER_MAX) {
-            progress += self.handle_together(together, now).await?;
+        drop(tx);
+        let mut groups: FuturesUnordered<_> = by_mount
+            .into_iter()
+            .map(|(uuid, entries)| async move { self.undo_group(&uuid, entries, round, now).await })
+            .collect();
+        while let Some(result) = groups.next().await {
+            progress += result?;
         }
-        let mut undone = futures::stream::iter(leases)
-            .map(|(at, path, due)| async move { counted(self.undo_due(at, &path, &due).await) })
+        Ok(progress)
+    }
+
+    /// Undoes leases of one mount. Once its engine fails to answer in time, the rest is left to the next round.
+    async fn undo_group(
+        &self,
+        uuid: &str,
+        entries: Vec<Entry>,
+        round: &Round,
+        now: UnixMillis,
+    ) -> Result<usize, KernelError> {
+        let mut progress = 0;
+        let mut undone = futures::stream::iter(entries)
+            .map(|(at, path, due)| async move {
+                if round.stuck.lock().contains(uuid) {
+                    return Ok(0);
+                }
+                match self.undo_due(at, &path, &due, now).await {
+                    Ok(Undone::Late) => {
+                        round.stuck.lock().insert(uuid.to_owned());
+                        Ok(0)
+                    }
+                    result => round.counted(&path, result.map(drop)),
+                }
+            })
             .buffer_unordered(AT_ONCE);
         while let Some(result) = undone.next().await {
             progress += result?;
@@ -101,7 +238,12 @@ impl Kernel {
     }
 
     /// Several steps in one transaction; one by one if that does not work out.
-    async fn handle_together(&self, entries: &[Entry], now: UnixMillis) -> Result<usize, KernelError> {
+    async fn handle_together(
+        &self,
+        entries: &[Entry],
+        round: &Round,
+        now: UnixMillis,
+    ) -> Result<usize, KernelError> {
         match self.handle_entries(entries, now).await {
             Ok(()) => return Ok(entries.len()),
             Err(KernelError::NeedsActive) => return Err(KernelError::NeedsActive),
@@ -109,7 +251,8 @@ impl Kernel {
         }
         let mut progress = 0;
         for entry in entries {
-            progress += counted(self.handle_entries(std::slice::from_ref(entry), now).await)?;
+            let result = self.handle_entries(std::slice::from_ref(entry), now).await;
+            progress += round.counted(&entry.1, result)?;
         }
         Ok(progress)
     }
@@ -167,25 +310,33 @@ impl Kernel {
         }
     }
 
-    /// Handles one lease that is due.
-    async fn undo_due(&self, at: UnixMillis, path: &str, due: &Due) -> Result<(), KernelError> {
-        let Due::Lease { namespace_id, id } = due else { return Ok(()) };
+    /// Handles one lease that is due: it is undone, or put off.
+    async fn undo_due(
+        &self,
+        at: UnixMillis,
+        path: &str,
+        due: &Due,
+        now: UnixMillis,
+    ) -> Result<Undone, KernelError> {
+        let Due::Lease { namespace_id, id } = due else { return Ok(Undone::Done) };
         let tx = self.store.begin(Mode::ReadWrite);
-        let now = self.clock.now();
         let lease = self.leases.load(&tx, namespace_id, id)?;
         let Some(lease) = lease.filter(|lease| lease.due().is_some_and(|due| due <= now)) else {
             tx.delete_timed(Class::Local, TimedIndex::LeaseDeadline, at, path)?; // Renewed, or gone.
             self.store.commit(tx).await?;
-            return Ok(());
+            return Ok(Undone::Done);
         };
-        match self.undo(&tx, &lease).await {
-            Ok(()) => {
-                self.leases.remove(&tx, &lease)?;
-                self.store.commit(tx).await?;
-            }
-            Err(err) => self.undo_failed(namespace_id, id, &err).await?,
+        let undone = self.undo(&tx, &lease).await;
+        if matches!(undone, Ok(Undone::Done)) {
+            self.leases.remove(&tx, &lease)?;
+            self.store.commit(tx).await?;
+            return Ok(Undone::Done);
         }
-        Ok(())
+        let is_late = matches!(undone, Ok(Undone::Late));
+        if let Err(err) = undone.and_then(Undone::or_late) {
+            self.undo_failed(namespace_id, id, &err).await?;
+        }
+        Ok(if is_late { Undone::Late } else { Undone::Done })
     }
 
     async fn undo_failed(&self, namespace_id: &str, id: &str, err: &KernelError) -> Result<(), KernelError> {
@@ -205,7 +356,7 @@ impl Kernel {
     pub(crate) async fn revoke_lease_now(&self, namespace_id: &str, id: &str) -> Result<(), KernelError> {
         let tx = self.store.begin(Mode::ReadWrite);
         let Some(lease) = self.leases.load(&tx, namespace_id, id)? else { return Ok(()) };
-        if let Err(err) = self.undo(&tx, &lease).await {
+        if let Err(err) = self.undo(&tx, &lease).await.and_then(Undone::or_late) {
             self.undo_failed(namespace_id, id, &err).await?;
             let is_gone = self.leases.load(&self.store.begin(Mode::ReadOnly), namespace_id, id)?.is_none();
             return if is_gone { Ok(()) } else { Err(err) };
@@ -240,7 +391,9 @@ impl Kernel {
             self.leases.begin(tx, &self.tokens, self.entropy.as_ref(), self.clock.now(), namespace_id, work)
         })
         .await?;
-        self.expire_due().await?;
+        // Nobody else's leases: an engine that does not answer is no matter of this one.
+        let below = super::id_path(namespace_id, prefix);
+        while self.expire_tokens().await? + self.expire(Kind::Leases, &below).await? > 0 {}
         if self.leases.has_any_below(&self.store.begin(Mode::ReadOnly), namespace_id, prefix)? {
             let text = "some leases could not be revoked yet; they will be tried again";
             return Err(EngineError::Upstream(text.to_owned()).into());
@@ -249,7 +402,7 @@ impl Kernel {
     }
 
     /// Calls the engine that granted a lease.
-    async fn undo(&self, tx: &Tx, lease: &LeaseEntry) -> Result<(), KernelError> {
+    async fn undo(&self, tx: &Tx, lease: &LeaseEntry) -> Result<Undone, KernelError> {
         let mount = self.mount_by_uuid(&lease.mount_uuid)?;
         let engine = mount.engine()?;
         let storage = EngineStorage::new(tx, mount.storage_prefix(), mount.class(), engine.local_prefixes());
@@ -257,8 +410,8 @@ impl Kernel {
         let ctx = self.engine_ctx(&storage, &mount);
         let revoking = engine.revoke(&ctx, &record);
         match tokio::time::timeout(REVOKE_PATIENCE, revoking).await {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(EngineError::Upstream("the engine did not answer in time".to_owned()).into()),
+            Ok(result) => Ok(result.map(|()| Undone::Done)?),
+            Err(_) => Ok(Undone::Late),
         }
     }
 
@@ -341,19 +494,6 @@ impl Kernel {
         let mount = router.at(&format!("{}auth/token/", namespace.path));
         let (default_ttl, max_ttl) = (self.config.default_lease_ttl, self.config.max_lease_ttl);
         Ok(mount.map_or(Limits { default_ttl, max_ttl }, |mount| limits_of(mount)))
-    }
-}
-
-/// One step of progress, or none: what failed stays in the index for the next round. Only losing the lead ends it.
-fn counted(result: Result<(), KernelError>) -> Result<usize, KernelError> {
-    match result {
-        Ok(()) => Ok(1),
-        Err(KernelError::NeedsActive) => Err(KernelError::NeedsActive),
-        Err(err) if err.is_conflict() => Ok(0),
-        Err(err) => {
-            tracing::warn!(error = %err, "something due could not be handled, will try again");
-            Ok(0)
-        }
     }
 }
 

@@ -24,7 +24,8 @@ use crate::tokens::{NewToken, TokenEntry};
 use crate::tx::{Mode, Tx};
 use crate::{Answer, Body, Incoming, Kernel, KernelConfig, KernelError, KernelParts};
 
-/// Grants whatever it is asked for. Revocations fail while `broken` is stored, and leave a note when they succeed.
+/// Grants whatever it is asked for. Revocations fail while `broken` is stored, never end while `hung` is, and leave a
+/// note when they succeed; so do ticks.
 struct Stubborn(RouteTable);
 
 #[async_trait]
@@ -49,7 +50,17 @@ impl Engine for Stubborn {
         if ctx.storage.get("broken")?.is_some() {
             return Err(EngineError::Upstream("no route to host".to_owned()));
         }
+        if ctx.storage.get("hung")?.is_some() {
+            std::future::pending::<()>().await;
+        }
         Ok(ctx.storage.put_record(&format!("revoked/{}", lease.id), &true)?)
+    }
+
+    async fn tick(&self, ctx: &Ctx<'_>) -> Result<(), EngineError> {
+        if ctx.storage.get("hung")?.is_some() {
+            std::future::pending::<()>().await;
+        }
+        Ok(ctx.storage.put_record("ticked", &true)?)
     }
 }
 
@@ -100,7 +111,7 @@ impl Rig {
         self.kernel = start(&self.barrier, &self.replica, &self.cluster, &self.clock, &self.entropy);
     }
 
-    async fn mount(&self, name: &'static str, kind: EngineKind) {
+    pub(crate) async fn mount(&self, name: &'static str, kind: EngineKind) {
         let router = self.kernel.mounts.router(&self.kernel.store).unwrap();
         let tx = self.kernel.store.begin(Mode::ReadWrite);
         let new = NewMount { path: name.to_owned(), engine: "stubborn".to_owned(), ..NewMount::default() };
@@ -168,7 +179,7 @@ impl Rig {
         self.commit(|tx| self.kernel.tokens.issue(tx, entropy, draft, None)).await.unwrap()
     }
 
-    /// A lease of the `aws` mount for `path`, granted to `token` in `namespace_id`.
+    /// A lease for `path`, granted to `token` in `namespace_id`.
     pub(crate) async fn lease(
         &self,
         token: &TokenEntry,
@@ -188,7 +199,7 @@ impl Rig {
         ttl: u64,
     ) -> Result<LeaseEntry, KernelError> {
         let router = self.kernel.mounts.router(&self.kernel.store)?;
-        let mount = router.at("aws/").unwrap();
+        let (mount, _) = router.find(path).unwrap();
         let to = GrantTo {
             namespace_id,
             path,
@@ -221,7 +232,15 @@ impl Rig {
 
     /// Whether the engine undid what a lease granted.
     pub(crate) fn is_undone(&self, lease: &LeaseEntry) -> bool {
-        let path = format!("{}revoked/{}", self.aws_prefix(), lease.id);
+        let router = self.kernel.mounts.router(&self.kernel.store).unwrap();
+        let mount = router.by_uuid(&lease.mount_uuid).unwrap();
+        let path = format!("{}revoked/{}", mount.storage_prefix(), lease.id);
+        self.view().get(Class::Replicated, &path).unwrap().is_some()
+    }
+
+    pub(crate) fn has_ticked(&self, mount: &str) -> bool {
+        let router = self.kernel.mounts.router(&self.kernel.store).unwrap();
+        let path = format!("{}ticked", router.at(mount).unwrap().storage_prefix());
         self.view().get(Class::Replicated, &path).unwrap().is_some()
     }
 
@@ -231,9 +250,14 @@ impl Rig {
     }
 
     pub(crate) async fn break_engine(&self, is_broken: bool) {
-        let path = format!("{}broken", self.aws_prefix());
+        self.flag_engine("broken", is_broken).await;
+    }
+
+    /// Sets or clears a flag that the `aws` engine looks at.
+    pub(crate) async fn flag_engine(&self, flag: &str, is_set: bool) {
+        let path = format!("{}{flag}", self.aws_prefix());
         self.commit(|tx| {
-            if is_broken {
+            if is_set {
                 tx.put_record(Class::Replicated, &path, &true)?;
             } else {
                 tx.delete(Class::Replicated, &path)?;
@@ -246,7 +270,8 @@ impl Rig {
 
     /// Lets the active node do everything that is due.
     pub(crate) async fn keep_house(&self) {
-        self.kernel.expire_due().await.unwrap();
+        let kernel = &self.kernel;
+        while kernel.expire_tokens().await.unwrap() + kernel.expire_leases().await.unwrap() > 0 {}
     }
 
     /// Local entries of the token and lease stores, roots left out.
@@ -262,7 +287,7 @@ impl Rig {
         }
         found.retain(|path| !path.ends_with(&self.root.accessor));
         let due = tx
-            .due(Class::Local, arca_barrier::TimedIndex::LeaseDeadline, UnixMillis(u64::MAX), 10_000)
+            .due(Class::Local, arca_barrier::TimedIndex::LeaseDeadline, UnixMillis(u64::MAX), None, 10_000)
             .unwrap();
         found.extend(due.into_iter().map(|(at, path)| format!("{} {path}", at.0)));
         found
