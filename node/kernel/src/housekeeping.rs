@@ -18,6 +18,8 @@ use crate::kernel::Kernel;
 use crate::router::{Mount, Serves};
 use crate::tx::{EngineStorage, Mode};
 
+/// How often a node that is not active looks at its clocks.
+const CLOCK_ROUND: Duration = Duration::from_secs(10);
 /// How often tokens and leases are looked at: each by a task of its own, since engines may keep leases waiting.
 const LEASE_ROUND: Duration = Duration::from_secs(1);
 /// How often interrupted changes are taken up.
@@ -48,6 +50,15 @@ pub(crate) fn spawn(kernel: &Weak<Kernel>) -> Vec<AbortHandle> {
         runtime.spawn(every(TICK_ROUND, Weak::clone(kernel), |kernel| async move { kernel.tick().await })),
     ];
     tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect()
+}
+
+/// Watches the clocks for as long as the kernel lives.
+pub(crate) fn watch_clock(kernel: &Weak<Kernel>) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    drop(runtime.spawn(every(CLOCK_ROUND, Weak::clone(kernel), |kernel| async move {
+        kernel.due_by();
+        Ok(())
+    })));
 }
 
 /// Runs `round` now and then every `pause`, until the kernel is gone.

@@ -25,7 +25,7 @@ use crate::builtin::Builtin;
 use crate::cache::ObjectCache;
 use crate::contention::Contention;
 use crate::index_header::IndexHeader;
-use crate::leases::Leases;
+use crate::leases::{Leases, SteadyTime};
 use crate::mounts::Mounts;
 use crate::policy::PolicyStore;
 use crate::ports::ClusterPort;
@@ -96,6 +96,8 @@ pub struct Kernel {
     /// Mounts whose change this node is finishing right now.
     pub(crate) changing: Mutex<BTreeSet<String>>,
     index_header: ArcSwapOption<IndexHeader>,
+    /// The wall clock held against the monotonic one.
+    pub(crate) steady: Mutex<SteadyTime>,
     active: AtomicBool,
     /// Milliseconds; zero when it is not.
     active_since: AtomicU64,
@@ -118,7 +120,8 @@ impl Kernel {
             Mounts::new(Arc::clone(&watches), engines, config.default_lease_ttl, config.max_lease_ttl);
         mounts.watch_root(&store)?;
         let audit = AuditBroker::new(config.audit.clone(), Arc::clone(&entropy));
-        Ok(Arc::new_cyclic(|me| Self {
+        let steady = Mutex::new(SteadyTime::new(clock.now(), clock.monotonic()));
+        let kernel = Arc::new_cyclic(|me| Self {
             tokens: TokenStore::new(cache),
             leases: Leases,
             store,
@@ -135,12 +138,15 @@ impl Kernel {
             token_groups: crate::tokens::routes::groups(),
             changing: Mutex::default(),
             index_header: ArcSwapOption::empty(),
+            steady,
             active: AtomicBool::new(false),
             active_since: AtomicU64::new(0),
             housekeeping: Mutex::default(),
             requests: TaskTracker::new(),
             me: Weak::clone(me),
-        }))
+        });
+        crate::housekeeping::watch_clock(&kernel.me);
+        Ok(kernel)
     }
 
     /// Whether this node is the active one.

@@ -5,7 +5,7 @@ use arca_barrier::{Class, TimedIndex};
 use arca_engine_api::{Entropy, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-use super::{LeaseState, Leases, id_path};
+use super::{FIRST_IN_LINE, LeaseState, Leases, id_path};
 use crate::tokens::TokenStore;
 use crate::tx::Tx;
 use crate::{KernelError, ids};
@@ -78,7 +78,7 @@ impl Leases {
         namespace_id: &str,
         work: Work,
     ) -> Result<bool, KernelError> {
-        let mut job = Job { work, queued: now, after: None };
+        let mut job = Job { work, queued: FIRST_IN_LINE, after: None };
         if self.step(tx, tokens, namespace_id, &mut job, now)? {
             return Ok(true);
         }
@@ -143,7 +143,7 @@ impl Leases {
                     false
                 }
             };
-            self.end(tx, lease, is_forced, now)?;
+            self.end(tx, lease, is_forced)?;
         }
         job.after = found.last().cloned();
         Ok(found.len() < STEP_MAX)

@@ -7,6 +7,7 @@
 
 pub mod entry;
 pub mod jobs;
+mod steady;
 pub mod worker;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub use entry::{LeaseEntry, LeaseState};
+pub(crate) use steady::SteadyTime;
 
 use crate::KernelError;
 use crate::tokens::entry::LEASE_MARK;
@@ -29,6 +31,8 @@ use crate::tx::Tx;
 pub const ATTEMPTS_MAX: u32 = 6;
 /// Wait after the first failure; doubled after each further one.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// Where what was revoked by request stands in the time index: due whatever the clocks say.
+pub(crate) const FIRST_IN_LINE: UnixMillis = UnixMillis(0);
 /// Longest failure text kept.
 const FAILURE_MAX: usize = 512;
 
@@ -198,13 +202,7 @@ impl Leases {
     ///
     /// # Errors
     /// When storage fails.
-    pub fn end(
-        &self,
-        tx: &Tx,
-        mut lease: LeaseEntry,
-        is_forced: bool,
-        now: UnixMillis,
-    ) -> Result<(), KernelError> {
+    pub fn end(&self, tx: &Tx, mut lease: LeaseEntry, is_forced: bool) -> Result<(), KernelError> {
         let is_new = lease.state != LeaseState::Revoking || (is_forced && !lease.is_forced);
         if !is_new {
             return Ok(());
@@ -214,7 +212,7 @@ impl Leases {
         lease.state = LeaseState::Revoking;
         lease.is_forced = is_forced;
         lease.attempts = 0;
-        lease.queued = Some(now);
+        lease.queued = Some(FIRST_IN_LINE);
         self.save(tx, &lease)?;
         queue(tx, &lease)
     }
@@ -224,7 +222,6 @@ impl Leases {
         &self,
         tx: &Tx,
         token: &TokenRef,
-        now: UnixMillis,
         limit: usize,
     ) -> Result<usize, KernelError> {
         let links = tx.some_below(Class::Local, &token_prefix(token), limit)?;
@@ -234,7 +231,7 @@ impl Leases {
                 && let Some(lease) = self.load(tx, &namespace_id, &id)?
                 && lease.state == LeaseState::Live
             {
-                self.end(tx, lease, false, now)?;
+                self.end(tx, lease, false)?;
             }
             tx.delete(Class::Local, path)?;
         }

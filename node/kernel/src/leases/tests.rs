@@ -107,7 +107,7 @@ async fn vault_0_11_3_odd_ids_are_revoked() {
     {
         leases.push(rig.lease(&rig.root, "root", path, 60).await.unwrap());
     }
-    rig.commit(|tx| rig.kernel.leases.end(tx, leases[0].clone(), false, rig.now())).await.unwrap();
+    rig.commit(|tx| rig.kernel.leases.end(tx, leases[0].clone(), false)).await.unwrap();
     rig.kernel.revoke_lease_now("root", &leases[1].id).await.unwrap();
     rig.kernel.end_below("root", "aws/creds/äöü", false).await.unwrap();
     rig.advance(60);
@@ -239,6 +239,74 @@ async fn tidying_ends_leases_without_a_token() {
     .unwrap();
     rig.keep_house().await;
     assert!(!rig.has_lease(&lost) && rig.has_lease(&kept));
+}
+
+const HALF_HOUR: u64 = 1_800;
+
+#[tokio::test]
+async fn a_clock_set_forward_ends_nothing_for_good() {
+    let rig = Rig::new().await;
+    let hour = Duration::from_secs(3_600);
+    let token = rig.child(&rig.root, spec(HALF_HOUR)).await.unwrap();
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", HALF_HOUR).await.unwrap();
+    rig.clock.set_forward(hour);
+    rig.keep_house().await;
+    assert!(rig.has_lease(&lease) && !rig.lets_in(&token), "not good by this clock, but not gone");
+    rig.clock.set_back(hour);
+    rig.keep_house().await;
+    assert!(rig.has_lease(&lease) && rig.lets_in(&token), "as if nothing had been");
+    rig.clock.set_forward(hour);
+    rig.keep_house().await;
+    rig.advance(HALF_HOUR);
+    rig.keep_house().await;
+    assert!(!rig.has_lease(&lease) && rig.is_undone(&lease), "its time has really passed");
+    assert_eq!(rig.leftovers(), none());
+}
+
+#[tokio::test]
+async fn a_clock_set_forward_is_believed_in_the_end() {
+    let rig = Rig::new().await;
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", 2 * HALF_HOUR + 60).await.unwrap();
+    rig.clock.set_forward(Duration::from_secs(2 * HALF_HOUR));
+    rig.keep_house().await;
+    rig.advance(2 * HALF_HOUR - 1);
+    rig.keep_house().await;
+    assert!(rig.has_lease(&lease));
+    rig.advance(1);
+    rig.keep_house().await;
+    assert!(!rig.has_lease(&lease) && rig.is_undone(&lease));
+}
+
+#[tokio::test]
+async fn what_is_revoked_by_request_goes_whatever_the_clock_says() {
+    let mut rig = Rig::new().await;
+    let token = rig.child(&rig.root, spec(10 * HALF_HOUR)).await.unwrap();
+    let lease = rig.lease(&token.entry, "root", "aws/creds/x", 10 * HALF_HOUR).await.unwrap();
+    rig.clock.set_forward(Duration::from_secs(HALF_HOUR));
+    rig.commit(|tx| rig.kernel.tokens.revoke_tree(tx, &token.entry.reference(), rig.now())).await.unwrap();
+    rig.keep_house().await;
+    assert!(!rig.has_lease(&lease) && rig.is_undone(&lease) && !rig.lets_in(&token));
+    // The next active node's clock was right: what was revoked by the wrong one is due there as well.
+    let token = rig.child(&rig.root, spec(10 * HALF_HOUR)).await.unwrap();
+    rig.commit(|tx| rig.kernel.tokens.revoke_tree(tx, &token.entry.reference(), rig.now())).await.unwrap();
+    rig.clock.set_back(Duration::from_secs(HALF_HOUR));
+    rig.fail_over();
+    rig.keep_house().await;
+    assert_eq!(rig.leftovers(), none());
+}
+
+#[tokio::test]
+async fn a_clock_set_back_ends_nothing_early() {
+    let rig = Rig::new().await;
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", HALF_HOUR).await.unwrap();
+    rig.clock.set_back(Duration::from_secs(2 * HALF_HOUR));
+    rig.keep_house().await;
+    rig.advance(2 * HALF_HOUR);
+    rig.keep_house().await;
+    assert!(rig.has_lease(&lease));
+    rig.advance(HALF_HOUR);
+    rig.keep_house().await;
+    assert!(!rig.has_lease(&lease) && rig.is_undone(&lease));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! Everything due stands in one index, so this finds what fell due while nobody was active. Each step is a
 //! transaction of bounded size; one that conflicts is left for the next round. **Invariant:** a step that fails stays
 //! in the index, so nothing is forgotten, and is passed over, so nothing waits behind it.
+//! Read next: [`super::steady`] for what counts as due when a clock jumps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -140,7 +141,7 @@ impl Kernel {
 
     /// Goes through everything due once, page by page: what fails holds up nothing behind it.
     async fn go_through(&self, kind: Kind, round: &Round) -> Result<usize, KernelError> {
-        let (now, mut progress, mut last) = (self.clock.now(), 0, None);
+        let (now, mut progress, mut last) = (self.due_by(), 0, None);
         loop {
             let tx = self.store.begin(Mode::ReadOnly);
             let index = TimedIndex::LeaseDeadline;
@@ -297,7 +298,7 @@ impl Kernel {
     pub(crate) async fn reap_soon(&self, wanted: TokenRef) {
         for _ in 0..STEPS_AT_ONCE {
             let tx = self.store.begin(Mode::ReadWrite);
-            let step = self.reap_step(&tx, &wanted, self.clock.now());
+            let step = self.reap_step(&tx, &wanted, self.due_by());
             let committed = self.store.commit(tx).await;
             match (step, committed) {
                 (Ok(Reaped::More), Ok(_)) => {}
@@ -340,7 +341,7 @@ impl Kernel {
     }
 
     async fn undo_failed(&self, namespace_id: &str, id: &str, err: &KernelError) -> Result<(), KernelError> {
-        let now = self.clock.now();
+        let now = self.due_by();
         let tx = self.store.begin(Mode::ReadWrite);
         let Some(lease) = self.leases.load(&tx, namespace_id, id)? else { return Ok(()) };
         tracing::warn!(mount = lease.mount_uuid, attempts = lease.attempts + 1, error = %err, "a lease could not be revoked");

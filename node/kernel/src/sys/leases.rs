@@ -253,7 +253,7 @@ impl Call<'_> {
                 }))
             }
             Some(Leased::Secret(lease)) => {
-                kernel.leases.end(tx, *lease, false, self.now)?;
+                kernel.leases.end(tx, *lease, false)?;
                 if !is_sync {
                     return Ok(Response::empty().into());
                 }
@@ -275,7 +275,7 @@ impl Call<'_> {
         let (kernel, tx, namespace_id) = (self.ctx.kernel, self.ctx.tx, self.namespace_id().to_owned());
         let is_sync = is_forced || self.request.fields().boolean("sync")?.unwrap_or_default();
         match self.find(&prefix)? {
-            Some(Leased::Secret(lease)) => kernel.leases.end(tx, *lease, is_forced, self.now)?,
+            Some(Leased::Secret(lease)) => kernel.leases.end(tx, *lease, is_forced)?,
             Some(Leased::Token(entry)) => kernel.tokens.revoke_tree(tx, &entry.reference(), self.now)?,
             None => {
                 let work = Work::ending(&prefix, is_forced);

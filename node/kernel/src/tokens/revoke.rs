@@ -11,7 +11,7 @@ use arca_engine_api::UnixMillis;
 use super::store::{by_path_prefix, children_prefix, id_path, parse_child, queue, unqueue};
 use super::{TokenEntry, TokenRef, TokenState, TokenStore};
 use crate::KernelError;
-use crate::leases::{self, Leases};
+use crate::leases::{self, FIRST_IN_LINE, Leases};
 use crate::tx::Tx;
 
 /// Records one step touches at most.
@@ -71,7 +71,7 @@ impl TokenStore {
             entry.queued = entry.expires; // It already stands where it is found.
         } else {
             unqueue(tx, &entry)?;
-            entry.queued = Some(now);
+            entry.queued = Some(FIRST_IN_LINE);
             queue(tx, &entry)?;
         }
         entry.state = how;
@@ -103,7 +103,7 @@ impl TokenStore {
             return Ok(Reaped::More); // Marked just now, by another step of this transaction.
         }
         let mut left = STEP_MAX;
-        left -= leases.end_leases_of(tx, wanted, now, left)?;
+        left -= leases.end_leases_of(tx, wanted, left)?;
         left -= self.part_from_children(tx, &entry, now, left)?;
         for (class, folder) in drawers {
             let paths = tx.some_below(*class, &format!("{folder}{}/", entry.key), left)?;
