@@ -379,7 +379,7 @@ impl Mounts {
             new.options.entry("version".to_owned()).or_insert(version);
         }
         refuse_protected(&path, "mount")?;
-        refuse_taken(router, namespace, &path, None)?;
+        refuse_taken(router, namespace, &path)?;
         let record = MountRecord {
             uuid: ids::uuid(entropy)?,
             accessor: accessor(kind, engine.name, entropy)?,
@@ -561,17 +561,15 @@ pub(crate) fn refuse_protected(path: &str, verb: &str) -> Result<(), KernelError
 }
 
 /// # Errors
-/// When another mount is at `path`, around it or inside it.
-pub(crate) fn refuse_taken(
-    router: &Router,
-    namespace: &Namespace,
-    path: &str,
-    except: Option<&str>,
-) -> Result<(), KernelError> {
+/// When another mount is at `path`, around it or inside it, or on its way there.
+fn refuse_taken(router: &Router, namespace: &Namespace, path: &str) -> Result<(), KernelError> {
     let full_path = format!("{}{path}", namespace.path);
-    let other = router.overlapping(&full_path).filter(|mount| Some(mount.record.uuid.as_str()) != except);
-    match other {
+    match router.overlapping(&full_path, None) {
         Some(mount) => Err(KernelError::invalid(format!("path is already in use at {}", mount.record.path))),
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[path = "mounts_tests.rs"]
+mod tests;

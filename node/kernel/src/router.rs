@@ -77,6 +77,12 @@ impl Mount {
         self.record.state == MountState::Active
     }
 
+    /// Namespace path and the path it is being moved to, if it is.
+    fn moves_to(&self) -> Option<String> {
+        let MountState::Moving { to, .. } = &self.record.state else { return None };
+        Some(format!("{}{to}", self.namespace.path))
+    }
+
     /// Its engine, made on first use.
     ///
     /// # Errors
@@ -186,12 +192,13 @@ impl Router {
         self.by_uuid.values()
     }
 
-    /// A mount whose path is inside `full_path`, or around it.
+    /// A mount other than `except` whose path is inside `full_path`, or around it, or will be once it is moved.
     #[must_use]
-    pub fn overlapping(&self, full_path: &str) -> Option<&Arc<Mount>> {
-        self.find(full_path)
-            .map(|(mount, _)| mount)
-            .or_else(|| self.by_path.values().find(|mount| mount.full_path.starts_with(full_path)))
+    pub fn overlapping(&self, full_path: &str, except: Option<&str>) -> Option<&Arc<Mount>> {
+        let overlaps = |other: &str| other.starts_with(full_path) || full_path.starts_with(other);
+        self.by_uuid.values().filter(|mount| Some(mount.record.uuid.as_str()) != except).find(|mount| {
+            overlaps(&mount.full_path) || mount.moves_to().is_some_and(|target| overlaps(&target))
+        })
     }
 }
 

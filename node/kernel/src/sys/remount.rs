@@ -106,7 +106,7 @@ fn remount(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, Ker
         .filter(|mount| mount.namespace.id == ctx.namespace.id && mount.is_active())
         .ok_or_else(|| KernelError::invalid(format!("no matching mount at \"{from}\"")))?;
     let target = format!("{}{to}", ctx.namespace.path);
-    if router.overlapping(&target).is_some_and(|other| other.record.uuid != mount.record.uuid) || from == to {
+    if router.overlapping(&target, Some(&mount.record.uuid)).is_some() || from == to {
         return Err(KernelError::invalid(format!("path already in use at \"{to}\"")));
     }
     let mut record = kernel.mounts.reread(ctx.tx, &ctx.namespace.id, &mount.record)?;
