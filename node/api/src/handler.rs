@@ -213,6 +213,7 @@ impl Api {
             wants_jwt_wrapping,
             required_index,
             forwarded_from: request.forwarded_from.clone(),
+            forwards_when_behind: false,
             allows_stale: request.allows_stale,
         })
     }

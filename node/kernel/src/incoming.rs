@@ -58,6 +58,9 @@ pub struct Incoming {
     pub required_index: Vec<String>,
     /// Node that forwarded the request, for audit.
     pub forwarded_from: Option<String>,
+    /// `X-Vault-Inconsistent: forward-active-node`: where a state of `required_index` has not arrived, the request is
+    /// the active node's instead of an error.
+    pub forwards_when_behind: bool,
     /// The listener lets this node answer reads without asking the leader (`stale_reads`).
     pub allows_stale: bool,
 }

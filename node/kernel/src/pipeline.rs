@@ -97,14 +97,23 @@ impl Kernel {
         if incoming.required_index.is_empty() {
             return Ok(());
         }
-        let Some(header) = self.index_header()? else { return Err(KernelError::NotYet) };
+        let Some(header) = self.index_header()? else { return Err(self.behind(incoming)) };
         for value in &incoming.required_index {
             if let Stated::Index(index) = header.read(value)? {
                 let waiting = self.store.replica().await_applied(index, STATE_PATIENCE);
-                waiting.await.map_err(|_| KernelError::NotYet)?;
+                waiting.await.map_err(|_| self.behind(incoming))?;
             }
         }
         Ok(())
+    }
+
+    /// A state the client has seen is not here in time.
+    fn behind(&self, incoming: &Incoming) -> KernelError {
+        if incoming.forwards_when_behind && !self.is_active() {
+            KernelError::NeedsActive
+        } else {
+            KernelError::NotYet
+        }
     }
 
     /// Runs an admitted request once and commits what it staged.
@@ -256,3 +265,7 @@ pub(crate) fn answer_of(
     };
     (answer, after)
 }
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;

@@ -111,6 +111,12 @@ impl Rig {
         self.kernel = start(&self.barrier, &self.replica, &self.cluster, &self.clock, &self.entropy);
     }
 
+    /// Another member of the cluster, a standby, is asked from now on.
+    pub(crate) fn become_standby(&mut self) {
+        self.replica = self.replica.follower();
+        self.kernel = start(&self.barrier, &self.replica, &self.cluster, &self.clock, &self.entropy);
+    }
+
     pub(crate) async fn mount(&self, name: &'static str, kind: EngineKind) {
         let router = self.kernel.mounts.router(&self.kernel.store).unwrap();
         let tx = self.kernel.store.begin(Mode::ReadWrite);
@@ -326,6 +332,7 @@ impl Rig {
             wants_jwt_wrapping: false,
             required_index: Vec::new(),
             forwarded_from: None,
+            forwards_when_behind: false,
             allows_stale: false,
         }
     }
