@@ -26,6 +26,9 @@ pub enum Access {
 pub enum Effect {
     /// Never writes: any node serves it.
     Reads,
+    /// About the node that is asked, whatever its role: carried to no other. A standby cannot take a use of the token
+    /// for it, so only the active node does.
+    ThisNode,
     /// Writes, or issues something leased: the active node serves it.
     Writes,
 }

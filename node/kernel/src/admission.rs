@@ -28,7 +28,7 @@ pub(crate) struct Asked {
     /// Fields. Lent to the [`Request`] of each attempt.
     pub(crate) data: Map,
     /// A streamed body.
-    pub(crate) stream: Mutex<Option<SnapshotStream>>,
+    pub(crate) stream: Arc<Mutex<Option<SnapshotStream>>>,
 }
 
 impl Asked {
@@ -37,7 +37,7 @@ impl Asked {
             Body::Fields(data) => (data, None),
             Body::Stream(stream) => (Map::new(), Some(stream.into_inner())),
         };
-        Self { incoming, data, stream: Mutex::new(stream) }
+        Self { incoming, data, stream: Arc::new(Mutex::new(stream)) }
     }
 }
 
@@ -68,7 +68,18 @@ pub(crate) struct Admitted {
 impl Admitted {
     /// Whether only the active node can serve it.
     pub(crate) fn needs_active(&self, asked: &Asked) -> bool {
-        self.is_metered() || (self.refusal.is_none() && (self.writes() || asked.incoming.wrap_ttl.is_some()))
+        !self.is_about_this_node()
+            && (self.is_metered()
+                || (self.refusal.is_none() && (self.writes() || asked.incoming.wrap_ttl.is_some())))
+    }
+
+    /// Whether it is about the node that is asked.
+    pub(crate) fn is_about_this_node(&self) -> bool {
+        self.effect() == Some(Effect::ThisNode)
+    }
+
+    fn effect(&self) -> Option<Effect> {
+        self.found.and_then(|found| found.method).map(|method| method.effect)
     }
 
     /// Whether the caller's token counts its uses.
@@ -83,8 +94,7 @@ impl Admitted {
 
     /// Whether serving it changes what is stored.
     pub(crate) fn writes(&self) -> bool {
-        self.request.operation != Operation::Help
-            && self.found.and_then(|found| found.method).is_some_and(|method| method.effect == Effect::Writes)
+        self.request.operation != Operation::Help && self.effect() == Some(Effect::Writes)
     }
 }
 

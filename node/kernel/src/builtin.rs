@@ -1,6 +1,8 @@
 //! Paths the kernel serves itself, below `sys/` and `auth/token/`: groups of routes with a handler, routed,
 //! authorized and audited exactly like an engine's.
 
+use std::sync::Arc;
+
 use arca_engine_api::{Request, Response, RouteTable};
 use arca_raft_storage::SnapshotStream;
 use async_trait::async_trait;
@@ -46,8 +48,8 @@ pub(crate) struct BuiltinCtx<'a> {
     pub(crate) acl: Option<&'a Acl>,
     /// The request as it arrived, without its body.
     pub(crate) incoming: &'a Incoming,
-    /// A streamed body: whoever reads it takes it out.
-    pub(crate) incoming_body: &'a Mutex<Option<SnapshotStream>>,
+    /// A streamed body: whoever reads it takes it out, after the commit.
+    pub(crate) incoming_body: &'a Arc<Mutex<Option<SnapshotStream>>>,
 }
 
 /// Something to do once the transaction is committed; its response replaces the one given before.

@@ -107,15 +107,22 @@ impl Kernel {
         Ok(())
     }
 
+    /// Whether the request takes a use of the token, which a standby cannot record.
+    pub(crate) fn takes_use(&self, admitted: &Admitted) -> bool {
+        admitted.is_metered() && (self.is_active() || !admitted.is_about_this_node())
+    }
+
     /// Takes one of the token's uses, if it counts them.
     pub(crate) fn spend(&self, tx: &Tx, admitted: &Admitted) -> Result<(), KernelError> {
-        let Some(caller) = admitted.caller.as_ref().filter(|_| admitted.is_metered()) else { return Ok(()) };
+        let Some(caller) = admitted.caller.as_ref().filter(|_| self.takes_use(admitted)) else {
+            return Ok(());
+        };
         self.tokens.use_once(tx, &caller.entry, self.clock.now()).map(drop)
     }
 
     /// A refused request takes a use as well, in a transaction of its own: nothing else of it is kept.
     pub(crate) async fn spend_refused(&self, _tx: &Tx, admitted: &Admitted) -> Result<(), KernelError> {
-        if !admitted.is_metered() {
+        if !self.takes_use(admitted) {
             return Ok(());
         }
         self.commit_staged(|tx| self.spend(tx, admitted)).await

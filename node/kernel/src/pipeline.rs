@@ -122,8 +122,8 @@ impl Kernel {
             self.spend_refused(&tx, admitted).await?;
             return Err(refusal);
         }
-        let may_only_read = !admitted.writes() && !admitted.is_metered() && asked.incoming.wrap_ttl.is_none();
-        if may_only_read {
+        let may_only_read = !admitted.writes() && asked.incoming.wrap_ttl.is_none();
+        if may_only_read && !self.takes_use(admitted) {
             match self.run(&tx, asked, admitted).await {
                 Err(err) if is_read_only(&err) && self.is_active() => {}
                 Err(err) if is_read_only(&err) => return Err(KernelError::NeedsActive),

@@ -7,12 +7,14 @@ use arca_barrier::Class;
 use arca_engine_api::{
     Access, Effect, Field, FieldKind, Map, Method, Operation, Request, Response, Route, RouteTable,
 };
+use arca_raft_storage::MemberKind;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::KernelError;
 use crate::answer::Shape;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
+use crate::kernel::Kernel;
 
 /// Where autopilot's settings are kept.
 const AUTOPILOT_PATH: &str = "root/core/raft/autopilot";
@@ -50,8 +52,7 @@ static ROUTES: &[Route] = &[
         "seal",
         "seal",
         Access::Sudo,
-        // Sealing is about the node that is asked, active or not, and writes nothing.
-        &[Method::with_effect(Operation::Update, Effect::Reads, "Seal this node.")],
+        &[Method::with_effect(Operation::Update, Effect::ThisNode, "Seal this node.")],
         &[],
         "Seals the node that is asked.",
     ),
@@ -178,9 +179,7 @@ impl Builtin for RaftPaths {
     async fn handle(&self, ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
         let cluster = &ctx.kernel.cluster;
         match request.route.id {
-            "step-down" => Ok(BuiltinAnswer::after(|kernel| {
-                Box::pin(async move { kernel.cluster.step_down().await.map(|()| Response::empty()) })
-            })),
+            "step-down" => Ok(BuiltinAnswer::after(|kernel| Box::pin(step_down(kernel)))),
             "seal" => Ok(BuiltinAnswer::after(|kernel| {
                 Box::pin(async move { kernel.cluster.seal().await.map(|()| Response::empty()) })
             })),
@@ -196,6 +195,16 @@ impl Builtin for RaftPaths {
             id => members(id, server_id(request)?),
         }
     }
+}
+
+/// A node alone gives the lead up and takes it again; nobody would see the difference.
+async fn step_down(kernel: &Kernel) -> Result<Response, KernelError> {
+    let (replica, is_voter) = (kernel.store.replica(), |kind: MemberKind| kind == MemberKind::Voter);
+    let (me, members) = (replica.status().id, replica.membership().members);
+    if members.iter().any(|(id, (_, kind))| *id != me && is_voter(*kind)) {
+        kernel.cluster.step_down().await?;
+    }
+    Ok(Response::empty())
 }
 
 /// Changes of membership happen once the request's own record is committed, and are not repeated with it.
@@ -245,11 +254,18 @@ async fn snapshot(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnsw
             ..BuiltinAnswer::default()
         });
     }
-    let body = ctx.incoming_body.lock().take();
-    let body = body.ok_or_else(|| KernelError::invalid("the request carries no snapshot"))?;
+    let missing = || KernelError::invalid("the request carries no snapshot");
+    let body = Arc::clone(ctx.incoming_body);
+    if body.lock().is_none() {
+        return Err(missing());
+    }
     let is_forced = request.route.id == "snapshot-force";
+    // Taken out only once the request's own record is committed: a conflict runs all this again.
     Ok(BuiltinAnswer::after(move |kernel| {
-        Box::pin(async move { kernel.cluster.restore(body, is_forced).await.map(|()| Response::empty()) })
+        Box::pin(async move {
+            let body = body.lock().take().ok_or_else(missing)?;
+            kernel.cluster.restore(body, is_forced).await.map(|()| Response::empty())
+        })
     }))
 }
 
@@ -291,3 +307,7 @@ fn default_autopilot() -> Map {
     });
     if let Value::Object(map) = settings { map } else { Map::new() }
 }
+
+#[cfg(test)]
+#[path = "raft_tests.rs"]
+mod tests;

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use arca_raft_storage::replica::VersionedVisitor;
 use arca_raft_storage::{
-    ApplyObserver, Change, Committed, KvError, Member, MemberId, Membership, ProposeError, ReadView, Replica,
-    ReplicaError, ReplicaStatus, Role, SnapshotStream, Version, Versioned, Visit, Write, WriteSet,
+    ApplyObserver, Change, Committed, KvError, Member, MemberId, MemberKind, Membership, ProposeError,
+    ReadView, Replica, ReplicaError, ReplicaStatus, Role, SnapshotStream, Version, Versioned, Visit, Write,
+    WriteSet,
 };
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
@@ -262,7 +263,9 @@ impl Replica for LocalReplica {
     }
 
     fn membership(&self) -> Membership {
-        Membership::default()
+        let members = self.0.shared.members.read();
+        let voter = |id: MemberId| (id, (Member { id, ..Member::default() }, MemberKind::Voter));
+        Membership { index: 1, members: members.iter().map(|member| voter(member.id)).collect() }
     }
 
     async fn reserve_member_id(&self) -> Result<MemberId, ReplicaError> {
