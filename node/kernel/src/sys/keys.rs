@@ -1,13 +1,16 @@
 //! `sys/key-status`, `sys/rotate`, `sys/rotate/config`: the keyring's terms.
 
+use std::time::Duration;
+
 use arca_engine_api::{
     Access, Effect, Field, FieldKind, Method, Operation, Request, Response, Route, RouteTable, UnixMillis,
 };
 use async_trait::async_trait;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
+use crate::tokens::lifetime::go_text;
 
 const CONFIG_FIELDS: &[Field] = &[
     Field { name: "enabled", kind: FieldKind::Bool, summary: "Whether the keyring rotates by itself." },
@@ -91,15 +94,21 @@ impl Builtin for KeyPaths {
             })),
             (_, Operation::Read) => {
                 let config = ctx.kernel.store.barrier().rotation_config();
-                Ok(BuiltinAnswer::at_both_levels(Response::data(json!({
+                Ok(Response::data(json!({
                     "enabled": config.enabled,
                     "max_operations": config.max_operations,
-                    "interval": config.interval_ms / 1_000,
-                }))))
+                    "interval": shown_interval(config.interval_ms),
+                }))
+                .into())
             }
             _ => configure(ctx, request),
         }
     }
+}
+
+/// A number only where there is none, as in the field.
+fn shown_interval(interval_ms: u64) -> Value {
+    if interval_ms == 0 { json!(0) } else { json!(go_text(Duration::from_millis(interval_ms))) }
 }
 
 fn configure(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
@@ -119,4 +128,15 @@ fn configure(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, K
     Ok(BuiltinAnswer::after(move |kernel| {
         Box::pin(async move { kernel.cluster.configure_rotation(config).await.map(|()| Response::empty()) })
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_is_shown_as_go_prints_it() {
+        assert_eq!(shown_interval(0), json!(0));
+        assert_eq!(shown_interval(720 * 3_600 * 1_000), json!("720h0m0s"));
+    }
 }

@@ -31,12 +31,18 @@ pub(super) fn shown(kernel: &Kernel, mount: &Mount) -> Map {
     put("local", record.is_local.into());
     put("options", options);
     put("plugin_version", record.config.plugin_version.as_str().into());
-    put("running_plugin_version", format!("v{}+builtin", kernel.cluster.info().version).into());
+    put("running_plugin_version", running_version(&kernel.cluster.info().version).into());
     put("running_sha256", "".into());
     put("seal_wrap", record.seal_wrap.into());
     put("type", record.engine.as_str().into());
     put("uuid", record.uuid.as_str().into());
     info
+}
+
+/// The server's version, marked as built in, as a semantic version: build metadata follows one plus.
+fn running_version(version: &str) -> String {
+    let mark = if version.contains('+') { '.' } else { '+' };
+    format!("v{version}{mark}builtin")
 }
 
 fn shown_config(record: &MountRecord) -> Map {
@@ -196,4 +202,15 @@ fn refuse_token_headers(config: &MountConfig) -> Result<(), KernelError> {
         return Err(KernelError::invalid("the token header cannot be passed through"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_has_one_plus() {
+        assert_eq!(running_version("1.21.0+arca.0.1.0"), "v1.21.0+arca.0.1.0.builtin");
+        assert_eq!(running_version("1.21.0"), "v1.21.0+builtin");
+    }
 }

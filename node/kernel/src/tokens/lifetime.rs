@@ -117,6 +117,20 @@ pub fn go_duration(span: Duration) -> String {
     text
 }
 
+/// As Go prints durations: `1h30m0s`, `720h0m0s`, `1.5s`.
+#[must_use]
+pub fn go_text(span: Duration) -> String {
+    let (whole, milli) = (span.as_secs(), span.subsec_millis());
+    let (hours, minutes, seconds) = (whole / 3_600, whole / 60 % 60, whole % 60);
+    let fraction =
+        if milli == 0 { String::new() } else { format!(".{milli:03}").trim_end_matches('0').to_owned() };
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}{fraction}s"),
+        (0, _) => format!("{minutes}m{seconds}{fraction}s"),
+        _ => format!("{hours}h{minutes}m{seconds}{fraction}s"),
+    }
+}
+
 /// Durations in records: milliseconds.
 pub mod millis {
     use std::time::Duration;
@@ -214,5 +228,11 @@ mod tests {
         assert_eq!(shown(0), "0s");
         assert_eq!(shown(90_500), "1m30.5s");
         assert_eq!(shown(1_000), "1s");
+        let printed = |ms: u64| go_text(Duration::from_millis(ms));
+        assert_eq!(printed(2_592_000_000), "720h0m0s");
+        assert_eq!(printed(5_400_500), "1h30m0.5s");
+        assert_eq!(printed(90_000), "1m30s");
+        assert_eq!(printed(1_500), "1.5s");
+        assert_eq!(printed(0), "0s");
     }
 }
