@@ -376,7 +376,7 @@ impl Mounts {
         let path = canonical_path(kind, &new.path)?;
         let (engine, version) = self.resolve_type(kind, &new.engine)?;
         if let Some(version) = version {
-            new.options.entry("version".to_owned()).or_insert(version);
+            new.options.insert("version".to_owned(), version);
         }
         refuse_protected(&path, "mount")?;
         refuse_taken(router, namespace, &path)?;
@@ -544,6 +544,9 @@ pub fn canonical_path(kind: EngineKind, path: &str) -> Result<String, KernelErro
 
 /// Paths the kernel keeps for itself.
 const PROTECTED: &[&str] = &["audit/", "auth/", "cubbyhole/", "identity/", "sys/"];
+
+/// Mounts of the kernel's own: only what the audit log shows of them can be changed.
+pub(crate) const UNTUNABLE: &[&str] = &["cubbyhole/", "identity/", "sys/"];
 
 /// # Errors
 /// When the path is one of the fixed ones, or inside one.

@@ -1,7 +1,7 @@
 //! The mount table as requests change it.
 
-use arca_engine_api::EngineKind;
-use serde_json::json;
+use arca_engine_api::{EngineKind, Operation};
+use serde_json::{Value, json};
 
 use crate::tokens::rig::{Rig, text};
 
@@ -37,4 +37,41 @@ async fn a_path_is_taken_from_the_moment_a_mount_is_sent_there() {
     assert!(rig.get("root", "sys/mounts/team/aws").await.is_ok());
     let free = rig.post("root", "sys/mounts/aws", json!({"type": "stubborn"})).await;
     assert_eq!(text(free), "None []");
+}
+
+#[tokio::test]
+async fn the_fixed_mounts_are_not_tuned() {
+    let rig = Rig::active().await;
+    for path in ["sys", "cubbyhole"] {
+        for name in ["description", "default_lease_ttl", "max_lease_ttl"] {
+            let tuned = rig.post("root", &format!("sys/mounts/{path}/tune"), json!({name: "1h"})).await;
+            assert_eq!(text(tuned), format!("cannot tune parameter {name} of {path}/"));
+        }
+    }
+    assert_eq!(text(rig.post("root", "sys/auth/token/tune", json!({"description": "x"})).await), "None []");
+    assert_eq!(
+        text(rig.ask("root", Operation::Delete, "sys/mounts/sys", Value::Null, None).await),
+        "cannot unmount \"sys/\""
+    );
+}
+
+#[tokio::test]
+async fn options_an_engine_does_not_take_are_refused_at_once() {
+    let rig = Rig::active().await;
+    let third = json!({"options": {"version": "3"}});
+    let refused = "there is no such version";
+    let body = json!({"type": "stubborn", "options": {"version": "3"}});
+    assert_eq!(text(rig.post("root", "sys/mounts/new", body).await), refused);
+    assert_eq!(text(rig.post("root", "sys/mounts/new", json!({"type": "stubborn-v3"})).await), refused);
+    assert!(rig.get("root", "sys/mounts/new").await.is_err());
+    assert_eq!(text(rig.post("root", "sys/mounts/aws/tune", third).await), refused);
+    let second = json!({"options": {"version": "2"}});
+    assert_eq!(text(rig.post("root", "sys/mounts/aws/tune", second).await), "None []");
+    let data = rig.get("root", "sys/mounts/aws").await.unwrap().data.unwrap();
+    assert_eq!(data["options"], json!({"version": "2"}));
+    // The name of the type says more than the options.
+    let body = json!({"type": "stubborn-v2", "options": {"version": "1"}});
+    assert_eq!(text(rig.post("root", "sys/mounts/named", body).await), "None []");
+    let data = rig.get("root", "sys/mounts/named").await.unwrap().data.unwrap();
+    assert_eq!(data["options"], json!({"version": "2"}));
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::mount_info::{self, Tuning, shown, shown_tune, tune_from};
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
-use crate::mounts::{MountState, NewMount, canonical_path, refuse_protected};
+use crate::mounts::{MountState, NewMount, UNTUNABLE, canonical_path, refuse_protected};
 use crate::router::Mount;
 use crate::tx::EngineStorage;
 
@@ -164,6 +164,20 @@ fn read_tune(ctx: &BuiltinCtx<'_>, kind: EngineKind, path: &str) -> Result<Built
     Ok(both(shown_tune(&mount)))
 }
 
+/// # Errors
+/// When a field would change a mount of the kernel's own.
+fn refuse_fixed(path: &str, fields: Fields<'_>) -> Result<(), KernelError> {
+    if !UNTUNABLE.contains(&path) {
+        return Ok(());
+    }
+    let names =
+        MOUNT_FIELDS.iter().map(|field| field.name).filter(|name| !name.starts_with("audit_non_hmac"));
+    match names.into_iter().find(|name| fields.has(name)) {
+        Some(name) => Err(KernelError::invalid(format!("cannot tune parameter {name} of {path}"))),
+        None => Ok(()),
+    }
+}
+
 fn tune(
     ctx: &BuiltinCtx<'_>,
     request: &Request,
@@ -174,6 +188,7 @@ fn tune(
     let mount = find(ctx, kind, path)?.ok_or_else(|| no_sysview(kind, path))?;
     let mut record = mounts.reread(ctx.tx, &ctx.namespace.id, &mount.record)?;
     let fields = request.fields();
+    refuse_fixed(&record.path, fields)?;
     tune_from(fields, kind, ctx.kernel.config.max_lease_ttl, Tuning::Change, &mut record.config)?;
     if let Some(description) = fields.string("description")? {
         record.description = description;
@@ -187,6 +202,10 @@ fn tune(
             return Err(KernelError::invalid("cannot downgrade mount"));
         }
         record.options.extend(options.into_iter().filter(|(_, value)| !value.is_empty()));
+        // An engine that does not take these options says so now, not when somebody needs it.
+        if let Some(engine) = mounts.engine(kind, &record.engine) {
+            (engine.make)(&mounts.view_of(&record))?;
+        }
     }
     mounts.write(ctx.tx, &ctx.namespace.id, &record)?;
     Ok(Response::empty().into())

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use arca_barrier::{Barrier, Class, Keyring, Suite};
 use arca_engine_api::{
-    Clock, Ctx, Engine, EngineError, EngineKind, EngineType, LeaseGrant, LeaseRecord, Map, Operation,
-    Request, Response, RouteTable, StorageExt as _, UnixMillis,
+    Clock, Ctx, Engine, EngineError, EngineKind, EngineType, LeaseGrant, LeaseRecord, Map, MountView,
+    Operation, Request, Response, RouteTable, StorageExt as _, UnixMillis,
 };
 use async_trait::async_trait;
 use serde_json::Value;
@@ -64,8 +64,16 @@ impl Engine for Stubborn {
     }
 }
 
+/// There is no third version of it.
+fn make(mount: &MountView) -> Result<Arc<dyn Engine>, EngineError> {
+    match mount.options.get("version").map(String::as_str) {
+        Some("3") => Err(EngineError::invalid("there is no such version")),
+        _ => Ok(Arc::new(Stubborn(RouteTable::new(&[])))),
+    }
+}
+
 fn engine_type(name: &'static str, kind: EngineKind) -> EngineType {
-    EngineType { name, kind, make: |_| Ok(Arc::new(Stubborn(RouteTable::new(&[])))), summary: "For tests." }
+    EngineType { name, kind, make, summary: "For tests." }
 }
 
 pub(crate) struct Rig {
