@@ -86,16 +86,13 @@ fn open(path: &Path, mode: Option<u32>) -> io::Result<Open> {
     if let Ok(found) = std::fs::metadata(path) {
         check(&found)?;
     }
-    let is_new = !path.exists();
     let file =
         OpenOptions::new().read(true).append(true).create(true).mode(mode.unwrap_or(0o600)).open(path)?;
     let found = file.metadata()?;
     check(&found)?;
     let is_regular = found.is_file();
-    if is_regular
-        && !is_new
-        && let Some(mode) = mode.filter(|mode| found.permissions().mode() & 0o7777 != *mode)
-    {
+    // A new file too: the umask may have taken bits off.
+    if is_regular && let Some(mode) = mode.filter(|mode| found.permissions().mode() & 0o7777 != *mode) {
         file.set_permissions(Permissions::from_mode(mode))?;
     }
     let is_ours_alone = is_regular && file.try_lock().is_ok();
@@ -198,5 +195,20 @@ impl Sink for FileSink {
 impl std::fmt::Debug for FileSink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "FileSink({})", self.path.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_file_has_the_mode_asked_for_whatever_the_umask() {
+        let dir = tempfile::tempdir().unwrap();
+        for mode in [0o600, 0o640, 0o666] {
+            let path = dir.path().join(format!("{mode:o}"));
+            FileSink::new(&path, Some(mode)).prepare().unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+        }
     }
 }
