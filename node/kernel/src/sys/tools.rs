@@ -4,6 +4,7 @@ use arca_engine_api::{
     Access, Effect, EngineError, Field, FieldKind, Method, Operation, Request, Response, Route, RouteTable,
 };
 use async_trait::async_trait;
+use aws_lc_rs::digest::{SHA3_256, SHA3_384, SHA3_512, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -29,7 +30,7 @@ const HASH_FIELDS: &[Field] = &[
     Field {
         name: "algorithm",
         kind: FieldKind::String,
-        summary: "sha2-224, sha2-256 (default), sha2-384, sha2-512.",
+        summary: "sha2-224, sha2-256 (default), sha2-384, sha2-512, sha3-256, sha3-384, sha3-512.",
     },
     Field { name: "format", kind: FieldKind::String, summary: "hex (default) or base64." },
 ];
@@ -121,8 +122,33 @@ fn hash(request: &Request) -> Result<BuiltinAnswer, KernelError> {
         "" | "sha2-256" => sha2::Sha256::digest(&input).to_vec(),
         "sha2-384" => sha2::Sha384::digest(&input).to_vec(),
         "sha2-512" => sha2::Sha512::digest(&input).to_vec(),
+        "sha3-256" => digest(&SHA3_256, &input).as_ref().to_vec(),
+        "sha3-384" => digest(&SHA3_384, &input).as_ref().to_vec(),
+        "sha3-512" => digest(&SHA3_512, &input).as_ref().to_vec(),
         _ => return Err(KernelError::invalid("unsupported hash algorithm")),
     };
     let format = fields.string("format")?.unwrap_or_else(|| "hex".to_owned());
     Ok(Response::data(json!({ "sum": encode(&sum, &format)? })).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::tokens::rig::Rig;
+
+    #[tokio::test]
+    async fn digests_are_the_known_ones() {
+        let rig = Rig::active().await;
+        for (algorithm, start) in [
+            ("sha2-256", "2cf24dba5fb0a30e26e83b2ac5b9e29e"),
+            ("sha3-256", "3338be694f50c5f338814986cdf06864"),
+            ("sha3-384", "720aea11019ef06440fbf05d87aa2468"),
+            ("sha3-512", "75d527c368f2efe848ecf6b073a36767"),
+        ] {
+            let path = format!("sys/tools/hash/{algorithm}");
+            let answer = rig.post("root", &path, json!({"input": "aGVsbG8="})).await.unwrap();
+            assert!(answer.data.unwrap()["sum"].as_str().unwrap().starts_with(start), "{algorithm}");
+        }
+    }
 }
