@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arca_engine_api::{
-    Clock, Ctx, Engine, EngineError, Entropy, EntropyError, Map, MountView, Operation, Page, Request,
+    Caller, Clock, Ctx, Engine, EngineError, Entropy, EntropyError, Map, MountView, Operation, Page, Request,
     Response, RouteMatch, Storage, StorageError, UnixMillis,
 };
 use serde_json::Value;
@@ -78,6 +78,20 @@ impl Entropy for World {
     }
 }
 
+/// Who asks.
+fn caller() -> Caller {
+    Caller {
+        token_key: "t1".to_owned(),
+        accessor: "a1".to_owned(),
+        display_name: "token".to_owned(),
+        entity_id: String::new(),
+        policies: Arc::from([]),
+        metadata: Arc::default(),
+        is_batch: false,
+        is_root: false,
+    }
+}
+
 /// One mount.
 pub(crate) struct Rig {
     engine: Arc<dyn Engine>,
@@ -128,7 +142,7 @@ impl Rig {
             route,
             data: data.as_object().cloned().unwrap_or_else(Map::new),
             headers: BTreeMap::new(),
-            caller: None,
+            caller: Some(caller()),
             client_token: None,
             remote_addr: None,
             remote_port: 0,

@@ -26,6 +26,7 @@ static ROUTES: &[Route] = &[Route {
         Method::new(Operation::Update, "Write an entry."),
         Method::new(Operation::Delete, "Delete an entry."),
         Method::new(Operation::List, "List entries."),
+        Method::new(Operation::Scan, "List entries at any depth."),
     ],
     fields: &[],
     takes_any_field: true,
@@ -40,6 +41,16 @@ struct Cubbyhole {
 #[allow(clippy::unnecessary_wraps)] // The shape every engine's `make` has.
 fn make(_mount: &MountView) -> Result<Arc<dyn Engine>, EngineError> {
     Ok(Arc::new(Cubbyhole { table: RouteTable::new(ROUTES) }))
+}
+
+/// `after` and `limit` of a listing; a limit that is none stands for no limit.
+fn page(request: &Request) -> Result<Page, EngineError> {
+    let fields = request.fields();
+    let limit = fields.integer("limit").ok().flatten();
+    Ok(Page {
+        after: fields.string("after")?.filter(|after| !after.is_empty()),
+        limit: limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0),
+    })
 }
 
 fn drawer(request: &Request) -> Result<String, EngineError> {
@@ -58,8 +69,13 @@ impl Engine for Cubbyhole {
 
     async fn handle(&self, ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
         let (drawer, path) = (drawer(request)?, request.param("path"));
-        if request.operation == Operation::List {
-            return Ok(Response::list(ctx.storage.list(&format!("{drawer}{path}"), &Page::default())?));
+        if matches!(request.operation, Operation::List | Operation::Scan) {
+            let (folder, page) = (format!("{drawer}{path}"), page(request)?);
+            let names = match request.operation {
+                Operation::Scan => ctx.storage.scan(&folder, &page)?,
+                _ => ctx.storage.list(&folder, &page)?,
+            };
+            return Ok(Response::list(names));
         }
         if path.is_empty() || path.ends_with('/') {
             return Err(EngineError::invalid("missing path"));
@@ -85,5 +101,32 @@ impl Engine for Cubbyhole {
     fn exists(&self, ctx: &Ctx<'_>, request: &Request) -> Result<Option<bool>, EngineError> {
         let key = format!("{}{}", drawer(request)?, request.param("path"));
         Ok(Some(ctx.storage.get(&key)?.is_some()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::testing::Rig;
+
+    #[test]
+    fn entries_are_listed_in_part_and_at_any_depth() {
+        let rig = Rig::new(make, "");
+        for path in ["a", "b/c", "b/d/e", "f"] {
+            assert_eq!(rig.say(Operation::Update, path, &json!({"x": 1})), "none");
+        }
+        let check = |operation, path: &str, data: Value, want: Value| {
+            let want = if want == json!([]) { json!({}) } else { json!({ "keys": want }) };
+            assert_eq!(rig.say(operation, path, &data), want.to_string(), "{operation:?} {path:?} {data}");
+        };
+        check(Operation::List, "", json!({}), json!(["a", "b/", "f"]));
+        check(Operation::List, "", json!({"after": "a", "limit": 1}), json!(["b/"]));
+        check(Operation::List, "", json!({"after": "f"}), json!([]));
+        check(Operation::List, "", json!({"limit": "-1"}), json!(["a", "b/", "f"]));
+        check(Operation::Scan, "", json!({}), json!(["a", "b/c", "b/d/e", "f"]));
+        check(Operation::Scan, "b/", json!({"after": "c"}), json!(["d/e"]));
+        check(Operation::Scan, "", json!({"limit": 2}), json!(["a", "b/c"]));
     }
 }
