@@ -7,6 +7,7 @@
 pub mod body;
 pub mod client_addr;
 pub mod handler;
+mod health;
 mod lifecycle;
 mod path;
 mod query;
@@ -14,6 +15,8 @@ mod render;
 pub mod server;
 mod status;
 pub mod system;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 
 pub use handler::{Api, RawBody, RawRequest};

@@ -1,8 +1,6 @@
 //! The few `sys/` paths a sealed node answers: init, unseal, seal-status, health, leader, join. None is audited, none
 //! needs a token, all are served by the node that was asked, except the joiner's proof.
 
-use std::collections::BTreeMap;
-
 use arca_engine_api::Map;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,10 +10,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::body;
+use crate::health::health;
 use crate::render::{Rendered, errors, to_json};
 use crate::status::status_of_system;
-use crate::system::{Health, InitRequest, InitResponse, System, SystemError, UnsealRequest};
-use crate::{body, query};
+use crate::system::{InitRequest, InitResponse, System, SystemError, UnsealRequest};
 
 /// Which of these paths was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +96,12 @@ fn with_data(data: &Value) -> Value {
     json!({ "data": data })
 }
 
+/// The body's fields. Names match in any case and `null` means absent, as clients of this family expect: their own
+/// decoders take bodies so, and some send every field they know.
 fn fields(bytes: &Bytes) -> Result<Map, SystemError> {
-    body::parse(bytes).map_err(|err| SystemError::Invalid(err.to_string()))
+    let sent = body::parse(bytes).map_err(|err| SystemError::Invalid(err.to_string()))?;
+    let given = sent.into_iter().filter(|(_, value)| !value.is_null());
+    Ok(given.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect())
 }
 
 /// A body whose fields may be null, as the Go client sends the ones it leaves out.
@@ -126,101 +129,90 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Names match in any case here, as with the field's standard server.
 async fn unseal(system: &dyn System, bytes: &Bytes) -> Result<Rendered, SystemError> {
-    let lower: BTreeMap<String, Value> =
-        fields(bytes)?.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
-    let flag = |name| lower.get(name).and_then(Value::as_bool).unwrap_or_default();
-    if flag("migrate") {
+    let mut given = fields(bytes)?;
+    let is_reset = flag(&given, "reset")?;
+    if flag(&given, "migrate")? {
         return Err(SystemError::Invalid("no seal migration is under way".to_owned()));
     }
-    let key = match lower.get("key") {
-        None | Some(Value::Null) => Zeroizing::default(),
-        Some(Value::String(key)) => Zeroizing::new(key.clone()),
+    let key = match given.remove("key") {
+        None => Zeroizing::default(),
+        Some(Value::String(key)) => Zeroizing::new(key),
         Some(_) => return Err(SystemError::Invalid("'key' must be a string".to_owned())),
     };
-    if key.is_empty() && !flag("reset") {
+    if key.is_empty() && !is_reset {
         return Err(SystemError::Invalid(
             "'key' must be specified in the request body as JSON, or 'reset' set to true".to_owned(),
         ));
     }
-    Ok(ok(&system.unseal(UnsealRequest { key, is_reset: flag("reset") }).await?))
+    Ok(ok(&system.unseal(UnsealRequest { key, is_reset }).await?))
+}
+
+fn flag(given: &Map, name: &str) -> Result<bool, SystemError> {
+    match given.get(name) {
+        None => Ok(false),
+        Some(Value::Bool(flag)) => Ok(*flag),
+        Some(_) => Err(SystemError::Invalid(format!("'{name}' must be true or false"))),
+    }
 }
 
 async fn join(system: &dyn System, bytes: &Bytes) -> Result<Rendered, SystemError> {
     Ok(ok(&json!({ "joined": system.join(parsed(bytes)?).await? })))
 }
 
-/// The status tells a load balancer what the node is; the query may choose other numbers.
-fn health(health: &Health, raw_query: &str) -> Rendered {
-    let Ok(query) = query::parse(raw_query) else {
-        return errors(StatusCode::BAD_REQUEST, &["bad status code override".to_owned()]);
-    };
-    let code = |name: &str, default: u16| match query.get(name).and_then(Value::as_str) {
-        None => Ok(default),
-        Some(text) => text
-            .parse::<u16>()
-            .ok()
-            .and_then(|code| StatusCode::from_u16(code).ok())
-            .map(|code| code.as_u16())
-            .ok_or(()),
-    };
-    let flag = |name: &str| query.get(name).and_then(Value::as_str).is_some_and(|text| text != "false");
-    let wanted = if !health.initialized {
-        code("uninitcode", 501)
-    } else if health.removed_from_cluster {
-        code("removedcode", 530)
-    } else if health.sealed {
-        code("sealedcode", 503)
-    } else if health.standby && health.ha_connection_healthy == Some(false) {
-        code("haunhealthycode", 474)
-    } else if health.standby && !(flag("standbyok") || flag("perfstandbyok")) {
-        code("standbycode", 429)
-    } else {
-        code("activecode", 200)
-    };
-    match wanted.map(StatusCode::from_u16) {
-        Ok(Ok(status)) => Rendered { status, body: to_json(health) },
-        _ => errors(StatusCode::BAD_REQUEST, &["bad status code override".to_owned()]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::FakeSystem;
 
-    #[track_caller]
-    fn check(state: &str, query: &str, want: u16) {
-        let given = Health {
-            initialized: state != "new",
-            sealed: state == "sealed",
-            standby: state == "standby" || state == "lost",
-            ha_connection_healthy: (state == "lost").then_some(false),
-            removed_from_cluster: state == "removed",
-            ..Health::default()
-        };
-        assert_eq!(health(&given, query).status.as_u16(), want, "{state} with {query:?}");
+    /// What the node was asked for, or the refusal.
+    async fn asked(path: &str, body: &str) -> String {
+        let system = FakeSystem::default();
+        let endpoint = Endpoint::find(path).unwrap();
+        let bytes = Bytes::from(body.to_owned());
+        let answer = serve(&system, endpoint, &Method::PUT, "", &bytes).await;
+        match system.take_notes().pop() {
+            Some(note) => note,
+            None => format!("{} {}", answer.status.as_u16(), String::from_utf8_lossy(&answer.body)),
+        }
     }
 
-    #[test]
-    fn health_has_a_code_for_every_state() {
-        check("active", "", 200);
-        check("standby", "", 429);
-        check("lost", "", 474);
-        check("sealed", "", 503);
-        check("new", "", 501);
-        check("removed", "", 530);
+    #[tokio::test]
+    async fn null_is_absent() {
+        // As the Go client, and as hvac, send it.
+        let go = r#"{"secret_shares":5,"secret_threshold":3,"pgp_keys":null,"recovery_pgp_keys":null,"root_token_pgp_key":""}"#;
+        assert_eq!(asked("sys/init", go).await, "init Some(3) of Some(5)");
+        let hvac =
+            r#"{"secret_shares":5,"secret_threshold":3,"root_token_pgp_key":null,"recovery_shares":null}"#;
+        assert_eq!(asked("sys/init", hvac).await, "init Some(3) of Some(5)");
+        assert_eq!(asked("sys/init", r#"{"secret_shares":null}"#).await, "init None of None");
+        assert_eq!(asked("sys/unseal", r#"{"key":"k","reset":null}"#).await, "unseal \"k\", reset false");
+        let join = r#"{"leader_api_addr":"https://a","retry":null,"leader_ca_cert":null,"non_voter":null}"#;
+        assert_eq!(asked("sys/storage/raft/join", join).await, "join \"https://a\", retry false");
     }
 
-    #[test]
-    fn health_codes_can_be_chosen() {
-        check("standby", "standbyok=true", 200);
-        check("standby", "perfstandbyok", 200);
-        check("standby", "standbyok=false", 429);
-        check("standby", "standbycode=299", 299);
-        check("sealed", "sealedcode=200&uninitcode=201", 200);
-        check("new", "sealedcode=200&uninitcode=201", 201);
-        check("active", "activecode=abc", 400);
-        check("active", "activecode=99", 400);
+    #[tokio::test]
+    async fn names_match_in_any_case() {
+        assert_eq!(asked("sys/init", r#"{"Secret_Shares":1}"#).await, "init None of Some(1)");
+        assert_eq!(asked("sys/unseal", r#"{"KEY":"k"}"#).await, "unseal \"k\", reset false");
+        assert_eq!(asked("sys/unseal", r#"{"Reset":true}"#).await, "unseal \"\", reset true");
+        let join = r#"{"Leader_API_Addr":"https://a","Retry":true}"#;
+        assert_eq!(asked("sys/storage/raft/join", join).await, "join \"https://a\", retry true");
+    }
+
+    #[tokio::test]
+    async fn a_wrong_type_is_refused() {
+        for (path, body) in [
+            ("sys/init", r#"{"secret_shares":"5"}"#),
+            ("sys/init", r#"{"pgp_keys":"k"}"#),
+            ("sys/init", r#"{"pgp_keys":["k"]}"#),
+            ("sys/unseal", r#"{"reset":"true"}"#),
+            ("sys/unseal", r#"{"key":5}"#),
+            ("sys/unseal", r#"{"key":null}"#),
+            ("sys/storage/raft/join", r#"{"retry":"yes"}"#),
+        ] {
+            let got = asked(path, body).await;
+            assert!(got.starts_with("400 {\"errors\":["), "{path} {body}: {got}");
+        }
     }
 }

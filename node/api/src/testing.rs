@@ -1,0 +1,88 @@
+//! A node for this crate's tests: it answers as told and notes what it was asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_kernel::Kernel;
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::system::{Carried, CarriedBack, CarryFailure};
+use crate::{
+    Health, InitRequest, InitResponse, JoinRequest, LeaderStatus, SealStatus, System, SystemError,
+    UnsealRequest,
+};
+
+/// See the file's header.
+#[derive(Default)]
+pub(crate) struct FakeSystem {
+    pub(crate) health: Health,
+    pub(crate) notes: Mutex<Vec<String>>,
+}
+
+impl FakeSystem {
+    fn note(&self, text: String) {
+        self.notes.lock().push(text);
+    }
+
+    /// What was asked since the last call.
+    pub(crate) fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notes.lock())
+    }
+}
+
+#[async_trait]
+impl System for FakeSystem {
+    fn kernel(&self) -> Option<Arc<Kernel>> {
+        None
+    }
+
+    fn is_active(&self) -> bool {
+        false
+    }
+
+    fn seal_status(&self) -> SealStatus {
+        SealStatus::default()
+    }
+
+    fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    fn leader(&self) -> LeaderStatus {
+        LeaderStatus::default()
+    }
+
+    async fn init(&self, request: InitRequest) -> Result<InitResponse, SystemError> {
+        self.note(format!("init {:?} of {:?}", request.secret_threshold, request.secret_shares));
+        Ok(InitResponse { shares: vec![Zeroizing::new(vec![1, 2])], root_token: Zeroizing::default() })
+    }
+
+    async fn unseal(&self, request: UnsealRequest) -> Result<SealStatus, SystemError> {
+        self.note(format!("unseal {:?}, reset {}", request.key.as_str(), request.is_reset));
+        Ok(SealStatus::default())
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<bool, SystemError> {
+        self.note(format!("join {:?}, retry {}", request.leader_api_addr, request.retry));
+        Ok(true)
+    }
+
+    async fn join_challenge(&self, _request: Value) -> Result<Value, SystemError> {
+        Ok(json!({}))
+    }
+
+    async fn join_answer(&self, request: Value) -> Result<Value, SystemError> {
+        Ok(request)
+    }
+
+    async fn carry(&self, _request: Carried, _patience: Duration) -> Result<CarriedBack, CarryFailure> {
+        Err(CarryFailure::Undelivered)
+    }
+
+    fn redirect_address(&self) -> Option<String> {
+        None
+    }
+}
