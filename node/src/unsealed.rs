@@ -344,7 +344,13 @@ impl Gatekeeper for Gate {
             clock: Arc::clone(&node.clock),
             system: Arc::new(NodeSystem(node)),
         };
-        let (parts, body) = api.respond(raw).await.into_parts();
+        // In a task of its own: should the standby go away, what it asked for is still finished.
+        let Ok(response) = tokio::spawn(async move { api.respond(raw).await }).await else {
+            let headers = vec![("content-type".to_owned(), b"application/json".to_vec())];
+            let body = bytes::Bytes::from_static(br#"{"errors":["internal error"]}"#);
+            return ForwardedResponse { status: 500, headers, body };
+        };
+        let (parts, body) = response.into_parts();
         let Ok(body) = body.collect().await else { return unavailable() };
         ForwardedResponse {
             status: parts.status.as_u16(),

@@ -3,7 +3,6 @@
 //! **Invariant:** the path the kernel sees is the canonical one, and every header that must be single is.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -495,9 +494,4 @@ fn failed(err: &KernelError, request_id: &str) -> Response<ResponseBody> {
         tracing::error!(request_id, error = %err, "request failed");
     }
     full(render::errors(status_of(err.fault()), &err.public_messages()))
-}
-
-/// [`Api::respond`] in hyper's shape.
-pub(crate) async fn served(api: Arc<Api>, request: RawRequest) -> Result<Response<ResponseBody>, Infallible> {
-    Ok(api.respond(request).await)
 }

@@ -5,7 +5,9 @@
 //! Read next: [`handler`] for a request's way in and out, [`status`] for the one table of status codes.
 
 pub mod body;
+mod body_room;
 pub mod client_addr;
+mod connection;
 pub mod handler;
 mod health;
 mod lifecycle;
@@ -13,6 +15,8 @@ mod path;
 mod query;
 mod render;
 pub mod server;
+#[cfg(test)]
+mod server_tests;
 mod status;
 pub mod system;
 #[cfg(test)]

@@ -1,46 +1,69 @@
 //! Listeners: TCP, TLS, HTTP/1.1 and 2, and the limits that keep slow, silent or greedy clients from hurting others.
+//! **Invariant:** a request that reached the API runs to its end, whatever becomes of its connection: what was committed
+//! is also audited, and the caller alone does not learn of it.
+//! Read next: [`crate::connection`] for a connection's life, [`crate::handler`] for a request's.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arca_raft_storage::SnapshotStream;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, BodyStream, Either, Full, LengthLimitError, Limited};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body_util::{BodyExt, BodyStream, Either, Full};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::body_room::{BodyRoom, Place};
 use crate::client_addr::ForwardedFor;
-use crate::handler::{Api, RawBody, RawRequest, ResponseBody, served};
+use crate::connection::{Activity, End, SentBody, Watched};
+use crate::handler::{Api, RawBody, RawRequest, ResponseBody};
 use crate::render;
 
-/// Longest wait for a TLS handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most bytes of request line and headers.
-const HEAD_SIZE_MAX: usize = 64 << 10;
+const HEAD_SIZE_MAX: u32 = 64 << 10;
 /// Most headers.
 const HEADERS_MAX: usize = 128;
+/// Most requests at once on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+/// Most requests of one HTTP/2 connection that the client took back before they were looked at; one more ends the
+/// connection (CVE-2023-44487).
+const RESET_STREAMS_MAX: usize = 20;
+/// Most streams that this side had to reset because of the client's mistakes; one more ends the connection.
+const FAULTY_STREAMS_MAX: usize = 64;
+/// How often a silent HTTP/2 client is asked whether it is still there.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// How long it may take to answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause after accepting failed: out of file descriptors, most likely; connections need a moment to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Settings of one listener.
 #[derive(Clone, Debug)]
 pub struct ListenerOptions {
     /// Largest body, bytes.
     pub request_size_max: usize,
-    /// Longest time for one request, body included.
+    /// Longest time for one request, body included. Its caller is answered then; what was begun is finished.
     pub request_duration_max: Duration,
-    /// Longest wait for a complete request head.
+    /// Longest wait for a complete request head, and for a TLS handshake.
     pub header_timeout: Duration,
-    /// Most connections at once.
+    /// How long a connection may do nothing, and an answer may go unread.
+    pub idle_timeout: Duration,
+    /// Most connections at once; more wait to be accepted.
     pub connections_max: usize,
+    /// Most requests at once; more are refused.
+    pub requests_max: usize,
+    /// Most bytes of all request bodies together, small ones not counted; more are refused.
+    pub bodies_size_max: usize,
     /// Whose `X-Forwarded-For` counts.
     pub forwarded_for: ForwardedFor,
     /// Standbys behind this listener may answer reads from what they have.
@@ -57,7 +80,10 @@ impl Default for ListenerOptions {
             request_size_max: 32 << 20,
             request_duration_max: Duration::from_secs(90),
             header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(300),
             connections_max: 16_384,
+            requests_max: 16_384,
+            bodies_size_max: 256 << 20,
             forwarded_for: ForwardedFor::default(),
             allows_stale: false,
             unauthenticated_metrics: false,
@@ -82,150 +108,223 @@ impl std::fmt::Debug for Listener {
     }
 }
 
-/// A connection's part of every request on it.
-struct Connection {
+/// What all connections of a listener share.
+pub(crate) struct Shared {
     api: Arc<Api>,
     options: Arc<ListenerOptions>,
+    stop: CancellationToken,
+    /// Requests being served, each in a task of its own.
+    requests: TaskTracker,
+    request_slots: Arc<Semaphore>,
+    room: BodyRoom,
+}
+
+impl Shared {
+    pub(crate) fn new(api: Arc<Api>, options: Arc<ListenerOptions>, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            api,
+            stop,
+            requests: TaskTracker::new(),
+            request_slots: slots(options.requests_max),
+            room: BodyRoom::new(options.bodies_size_max),
+            options,
+        })
+    }
+}
+
+fn slots(count: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
+}
+
+/// A connection's part of every request on it.
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
     peer: SocketAddr,
     certificates: Arc<[Vec<u8>]>,
+    activity: Arc<Activity>,
 }
 
 impl Listener {
     /// Serves until `stop`; then finishes what is under way, up to `grace`.
     pub async fn serve(self, api: Arc<Api>, stop: CancellationToken, grace: Duration) {
         let acceptor = self.tls.map(TlsAcceptor::from);
-        let graceful = Arc::new(GracefulShutdown::new());
-        let slots = Arc::new(Semaphore::new(self.options.connections_max));
+        let shared = Shared::new(api, self.options, stop);
+        let connection_slots = slots(shared.options.connections_max);
+        let connections = TaskTracker::new();
         loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
             let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = self.socket.accept() => accepted,
+                () = shared.stop.cancelled() => break,
+                accepted = accept(&self.socket, &connection_slots) => accepted,
             };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(err) => {
-                    // Out of file descriptors, most likely: give connections a moment to end.
-                    tracing::warn!(error = %err, "accepting a connection failed");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            let watcher = graceful.watcher();
-            let (api, options, acceptor) = (Arc::clone(&api), Arc::clone(&self.options), acceptor.clone());
-            tokio::spawn(async move {
+            let Some((slot, stream, peer)) = accepted else { continue };
+            let shared = Arc::clone(&shared);
+            let acceptor = acceptor.clone();
+            connections.spawn(async move {
                 let _slot = slot;
-                let connection = Connection { api, options, peer, certificates: Arc::new([]) };
-                if let Err(reason) = connection.run(stream, acceptor, watcher).await {
+                if let Err(reason) = Connection::run(shared, stream, peer, acceptor).await {
                     tracing::debug!(%peer, reason, "connection ended early");
                 }
             });
         }
-        if let Ok(graceful) = Arc::try_unwrap(graceful)
-            && tokio::time::timeout(grace, graceful.shutdown()).await.is_err()
-        {
+        drop(self.socket);
+        connections.close();
+        shared.requests.close();
+        let ended = async {
+            connections.wait().await;
+            shared.requests.wait().await;
+        };
+        if tokio::time::timeout(grace, ended).await.is_err() {
             tracing::warn!("some requests were still under way after the grace period");
+        }
+    }
+}
+
+/// The next connection, once there is a place for it; none after a failure.
+async fn accept(
+    socket: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> Option<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+    match socket.accept().await {
+        Ok((stream, peer)) => Some((slot, stream, peer)),
+        Err(err) => {
+            tracing::warn!(error = %err, "accepting a connection failed");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
         }
     }
 }
 
 impl Connection {
     async fn run(
-        mut self,
+        shared: Arc<Shared>,
         stream: TcpStream,
+        peer: SocketAddr,
         acceptor: Option<TlsAcceptor>,
-        watcher: hyper_util::server::graceful::Watcher,
     ) -> Result<(), String> {
         stream.set_nodelay(true).map_err(|err| err.to_string())?;
-        let Some(acceptor) = acceptor else { return self.speak(stream, watcher).await };
-        let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
-            .await
-            .map_err(|_| "TLS handshake took too long".to_owned())?
-            .map_err(|err| err.to_string())?;
+        let Some(acceptor) = acceptor else {
+            return Self::new(shared, peer, Arc::new([])).speak(stream).await;
+        };
+        let handshake = tokio::time::timeout(shared.options.header_timeout, acceptor.accept(stream));
+        let stream = tokio::select! {
+            () = shared.stop.cancelled() => return Ok(()),
+            stream = handshake => stream,
+        };
+        let stream =
+            stream.map_err(|_| "TLS handshake took too long".to_owned())?.map_err(|err| err.to_string())?;
         let presented = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        self.certificates = presented.iter().map(|certificate| certificate.to_vec()).collect();
-        self.speak(stream, watcher).await
+        let certificates = presented.iter().map(|certificate| certificate.to_vec()).collect();
+        Self::new(shared, peer, certificates).speak(stream).await
     }
 
-    async fn speak<S>(self, stream: S, watcher: hyper_util::server::graceful::Watcher) -> Result<(), String>
+    pub(crate) fn new(shared: Arc<Shared>, peer: SocketAddr, certificates: Arc<[Vec<u8>]>) -> Self {
+        let activity = Activity::new(shared.options.header_timeout, shared.options.idle_timeout);
+        Self { shared, peer, certificates, activity }
+    }
+
+    /// Serves one connection until it ends, its time is up, or the listener stops.
+    pub(crate) async fn speak<S>(self, stream: S) -> Result<(), String>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.options.header_timeout)
-            .max_headers(HEADERS_MAX)
-            .max_buf_size(HEAD_SIZE_MAX)
-            .pipeline_flush(true);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(256)
-            .max_header_list_size(64 << 10)
-            .keep_alive_interval(Duration::from_secs(30));
+        let builder = protocols();
         let this = Arc::new(self);
+        let stream = TokioIo::new(Watched::new(stream, Arc::clone(&this.activity)));
+        let exchanging = Arc::clone(&this);
         let service = service_fn(move |request| {
-            let this = Arc::clone(&this);
-            async move { this.exchange(request).await }
+            let this = Arc::clone(&exchanging);
+            async move { Ok::<_, std::convert::Infallible>(this.exchange(request).await) }
         });
-        let serving = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        watcher.watch(serving).await.map_err(|err| err.to_string())
+        let mut serving = pin!(builder.serve_connection(stream, service));
+        let mut timer = pin!(tokio::time::sleep(this.shared.options.header_timeout));
+        let mut is_stopping = false;
+        loop {
+            tokio::select! {
+                biased;
+                served = serving.as_mut() => return served.map_err(|err| err.to_string()),
+                end = this.activity.end(timer.as_mut()) => match end {
+                    End::Close => serving.as_mut().graceful_shutdown(),
+                    End::Cut => return Err("nothing came in time".to_owned()),
+                },
+                () = this.shared.stop.cancelled(), if !is_stopping => {
+                    is_stopping = true;
+                    serving.as_mut().graceful_shutdown();
+                }
+            }
+        }
     }
 
-    async fn exchange(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<Response<ResponseBody>, std::convert::Infallible> {
+    async fn exchange(&self, request: Request<Incoming>) -> Response<SentBody> {
+        let serving = self.activity.serving(request.version() == Version::HTTP_2);
         let is_head = request.method() == Method::HEAD;
-        let limit = self.options.request_duration_max;
-        let mut response = match self.read(request, limit).await {
-            // A streamed restore or backup has no time limit of its own: size, not slowness, makes it long.
-            Ok(request) if matches!(request.body, RawBody::Stream(_)) => {
-                served(Arc::clone(&self.api), request).await?
-            }
-            Ok(request) => match tokio::time::timeout(limit, served(Arc::clone(&self.api), request)).await {
-                Ok(response) => response?,
-                Err(_) => refused(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "request took too long: a write may or may not have happened",
-                ),
-            },
+        let mut response = match self.served(request).await {
+            Ok(response) => response,
             Err((status, text)) => refused(status, &text),
         };
-        for (name, value) in &self.options.response_headers {
+        for (name, value) in &self.shared.options.response_headers {
             response.headers_mut().insert(name.clone(), value.clone());
         }
         if is_head {
             *response.body_mut() = Either::Left(Full::new(Bytes::new()));
         }
-        Ok(response)
+        response.map(|body| serving.sending(body))
+    }
+
+    /// Hands the request to a task of its own and waits for it, no longer than the listener allows.
+    async fn served(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refused> {
+        let shared = &self.shared;
+        within_limits(request.headers())?;
+        let slot = Arc::clone(&shared.request_slots).try_acquire_owned().map_err(|_| {
+            (StatusCode::SERVICE_UNAVAILABLE, "too many requests are under way, try again".to_owned())
+        })?;
+        let limit = shared.options.request_duration_max;
+        let (request, place) = self.read(request, limit).await?;
+        // A streamed restore or backup has no time limit of its own: size, not slowness, makes it long.
+        let is_streamed = matches!(request.body, RawBody::Stream(_));
+        let api = Arc::clone(&shared.api);
+        let task = shared.requests.spawn(async move {
+            let _held = (slot, place);
+            api.respond(request).await
+        });
+        let ended = if is_streamed { Ok(task.await) } else { tokio::time::timeout(limit, task).await };
+        match ended {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(err)) => {
+                tracing::error!(error = %err, "serving a request failed");
+                Err((StatusCode::INTERNAL_SERVER_ERROR, "internal error".to_owned()))
+            }
+            Err(_) => Err((
+                StatusCode::SERVICE_UNAVAILABLE,
+                "request took too long: a write may or may not have happened".to_owned(),
+            )),
+        }
     }
 
     async fn read(
         &self,
         request: Request<Incoming>,
         limit: Duration,
-    ) -> Result<RawRequest, (StatusCode, String)> {
+    ) -> Result<(RawRequest, Place), Refused> {
         let (parts, incoming) = request.into_parts();
-        let remote = self
-            .options
+        let options = &self.shared.options;
+        let remote = options
             .forwarded_for
             .client(self.peer, &parts.headers)
             .map_err(|text| (StatusCode::BAD_REQUEST, text.to_owned()))?;
+        let mut place = self.shared.room.place();
         let body = if is_restore(&parts.method, parts.uri.path()) {
-            RawBody::Stream(streamed(incoming).into())
+            RawBody::Stream(streamed(incoming, options.idle_timeout).into())
         } else if incoming.is_end_stream() {
             RawBody::Bytes(Bytes::new())
         } else {
-            let reading = collected(incoming, self.options.request_size_max);
+            let reading = collected(incoming, options.request_size_max, &mut place);
             let bytes = tokio::time::timeout(limit, reading)
                 .await
                 .map_err(|_| (StatusCode::REQUEST_TIMEOUT, "the request body took too long".to_owned()))??;
             RawBody::Bytes(bytes)
         };
-        Ok(RawRequest {
+        let request = RawRequest {
             method: parts.method,
             path: parts.uri.path().to_owned(),
             query: parts.uri.query().unwrap_or_default().to_owned(),
@@ -234,9 +333,46 @@ impl Connection {
             remote,
             client_certificates: Arc::clone(&self.certificates),
             forwarded_from: None,
-            allows_stale: self.options.allows_stale,
-        })
+            allows_stale: options.allows_stale,
+        };
+        Ok((request, place))
     }
+}
+
+/// HTTP/1.1 and 2 with their limits. Heads and idleness are timed by [`crate::connection`], for both alike.
+fn protocols() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        // A client that has said all it has to say is still answered.
+        .half_close(true)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_SIZE_MAX as usize)
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_SIZE_MAX)
+        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+        .max_local_error_reset_streams(FAULTY_STREAMS_MAX)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// A request refused before the API saw it.
+type Refused = (StatusCode, String);
+
+/// HTTP/1 counts headers while parsing; HTTP/2 counts only their bytes.
+fn within_limits(headers: &HeaderMap) -> Result<(), Refused> {
+    if headers.len() > HEADERS_MAX {
+        let text = format!("more than {HEADERS_MAX} headers");
+        return Err((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
+    }
+    Ok(())
 }
 
 fn refused(status: StatusCode, text: &str) -> Response<ResponseBody> {
@@ -255,24 +391,45 @@ fn is_restore(method: &Method, path: &str) -> bool {
         && matches!(path, "/v1/sys/storage/raft/snapshot" | "/v1/sys/storage/raft/snapshot-force")
 }
 
-fn streamed(incoming: Incoming) -> SnapshotStream {
-    Box::pin(BodyStream::new(incoming).filter_map(|frame| {
-        futures::future::ready(match frame {
-            Ok(frame) => frame.into_data().ok().map(Ok),
-            Err(err) => Some(Err(err.to_string())),
-        })
-    }))
+/// The body as it comes. A client that sends nothing for so long has gone away.
+fn streamed(incoming: Incoming, patience: Duration) -> SnapshotStream {
+    let frames = futures::stream::unfold(Some(BodyStream::new(incoming)), move |frames| async move {
+        let mut frames = frames?;
+        match tokio::time::timeout(patience, frames.next()).await {
+            Ok(Some(Ok(frame))) => Some((frame.into_data().ok().map(Ok), Some(frames))),
+            Ok(Some(Err(err))) => Some((Some(Err(err.to_string())), None)),
+            Ok(None) => None,
+            Err(_) => Some((Some(Err("the request body stopped coming".to_owned())), None)),
+        }
+    });
+    Box::pin(frames.filter_map(futures::future::ready))
 }
 
-/// The whole body, or a refusal as soon as it is known to be too large.
-async fn collected(incoming: Incoming, size_max: usize) -> Result<Bytes, (StatusCode, String)> {
+/// The whole body, or a refusal as soon as it is known to be too large or to find no room.
+async fn collected(mut incoming: Incoming, size_max: usize, place: &mut Place) -> Result<Bytes, Refused> {
     let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("request body is over {size_max} bytes"));
     if usize::try_from(incoming.size_hint().lower()).unwrap_or(usize::MAX) > size_max {
         return Err(too_large());
     }
-    match Limited::new(incoming, size_max).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(err) if err.is::<LengthLimitError>() => Err(too_large()),
-        Err(_) => Err((StatusCode::BAD_REQUEST, "the request body broke off".to_owned())),
+    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|_| (StatusCode::BAD_REQUEST, "the request body broke off".to_owned()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let size = first.len() + rest.len() + data.len();
+        if size > size_max {
+            return Err(too_large());
+        }
+        place.grow(size).map_err(|_| {
+            let text = "too many large request bodies at once, try again";
+            (StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
+        })?;
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            // The first part is moved once a second one comes, so that most bodies are never copied.
+            rest.extend_from_slice(&std::mem::take(&mut first));
+            rest.extend_from_slice(&data);
+        }
     }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
 }

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arca_kernel::Kernel;
+use arca_kernel::testing::{SeededEntropy, TestClock};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use crate::system::{Carried, CarriedBack, CarryFailure};
 use crate::{
-    Health, InitRequest, InitResponse, JoinRequest, LeaderStatus, SealStatus, System, SystemError,
+    Api, Health, InitRequest, InitResponse, JoinRequest, LeaderStatus, SealStatus, System, SystemError,
     UnsealRequest,
 };
 
@@ -20,6 +22,16 @@ use crate::{
 pub(crate) struct FakeSystem {
     pub(crate) health: Health,
     pub(crate) notes: Mutex<Vec<String>>,
+    /// Where `init` waits, if it is to wait.
+    pub(crate) gate: Option<Gate>,
+}
+
+/// A request stops here until it is let through.
+#[derive(Default)]
+pub(crate) struct Gate {
+    pub(crate) reached: Notify,
+    pub(crate) opened: Notify,
+    pub(crate) left: Notify,
 }
 
 impl FakeSystem {
@@ -57,6 +69,11 @@ impl System for FakeSystem {
 
     async fn init(&self, request: InitRequest) -> Result<InitResponse, SystemError> {
         self.note(format!("init {:?} of {:?}", request.secret_threshold, request.secret_shares));
+        if let Some(gate) = &self.gate {
+            gate.reached.notify_one();
+            gate.opened.notified().await;
+            gate.left.notify_one();
+        }
         Ok(InitResponse { shares: vec![Zeroizing::new(vec![1, 2])], root_token: Zeroizing::default() })
     }
 
@@ -85,4 +102,13 @@ impl System for FakeSystem {
     fn redirect_address(&self) -> Option<String> {
         None
     }
+}
+
+/// The API of `system`.
+pub(crate) fn api(system: Arc<dyn System>) -> Arc<Api> {
+    Arc::new(Api {
+        system,
+        entropy: Arc::new(SeededEntropy::default()),
+        clock: Arc::new(TestClock::default()),
+    })
 }

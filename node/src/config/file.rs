@@ -311,7 +311,6 @@ fn listener(
         "tls_cipher_suites",
         "tls_prefer_server_cipher_suites",
         "http_write_timeout",
-        "http_idle_timeout",
         "proxy_protocol_behavior",
         "disable_unauthed_rekey_endpoints",
         "disable_unauthed_generate_root_endpoints",
@@ -329,6 +328,9 @@ fn listener(
     if let Some(timeout) = section.duration("http_read_header_timeout")?.filter(|timeout| !timeout.is_zero())
     {
         options.header_timeout = timeout;
+    }
+    if let Some(timeout) = section.duration("http_idle_timeout")?.filter(|timeout| !timeout.is_zero()) {
+        options.idle_timeout = timeout;
     }
     section.ignore(&["http_read_timeout"]);
     options.allows_stale = section.flag("stale_reads")?.unwrap_or_default();
