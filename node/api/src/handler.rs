@@ -29,6 +29,8 @@ use crate::{body, path, query};
 
 /// Set on an answer to a forwarded request by a node that is not active: nothing was done, ask another.
 pub const NOT_ACTIVE_HEADER: &str = "x-arca-not-active";
+/// A backup of everything: streamed, so a standby sends its caller to the active node instead of fetching it.
+const SNAPSHOT_PATH: &str = "sys/storage/raft/snapshot";
 /// How long a standby holds a request while a new active node is being found.
 const FAILOVER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -146,12 +148,13 @@ impl Api {
         };
         let deadline = self.clock.monotonic() + FAILOVER_PATIENCE;
         loop {
-            let is_streamed = matches!(request.body, RawBody::Stream(_));
+            let is_restore = matches!(request.body, RawBody::Stream(_));
             let incoming = match self.incoming(path.clone(), namespace.clone(), &mut request) {
                 Ok(incoming) => incoming,
                 Err(Refusal(status, text)) => return full(render::errors(status, &[text])),
             };
             let (operation, request_id) = (incoming.operation, incoming.id.clone());
+            let is_streamed = is_restore || (operation == Operation::Read && path == SNAPSHOT_PATH);
             match kernel.handle(incoming).await {
                 Ok(answer) => return finished(answer, operation),
                 Err(err) if err.fault() == Fault::NeedsActive && is_streamed => {

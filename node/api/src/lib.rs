@@ -9,6 +9,8 @@ mod body_room;
 pub mod client_addr;
 mod connection;
 pub mod handler;
+#[cfg(test)]
+mod handler_tests;
 mod health;
 mod lifecycle;
 mod path;

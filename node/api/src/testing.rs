@@ -1,26 +1,33 @@
 //! A node for this crate's tests: it answers as told and notes what it was asked.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arca_kernel::Kernel;
 use arca_kernel::testing::{SeededEntropy, TestClock};
 use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response};
+use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
+use crate::handler::ResponseBody;
 use crate::system::{Carried, CarriedBack, CarryFailure};
 use crate::{
-    Api, Health, InitRequest, InitResponse, JoinRequest, LeaderStatus, SealStatus, System, SystemError,
-    UnsealRequest,
+    Api, Health, InitRequest, InitResponse, JoinRequest, LeaderStatus, RawBody, RawRequest, SealStatus,
+    System, SystemError, UnsealRequest,
 };
 
 /// See the file's header.
 #[derive(Default)]
 pub(crate) struct FakeSystem {
     pub(crate) health: Health,
+    pub(crate) kernel: Option<Arc<Kernel>>,
+    pub(crate) redirect_address: Option<String>,
     pub(crate) notes: Mutex<Vec<String>>,
     /// Where `init` waits, if it is to wait.
     pub(crate) gate: Option<Gate>,
@@ -48,11 +55,11 @@ impl FakeSystem {
 #[async_trait]
 impl System for FakeSystem {
     fn kernel(&self) -> Option<Arc<Kernel>> {
-        None
+        self.kernel.clone()
     }
 
     fn is_active(&self) -> bool {
-        false
+        self.kernel.as_ref().is_some_and(|kernel| kernel.is_active())
     }
 
     fn seal_status(&self) -> SealStatus {
@@ -95,12 +102,13 @@ impl System for FakeSystem {
         Ok(request)
     }
 
-    async fn carry(&self, _request: Carried, _patience: Duration) -> Result<CarriedBack, CarryFailure> {
-        Err(CarryFailure::Undelivered)
+    async fn carry(&self, request: Carried, _patience: Duration) -> Result<CarriedBack, CarryFailure> {
+        self.note(format!("carry {} {}", request.method, request.target));
+        Ok(CarriedBack { status: 200, headers: Vec::new(), body: Bytes::from_static(b"{}") })
     }
 
     fn redirect_address(&self) -> Option<String> {
-        None
+        self.redirect_address.clone()
     }
 }
 
@@ -111,4 +119,30 @@ pub(crate) fn api(system: Arc<dyn System>) -> Arc<Api> {
         entropy: Arc::new(SeededEntropy::default()),
         clock: Arc::new(TestClock::default()),
     })
+}
+
+/// A request as a listener would hand it over.
+pub(crate) fn request(method: &str, target: &str, headers: &[(&'static str, &str)]) -> RawRequest {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(*name, value.parse().unwrap());
+    }
+    RawRequest {
+        method: Method::from_bytes(method.as_bytes()).unwrap(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        headers: map,
+        body: RawBody::Bytes(Bytes::new()),
+        remote: SocketAddr::from(([127, 0, 0, 1], 9)),
+        client_certificates: Arc::new([]),
+        forwarded_from: None,
+        allows_stale: false,
+    }
+}
+
+/// The whole body as text.
+pub(crate) async fn text(response: Response<ResponseBody>) -> String {
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(body.to_vec()).unwrap()
 }

@@ -1,0 +1,53 @@
+//! Requests as a listener hands them over, answered by a node with and without a kernel.
+
+use std::sync::Arc;
+
+use arca_kernel::testing::Pair;
+
+use crate::testing::{FakeSystem, api, request, text};
+
+const TOKEN: (&str, &str) = ("x-vault-token", "root");
+
+/// Status, the named headers that were sent, and the body.
+async fn answer(
+    system: &Arc<FakeSystem>,
+    method: &str,
+    target: &str,
+    headers: &[(&'static str, &str)],
+    shown: &[&str],
+) -> String {
+    let response = api(Arc::<FakeSystem>::clone(system)).respond(request(method, target, headers)).await;
+    let mut lines = vec![response.status().as_u16().to_string()];
+    for name in shown {
+        for value in response.headers().get_all(*name) {
+            lines.push(format!("{name}: {}", value.to_str().unwrap()));
+        }
+    }
+    lines.push(text(response).await);
+    lines.join("\n")
+}
+
+async fn pair() -> (Arc<FakeSystem>, Arc<FakeSystem>) {
+    let Pair { active, standby } = Pair::new("root").await.unwrap();
+    let active = FakeSystem { kernel: Some(active), ..FakeSystem::default() };
+    let standby = FakeSystem {
+        kernel: Some(standby),
+        redirect_address: Some("https://active:8200/".to_owned()),
+        ..FakeSystem::default()
+    };
+    (Arc::new(active), Arc::new(standby))
+}
+
+#[tokio::test]
+async fn a_standby_sends_for_a_snapshot_to_the_active_node() {
+    let (active, standby) = pair().await;
+    let target = "/v1/sys/storage/raft/snapshot?a=b";
+    let got = answer(&standby, "GET", target, &[TOKEN], &["location"]).await;
+    assert_eq!(got, format!("307\nlocation: https://active:8200{target}\n"));
+    assert!(standby.take_notes().is_empty(), "it was carried");
+    assert_eq!(answer(&active, "GET", target, &[TOKEN], &["location"]).await, "200\nsnapshot");
+    // Anything else that only the active node can do is carried there.
+    let got = answer(&standby, "PUT", "/v1/sys/step-down", &[TOKEN], &["location"]).await;
+    assert_eq!(got, "200\n{}");
+    assert_eq!(standby.take_notes(), ["carry PUT /v1/sys/step-down"]);
+}
