@@ -29,6 +29,8 @@ use crate::{body, path, query};
 
 /// Set on an answer to a forwarded request by a node that is not active: nothing was done, ask another.
 pub const NOT_ACTIVE_HEADER: &str = "x-arca-not-active";
+/// Echoed in the answer as it was sent.
+const NAMESPACE_HEADER: &str = "x-vault-namespace";
 /// A backup of everything: streamed, so a standby sends its caller to the active node instead of fetching it.
 const SNAPSHOT_PATH: &str = "sys/storage/raft/snapshot";
 /// How long a standby holds a request while a new active node is being found.
@@ -99,6 +101,17 @@ impl Api {
     /// Serves one request. Never fails: every failure is an answer.
     pub async fn respond(&self, request: RawRequest) -> Response<ResponseBody> {
         let started = self.clock.monotonic();
+        let namespace = request.headers.get(NAMESPACE_HEADER).cloned();
+        let mut response = self.routed(request).await;
+        if let Some(namespace) = namespace {
+            response.headers_mut().insert(NAMESPACE_HEADER, namespace);
+        }
+        let spent = self.clock.monotonic().saturating_sub(started);
+        metrics::histogram!("vault_core_handle_request").record(spent.as_secs_f64() * 1e3);
+        response
+    }
+
+    async fn routed(&self, request: RawRequest) -> Response<ResponseBody> {
         let Some(path) = request.path.strip_prefix("/v1/").map(path::canonical) else {
             return full(outside(&request));
         };
@@ -108,13 +121,10 @@ impl Api {
         };
         let namespace = header(&request.headers, "x-vault-namespace").and_then(canonical_namespace);
         let is_root = matches!(namespace, Ok(ref name) if name.is_empty());
-        let response = match Endpoint::find(&path) {
+        match Endpoint::find(&path) {
             Some(endpoint) if is_root => self.lifecycle(endpoint, request).await,
             _ => self.through_kernel(path, namespace, request).await,
-        };
-        let spent = self.clock.monotonic().saturating_sub(started);
-        metrics::histogram!("vault_core_handle_request").record(spent.as_secs_f64() * 1e3);
-        response
+        }
     }
 
     async fn lifecycle(&self, endpoint: Endpoint, request: RawRequest) -> Response<ResponseBody> {

@@ -51,3 +51,17 @@ async fn a_standby_sends_for_a_snapshot_to_the_active_node() {
     assert_eq!(got, "200\n{}");
     assert_eq!(standby.take_notes(), ["carry PUT /v1/sys/step-down"]);
 }
+
+#[tokio::test]
+async fn the_namespace_is_echoed_as_it_was_sent() {
+    let (active, _) = pair().await;
+    for name in ["root", "a", "a/b/", "%zz"] {
+        for target in ["/v1/sys/health", "/v1/sys/mounts", "/v1/a//b", "/elsewhere"] {
+            let headers = [TOKEN, ("x-vault-namespace", name)];
+            let got = answer(&active, "GET", target, &headers, &["x-vault-namespace"]).await;
+            assert!(got.contains(&format!("\nx-vault-namespace: {name}\n")), "{target}: {got}");
+        }
+    }
+    let got = answer(&active, "GET", "/v1/sys/health", &[], &["x-vault-namespace"]).await;
+    assert!(!got.contains("x-vault-namespace"), "{got}");
+}
