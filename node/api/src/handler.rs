@@ -14,13 +14,14 @@ use arca_kernel::{Answer, AnswerBody, Body, Incoming, KernelError};
 use arca_raft_storage::SnapshotStream;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{Either, Full, StreamBody};
 use hyper::body::Frame;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
+use crate::cors::{self, Verdict};
 use crate::lifecycle::{self, Endpoint};
 use crate::render::{self, Rendered};
 use crate::status::status_of;
@@ -102,13 +103,31 @@ impl Api {
     pub async fn respond(&self, request: RawRequest) -> Response<ResponseBody> {
         let started = self.clock.monotonic();
         let namespace = request.headers.get(NAMESPACE_HEADER).cloned();
-        let mut response = self.routed(request).await;
+        let mut response = match self.judged(&request) {
+            Ok(Verdict::Unconcerned) => self.routed(request).await,
+            Ok(Verdict::Serve(headers)) => with_headers(self.routed(request).await, headers),
+            Ok(Verdict::Answer(headers)) => {
+                with_headers(full(Rendered { status: StatusCode::OK, body: Bytes::new() }), headers)
+            }
+            Ok(Verdict::Refuse(status, text)) => full(render::errors(status, &[text.to_owned()])),
+            Err(err) => failed(&err, ""),
+        };
         if let Some(namespace) = namespace {
             response.headers_mut().insert(NAMESPACE_HEADER, namespace);
         }
         let spent = self.clock.monotonic().saturating_sub(started);
         metrics::histogram!("vault_core_handle_request").record(spent.as_secs_f64() * 1e3);
         response
+    }
+
+    /// What the settings say of a page of another origin. They are part of the state: a sealed node has none.
+    fn judged(&self, request: &RawRequest) -> Result<Verdict, KernelError> {
+        match self.system.kernel() {
+            Some(kernel) if request.headers.contains_key(ORIGIN) => {
+                Ok(cors::judge(&kernel.cors()?, &request.method, &request.headers))
+            }
+            _ => Ok(Verdict::Unconcerned),
+        }
     }
 
     async fn routed(&self, request: RawRequest) -> Response<ResponseBody> {
@@ -293,6 +312,12 @@ impl Api {
         response.headers_mut().insert(LOCATION, location);
         response
     }
+}
+
+/// Replaces what the active node may have said of the same.
+fn with_headers(mut response: Response<ResponseBody>, headers: HeaderMap) -> Response<ResponseBody> {
+    response.headers_mut().extend(headers);
+    response
 }
 
 fn carried_back(back: CarriedBack) -> Response<ResponseBody> {

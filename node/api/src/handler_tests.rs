@@ -65,3 +65,27 @@ async fn the_namespace_is_echoed_as_it_was_sent() {
     let got = answer(&active, "GET", "/v1/sys/health", &[], &["x-vault-namespace"]).await;
     assert!(!got.contains("x-vault-namespace"), "{got}");
 }
+
+#[tokio::test]
+async fn pages_of_other_origins_are_served_as_set() {
+    let (active, standby) = pair().await;
+    let (page, evil) = (("origin", "http://page"), ("origin", "http://evil"));
+    let shown = ["access-control-allow-origin", "vary"];
+    let got = answer(&active, "GET", "/v1/sys/health", &[evil], &shown).await;
+    assert!(got.starts_with("501\n{"), "not set up yet, {got}");
+    let mut put = request("PUT", "/v1/sys/config/cors", &[TOKEN]);
+    put.body = crate::RawBody::Bytes(r#"{"allowed_origins": "http://page"}"#.into());
+    let response = api(Arc::<FakeSystem>::clone(&active)).respond(put).await;
+    assert_eq!(response.status(), 204);
+    for node in [&active, &standby] {
+        for target in ["/v1/sys/health", "/v1/sys/mounts", "/v1/a//b"] {
+            let got = answer(node, "GET", target, &[TOKEN, page], &shown).await;
+            assert!(got.contains("\naccess-control-allow-origin: http://page\nvary: Origin\n"), "{got}");
+            let got = answer(node, "GET", target, &[TOKEN, evil], &shown).await;
+            assert_eq!(got, "403\n{\"errors\":[\"origin not allowed\"]}", "{target}");
+        }
+        let question = [page, ("access-control-request-method", "PUT")];
+        let got = answer(node, "OPTIONS", "/v1/sys/mounts", &question, &["access-control-max-age"]).await;
+        assert_eq!(got, "200\naccess-control-max-age: 300\n");
+    }
+}

@@ -8,6 +8,7 @@ pub mod body;
 mod body_room;
 pub mod client_addr;
 mod connection;
+mod cors;
 pub mod handler;
 #[cfg(test)]
 mod handler_tests;
