@@ -114,6 +114,10 @@ impl System for NodeSystem {
         unsealed.carry(request, patience, &self.0.config.node_name).await
     }
 
+    fn metrics(&self, is_prometheus: bool) -> Option<String> {
+        crate::telemetry::render(is_prometheus)
+    }
+
     fn redirect_address(&self) -> Option<String> {
         let unsealed = self.0.unsealed.load_full()?;
         let leader = unsealed.replica.status().leader?;

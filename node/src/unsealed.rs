@@ -398,6 +398,7 @@ fn raw_request(request: ForwardedRequest) -> Option<RawRequest> {
         forwarded_from: Some(request.forwarded_from),
         forwards_when_behind: false,
         allows_stale: false,
+        unauthenticated_metrics: false,
     })
 }
 

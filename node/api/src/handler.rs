@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{Either, Full, StreamBody};
 use hyper::body::Frame;
 use parking_lot::Mutex;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::cors::{self, Verdict};
@@ -70,6 +71,8 @@ pub struct RawRequest {
     pub forwarded_from: Option<String>,
     /// The listener lets a standby answer from what it has.
     pub allows_stale: bool,
+    /// The listener lets anybody read this node's metrics.
+    pub unauthenticated_metrics: bool,
 }
 
 /// The API of one node.
@@ -140,10 +143,32 @@ impl Api {
         };
         let namespace = header(&request.headers, "x-vault-namespace").and_then(canonical_namespace);
         let is_root = matches!(namespace, Ok(ref name) if name.is_empty());
+        let is_read = matches!(request.method, Method::GET | Method::HEAD);
         match Endpoint::find(&path) {
             Some(endpoint) if is_root => self.lifecycle(endpoint, request).await,
+            None if is_root && is_read && path == "sys/metrics" && request.unauthenticated_metrics => {
+                self.metrics(&request.query)
+            }
             _ => self.through_kernel(path, namespace, request).await,
         }
+    }
+
+    /// This node's own figures, sealed or not.
+    fn metrics(&self, query: &str) -> Response<ResponseBody> {
+        let refused = |text: &str| full(render::errors(StatusCode::BAD_REQUEST, &[text.to_owned()]));
+        let Ok(fields) = query::parse(query) else { return refused("bad escape in the query") };
+        let (is_prometheus, content_type) =
+            match fields.get("format").and_then(Value::as_str).unwrap_or_default() {
+                "prometheus" => (true, "text/plain; version=0.0.4"),
+                "" | "json" => (false, "application/json"),
+                _ => return refused("metrics format must be \"prometheus\" or empty"),
+            };
+        let Some(text) = self.system.metrics(is_prometheus) else {
+            return refused("telemetry is not enabled");
+        };
+        let mut response = full(Rendered { status: StatusCode::OK, body: text.into() });
+        set_content_type(&mut response, content_type);
+        response
     }
 
     async fn lifecycle(&self, endpoint: Endpoint, request: RawRequest) -> Response<ResponseBody> {

@@ -27,6 +27,10 @@ async fn answer(
     lines.join("\n")
 }
 
+fn sealed() -> Arc<FakeSystem> {
+    Arc::new(FakeSystem { has_metrics: true, ..FakeSystem::default() })
+}
+
 async fn pair() -> (Arc<FakeSystem>, Arc<FakeSystem>) {
     let Pair { active, standby } = Pair::new("root").await.unwrap();
     let active = FakeSystem { kernel: Some(active), ..FakeSystem::default() };
@@ -88,4 +92,28 @@ async fn pages_of_other_origins_are_served_as_set() {
         let got = answer(node, "OPTIONS", "/v1/sys/mounts", &question, &["access-control-max-age"]).await;
         assert_eq!(got, "200\naccess-control-max-age: 300\n");
     }
+}
+
+#[tokio::test]
+async fn metrics_need_no_token_where_the_listener_says_so() {
+    let system = sealed();
+    let ask = |target: &str, is_open| {
+        let (system, mut request) = (Arc::clone(&system), request("GET", target, &[]));
+        request.unauthenticated_metrics = is_open;
+        async move {
+            let response = api(system).respond(request).await;
+            let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+            (response.status().as_u16(), kind, text(response).await)
+        }
+    };
+    let (json, prometheus) = ("application/json".to_owned(), "text/plain; version=0.0.4".to_owned());
+    assert_eq!(ask("/v1/sys/metrics", true).await, (200, json, "{}".to_owned()));
+    let target = "/v1/sys/metrics?format=prometheus";
+    assert_eq!(ask(target, true).await, (200, prometheus, "# all\n".to_owned()));
+    assert_eq!(ask("/v1/sys/metrics?format=xml", true).await.0, 400);
+    // Elsewhere it takes a token, and so does everything else here.
+    assert_eq!(ask(target, false).await.0, 503);
+    assert_eq!(ask("/v1/sys/metrics/more", true).await.0, 503);
+    let (active, _) = pair().await;
+    assert!(answer(&active, "GET", target, &[], &[]).await.starts_with("403\n"));
 }

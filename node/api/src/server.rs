@@ -334,6 +334,7 @@ impl Connection {
             client_certificates: Arc::clone(&self.certificates),
             forwarded_from: None,
             allows_stale: options.allows_stale,
+            unauthenticated_metrics: options.unauthenticated_metrics,
         };
         Ok((request, place))
     }

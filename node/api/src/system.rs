@@ -248,6 +248,8 @@ pub trait System: Send + Sync {
         request: Carried,
         patience: std::time::Duration,
     ) -> Result<CarriedBack, CarryFailure>;
+    /// This node's metrics, as Prometheus' text or as JSON; `None` when none are collected.
+    fn metrics(&self, is_prometheus: bool) -> Option<String>;
     /// API address of the active node, if another node is.
     fn redirect_address(&self) -> Option<String>;
 }

@@ -28,6 +28,7 @@ pub(crate) struct FakeSystem {
     pub(crate) health: Health,
     pub(crate) kernel: Option<Arc<Kernel>>,
     pub(crate) redirect_address: Option<String>,
+    pub(crate) has_metrics: bool,
     pub(crate) notes: Mutex<Vec<String>>,
     /// Where `init` waits, if it is to wait.
     pub(crate) gate: Option<Gate>,
@@ -107,6 +108,10 @@ impl System for FakeSystem {
         Ok(CarriedBack { status: 200, headers: Vec::new(), body: Bytes::from_static(b"{}") })
     }
 
+    fn metrics(&self, is_prometheus: bool) -> Option<String> {
+        self.has_metrics.then(|| if is_prometheus { "# all\n".to_owned() } else { "{}".to_owned() })
+    }
+
     fn redirect_address(&self) -> Option<String> {
         self.redirect_address.clone()
     }
@@ -138,6 +143,7 @@ pub(crate) fn request(method: &str, target: &str, headers: &[(&'static str, &str
         client_certificates: Arc::new([]),
         forwarded_from: None,
         allows_stale: false,
+        unauthenticated_metrics: false,
     }
 }
 
