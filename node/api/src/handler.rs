@@ -465,6 +465,13 @@ fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
     Ok((!ttl.is_zero()).then_some(ttl))
 }
 
+/// Whether a node that is behind the state the caller has seen shall pass the request on instead of refusing it.
+#[must_use]
+pub fn forwards_when_behind(headers: &HeaderMap) -> bool {
+    let wishes = headers.get_all("x-vault-inconsistent").iter();
+    wishes.map(|value| value.as_bytes().trim_ascii()).any(|wish| wish == b"forward-active-node")
+}
+
 /// Empty for the root namespace, else with a trailing slash.
 fn canonical_namespace(raw: &str) -> Result<String, Refusal> {
     let trimmed = raw.trim().trim_matches('/');

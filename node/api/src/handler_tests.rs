@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use arca_kernel::testing::Pair;
+use http::{HeaderMap, HeaderValue};
 
+use crate::handler::forwards_when_behind;
 use crate::testing::{FakeSystem, api, request, text};
 
 const TOKEN: (&str, &str) = ("x-vault-token", "root");
@@ -116,4 +118,22 @@ async fn metrics_need_no_token_where_the_listener_says_so() {
     assert_eq!(ask("/v1/sys/metrics/more", true).await.0, 503);
     let (active, _) = pair().await;
     assert!(answer(&active, "GET", target, &[], &[]).await.starts_with("403\n"));
+}
+
+#[test]
+fn a_node_that_is_behind_may_be_told_to_pass_the_request_on() {
+    let check = |values: &[&'static str], want: bool| {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append("x-vault-inconsistent", HeaderValue::from_static(value));
+        }
+        assert_eq!(forwards_when_behind(&headers), want, "{values:?}");
+    };
+    check(&[], false);
+    check(&[""], false);
+    check(&["fail"], false);
+    check(&["forward-active-node"], true);
+    check(&[" forward-active-node "], true);
+    check(&["fail", "forward-active-node"], true);
+    check(&["forward"], false);
 }
