@@ -17,6 +17,7 @@ mod lifecycle;
 mod path;
 mod query;
 mod render;
+pub mod response_headers;
 pub mod server;
 #[cfg(test)]
 mod server_tests;

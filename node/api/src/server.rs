@@ -28,6 +28,7 @@ use crate::client_addr::ForwardedFor;
 use crate::connection::{Activity, End, SentBody, Watched};
 use crate::handler::{Api, RawBody, RawRequest, ResponseBody};
 use crate::render;
+use crate::response_headers::ResponseHeaders;
 
 /// Most bytes of request line and headers.
 const HEAD_SIZE_MAX: u32 = 64 << 10;
@@ -70,8 +71,8 @@ pub struct ListenerOptions {
     pub allows_stale: bool,
     /// `sys/metrics` needs no token here.
     pub unauthenticated_metrics: bool,
-    /// Extra response headers.
-    pub response_headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// Headers the operator adds to answers.
+    pub response_headers: ResponseHeaders,
 }
 
 impl Default for ListenerOptions {
@@ -87,7 +88,7 @@ impl Default for ListenerOptions {
             forwarded_for: ForwardedFor::default(),
             allows_stale: false,
             unauthenticated_metrics: false,
-            response_headers: Vec::new(),
+            response_headers: ResponseHeaders::default(),
         }
     }
 }
@@ -262,9 +263,8 @@ impl Connection {
             Ok(response) => response,
             Err((status, text)) => refused(status, &text),
         };
-        for (name, value) in &self.shared.options.response_headers {
-            response.headers_mut().insert(name.clone(), value.clone());
-        }
+        let status = response.status();
+        self.shared.options.response_headers.apply(status, response.headers_mut());
         if is_head {
             *response.body_mut() = Either::Left(Full::new(Bytes::new()));
         }

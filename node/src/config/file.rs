@@ -10,6 +10,7 @@ use arca_api::{ListenerOptions, TlsOptions};
 use arca_engine_api::Map;
 use serde_json::json;
 
+use super::listener;
 use super::section::{ConfigError, Section};
 use super::{Config, JoinTarget, ListenerConfig, RaftSettings, Storage, Telemetry};
 
@@ -333,6 +334,7 @@ fn listener(
         options.idle_timeout = timeout;
     }
     section.ignore(&["http_read_timeout"]);
+    options.response_headers = listener::response_headers(section, warnings)?;
     options.allows_stale = section.flag("stale_reads")?.unwrap_or_default();
     let mut unauthenticated_metrics = false;
     for telemetry in section.plain("telemetry")? {

@@ -2,6 +2,7 @@
 //! which a wrong value is reported with its line.
 
 mod file;
+mod listener;
 mod section;
 
 pub(crate) use file::LEASE_TTL;

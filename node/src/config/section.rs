@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use arca_engine_api::fields::parse_duration;
-use arca_hcl::{Block, Body, Value};
+use arca_hcl::{Block, Body, Item, Value};
 
 /// A setting that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,6 +122,16 @@ impl<'a> Section<'a> {
             .into_iter()
             .map(|block| Section::new(file, name, block.body, block.line))
             .collect())
+    }
+
+    /// A warning about a line.
+    pub(crate) fn warning_at(&self, line: usize, message: &str) -> String {
+        format!("{}:{line}: {message}", self.file.display())
+    }
+
+    /// Everything in this block, whatever its name.
+    pub(crate) fn items(&self) -> &'a [Item] {
+        &self.body.items
     }
 
     fn blocks(&self, name: &'static str, labels: usize) -> Result<Vec<Block<'a>>, ConfigError> {

@@ -1,0 +1,110 @@
+//! Settings of a listener that take more than one line to read.
+
+use arca_api::response_headers::{Answers, ResponseHeaders};
+use arca_hcl::{Body, Value};
+
+use super::section::{ConfigError, Section};
+
+/// `custom_response_headers { "default" = { "X-Name" = ["value"] } "4xx" = { … } "404" = { … } }`.
+pub(super) fn response_headers(
+    section: &Section<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<ResponseHeaders, ConfigError> {
+    let mut headers = ResponseHeaders::default();
+    for block in section.plain("custom_response_headers")? {
+        for group in block.items() {
+            let wrong = |line, text: &str| {
+                block.error(line, format!("custom_response_headers {:?}: {text}", group.name))
+            };
+            let answers: Answers = group.name.parse().map_err(|text| wrong(group.line, text))?;
+            let added = objects(&group.value)
+                .ok_or_else(|| wrong(group.line, "expected headers, each with a list of strings"))?;
+            for item in added.iter().flat_map(|added| &added.items) {
+                let values = texts(&item.value)
+                    .ok_or_else(|| wrong(item.line, "expected a list of strings for each header"))?;
+                if ResponseHeaders::is_own(&item.name) {
+                    let text = format!(
+                        "custom_response_headers: only the server sets {}: it has no effect",
+                        item.name
+                    );
+                    warnings.push(block.warning_at(item.line, &text));
+                } else {
+                    headers.add(answers, &item.name, &values).map_err(|text| wrong(item.line, text))?;
+                }
+            }
+        }
+    }
+    Ok(headers)
+}
+
+fn objects(value: &Value) -> Option<Vec<&Body>> {
+    match value {
+        Value::Object(body) => Some(vec![body]),
+        Value::List(items) => items.iter().map(Value::as_object).collect(),
+        _ => None,
+    }
+}
+
+fn texts(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::List(items) => items.iter().map(|item| item.as_text().map(str::to_owned)).collect(),
+        other => other.as_text().map(|text| vec![text.to_owned()]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::parse;
+
+    /// The listener's headers as read, or the error; then the warnings.
+    fn read(block: &str) -> (String, Vec<String>) {
+        let text =
+            format!("storage \"inmem\" {{}}\nlistener \"tcp\" {{\n  tls_disable = true\n{block}\n}}\n");
+        match parse(Path::new("a.hcl"), &text) {
+            Ok((config, warnings)) => {
+                (format!("{:?}", config.listeners[0].options.response_headers), warnings)
+            }
+            Err(err) => (err.to_string(), Vec::new()),
+        }
+    }
+
+    #[test]
+    fn reads_headers_of_all_kinds() {
+        let (got, warnings) = read(
+            r#"custom_response_headers {
+                 "default" = { "X-All" = ["a", "b"] }
+                 "4xx" = { "X-Some" = ["c"] }
+                 "404" { "X-One" = ["d"] }
+               }"#,
+        );
+        for want in [r#""x-all": "a; b""#, r#"Family(4): {"x-some": "c"}"#, r#"Status(404): {"x-one": "d"}"#]
+        {
+            assert!(got.contains(want), "{got} lacks {want}");
+        }
+        assert!(got.contains("strict-transport-security"), "{got}");
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    #[test]
+    fn warns_of_headers_that_are_the_servers_own() {
+        let (_, warnings) = read("custom_response_headers {\n \"3xx\" = { \"X-Vault-A\" = [\"a\"] }\n }");
+        let want = "a.hcl:5: custom_response_headers: only the server sets X-Vault-A: it has no effect";
+        assert_eq!(warnings, [want]);
+    }
+
+    #[test]
+    fn says_where_and_what_was_expected() {
+        for (group, want) in [
+            (r#""6xx" = { "X-A" = ["a"] }"#, r#""6xx": expected "default", "1xx" to "5xx", or a status"#),
+            (r#""200" = ["a"]"#, r#""200": expected headers, each with a list of strings"#),
+            (r#""200" = { "X-A" = [1] }"#, r#""200": expected a list of strings for each header"#),
+            (r#""200" = { "X A" = ["a"] }"#, r#""200": expected the name of a header"#),
+        ] {
+            let (got, _) = read(&format!("custom_response_headers {{\n{group}\n}}"));
+            let want = format!("a.hcl:5: custom_response_headers {want}");
+            assert!(got.starts_with(&want), "{got} is not {want}");
+        }
+    }
+}
