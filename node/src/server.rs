@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arca_api::{Api, CertificateStore, Listener};
+use arca_api::{Api, CertificateStore, Listener, TlsOptions};
 use arca_engine_api::Clock;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,8 +48,8 @@ pub async fn run(config: Config) -> Result<(), String> {
     let stop = CancellationToken::new();
     let mut serving = Vec::new();
     let mut certificates = Vec::new();
-    for (listener, certificate) in listeners {
-        certificates.extend(certificate);
+    for listener in listeners {
+        certificates.extend(listener.tls.clone());
         serving.push(tokio::spawn(listener.serve(Arc::clone(&api), stop.clone(), GRACE)));
     }
     announce(&config);
@@ -88,25 +88,16 @@ fn announce(config: &Config) {
     );
 }
 
-type Bound = (Listener, Option<Arc<CertificateStore>>);
-
-async fn bind(configs: &[ListenerConfig]) -> Result<Vec<Bound>, String> {
+async fn bind(configs: &[ListenerConfig]) -> Result<Vec<Listener>, String> {
     let mut bound = Vec::new();
     for config in configs {
         let socket = TcpListener::bind(&config.address)
             .await
             .map_err(|err| format!("listener \"tcp\": cannot bind {}: {err}", config.address))?;
-        let (mut tls, mut store) = (None, None);
-        if let Some(options) = &config.tls {
-            let loaded =
-                CertificateStore::load(options.clone()).map_err(|err| format!("listener \"tcp\": {err}"))?;
-            let loaded = Arc::new(loaded);
-            let settings =
-                arca_api::tls::server_config(&loaded).map_err(|err| format!("listener \"tcp\": {err}"))?;
-            tls = Some(Arc::new(settings));
-            store = Some(loaded);
-        }
-        bound.push((Listener { socket, tls, options: Arc::new(config.options.clone()) }, store));
+        let load = |options: &TlsOptions| CertificateStore::load(options.clone()).map(Arc::new);
+        let tls = config.tls.as_ref().map(load).transpose();
+        let tls = tls.map_err(|err| format!("listener \"tcp\": {err}"))?;
+        bound.push(Listener { socket, tls, options: Arc::new(config.options.clone()) });
     }
     Ok(bound)
 }
@@ -123,8 +114,8 @@ async fn wait_for_the_end(node: &Arc<Node>, certificates: &[Arc<CertificateStore
             _ = hangup.recv() => {
                 for store in certificates {
                     match store.reload() {
-                        Ok(()) => tracing::info!("certificates read again"),
-                        Err(err) => tracing::error!(error = %err, "the old certificate stays in use"),
+                        Ok(()) => tracing::info!("certificates and client CAs read again"),
+                        Err(err) => tracing::error!(error = %err, "the old certificate and client CAs stay in use"),
                     }
                 }
                 node.reload().await;

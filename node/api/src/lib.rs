@@ -26,6 +26,8 @@ pub mod system;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+#[cfg(test)]
+mod tls_tests;
 
 pub use handler::{Api, RawBody, RawRequest};
 pub use server::{Listener, ListenerOptions};

@@ -29,6 +29,7 @@ use crate::connection::{Activity, End, SentBody, Watched};
 use crate::handler::{Api, RawBody, RawRequest, ResponseBody};
 use crate::render;
 use crate::response_headers::ResponseHeaders;
+use crate::tls::CertificateStore;
 
 /// Most bytes of request line and headers.
 const HEAD_SIZE_MAX: u32 = 64 << 10;
@@ -98,7 +99,7 @@ pub struct Listener {
     /// The socket.
     pub socket: TcpListener,
     /// TLS, unless disabled.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<Arc<CertificateStore>>,
     /// Settings.
     pub options: Arc<ListenerOptions>,
 }
@@ -148,7 +149,6 @@ pub(crate) struct Connection {
 impl Listener {
     /// Serves until `stop`; then finishes what is under way, up to `grace`.
     pub async fn serve(self, api: Arc<Api>, stop: CancellationToken, grace: Duration) {
-        let acceptor = self.tls.map(TlsAcceptor::from);
         let shared = Shared::new(api, self.options, stop);
         let connection_slots = slots(shared.options.connections_max);
         let connections = TaskTracker::new();
@@ -159,7 +159,7 @@ impl Listener {
             };
             let Some((slot, stream, peer)) = accepted else { continue };
             let shared = Arc::clone(&shared);
-            let acceptor = acceptor.clone();
+            let acceptor = self.tls.as_ref().map(|store| TlsAcceptor::from(store.current()));
             connections.spawn(async move {
                 let _slot = slot;
                 if let Err(reason) = Connection::run(shared, stream, peer, acceptor).await {

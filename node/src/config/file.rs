@@ -299,8 +299,11 @@ fn listener(
             section.error(section.line_of("address"), "listener address: expected HOST:PORT that resolves")
         );
     }
-    let tls =
-        if section.flag("tls_disable")?.unwrap_or_default() { None } else { Some(tls_options(section)?) };
+    let tls = if section.flag("tls_disable")?.unwrap_or_default() {
+        None
+    } else {
+        Some(tls_options(section, warnings)?)
+    };
     section.ignore(&[
         "tls_cert_file",
         "tls_key_file",
@@ -363,7 +366,7 @@ fn forwarded_for(section: &Section<'_>) -> Result<ForwardedFor, ConfigError> {
     Ok(rules)
 }
 
-fn tls_options(section: &Section<'_>) -> Result<TlsOptions, ConfigError> {
+fn tls_options(section: &Section<'_>, warnings: &mut Vec<String>) -> Result<TlsOptions, ConfigError> {
     let file = |name: &'static str| -> Result<Option<PathBuf>, ConfigError> {
         Ok(section.text(name)?.filter(|path| !path.is_empty()).map(PathBuf::from))
     };
@@ -372,24 +375,15 @@ fn tls_options(section: &Section<'_>) -> Result<TlsOptions, ConfigError> {
             section.error(section.line, format!("listener \"tcp\": expected {name}, or tls_disable = true"))
         })
     };
-    let version = |name: &'static str| -> Result<Option<u8>, ConfigError> {
-        match section.text(name)?.as_deref() {
-            None | Some("") => Ok(None),
-            Some("tls12") => Ok(Some(12)),
-            Some("tls13") => Ok(Some(13)),
-            Some(_) => {
-                Err(section.error(section.line_of(name), format!("{name}: expected \"tls12\" or \"tls13\"")))
-            }
-        }
-    };
     Ok(TlsOptions {
         cert_file: needed("tls_cert_file")?,
         key_file: needed("tls_key_file")?,
         client_ca_file: file("tls_client_ca_file")?,
         requires_client_cert: section.flag("tls_require_and_verify_client_cert")?.unwrap_or_default(),
         disables_client_certs: section.flag("tls_disable_client_certs")?.unwrap_or_default(),
-        is_tls13_only: version("tls_min_version")? == Some(13),
-        is_tls12_only: version("tls_max_version")? == Some(12),
+        is_tls13_only: listener::tls_version(section, "tls_min_version", warnings)? == Some(13),
+        is_tls12_only: listener::tls_version(section, "tls_max_version", warnings)? == Some(12),
+        cipher_suites: listener::cipher_suites(section, warnings)?,
     })
 }
 

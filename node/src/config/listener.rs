@@ -37,6 +37,40 @@ pub(super) fn response_headers(
     Ok(headers)
 }
 
+/// A TLS version, 12 or 13. Older ones are not spoken: as a minimum they mean 12.
+pub(super) fn tls_version(
+    section: &Section<'_>,
+    name: &'static str,
+    warnings: &mut Vec<String>,
+) -> Result<Option<u8>, ConfigError> {
+    match section.text(name)?.as_deref() {
+        None | Some("") => Ok(None),
+        Some("tls12") => Ok(Some(12)),
+        Some("tls13") => Ok(Some(13)),
+        Some(old @ ("tls10" | "tls11")) if name == "tls_min_version" => {
+            warnings.push(section.warning(name, &format!("{name}: {old} is not spoken: it means tls12")));
+            Ok(Some(12))
+        }
+        Some(_) => {
+            Err(section.error(section.line_of(name), format!("{name}: expected \"tls12\" or \"tls13\"")))
+        }
+    }
+}
+
+/// Names of cipher suites; those that cannot be had are warned about.
+pub(super) fn cipher_suites(
+    section: &Section<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<String>, ConfigError> {
+    const NAME: &str = "tls_cipher_suites";
+    let (mut names, _) = section.list(NAME)?.unwrap_or_default();
+    names.retain(|name| !name.is_empty());
+    for name in names.iter().filter(|name| !arca_api::tls::is_supported_suite(name)) {
+        warnings.push(section.warning(NAME, &format!("{NAME}: {name} is not supported: it has no effect")));
+    }
+    Ok(names)
+}
+
 fn objects(value: &Value) -> Option<Vec<&Body>> {
     match value {
         Value::Object(body) => Some(vec![body]),
@@ -91,6 +125,36 @@ mod tests {
     fn warns_of_headers_that_are_the_servers_own() {
         let (_, warnings) = read("custom_response_headers {\n \"3xx\" = { \"X-Vault-A\" = [\"a\"] }\n }");
         let want = "a.hcl:5: custom_response_headers: only the server sets X-Vault-A: it has no effect";
+        assert_eq!(warnings, [want]);
+    }
+
+    fn read_tls(lines: &str) -> (String, Vec<String>) {
+        let files = "tls_cert_file = \"c\"\ntls_key_file = \"k\"";
+        let text = format!("storage \"inmem\" {{}}\nlistener \"tcp\" {{\n{lines}\n{files}\n}}\n");
+        match parse(Path::new("a.hcl"), &text) {
+            Ok((config, warnings)) => {
+                let tls = config.listeners[0].tls.clone().unwrap();
+                let suites = tls.cipher_suites.join(" ");
+                (format!("12 only {}, 13 only {}, {suites}", tls.is_tls12_only, tls.is_tls13_only), warnings)
+            }
+            Err(err) => (err.to_string(), Vec::new()),
+        }
+    }
+
+    #[test]
+    fn reads_versions_and_suites() {
+        let plain = |got: &str| (got.to_owned(), Vec::new());
+        assert_eq!(read_tls("tls_min_version = \"tls13\""), plain("12 only false, 13 only true, "));
+        assert_eq!(read_tls("tls_max_version = \"tls12\""), plain("12 only true, 13 only false, "));
+        let got = read_tls("tls_min_version = \"tls10\"");
+        let want = "a.hcl:3: tls_min_version: tls10 is not spoken: it means tls12";
+        assert_eq!(got, ("12 only false, 13 only false, ".to_owned(), vec![want.to_owned()]));
+        let want = "a.hcl:3: tls_max_version: expected \"tls12\" or \"tls13\"";
+        assert_eq!(read_tls("tls_max_version = \"tls11\""), plain(want));
+        let (good, bad) = ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_RSA_WITH_AES_128_CBC_SHA");
+        let (got, warnings) = read_tls(&format!("tls_cipher_suites = \"{good},{bad}\""));
+        assert_eq!(got, format!("12 only false, 13 only false, {good} {bad}"));
+        let want = format!("a.hcl:3: tls_cipher_suites: {bad} is not supported: it has no effect");
         assert_eq!(warnings, [want]);
     }
 

@@ -124,6 +124,11 @@ impl<'a> Section<'a> {
             .collect())
     }
 
+    /// A warning about a setting.
+    pub(crate) fn warning(&self, name: &str, message: &str) -> String {
+        self.warning_at(self.line_of(name), message)
+    }
+
     /// A warning about a line.
     pub(crate) fn warning_at(&self, line: usize, message: &str) -> String {
         format!("{}:{line}: {message}", self.file.display())
