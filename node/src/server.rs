@@ -26,6 +26,7 @@ const DIGEST_INTERVAL: Duration = Duration::from_secs(10);
 /// A text for the operator: what could not be started, and why.
 pub async fn run(config: Config) -> Result<(), String> {
     hygiene::protect(!config.disable_mlock)?;
+    let descriptors = hygiene::raise_descriptor_limit();
     if !config.telemetry.prometheus_retention.is_zero() {
         telemetry::start()?;
         tokio::spawn(async {
@@ -36,7 +37,8 @@ pub async fn run(config: Config) -> Result<(), String> {
         });
     }
     let pid_file = PidFile::write(&config)?;
-    let listeners = bind(&config.listeners).await?;
+    let connections_max = hygiene::connections_within(descriptors, config.listeners.len());
+    let listeners = bind(&config.listeners, connections_max).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let node =
         Node::open(config.clone(), Arc::clone(&clock), arca_engines::all()).map_err(|err| err.to_string())?;
@@ -88,7 +90,7 @@ fn announce(config: &Config) {
     );
 }
 
-async fn bind(configs: &[ListenerConfig]) -> Result<Vec<Listener>, String> {
+async fn bind(configs: &[ListenerConfig], connections_max: usize) -> Result<Vec<Listener>, String> {
     let mut bound = Vec::new();
     for config in configs {
         let socket = TcpListener::bind(&config.address)
@@ -97,7 +99,9 @@ async fn bind(configs: &[ListenerConfig]) -> Result<Vec<Listener>, String> {
         let load = |options: &TlsOptions| CertificateStore::load(options.clone()).map(Arc::new);
         let tls = config.tls.as_ref().map(load).transpose();
         let tls = tls.map_err(|err| format!("listener \"tcp\": {err}"))?;
-        bound.push(Listener { socket, tls, options: Arc::new(config.options.clone()) });
+        let mut options = config.options.clone();
+        options.connections_max = options.connections_max.min(connections_max);
+        bound.push(Listener { socket, tls, options: Arc::new(options) });
     }
     Ok(bound)
 }
