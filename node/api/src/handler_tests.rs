@@ -120,6 +120,36 @@ async fn metrics_need_no_token_where_the_listener_says_so() {
     assert!(answer(&active, "GET", target, &[], &[]).await.starts_with("403\n"));
 }
 
+#[tokio::test]
+async fn every_refusal_has_one_shape() {
+    let (active, _) = pair().await;
+    for (method, target, headers, want) in [
+        ("GET", "/v1/a//b", vec![TOKEN], 400),
+        ("GET", "/v1/a/../b", vec![TOKEN], 400),
+        ("GET", "/v1/a/%2e%2e/b", vec![TOKEN], 400),
+        ("GET", "/v1/a/%252e%252e/b", vec![TOKEN], 404),
+        ("GET", "/v1/a%2fb", vec![TOKEN], 400),
+        ("GET", "/v1/a%00b", vec![TOKEN], 400),
+        ("GET", "/v1/a?b=%zz", vec![TOKEN], 400),
+        ("GET", "//v1/sys/health", vec![], 404),
+        ("GET", "/v1", vec![], 404),
+        ("GET", "/v2/sys/health", vec![], 404),
+        ("GET", "/v1/sys/mounts", vec![], 403),
+        ("GET", "/v1/sys/mounts", vec![("x-vault-token", "nonsense")], 403),
+        ("GET", "/v1/sys/mounts", vec![TOKEN, TOKEN], 400),
+        ("GET", "/v1/sys/mounts", vec![TOKEN, ("x-vault-namespace", "a"), ("x-vault-namespace", "b")], 400),
+        ("GET", "/v1/sys/mounts", vec![TOKEN, ("x-vault-wrap-ttl", "soon")], 400),
+        ("FOO", "/v1/sys/mounts", vec![TOKEN], 405),
+        ("OPTIONS", "/v1/sys/mounts", vec![TOKEN], 405),
+        ("POST", "/v1/sys/health", vec![], 405),
+        ("PATCH", "/v1/sys/mounts", vec![TOKEN], 415),
+    ] {
+        let got = answer(&active, method, target, &headers, &["content-type"]).await;
+        let start = format!("{want}\ncontent-type: application/json\n{{\"errors\":[");
+        assert!(got.starts_with(&start), "{method} {target} {headers:?}: {got}");
+    }
+}
+
 #[test]
 fn a_node_that_is_behind_may_be_told_to_pass_the_request_on() {
     let check = |values: &[&'static str], want: bool| {

@@ -1,7 +1,8 @@
 //! One form of a path, decided once: what ACL, audit and storage see is what was checked here.
 //!
 //! Refused: `.` and `..` segments, empty segments, control bytes, percent-escapes that decode to a slash, a NUL or
-//! invalid UTF-8, double encoding of any of these, and anything over the length limit. (CVE-2026-3605 and kin.)
+//! invalid UTF-8, and anything over the length limit. (CVE-2026-3605 and kin.) Nothing is decoded twice: what a double
+//! encoding leaves, `%2e%2e` for one, is a name like any other.
 
 /// Longest path, bytes, decoded.
 pub(crate) const PATH_SIZE_MAX: usize = 8 << 10;
@@ -90,6 +91,7 @@ mod tests {
         check("secret/a%20b/%C3%A4", Ok("secret/a b/ä"));
         check("secret/...", Ok("secret/..."));
         check("a%2525", Ok("a%25"));
+        check("a/%252e%252e/%252fb", Ok("a/%2e%2e/%2fb"));
         check("", Ok(""));
     }
 
