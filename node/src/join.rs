@@ -387,20 +387,22 @@ impl Node {
         }
         make_room(&unsealed, &answer).await?;
         let failed = |err: &dyn std::fmt::Display| NodeError::failed("taking in the new member", err);
-        let id = unsealed.replica.reserve_member_id().await.map_err(|err| failed(&err))?;
-        let certificate = authority(&unsealed)?
-            .issue(&unhex(&answer.signing_request)?, id)
-            .map_err(|err| NodeError::Invalid(err.to_string()))?;
-        if answer.non_voter {
-            mark_learner(&unsealed, id, true).await?;
-        }
+        let (authority, request) = (authority(&unsealed)?, unhex(&answer.signing_request)?);
+        let issue = |id| authority.issue(&request, id).map_err(|err| NodeError::Invalid(err.to_string()));
+        // Once in vain: a malformed request must leave no member behind.
+        issue(MemberId::default())?;
         let member = Member {
-            id,
+            id: MemberId::default(),
             name: answer.server_id.clone(),
             cluster_addr: answer.cluster_addr.clone(),
             api_addr: answer.api_addr.clone(),
         };
-        unsealed.replica.add_learner(member).await.map_err(|err| failed(&err))?;
+        let id = unsealed.replica.admit(member).await.map_err(|err| failed(&err))?;
+        if answer.non_voter {
+            // In time: it cannot catch up and be promoted before it has its certificate.
+            mark_learner(&unsealed, id, true).await?;
+        }
+        let certificate = issue(id)?;
         tracing::info!(member = %id, name = answer.server_id, "a new member joined");
         let mut welcome = Welcome {
             cluster_id: unsealed.record.cluster_id.clone(),

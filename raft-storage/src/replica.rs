@@ -255,7 +255,18 @@ pub trait Replica: Debug + Send + Sync {
     /// When this member does not lead.
     async fn reserve_member_id(&self) -> Result<MemberId, ReplicaError>;
 
-    /// Leader only: adds a learner and returns once it is recorded.
+    /// Leader only: picks an id never used before and adds a learner of that id; `member`'s own is ignored.
+    ///
+    /// # Errors
+    /// When refused, or this member does not lead.
+    async fn admit(&self, member: Member) -> Result<MemberId, ReplicaError> {
+        let id = self.reserve_member_id().await?;
+        self.add_learner(Member { id, ..member }).await?;
+        Ok(id)
+    }
+
+    /// Leader only: adds a learner of a reserved id, or gives a member other addresses, and returns once that is
+    /// recorded. Refused when the membership changed since the id was reserved: [`Self::admit`] rules that out.
     ///
     /// # Errors
     /// When refused, or this member does not lead.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 
-use crate::Member;
+use crate::{Member, MemberId};
 
 /// Which call a payload belongs to. Tags are on the wire: never renumber, never reuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,20 +87,26 @@ pub trait Transport: Debug + Send + Sync {
     ) -> Result<Bytes, TransportError>;
 }
 
-/// Incoming calls.
+/// Incoming calls. `peer` is the member at the other end as whatever carries the call has verified it; what a message
+/// says of its sender must agree.
 #[async_trait]
 pub trait Inbound: Debug + Send + Sync {
     /// Serves one call.
     ///
     /// # Errors
     /// A text for the caller's log.
-    async fn serve(&self, call: Call, payload: Bytes) -> Result<Bytes, String>;
+    async fn serve(&self, peer: MemberId, call: Call, payload: Bytes) -> Result<Bytes, String>;
 
     /// Receives and installs a snapshot.
     ///
     /// # Errors
     /// A text for the caller's log.
-    async fn receive_snapshot(&self, header: Bytes, chunks: SnapshotStream) -> Result<Bytes, String>;
+    async fn receive_snapshot(
+        &self,
+        peer: MemberId,
+        header: Bytes,
+        chunks: SnapshotStream,
+    ) -> Result<Bytes, String>;
 }
 
 /// Reaches nobody: for a member that stays alone.

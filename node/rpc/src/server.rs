@@ -181,13 +181,18 @@ struct Service {
     gatekeeper: Arc<dyn Gatekeeper>,
 }
 
+/// Who the connection's certificate says the caller is.
+fn caller<T>(request: &Request<T>) -> Result<Peer, Status> {
+    request
+        .extensions()
+        .get::<<PeerStream as Connected>::ConnectInfo>()
+        .copied()
+        .ok_or_else(|| Status::unauthenticated("unknown peer"))
+}
+
 impl Service {
     fn verified<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
-        let peer = request
-            .extensions()
-            .get::<<PeerStream as Connected>::ConnectInfo>()
-            .copied()
-            .ok_or_else(|| Status::unauthenticated("unknown peer"))?;
+        let peer = caller(request)?;
         if self.gatekeeper.is_member(peer.member) {
             Ok(peer)
         } else {
@@ -200,13 +205,15 @@ impl Service {
 #[async_trait]
 impl Node for Service {
     async fn raft(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
-        // Raft itself checks the sender: a joiner hears of its own membership through these very calls.
+        // Raft itself checks that the caller is a member: a joiner hears of its own membership through these very calls.
+        let peer = caller(&request)?;
         let request = request.into_inner();
         let call = u8::try_from(request.call)
             .ok()
             .and_then(Call::from_tag)
             .ok_or_else(|| Status::unimplemented("unknown raft call"))?;
-        let payload = self.inbound.serve(call, request.payload).await.map_err(Status::failed_precondition)?;
+        let served = self.inbound.serve(peer.member, call, request.payload).await;
+        let payload = served.map_err(Status::failed_precondition)?;
         Ok(Response::new(RaftReply { payload }))
     }
 
@@ -214,6 +221,7 @@ impl Node for Service {
         &self,
         request: Request<Streaming<SnapshotPart>>,
     ) -> Result<Response<RaftReply>, Status> {
+        let peer = caller(&request)?;
         let mut parts = request.into_inner();
         let header = match parts.message().await?.and_then(|part| part.part) {
             Some(snapshot_part::Part::Header(header)) => header,
@@ -224,8 +232,8 @@ impl Node for Service {
             Ok(_) => Err("unexpected part in a snapshot".to_owned()),
             Err(status) => Err(status.message().to_owned()),
         }));
-        let payload =
-            self.inbound.receive_snapshot(header, chunks).await.map_err(Status::failed_precondition)?;
+        let received = self.inbound.receive_snapshot(peer.member, header, chunks).await;
+        let payload = received.map_err(Status::failed_precondition)?;
         Ok(Response::new(RaftReply { payload }))
     }
 

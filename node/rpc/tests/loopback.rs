@@ -19,16 +19,21 @@ struct Echo;
 
 #[async_trait]
 impl Inbound for Echo {
-    async fn serve(&self, call: Call, payload: Bytes) -> Result<Bytes, String> {
+    async fn serve(&self, peer: MemberId, call: Call, payload: Bytes) -> Result<Bytes, String> {
         if payload.is_empty() {
             Err("empty".to_owned())
         } else {
-            Ok([&[call as u8], &payload[..]].concat().into())
+            Ok([&[peer.0 as u8, call as u8], &payload[..]].concat().into())
         }
     }
 
-    async fn receive_snapshot(&self, header: Bytes, mut chunks: SnapshotStream) -> Result<Bytes, String> {
-        let mut all = header.to_vec();
+    async fn receive_snapshot(
+        &self,
+        peer: MemberId,
+        header: Bytes,
+        mut chunks: SnapshotStream,
+    ) -> Result<Bytes, String> {
+        let mut all = [&[peer.0 as u8], &header[..]].concat();
         while let Some(chunk) = chunks.next().await {
             all.extend(chunk?);
         }
@@ -92,13 +97,13 @@ async fn members_call_forward_and_ship_snapshots() {
     let transport = GrpcTransport::new(&identity(&pair.authority, "c1", 2), Arc::new(TcpDial)).unwrap();
     let to = member(&pair, 1);
     let reply = transport.call(&to, Call::Vote, Bytes::from_static(b"x"), SOON).await.unwrap();
-    assert_eq!(&reply[..], b"\x02x");
+    assert_eq!(&reply[..], b"\x02\x02x", "who called, as its certificate says");
     let refused = transport.call(&to, Call::Vote, Bytes::new(), SOON).await.unwrap_err();
     assert!(matches!(refused, TransportError::Refused(text) if text.contains("empty")));
     let chunks: SnapshotStream =
         Box::pin(futures::stream::iter([Ok(Bytes::from_static(b"b")), Ok(Bytes::from_static(b"c"))]));
     let reply = transport.send_snapshot(&to, Bytes::from_static(b"a"), chunks, SOON).await.unwrap();
-    assert_eq!(&reply[..], b"abc");
+    assert_eq!(&reply[..], b"\x02abc");
     let request = ForwardedRequest {
         method: "PUT".to_owned(),
         target: "/v1/x".to_owned(),

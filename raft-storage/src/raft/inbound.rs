@@ -1,7 +1,8 @@
 //! openraft's calls, in from other members.
 //!
 //! **Invariant:** nothing reaches openraft before the envelope is checked: right cluster, right member, and the
-//! sender speaks for itself. A snapshot reaches it whole and verified. Read next: [`super::wire`].
+//! sender is who it says, was not removed, and speaks for itself. A snapshot reaches it whole and verified.
+//! Read next: [`super::wire`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use super::wire::{
 };
 use crate::state::{Receiver, Staged};
 use crate::types::Vote;
-use crate::{Call, Inbound, SnapshotStream};
+use crate::{Call, Inbound, MemberId, SnapshotStream};
 
 /// Longest silence within a snapshot.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,11 +36,17 @@ pub(super) struct Calls(pub(super) Arc<Shared>);
 
 #[async_trait]
 impl Inbound for Calls {
-    async fn serve(&self, call: Call, payload: Bytes) -> Result<Bytes, String> {
-        let (from, body) =
-            Envelope::take(&payload, self.0.cluster, self.0.me().0).map_err(|err| err.to_string())?;
+    async fn serve(&self, peer: MemberId, call: Call, payload: Bytes) -> Result<Bytes, String> {
+        let (from, body) = self.take(peer, &payload)?;
         if self.0.gate.is_closed.get() {
             return Err("this member is shutting down".to_owned());
+        }
+        if let Some(membership_index) = self.removed_by(from) {
+            return match call {
+                // A candidate learns of its removal by the answers to its calls for votes.
+                Call::PreVote | Call::Vote => reply(&VoteReply::Removed { membership_index }),
+                Call::Append | Call::ReadIndex | Call::TransferLeader => Err(not_a_member(from)),
+            };
         }
         match call {
             Call::Append => self.append(from, &body).await,
@@ -49,16 +56,45 @@ impl Inbound for Calls {
         }
     }
 
-    async fn receive_snapshot(&self, header: Bytes, chunks: SnapshotStream) -> Result<Bytes, String> {
-        let (from, body) =
-            Envelope::take(&header, self.0.cluster, self.0.me().0).map_err(|err| err.to_string())?;
+    async fn receive_snapshot(
+        &self,
+        peer: MemberId,
+        header: Bytes,
+        chunks: SnapshotStream,
+    ) -> Result<Bytes, String> {
+        let (from, body) = self.take(peer, &header)?;
+        if self.removed_by(from).is_some() {
+            return Err(not_a_member(from));
+        }
         let head: SnapshotHead = parse(&body).map_err(|err| err.to_string())?;
         check_speaker(from, &head.vote).map_err(|err| err.to_string())?;
         self.install(head, chunks).await
     }
 }
 
+fn not_a_member(from: u64) -> String {
+    format!("member {from} was removed from the cluster")
+}
+
 impl Calls {
+    fn take(&self, peer: MemberId, message: &Bytes) -> Result<(u64, Bytes), String> {
+        Envelope::take(message, self.0.cluster, peer.0, self.0.me().0).map_err(|err| err.to_string())
+    }
+
+    /// Since which committed membership `from` is not a member any more. One that joined after it has a higher id than
+    /// its index ([`Shared::admit`]), and is let through: this member has not heard of it yet. So is the leader this
+    /// member follows: one that removes itself still sees that through and hands over.
+    fn removed_by(&self, from: u64) -> Option<u64> {
+        self.0.metrics(|metrics| {
+            let committed = &metrics.committed_membership_config;
+            let index = committed.log_id().as_ref()?.index;
+            let is_known =
+                committed.get_node(&from).is_some() || metrics.membership_config.get_node(&from).is_some();
+            let is_followed = metrics.vote.committed && metrics.vote.leader_id.node_id == from;
+            (from <= index && !is_known && !is_followed).then_some(index)
+        })
+    }
+
     async fn append(&self, from: u64, body: &Bytes) -> Result<Bytes, String> {
         let request = parse_append(body).map_err(|err| err.to_string())?;
         check_speaker(from, &request.vote).map_err(|err| err.to_string())?;
@@ -72,9 +108,6 @@ impl Calls {
     async fn vote(&self, from: u64, call: Call, body: &[u8]) -> Result<Bytes, String> {
         let VoteCall { vote, last_log_id, is_transfer } = parse(body).map_err(|err| err.to_string())?;
         check_speaker(from, &vote).map_err(|err| err.to_string())?;
-        if let Some(membership_index) = self.removed_by(from) {
-            return reply(&VoteReply::Removed { membership_index });
-        }
         if self.0.gate.is_fresh.get() && !is_transfer {
             return Err("this member has just started and may have granted a lease before".to_owned());
         }
@@ -89,17 +122,6 @@ impl Calls {
         let response = response.map_err(|err| err.to_string())?;
         let (vote, is_granted) = (response.vote, response.vote_granted);
         reply(&VoteReply::Decided { vote, is_granted, last_log_id: response.last_log_id })
-    }
-
-    /// Since which committed membership `from` is not a member.
-    fn removed_by(&self, from: u64) -> Option<u64> {
-        self.0.metrics(|metrics| {
-            let committed = &metrics.committed_membership_config;
-            let is_known =
-                committed.get_node(&from).is_some() || metrics.membership_config.get_node(&from).is_some();
-            let log_id = committed.log_id().filter(|_| !is_known)?;
-            Some(log_id.index)
-        })
     }
 
     async fn transfer(&self, from: u64, body: &[u8]) -> Result<Bytes, String> {

@@ -1,7 +1,8 @@
 //! Who belongs to the cluster and who leads it: operations of an operator, one at a time.
 //!
-//! Voters change by joint consensus. **Invariant:** an id is the log index of an entry made for nothing else, so it is
-//! never given out twice, not even to a member that was removed and comes back.
+//! Voters change by joint consensus. **Invariants:** an id is the log index of an entry made for nothing else, so it is
+//! never given out twice, not even to a member that was removed and comes back; and no membership lies between that
+//! entry and the one that adds the member. So whoever is not in a membership behind its id was removed, or never in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -60,16 +61,32 @@ impl Shared {
         Ok(MemberId(index))
     }
 
+    /// Reserves an id and adds a learner of that id, with no other change in between.
+    pub(super) async fn admit(self: Arc<Self>, member: Member) -> Result<MemberId, ReplicaError> {
+        let _one = self.changing.lock().await;
+        self.require_leader()?;
+        let id = self.reserve_member_id().await?;
+        let node = BTreeMap::from([(id.0, Member { id, ..member })]);
+        self.change(ChangeMembers::AddNodes(node), Removed::Stay).await?;
+        Ok(id)
+    }
+
     pub(super) async fn add_learner(self: Arc<Self>, member: Member) -> Result<(), ReplicaError> {
         let _one = self.changing.lock().await;
         self.require_leader()?;
         if member.id.0 == 0 || member.id.0 > self.state.view().meta().index {
             return Err(refused(format!("member id {} was never reserved in this cluster", member.id)));
         }
-        let known = self.membership();
-        let known = known.members.get(&member.id);
+        let membership = self.membership();
+        let known = membership.members.get(&member.id);
         if member.id == FIRST && known.is_none() {
             return Err(refused("the first member was removed, and its id is never used again"));
+        }
+        if known.is_none() && member.id.0 <= membership.index {
+            let id = member.id;
+            return Err(refused(format!(
+                "member id {id} is older than the newest membership: reserve another"
+            )));
         }
         let node = BTreeMap::from([(member.id.0, member.clone())]);
         match known {

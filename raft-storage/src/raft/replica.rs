@@ -329,6 +329,10 @@ impl Replica for RaftReplica {
         self.shared.reserve_member_id().await
     }
 
+    async fn admit(&self, member: Member) -> Result<MemberId, ReplicaError> {
+        self.shared.clone().admit(member).await
+    }
+
     async fn add_learner(&self, member: Member) -> Result<(), ReplicaError> {
         self.shared.clone().add_learner(member).await
     }

@@ -1,7 +1,8 @@
 //! What members say to each other, in bytes: an envelope that names the cluster and both ends, and the calls in it.
 //!
-//! **Invariant:** a message for another cluster or member, or from this very member, is refused before openraft hears
-//! of it, so that it touches neither term nor vote. Two nodes with one id, or a stale address, do no harm.
+//! **Invariant:** a message for another cluster or member, from this very member, or from another member than the one
+//! whose connection brought it, is refused before openraft hears of it, so that it touches neither term nor vote. Two
+//! nodes with one id, a stale address, or a member that poses as another one, do no harm.
 //! Formats: one version byte in front; tags are never renumbered. Everything but entries is postcard.
 
 use bytes::Bytes;
@@ -35,6 +36,8 @@ pub(super) enum WireError {
     Malformed(&'static str),
     #[error("message from another cluster")]
     OtherCluster,
+    #[error("message from member {from} came over a connection of member {peer}")]
+    NotTheSender { from: u64, peer: u64 },
     #[error("message from member {0}, which is this very member: two nodes share one id")]
     SameId(u64),
     #[error("member {from} speaks for member {speaks_for}")]
@@ -71,8 +74,13 @@ impl Envelope {
         postcard::to_extend(body, self.open()).map(Bytes::from)
     }
 
-    /// Takes the envelope off: who sent it, and what is in it.
-    pub(super) fn take(message: &Bytes, cluster: ClusterId, me: u64) -> Result<(u64, Bytes), WireError> {
+    /// Takes the envelope off what came from `peer`: who sent it, and what is in it.
+    pub(super) fn take(
+        message: &Bytes,
+        cluster: ClusterId,
+        peer: u64,
+        me: u64,
+    ) -> Result<(u64, Bytes), WireError> {
         let mut reader = Reader::new(message);
         match reader.byte()? {
             V1 => {}
@@ -87,6 +95,9 @@ impl Envelope {
         }
         if from == me {
             return Err(WireError::SameId(from));
+        }
+        if from != peer {
+            return Err(WireError::NotTheSender { from, peer });
         }
         Ok((from, message.slice(message.len() - reader.remaining()..)))
     }
@@ -342,7 +353,7 @@ mod tests {
             \x03\x02\xae\x02\x02\x0e\x01\x01\x07\x01\x07\x07\x01n\x03c:1\x01a";
         let message = put_append(envelope.open(), request()).unwrap();
         assert_eq!(message, [&head[..], body].concat());
-        let (from, taken) = Envelope::take(&message, CLUSTER, 300).unwrap();
+        let (from, taken) = Envelope::take(&message, CLUSTER, 2, 300).unwrap();
         assert_eq!((from, &taken[..]), (2, &body[..]));
         let parsed = parse_append(&taken).unwrap();
         assert_eq!(parsed.entries, request().entries);
@@ -381,7 +392,7 @@ mod tests {
 
     #[track_caller]
     fn refuses(message: &[u8], me: u64, expected: &WireError) {
-        let got = Envelope::take(&Bytes::copy_from_slice(message), CLUSTER, me);
+        let got = Envelope::take(&Bytes::copy_from_slice(message), CLUSTER, 2, me);
         assert_eq!(got.as_ref(), Err(expected), "{message:02x?}");
     }
 
@@ -395,6 +406,11 @@ mod tests {
             3,
             &WireError::OtherCluster,
         );
+        refuses(
+            &Envelope { cluster: CLUSTER, from: 5, to: 3 }.open(),
+            3,
+            &WireError::NotTheSender { from: 5, peer: 2 },
+        );
         refuses(&[9], 3, &WireError::Format(9));
         refuses(&[1, 2], 3, &WireError::Malformed("ends early"));
         let vote = Vote::new(5, 3);
@@ -406,7 +422,7 @@ mod tests {
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let bytes = Bytes::from(bytes);
-            let _ = Envelope::take(&bytes, CLUSTER, 1);
+            let _ = Envelope::take(&bytes, CLUSTER, 2, 1);
             let _ = parse_append(&bytes);
             let _ = parse::<VoteCall>(&bytes);
             let _ = parse::<SnapshotHead>(&bytes);

@@ -192,7 +192,8 @@ impl Transport for Port {
             links.meddler.clone()
         };
         let payload = meddler.map_or(payload.clone(), |meddle| meddle(self.id, to.id, call, payload));
-        self.carry(to.id, timeout, async move { inbound.serve(call, payload).await }).await
+        let from = self.id;
+        self.carry(to.id, timeout, async move { inbound.serve(from, call, payload).await }).await
     }
 
     async fn send_snapshot(
@@ -204,6 +205,7 @@ impl Transport for Port {
     ) -> Result<Bytes, TransportError> {
         let inbound = self.other_end(to.id)?;
         self.net.0.lock().snapshots += 1;
-        self.carry(to.id, timeout, async move { inbound.receive_snapshot(header, chunks).await }).await
+        let from = self.id;
+        self.carry(to.id, timeout, async move { inbound.receive_snapshot(from, header, chunks).await }).await
     }
 }
