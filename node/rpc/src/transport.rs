@@ -148,6 +148,7 @@ impl GrpcTransport {
                 tokio::time::timeout(CONNECT_TIMEOUT, connecting)
                     .await
                     .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
+                    .map_err(NotConnected)
             }
         });
         let endpoint = Endpoint::from_shared(format!("http://{name}"))
@@ -286,12 +287,18 @@ fn unreachable_peer(err: impl std::fmt::Display) -> TransportError {
     TransportError::Unreachable(err.to_string())
 }
 
-/// True when the failure shows that the request never reached the peer's application: no connection was made.
+/// No connection was made, whatever the reason: nothing can have been sent over it.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection: {0}")]
+struct NotConnected(#[source] io::Error);
+
+/// True when the failure shows that the request never reached the peer's application: no connection was made. An error
+/// of a connection that was there says nothing, whatever its kind.
 fn was_never_sent(status: &Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(err) = cause {
-        if let Some(err) = err.downcast_ref::<io::Error>() {
-            return matches!(err.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut);
+        if err.is::<NotConnected>() {
+            return true;
         }
         cause = err.source();
     }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arca_raft_storage::{Call, Inbound, Member, MemberId, SnapshotStream, Transport, TransportError};
+use arca_rpc::transport::DialedStream;
 use arca_rpc::{
-    Authority, ForwardedRequest, ForwardedResponse, Gatekeeper, GrpcTransport, NodeFacts, NodeIdentity,
-    NodeKey, RpcServer, ServerParts, TcpDial,
+    Authority, Dial, ForwardError, ForwardedRequest, ForwardedResponse, Gatekeeper, GrpcTransport, NodeFacts,
+    NodeIdentity, NodeKey, RpcServer, ServerParts, TcpDial,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -104,7 +105,14 @@ async fn members_call_forward_and_ship_snapshots() {
         Box::pin(futures::stream::iter([Ok(Bytes::from_static(b"b")), Ok(Bytes::from_static(b"c"))]));
     let reply = transport.send_snapshot(&to, Bytes::from_static(b"a"), chunks, SOON).await.unwrap();
     assert_eq!(&reply[..], b"\x02abc");
-    let request = ForwardedRequest {
+    let response = transport.forward(&to, request(), SOON).await.unwrap();
+    assert_eq!((response.status, &response.body[..]), (201, &b"body"[..]));
+    assert_eq!(transport.echo(&to, "n2", SOON).await.unwrap().node_name, "n1");
+    pair.server.stop().await;
+}
+
+fn request() -> ForwardedRequest {
+    ForwardedRequest {
         method: "PUT".to_owned(),
         target: "/v1/x".to_owned(),
         headers: vec![("h".to_owned(), b"v".to_vec())],
@@ -113,11 +121,95 @@ async fn members_call_forward_and_ship_snapshots() {
         remote_port: 0,
         client_certificates: Vec::new(),
         forwarded_from: "n2".to_owned(),
+    }
+}
+
+/// A network on which no connection comes to be, for one reason or another.
+#[derive(Debug)]
+struct Broken(std::io::ErrorKind);
+
+#[async_trait]
+impl Dial for Broken {
+    async fn dial(&self, _addr: &str) -> std::io::Result<Box<dyn DialedStream>> {
+        Err(self.0.into())
+    }
+}
+
+/// The other end is gone before the handshake is over.
+#[derive(Debug)]
+struct HangsUp;
+
+#[async_trait]
+impl Dial for HangsUp {
+    async fn dial(&self, _addr: &str) -> std::io::Result<Box<dyn DialedStream>> {
+        let (here, there) = tokio::io::duplex(64);
+        drop(there);
+        Ok(Box::new(here))
+    }
+}
+
+/// Takes a request and never answers it.
+struct NeverAnswers(tokio::sync::Notify);
+
+#[async_trait]
+impl Gatekeeper for NeverAnswers {
+    fn is_member(&self, _peer: MemberId) -> bool {
+        true
+    }
+
+    async fn forwarded(&self, _request: ForwardedRequest) -> ForwardedResponse {
+        self.0.notify_one();
+        std::future::pending().await
+    }
+
+    fn facts(&self) -> NodeFacts {
+        NodeFacts::default()
+    }
+}
+
+async fn forwarding_fails(dial: Arc<dyn Dial>) -> ForwardError {
+    let authority = Authority::create("c1").unwrap();
+    let transport = GrpcTransport::new(&identity(&authority, "c1", 2), dial).unwrap();
+    let to = Member { id: MemberId(1), cluster_addr: "peer:1".to_owned(), ..Member::default() };
+    transport.forward(&to, request(), SOON).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn without_a_connection_nothing_was_delivered() {
+    use std::io::ErrorKind as Kind;
+    for kind in [
+        Kind::ConnectionRefused,
+        Kind::ConnectionReset,
+        Kind::HostUnreachable,
+        Kind::NetworkUnreachable,
+        Kind::NotFound,
+        Kind::Other,
+        Kind::TimedOut,
+    ] {
+        let err = forwarding_fails(Arc::new(Broken(kind))).await;
+        assert!(matches!(err, ForwardError::Undelivered(_)), "{kind:?}: {err}");
+    }
+    let err = forwarding_fails(Arc::new(HangsUp)).await;
+    assert!(matches!(err, ForwardError::Undelivered(_)), "{err}");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_leaves_doubt() {
+    let authority = Authority::create("c1").unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = Arc::new(NeverAnswers(tokio::sync::Notify::new()));
+    let (inbound, gatekeeper) = (Arc::new(Echo), Arc::clone(&silent) as Arc<dyn Gatekeeper>);
+    let parts = ServerParts { identity: identity(&authority, "c1", 1), inbound, gatekeeper };
+    let server = RpcServer::start(listener, parts).unwrap();
+    let to = Member { id: MemberId(1), cluster_addr: server.addr().to_string(), ..Member::default() };
+    let transport = GrpcTransport::new(&identity(&authority, "c1", 2), Arc::new(TcpDial)).unwrap();
+    let breaking = async {
+        silent.0.notified().await;
+        server.stop().await;
     };
-    let response = transport.forward(&to, request, SOON).await.unwrap();
-    assert_eq!((response.status, &response.body[..]), (201, &b"body"[..]));
-    assert_eq!(transport.echo(&to, "n2", SOON).await.unwrap().node_name, "n1");
-    pair.server.stop().await;
+    let (outcome, ()) = tokio::join!(transport.forward(&to, request(), SOON), breaking);
+    let err = outcome.unwrap_err();
+    assert!(matches!(err, ForwardError::Unanswered(_)), "{err}");
 }
 
 #[tokio::test]
