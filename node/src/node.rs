@@ -149,6 +149,7 @@ impl Node {
 
     fn found_on_disk(&self) -> Result<Phase, NodeError> {
         let Some(record) = self.disk.record()? else { return Ok(Phase::New) };
+        record.check_name(&self.config.node_name).map_err(|err| NodeError::Invalid(err.to_string()))?;
         match record.stage {
             Stage::Beginning => {
                 tracing::warn!(

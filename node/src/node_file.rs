@@ -38,6 +38,16 @@ pub enum NodeFileError {
         /// What is wrong.
         reason: String,
     },
+    /// The node was given another name.
+    #[error(
+        "the data directory belongs to the node named {recorded:?}, but node_id is {configured:?}: a member keeps its name. Set node_id back, or point this node at another data directory"
+    )]
+    OtherName {
+        /// `node_id` the record was made with.
+        recorded: String,
+        /// `node_id` of the configuration.
+        configured: String,
+    },
     /// Written by a newer build.
     #[error(
         "{path} has format {found}, this build knows up to {VERSION}: run the newer version that wrote it"
@@ -103,6 +113,18 @@ pub struct NodeRecord {
 impl NodeRecord {
     /// The version new records carry.
     pub const VERSION: u32 = VERSION;
+
+    /// Checks that the configured `node_id` is the one this record was made with: members know each other by it.
+    ///
+    /// # Errors
+    /// [`NodeFileError::OtherName`].
+    pub fn check_name(&self, configured: &str) -> Result<(), NodeFileError> {
+        if self.node_name == configured {
+            return Ok(());
+        }
+        let (recorded, configured) = (self.node_name.clone(), configured.to_owned());
+        Err(NodeFileError::OtherName { recorded, configured })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -249,6 +271,13 @@ mod tests {
         fs::create_dir(&data).unwrap();
         let err = NodeFile::new(dir.path()).read(&data).unwrap_err();
         assert!(matches!(err, NodeFileError::Missing { .. }), "{err}");
+    }
+
+    #[test]
+    fn a_record_keeps_its_node_s_name() {
+        record().check_name("n3").unwrap();
+        let err = record().check_name("n4").unwrap_err().to_string();
+        assert!(err.contains("\"n3\"") && err.contains("\"n4\""), "{err}");
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub async fn alone(config: &Config, confirmed: &str) -> Result<String, NodeError
     let record = disk.record()?.filter(|record| record.stage == Stage::Member);
     let record =
         record.ok_or_else(|| NodeError::Invalid("this node is no member of a cluster".to_owned()))?;
+    record.check_name(&config.node_name).map_err(|err| NodeError::Invalid(err.to_string()))?;
     let raft = crate::unsealed::raft_config(config, &record);
     let me = crate::unsealed::member_of(config, record.member);
     let index = arca_raft_storage::raft::recover_single(raft, disk.raft_parts(Arc::new(Nobody)), me)
