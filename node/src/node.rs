@@ -63,6 +63,8 @@ pub(crate) enum Phase {
     Unsealed,
     /// Was removed from its cluster.
     Removed,
+    /// Member of a cluster, without keys; its data directory could not be read just now. The next share tries again.
+    Unreadable(Box<NodeRecord>),
 }
 
 /// What a sealed member has.
@@ -199,7 +201,7 @@ impl Node {
         let progress = match phase {
             Phase::Sealed(parts) => Some(&parts.progress),
             Phase::Joining(pending) => Some(&pending.progress),
-            Phase::New | Phase::Removed | Phase::Unsealed => None,
+            Phase::New | Phase::Removed | Phase::Unreadable(_) | Phase::Unsealed => None,
         };
         face.progress = progress.map_or(0, |progress| u8::try_from(progress.progress()).unwrap_or(u8::MAX));
         face.nonce = progress.map(|progress| progress.nonce().to_owned()).unwrap_or_default();
@@ -211,11 +213,14 @@ impl Node {
     /// On a malformed share, a wrong set, or when starting up with the right one fails.
     pub async fn unseal(self: &Arc<Self>, key: &str) -> Result<SealStatus, NodeError> {
         let mut phase = self.phase.lock().await;
+        if let Phase::Unreadable(record) = &*phase {
+            *phase = Phase::Sealed(Box::new(self.sealed_parts(NodeRecord::clone(record))?));
+        }
         let share = match &*phase {
             Phase::New => return Err(NodeError::Uninitialized),
             Phase::Removed => return Err(NodeError::Invalid(REMOVED.to_owned())),
             Phase::Unsealed => return Ok(self.seal_status()),
-            Phase::Joining(_) | Phase::Sealed(_) => {
+            Phase::Joining(_) | Phase::Sealed(_) | Phase::Unreadable(_) => {
                 Share::parse(key).map_err(|err| NodeError::Invalid(err.to_string()))?
             }
         };
@@ -236,7 +241,7 @@ impl Node {
                     Err(err) => Err(err),
                 }
             }
-            Phase::New | Phase::Removed | Phase::Unsealed => Ok(()),
+            Phase::New | Phase::Removed | Phase::Unreadable(_) | Phase::Unsealed => Ok(()),
         };
         self.show(&phase);
         outcome.map(|()| self.seal_status())
@@ -248,7 +253,7 @@ impl Node {
         match &mut *phase {
             Phase::Sealed(parts) => parts.progress.reset(),
             Phase::Joining(pending) => pending.progress.reset(),
-            Phase::New | Phase::Removed | Phase::Unsealed => {}
+            Phase::New | Phase::Removed | Phase::Unreadable(_) | Phase::Unsealed => {}
         }
         self.show(&phase);
         self.seal_status()
@@ -271,8 +276,20 @@ impl Node {
                 Ok(())
             }
             Err(err) => {
-                *phase = Phase::Sealed(Box::new(self.sealed_parts(record)?));
+                *phase = self.sealed_again(record);
                 Err(err)
+            }
+        }
+    }
+
+    /// What a member without keys is, as its data directory can be read now.
+    fn sealed_again(&self, record: NodeRecord) -> Phase {
+        let record = self.disk.record().ok().flatten().unwrap_or(record);
+        match self.sealed_parts(record.clone()) {
+            Ok(parts) => Phase::Sealed(Box::new(parts)),
+            Err(err) => {
+                tracing::error!(error = %err, "the data directory cannot be read: the next unseal key tries again");
+                Phase::Unreadable(Box::new(record))
             }
         }
     }
@@ -282,18 +299,16 @@ impl Node {
         let mut phase = self.phase.lock().await;
         let Some(unsealed) = self.unsealed.swap(None) else { return };
         self.face.write().is_sealed = true;
-        let record = unsealed.record.clone();
         unsealed.stop(HAND_OVER_PATIENCE).await;
-        drop(unsealed);
-        *phase = match self.sealed_parts(record) {
-            Ok(parts) => Phase::Sealed(Box::new(parts)),
-            Err(err) => {
-                tracing::error!(error = %err, "the data directory cannot be read after sealing");
-                Phase::Removed
-            }
-        };
-        self.show(&phase);
+        self.forget_keys(&mut phase, unsealed);
         tracing::info!("sealed");
+    }
+
+    fn forget_keys(&self, phase: &mut Phase, unsealed: Arc<Unsealed>) {
+        let record = unsealed.record.clone();
+        drop(unsealed);
+        *phase = self.sealed_again(record);
+        self.show(phase);
     }
 
     /// Keeps the data, but never joins again under this identity.
@@ -387,5 +402,84 @@ async fn obey(node: Arc<Node>, mut orders: mpsc::UnboundedReceiver<Order>) {
             Order::Seal => node.seal().await,
             Order::Retire => node.retire().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+    use crate::config::Storage;
+    use crate::world::SystemClock;
+
+    /// A node of its own in a directory.
+    fn open(dir: &Path, name: &str) -> Result<Arc<Node>, NodeError> {
+        let mut config = crate::dev::config(
+            "127.0.0.1:0",
+            crate::config::DevMode { root_token: None, no_kv: true, no_store_token: true },
+            None,
+        );
+        config.dev = None;
+        config.node_name = name.to_owned();
+        config.storage = Storage::File { path: dir.to_owned() };
+        Node::open(config, Arc::new(SystemClock), Vec::new())
+    }
+
+    async fn init(node: &Arc<Node>) -> String {
+        let request = arca_api::InitRequest {
+            secret_shares: Some(1),
+            secret_threshold: Some(1),
+            ..arca_api::InitRequest::default()
+        };
+        let made = node.init(request).await.unwrap();
+        STANDARD.encode(made.shares[0].as_slice())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_keeps_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        init(&open(dir.path(), "one").unwrap()).await;
+        let err = open(dir.path(), "two").unwrap_err();
+        assert!(
+            matches!(&err, NodeError::Invalid(text) if text.contains("\"one\"") && text.contains("\"two\""))
+        );
+        open(dir.path(), "one").unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_directory_that_cannot_be_read_leaves_the_node_sealed() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = open(dir.path(), "one").unwrap();
+        let key = init(&node).await;
+        node.unseal(&key).await.unwrap();
+        let marker = dir.path().join("raft/state/live");
+        let good = std::fs::read(&marker).unwrap();
+        std::fs::write(&marker, "nonsense").unwrap();
+        node.seal().await;
+        let status = node.seal_status();
+        assert!(status.sealed && status.initialized && !status.removed_from_cluster);
+        assert!(matches!(node.unseal(&key).await, Err(NodeError::Failed(_))), "still");
+        std::fs::write(&marker, good).unwrap();
+        assert!(!node.unseal(&key).await.unwrap().sealed);
+        node.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_start_that_fails_is_not_shown_as_unsealed() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = open(dir.path(), "one").unwrap();
+        let key = init(&node).await;
+        let marker = dir.path().join("raft/state/live");
+        let good = std::fs::read(&marker).unwrap();
+        std::fs::write(&marker, "nonsense").unwrap();
+        assert!(matches!(node.unseal(&key).await, Err(NodeError::Failed(_))));
+        assert!(node.seal_status().sealed);
+        std::fs::write(&marker, good).unwrap();
+        assert!(!node.unseal(&key).await.unwrap().sealed);
+        node.shutdown().await;
     }
 }
