@@ -10,13 +10,14 @@ use arca_barrier::RootKey;
 use arca_engine_api::UnixMillis;
 use arca_kernel::KernelError;
 use arca_raft_storage::{RaftReplica, Replica as _, SnapshotStream};
-use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _, BufWriter};
+use tokio_util::io::ReaderStream;
 use zeroize::Zeroizing;
 
 /// Chunk sent or fed at once, bytes.
@@ -39,37 +40,31 @@ fn seal_of(root: &RootKey, sums: &[u8]) -> blake3::Hash {
     blake3::keyed_hash(&key, sums)
 }
 
-/// A temporary file without a name: it is gone when dropped, whatever happens.
+/// A temporary file without a name, which nobody else can open: it is gone when dropped, whatever happens.
 fn scratch() -> Result<std::fs::File, KernelError> {
     tempfile::tempfile().map_err(|err| failed("creating a temporary file", err))
 }
 
+/// Writes a stream to a temporary file, on the threads for what blocks: a slow disk holds up nothing else.
 async fn collect(mut stream: SnapshotStream) -> Result<(std::fs::File, u64), KernelError> {
-    let mut file = scratch()?;
+    let file = blocking(scratch).await?;
+    let mut file = BufWriter::with_capacity(CHUNK_SIZE, tokio::fs::File::from_std(file));
     let mut size = 0_u64;
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(|err| failed("receiving", err))?;
         size += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-        file.write_all(&chunk).map_err(|err| failed("writing a temporary file", err))?;
+        file.write_all(&chunk).await.map_err(|err| failed("writing a temporary file", err))?;
     }
-    file.seek(SeekFrom::Start(0)).map_err(|err| failed("rewinding", err))?;
-    Ok((file, size))
+    file.flush().await.map_err(|err| failed("writing a temporary file", err))?;
+    let mut file = file.into_inner();
+    file.seek(SeekFrom::Start(0)).await.map_err(|err| failed("rewinding", err))?;
+    Ok((file.into_std().await, size))
 }
 
-/// Chunks of a file, read as they are asked for.
+/// Chunks of a file, read as they are asked for, on the threads for what blocks.
 fn stream_of(file: std::fs::File) -> SnapshotStream {
-    Box::pin(futures::stream::unfold(Some(file), |file| async move {
-        let mut file = file?;
-        let mut chunk = vec![0; CHUNK_SIZE];
-        match file.read(&mut chunk) {
-            Ok(0) => None,
-            Ok(size) => {
-                chunk.truncate(size);
-                Some((Ok(Bytes::from(chunk)), Some(file)))
-            }
-            Err(err) => Some((Err(err.to_string()), None)),
-        }
-    }))
+    let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK_SIZE);
+    Box::pin(chunks.map(|chunk| chunk.map_err(|err| err.to_string())))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -229,4 +224,40 @@ fn unpack_state(entry: &mut impl std::io::Read) -> Result<(std::fs::File, String
     }
     file.seek(SeekFrom::Start(0)).map_err(|err| failed("rewinding", err))?;
     Ok((file, hex::encode(hash.finalize())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_comes_back_from_a_file_that_only_its_owner_can_read() {
+        let chunks = (0..200_u32).map(|number| Ok(Bytes::from(vec![number.to_le_bytes()[0]; 5_000])));
+        let (file, size) = collect(Box::pin(futures::stream::iter(chunks))).await.unwrap();
+        let found = file.metadata().unwrap();
+        assert_eq!((size, found.len()), (1_000_000, 1_000_000));
+        assert_eq!((found.mode() & 0o777, found.nlink()), (0o600, 0), "private and without a name");
+        let mut back = stream_of(file);
+        let mut at = 0_usize;
+        while let Some(chunk) = back.next().await {
+            let chunk = chunk.unwrap();
+            assert!(chunk.len() <= CHUNK_SIZE);
+            for byte in chunk {
+                assert_eq!(usize::from(byte), at / 5_000, "byte {at}");
+                at += 1;
+            }
+        }
+        assert_eq!(at, 1_000_000);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_off_is_an_error() {
+        let chunks = [Ok(Bytes::from_static(b"a")), Err("gone".to_owned())];
+        let err = collect(Box::pin(futures::stream::iter(chunks))).await.unwrap_err();
+        assert!(err.to_string().contains("gone"), "{err}");
+    }
 }
