@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arca_barrier::Class;
 use arca_engine_api::StorageError;
@@ -179,11 +180,14 @@ impl fmt::Debug for PlainCache {
 type Object = Arc<dyn Any + Send + Sync>;
 
 /// Decoded records.
-pub struct ObjectCache(Generations<Object>);
+pub struct ObjectCache {
+    objects: Generations<Object>,
+    replaced_at: AtomicU64,
+}
 
 impl Default for ObjectCache {
     fn default() -> Self {
-        Self(Generations::new(OBJECTS_MAX))
+        Self { objects: Generations::new(OBJECTS_MAX), replaced_at: AtomicU64::new(0) }
     }
 }
 
@@ -191,22 +195,29 @@ impl ObjectCache {
     /// The object at a physical key.
     #[must_use]
     pub fn find<T: Send + Sync + 'static>(&self, key: &[u8]) -> Option<Arc<T>> {
-        self.0.find(key)?.downcast().ok()
+        self.objects.find(key)?.downcast().ok()
     }
 
     /// Keeps an object read from a view that shows `view_index`, unless its key was written since.
     pub fn insert<T: Send + Sync + 'static>(&self, key: &[u8], view_index: u64, object: Arc<T>) {
-        self.0.insert(key, view_index, object, 1);
+        self.objects.insert(key, view_index, object, 1);
     }
 
     /// The write of entry `index` to `key` is about to become visible.
     pub fn evict(&self, key: &[u8], index: u64) {
-        self.0.evict(key, index);
+        self.objects.evict(key, index);
     }
 
     /// The whole state was replaced.
     pub fn evict_everything(&self, index: u64) {
-        self.0.evict_everything(index);
+        self.replaced_at.fetch_max(index, Ordering::AcqRel);
+        self.objects.evict_everything(index);
+    }
+
+    /// The index at which the whole state was replaced last; zero for never. What was read before is of no use.
+    #[must_use]
+    pub fn replaced_at(&self) -> u64 {
+        self.replaced_at.load(Ordering::Acquire)
     }
 
     /// The object at `path`, decoded once. What `tx` itself staged is decoded afresh; the read is not guarded.
@@ -272,7 +283,7 @@ mod tests {
             cache.insert(&number.to_be_bytes(), 1, Arc::new(number));
         }
         let held: usize = cache
-            .0
+            .objects
             .shards
             .iter()
             .map(|shard| {

@@ -8,7 +8,7 @@ use arca_raft_storage::ReadView;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::kernel::KernelConfig;
+use crate::kernel::{Kernel, KernelConfig};
 use crate::mounts::Mounts;
 use crate::namespaces::ROOT_ID;
 use crate::tx::{Mode, Tx};
@@ -71,4 +71,62 @@ pub fn initial_state(
     );
     mounts.write_built_in(tx, ROOT_ID, entropy)?;
     tokens::create::initial_root(tx, clock, entropy, new.root_token.as_deref())
+}
+
+impl Kernel {
+    /// Writes down who the cluster is, unless that is there and can be read: a restored backup holds no identity, and may
+    /// take away the keys under which it was sealed.
+    ///
+    /// # Errors
+    /// When it cannot be committed.
+    pub async fn keep_identity(&self, cluster_id: &str, cluster_name: &str) -> Result<(), KernelError> {
+        let found = identity(&self.read_tx());
+        if matches!(&found, Ok(Some(found)) if found.cluster_id == cluster_id) {
+            return Ok(());
+        }
+        let identity = Identity { cluster_id: cluster_id.to_owned(), cluster_name: cluster_name.to_owned() };
+        self.commit_with(|tx| tx.put_record(Class::Node, IDENTITY_PATH, &identity)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index_header::Stated;
+    use crate::tokens::rig::Rig;
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_a_state_that_a_backup_replaced() {
+        let rig = Rig::new().await;
+        let kernel = &rig.kernel;
+        let before = kernel.index_header().unwrap().unwrap().write(1).unwrap();
+        assert!(kernel.tokens.find(&rig.view(), "root", rig.now()).unwrap().is_some());
+        rig.commit(|tx| {
+            tx.put(Class::Local, "root/core/salt", Zeroizing::new(vec![9; 32]))?;
+            Ok(tx.put(Class::Local, index_header::KEY_PATH, Zeroizing::new(vec![9; 32]))?)
+        })
+        .await
+        .unwrap();
+        rig.replica.say_replaced();
+        assert!(kernel.tokens.find(&rig.view(), "root", rig.now()).unwrap().is_none(), "another salt");
+        let header = kernel.index_header().unwrap().unwrap();
+        assert!(header.read(&before).is_err(), "another key");
+        assert_eq!(header.read(&header.write(1).unwrap()).unwrap(), Stated::Index(1));
+    }
+
+    #[tokio::test]
+    async fn an_identity_is_written_only_where_none_can_be_read() {
+        let rig = Rig::new().await;
+        let name = || identity(&rig.view()).unwrap().unwrap().cluster_name;
+        rig.kernel.keep_identity("c", "other").await.unwrap();
+        assert_eq!(name(), "n", "it is there");
+        rig.commit(|tx| Ok(tx.delete(Class::Node, IDENTITY_PATH)?)).await.unwrap();
+        rig.kernel.keep_identity("c", "other").await.unwrap();
+        assert_eq!(name(), "other");
+        rig.commit(|tx| Ok(tx.put(Class::Node, IDENTITY_PATH, Zeroizing::new(b"nonsense".to_vec()))?))
+            .await
+            .unwrap();
+        rig.kernel.keep_identity("c", "again").await.unwrap();
+        assert_eq!(name(), "again");
+    }
 }

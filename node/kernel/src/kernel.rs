@@ -77,6 +77,13 @@ pub struct KernelParts {
     pub config: KernelConfig,
 }
 
+/// A key lasts as long as the state it is of.
+struct LoadedHeader {
+    header: Arc<IndexHeader>,
+    /// Index of the view it was read from.
+    read_at: u64,
+}
+
 /// See the file's header.
 pub struct Kernel {
     pub(crate) store: SealedStore,
@@ -95,7 +102,7 @@ pub struct Kernel {
     pub(crate) token_groups: Vec<Box<dyn Builtin>>,
     /// Mounts whose change this node is finishing right now.
     pub(crate) changing: Mutex<BTreeSet<String>>,
-    index_header: ArcSwapOption<IndexHeader>,
+    index_header: ArcSwapOption<LoadedHeader>,
     /// The wall clock held against the monotonic one.
     pub(crate) steady: Mutex<SteadyTime>,
     active: AtomicBool,
@@ -246,13 +253,23 @@ impl Kernel {
 
     /// Makes and reads `X-Vault-Index`; `None` on a cluster without the key for it.
     pub(crate) fn index_header(&self) -> Result<Option<Arc<IndexHeader>>, KernelError> {
-        if let Some(header) = self.index_header.load_full() {
-            return Ok(Some(header));
+        let replaced_at = self.watches.replaced_at();
+        if let Some(loaded) = self.index_header.load_full().filter(|loaded| loaded.read_at >= replaced_at) {
+            return Ok(Some(Arc::clone(&loaded.header)));
         }
         let tx = self.read_tx();
-        let Some(identity) = initial::identity(&tx)? else { return Ok(None) };
+        let identity = match initial::identity(&tx) {
+            Ok(Some(identity)) => identity,
+            Ok(None) => return Ok(None),
+            // A restored backup took away the keys it was sealed under; it is about to be written anew.
+            Err(err) => {
+                tracing::warn!(error = %err, "the cluster's identity cannot be read");
+                return Ok(None);
+            }
+        };
         let header = IndexHeader::load(&tx, &identity.cluster_id)?.map(Arc::new);
-        self.index_header.store(header.clone());
+        let loaded = header.clone().map(|header| Arc::new(LoadedHeader { header, read_at: tx.index() }));
+        self.index_header.store(loaded);
         Ok(header)
     }
 }

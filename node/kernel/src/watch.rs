@@ -48,6 +48,7 @@ pub struct Watches {
     /// No prefix starts with another.
     prefixes: RwLock<BTreeMap<Vec<u8>, Topic>>,
     changed: [AtomicU64; TOPICS],
+    replaced: AtomicU64,
     mounts: Mutex<MountLog>,
 }
 
@@ -61,6 +62,12 @@ impl Watches {
     #[must_use]
     pub fn changed_at(&self, topic: Topic) -> u64 {
         self.changed.get(topic as usize).map_or(0, |changed| changed.load(Ordering::Acquire))
+    }
+
+    /// The applied index at which the whole state was replaced last; zero for never.
+    #[must_use]
+    pub fn replaced_at(&self) -> u64 {
+        self.replaced.load(Ordering::Acquire)
     }
 
     /// Keys of mount records changed in `(after, until]`; `None` when the table must be read whole.
@@ -122,6 +129,7 @@ impl Watches {
         log.changes.clear();
         log.incomplete_until = index;
         drop(log);
+        self.replaced.fetch_max(index, Ordering::AcqRel);
         for changed in &self.changed {
             changed.fetch_max(index, Ordering::AcqRel);
         }

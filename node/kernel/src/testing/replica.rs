@@ -109,6 +109,16 @@ impl LocalReplica {
         state.keys.iter().filter(|(_, history)| is_present(history)).map(|(key, _)| key.clone()).collect()
     }
 
+    /// Tells every member's observers that a backup has put the state as it is now in the place of the one before.
+    pub fn say_replaced(&self) {
+        let index = self.0.shared.state.read().index;
+        for member in self.0.shared.members.read().iter() {
+            for observer in member.observers.read().iter() {
+                observer.applied(index, Change::Everything);
+            }
+        }
+    }
+
     fn is_leader(&self) -> bool {
         self.0.status.borrow().role == Role::Leader
     }

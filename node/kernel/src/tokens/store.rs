@@ -41,7 +41,14 @@ pub enum Use {
 /// See the file's header.
 pub struct TokenStore {
     cache: Arc<ObjectCache>,
-    salt: RwLock<Option<Arc<hmac::Key>>>,
+    salt: RwLock<Option<Salt>>,
+}
+
+/// A salt lasts as long as the state it is of: a restored backup brings its own.
+struct Salt {
+    key: Arc<hmac::Key>,
+    /// Index of the view it was read from.
+    read_at: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,20 +104,16 @@ impl TokenStore {
         Ok(())
     }
 
-    /// Forgets the salt, for when the whole state was replaced.
-    pub fn forget_salt(&self) {
-        *self.salt.write() = None;
-    }
-
     fn salt(&self, tx: &Tx) -> Result<Arc<hmac::Key>, KernelError> {
-        if let Some(salt) = self.salt.read().as_ref() {
-            return Ok(Arc::clone(salt));
+        let replaced_at = self.cache.replaced_at();
+        if let Some(salt) = self.salt.read().as_ref().filter(|salt| salt.read_at >= replaced_at) {
+            return Ok(Arc::clone(&salt.key));
         }
         let salt = tx.peek(Class::Local, SALT_PATH)?.filter(|salt| salt.len() == SALT_SIZE);
         let salt = salt.ok_or_else(|| KernelError::Bug("the token salt is missing".to_owned()))?;
         let key = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &salt));
         if !tx.has_staged(Class::Local, SALT_PATH) {
-            *self.salt.write() = Some(Arc::clone(&key));
+            *self.salt.write() = Some(Salt { key: Arc::clone(&key), read_at: tx.index() });
         }
         Ok(key)
     }
