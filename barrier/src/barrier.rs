@@ -66,6 +66,18 @@ impl Barrier {
         Ok(())
     }
 
+    /// Puts the keyring of a state to use that has taken the place of the one before, such as a backup: terms that were
+    /// added after it was made are gone with the values under them, and must seal nothing more.
+    ///
+    /// # Errors
+    /// When it is of another cluster: then nothing changes, and this barrier can open nothing of that state.
+    pub fn supersede_keyring(&self, next: Keyring) -> Result<(), BarrierError> {
+        let _guard = self.replacing.lock();
+        let next = self.keyring.load().superseded_by(next)?;
+        self.keyring.store(Arc::new(next));
+        Ok(())
+    }
+
     /// The term that seals.
     #[must_use]
     pub fn key_status(&self) -> KeyStatus {

@@ -81,6 +81,10 @@ impl Term {
         Ok(Self { number, suite, install_time_ms, encryptions: AtomicU64::new(count), aead, key })
     }
 
+    fn is_same_key(&self, other: &Self) -> bool {
+        self.suite == other.suite && self.key.matches(&other.key)
+    }
+
     pub(crate) fn is_used_up(&self) -> bool {
         self.suite.messages_max().is_some_and(|max| self.encryptions.load(Ordering::Relaxed) >= max)
     }
@@ -167,25 +171,34 @@ impl Keyring {
         self.terms.get(&number).map(AsRef::as_ref).ok_or(BarrierError::UnknownTerm(number))
     }
 
-    /// `next`, if it continues this keyring: same name key, every term still there with the same key. Terms both
-    /// have are taken from here, so that counting goes on where it is, at the higher of the two counts.
-    pub(crate) fn succeeded_by(&self, mut next: Self) -> Result<Self, BarrierError> {
+    /// `next`, if it continues this keyring: same name key, every term still there with the same key.
+    pub(crate) fn succeeded_by(&self, next: Self) -> Result<Self, BarrierError> {
+        for (number, ours) in &self.terms {
+            let theirs = next.terms.get(number).ok_or(BarrierError::ForeignKeyring("a term is missing"))?;
+            if !ours.is_same_key(theirs) {
+                return Err(BarrierError::ForeignKeyring("a term has another key"));
+            }
+        }
+        self.superseded_by(next)
+    }
+
+    /// `next`, if it is of the same cluster: same name key. Terms may be gone or have other keys. Terms both have are
+    /// taken from here, so that counting goes on where it is, at the higher of the two counts.
+    pub(crate) fn superseded_by(&self, mut next: Self) -> Result<Self, BarrierError> {
         if !self.name_key.matches(&next.name_key) {
             return Err(BarrierError::ForeignKeyring("other name key"));
         }
         for (number, ours) in &self.terms {
-            let theirs =
-                next.terms.get_mut(number).ok_or(BarrierError::ForeignKeyring("a term is missing"))?;
-            if ours.suite != theirs.suite || !ours.key.matches(&theirs.key) {
-                return Err(BarrierError::ForeignKeyring("a term has another key"));
-            }
+            let Some(theirs) = next.terms.get_mut(number).filter(|theirs| ours.is_same_key(theirs)) else {
+                continue;
+            };
             ours.encryptions.fetch_max(theirs.encryptions.load(Ordering::Relaxed), Ordering::Relaxed);
             *theirs = Arc::clone(ours);
+            if next.active.number == *number {
+                next.active = Arc::clone(ours);
+            }
         }
         next.names = Arc::clone(&self.names);
-        if let Some(ours) = self.terms.get(&next.active.number) {
-            next.active = Arc::clone(ours);
-        }
         Ok(next)
     }
 

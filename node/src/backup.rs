@@ -151,17 +151,18 @@ struct Unpacked {
     sealed: Vec<u8>,
 }
 
-/// Restores a backup: verified whole before anything changes.
+/// Restores a backup: verified whole before anything changes. Answers the id of the cluster that it says it is of.
 pub(crate) async fn import(
     replica: &RaftReplica,
     root: &RootKey,
     cluster_id: &str,
     stream: SnapshotStream,
     is_forced: bool,
-) -> Result<(), KernelError> {
+) -> Result<String, KernelError> {
     let (packed, _) = collect(stream).await?;
     let unpacked = blocking(move || unpack(packed)).await?;
-    let is_ours = unpacked.meta.get("ClusterID").and_then(Value::as_str) == Some(cluster_id);
+    let origin = unpacked.meta.get("ClusterID").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is_ours = origin == cluster_id;
     let sealed = blake3::Hash::from_hex(unpacked.sealed.trim_ascii());
     let is_sealed = sealed.is_ok_and(|sealed| seal_of(root, &unpacked.sums) == sealed);
     if !(is_forced || is_ours && is_sealed) {
@@ -171,7 +172,7 @@ pub(crate) async fn import(
         ));
     }
     replica.import(stream_of(unpacked.state)).await?;
-    Ok(())
+    Ok(origin)
 }
 
 fn unpack(packed: std::fs::File) -> Result<Unpacked, KernelError> {

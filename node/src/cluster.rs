@@ -2,12 +2,11 @@
 //! The kernel has authorized and audited each call before it arrives here.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
-use arca_barrier::{Barrier, Keyring, RotationConfig, boot_key};
+use arca_barrier::{Barrier, BarrierError, Keyring, RotationConfig, boot_key};
 use arca_engine_api::Map;
-use arca_kernel::KernelError;
 use arca_kernel::ports::{ClusterInfo, ClusterPort, HaNode};
+use arca_kernel::{Kernel, KernelError};
 use arca_raft_storage::{
     Member, MemberId, MemberKind, RaftReplica, Replica as _, Role, SnapshotStream, Write, WriteSet,
 };
@@ -19,11 +18,8 @@ use crate::backup;
 use crate::join::mark_learner;
 use crate::node::{Node, NodeError, Order, VERSION};
 use crate::node_file::NodeRecord;
-use crate::unsealed::{KeyKeeper, Unsealed, member_of};
+use crate::unsealed::{ECHO_TIMEOUT, KeyKeeper, Unsealed, member_of};
 use crate::world::SystemEntropy;
-
-/// Longest wait for a peer's facts.
-const ECHO_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// See the module's header.
 pub(crate) struct Cluster {
@@ -72,9 +68,23 @@ impl Cluster {
         })
     }
 
-    /// The name made at init, as the kernel stored it.
+    /// The name made at init, as the kernel stored it. After a backup of another cluster was restored, and until
+    /// [`Self::keep_identity`], the one it would be given now.
     pub(crate) fn cluster_name(&self) -> String {
-        arca_kernel::cluster_name(&self.barrier, self.replica.view()).unwrap_or_default()
+        let stored = arca_kernel::cluster_name(&self.barrier, self.replica.view());
+        stored.unwrap_or_else(|| {
+            let configured = self.node.upgrade().and_then(|node| node.config.cluster_name.clone());
+            let made = || format!("arca-cluster-{}", self.cluster_id.get(..8).unwrap_or_default());
+            configured.unwrap_or_else(made)
+        })
+    }
+
+    /// Writes the cluster's identity where a restored backup has left none that can be read.
+    pub(crate) async fn keep_identity(&self, kernel: &Kernel) {
+        if let Err(err) = kernel.keep_identity(&self.cluster_id, &self.cluster_name()).await {
+            // The next node that becomes active tries again.
+            tracing::warn!(error = %err, "the cluster's identity could not be written");
+        }
     }
 
     fn node(&self) -> Result<Arc<Node>, KernelError> {
@@ -93,13 +103,20 @@ impl Cluster {
         })
     }
 
-    /// Stores a keyring; applying the entry installs it, here and everywhere.
-    async fn store_keyring(&self, next: &Keyring) -> Result<(), KernelError> {
-        let sealed = next.seal(&self.keys.root, &SystemEntropy)?;
-        // Optimistic: two changes at once would make two different keys of one term.
+    /// Stores a keyring made from the current one; applying the entry installs it, here and everywhere.
+    async fn store_keyring(
+        &self,
+        make: impl FnOnce() -> Result<Keyring, BarrierError> + Send,
+    ) -> Result<(), KernelError> {
+        // Optimistic: two changes at once would make two different keys of one term. The version is read first, so that
+        // a backup restored in between refuses the keyring of the state before it.
         let key = boot_key("keyring");
         let found = self.replica.view().get(&key).map_err(|err| KernelError::Replica(err.into()))?;
         let version = found.map(|found| found.version).unwrap_or_default();
+        if self.keys.is_locked_out() {
+            return Err(KernelError::Sealed);
+        }
+        let sealed = make()?.seal(&self.keys.root, &SystemEntropy)?;
         let set = WriteSet { reads: vec![(key.clone(), version)], writes: vec![Write::Put(key, sealed)] };
         self.replica.propose(set).await?;
         Ok(())
@@ -265,19 +282,29 @@ impl ClusterPort for Cluster {
     }
 
     async fn restore(&self, stream: SnapshotStream, is_forced: bool) -> Result<(), KernelError> {
-        backup::import(&self.replica, &self.keys.root, &self.cluster_id, stream, is_forced).await?;
-        self.keys.reload();
+        let unsealed = self.unsealed()?;
+        let origin =
+            backup::import(&self.replica, &self.keys.root, &self.cluster_id, stream, is_forced).await?;
+        if self.keys.is_locked_out() {
+            tracing::error!(
+                cluster_id = origin,
+                "a backup made under other keys was restored: every node of this cluster seals itself now, and is \
+                 unsealed with the shares that the named cluster had when the backup was made"
+            );
+            return Ok(());
+        }
+        tracing::warn!(cluster_id = origin, "a backup was restored: the state is as it was then");
+        self.keep_identity(&unsealed.kernel).await;
         Ok(())
     }
 
     async fn rotate_keyring(&self) -> Result<(), KernelError> {
-        let next = self.barrier.rotated(self.node()?.now().0)?;
-        self.store_keyring(&next).await
+        let now = self.node()?.now();
+        self.store_keyring(|| self.barrier.rotated(now.0)).await
     }
 
     async fn configure_rotation(&self, config: RotationConfig) -> Result<(), KernelError> {
-        let next = self.barrier.with_rotation_config(config)?;
-        self.store_keyring(&next).await
+        self.store_keyring(|| self.barrier.with_rotation_config(config)).await
     }
 
     async fn host_info(&self) -> Result<Map, KernelError> {

@@ -10,6 +10,7 @@ pub mod dev;
 pub mod disk;
 mod host;
 mod hygiene;
+mod identity;
 mod init;
 mod join;
 pub mod logging;

@@ -23,6 +23,8 @@ use crate::world::SystemEntropy;
 pub const VERSION: &str = concat!("1.21.0+arca.", env!("CARGO_PKG_VERSION"));
 /// How long leadership may take to move when this node seals or stops.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a leader that seals for good reason waits for the others to learn that reason.
+const FOLLOW_PATIENCE: Duration = Duration::from_secs(10);
 
 /// An order could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +95,8 @@ pub(crate) struct Face {
 pub(crate) enum Order {
     /// Seal, as an operator asked.
     Seal,
+    /// The state was replaced by one that the keys of this node do not open.
+    LockedOut,
     /// This member was removed from its cluster.
     Retire,
 }
@@ -282,7 +286,8 @@ impl Node {
         }
     }
 
-    /// What a member without keys is, as its data directory can be read now.
+    /// What a member without keys is, as its data directory can be read now. A new TLS key may have been made since
+    /// `record` was read, so the file has the last word.
     fn sealed_again(&self, record: NodeRecord) -> Phase {
         let record = self.disk.record().ok().flatten().unwrap_or(record);
         match self.sealed_parts(record.clone()) {
@@ -302,6 +307,19 @@ impl Node {
         unsealed.stop(HAND_OVER_PATIENCE).await;
         self.forget_keys(&mut phase, unsealed);
         tracing::info!("sealed");
+    }
+
+    /// Seals because nothing can be opened any more. Nobody is better off as leader, so leadership stays; but this node
+    /// leaves only when the others know what it knows.
+    async fn lock_out(self: &Arc<Self>) {
+        let mut phase = self.phase.lock().await;
+        let Some(unsealed) = self.unsealed.swap(None) else { return };
+        self.face.write().is_sealed = true;
+        tracing::error!("{LOCKED_OUT}");
+        unsealed.kernel.deactivate();
+        unsealed.let_others_follow(FOLLOW_PATIENCE).await;
+        unsealed.stop(Duration::ZERO).await;
+        self.forget_keys(&mut phase, unsealed);
     }
 
     fn forget_keys(&self, phase: &mut Phase, unsealed: Arc<Unsealed>) {
@@ -365,7 +383,7 @@ impl Node {
     }
 
     pub(crate) fn cluster_name(&self) -> String {
-        self.unsealed.load().as_ref().map(|unsealed| unsealed.cluster_name.clone()).unwrap_or_default()
+        self.unsealed.load().as_ref().map(|unsealed| unsealed.cluster.cluster_name()).unwrap_or_default()
     }
 
     /// Whether another node leads, or this one does, as Raft knows now.
@@ -395,11 +413,17 @@ impl Node {
 pub(crate) const REMOVED: &str = "this node was removed from its cluster. Its data is kept where it is; to use the node \
                                   again, stop it, empty its data directory and let it join anew";
 
+/// Said when a restored backup locks the node out.
+const LOCKED_OUT: &str = "the state was replaced by a backup made under other keys, and this node cannot open it: it \
+                          seals itself. Unseal it with the shares of the cluster the backup was made in, as they were \
+                          then; the log of the node that took the backup in names that cluster";
+
 /// Carries out the node's orders to itself, one after the other.
 async fn obey(node: Arc<Node>, mut orders: mpsc::UnboundedReceiver<Order>) {
     while let Some(order) = orders.recv().await {
         match order {
             Order::Seal => node.seal().await,
+            Order::LockedOut => node.lock_out().await,
             Order::Retire => node.retire().await,
         }
     }

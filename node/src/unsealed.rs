@@ -1,5 +1,6 @@
 //! A node with its keys: Raft, the cluster port and the kernel, started together and stopped together.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use arca_api::{Api, RawBody, RawRequest};
 use arca_barrier::{Barrier, Keyring, RootKey, boot_key};
 use arca_kernel::{Kernel, KernelConfig, KernelParts};
 use arca_raft_storage::{
-    ApplyObserver, Change, Member, MemberId, Nobody, RaftConfig, RaftReplica, Replica, ReplicaStatus, Role,
-    Transport, Write,
+    ApplyObserver, Change, Member, MemberId, Nobody, RaftConfig, RaftReplica, ReadView, Replica,
+    ReplicaStatus, Role, Transport, Write,
 };
 use arca_rpc::{
     ForwardError, ForwardedRequest, ForwardedResponse, Gatekeeper, GrpcTransport, NodeFacts, NodeIdentity,
@@ -19,10 +20,12 @@ use async_trait::async_trait;
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::identity;
 use crate::node::{Node, NodeError, Order, VERSION};
 use crate::node_file::NodeRecord;
 use crate::system::NodeSystem;
@@ -30,6 +33,10 @@ use crate::world::SystemEntropy;
 
 /// Name under which a node's own TLS key is sealed in `node.json`.
 pub(crate) const NODE_KEY_NAME: &[u8] = b"\x03node-tls-key";
+/// Longest wait for a peer's facts.
+pub(crate) const ECHO_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause before peers that are behind are asked again.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(50);
 /// Longest wait for the active node's answer to a carried request; the listener's own limit is shorter or equal.
 const CARRY_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -44,7 +51,9 @@ pub(crate) struct UnsealedParts<'a> {
 /// See the module's header.
 pub(crate) struct Unsealed {
     pub(crate) record: NodeRecord,
-    pub(crate) cluster_name: String,
+    /// This node at the addresses it is configured with.
+    pub(crate) me: Member,
+    pub(crate) cluster: Arc<Cluster>,
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) replica: Arc<RaftReplica>,
     pub(crate) transport: Option<Arc<GrpcTransport>>,
@@ -54,52 +63,82 @@ pub(crate) struct Unsealed {
 }
 
 /// Keeps the barrier's keyring equal to the replicated one, within the very step that applies a change to it: no
-/// reader can meet a value of a term it does not hold.
+/// reader can meet a value of a term it does not hold, and nothing is sealed under a term that the state has lost.
 pub(crate) struct KeyKeeper {
     pub(crate) root: RootKey,
     barrier: Arc<Barrier>,
-    /// Set when a snapshot replaced the state: the keyring is read again before the next request.
     replica: Mutex<Weak<RaftReplica>>,
+    keyring_key: Vec<u8>,
+    /// Index of the state whose keyring is in use. One of an older state comes late, and is passed over.
+    installed_at: Mutex<u64>,
+    is_locked_out: AtomicBool,
+    orders: mpsc::UnboundedSender<Order>,
 }
 
 impl KeyKeeper {
-    fn install(&self, sealed: &[u8]) {
-        let replaced =
-            Keyring::open(&self.root, sealed).and_then(|keyring| self.barrier.replace_keyring(keyring));
-        if let Err(err) = replaced {
-            tracing::error!(error = %err, "the replicated keyring cannot be used: this node needs to be unsealed anew");
+    fn new(root: RootKey, barrier: &Arc<Barrier>, orders: mpsc::UnboundedSender<Order>) -> Self {
+        Self {
+            root,
+            barrier: Arc::clone(barrier),
+            replica: Mutex::default(),
+            keyring_key: boot_key("keyring"),
+            installed_at: Mutex::default(),
+            is_locked_out: AtomicBool::new(false),
+            orders,
+        }
+    }
+
+    /// Puts the keyring of the state at `index` to use. A backup may bring back one with fewer terms. One that the root
+    /// key does not open belongs to other shares: the node seals itself.
+    fn install(&self, index: u64, sealed: &[u8]) {
+        let mut installed_at = self.installed_at.lock();
+        if index < *installed_at {
+            return;
+        }
+        let opened = Keyring::open(&self.root, sealed);
+        match opened.and_then(|keyring| self.barrier.supersede_keyring(keyring)) {
+            Ok(()) => *installed_at = index,
+            Err(err) if !self.is_locked_out.swap(true, Ordering::AcqRel) => {
+                tracing::warn!(error = %err, index, "the keys of this node do not open the replicated keyring");
+                // Nobody listens only when the process is ending.
+                let _ = self.orders.send(Order::LockedOut);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Whether the state is one that the keys of this node do not open.
+    pub(crate) fn is_locked_out(&self) -> bool {
+        self.is_locked_out.load(Ordering::Acquire)
+    }
+
+    fn install_from(&self, state: &dyn ReadView) {
+        match state.get(&self.keyring_key) {
+            Ok(Some(found)) => self.install(state.index(), &found.value),
+            // A joiner that has received nothing yet.
+            Ok(None) => {}
+            Err(err) => tracing::error!(error = %err, "the replicated keyring cannot be read"),
         }
     }
 
     /// Reads the keyring from the state as it is now.
     pub(crate) fn reload(&self) {
         let Some(replica) = self.replica.lock().upgrade() else { return };
-        match replica.view().get(&boot_key("keyring")) {
-            Ok(Some(found)) => self.install(&found.value),
-            Ok(None) => {}
-            Err(err) => tracing::error!(error = %err, "the replicated keyring cannot be read"),
-        }
+        self.install_from(replica.view().as_ref());
     }
 }
 
-struct KeyObserver {
-    keeper: Arc<KeyKeeper>,
-    runtime: tokio::runtime::Handle,
-}
-
-impl ApplyObserver for KeyObserver {
-    fn applied(&self, _index: u64, change: Change<'_>) {
-        match change {
-            Change::Write(Write::Put(key, value)) if *key == boot_key("keyring") => {
-                self.keeper.install(value)
-            }
-            Change::Write(_) => {}
-            Change::Everything => {
-                // The view is published after observers return: read it from a task of its own.
-                let keeper = Arc::clone(&self.keeper);
-                self.runtime.spawn(async move { keeper.reload() });
-            }
+impl ApplyObserver for KeyKeeper {
+    fn applied(&self, index: u64, change: Change<'_>) {
+        if let Change::Write(Write::Put(key, value)) = change
+            && *key == self.keyring_key
+        {
+            self.install(index, value);
         }
+    }
+
+    fn replaced(&self, _index: u64, state: &dyn ReadView) {
+        self.install_from(state);
     }
 }
 
@@ -110,16 +149,14 @@ impl Unsealed {
         let keyring = Keyring::open(&root, &sealed_keyring)
             .map_err(|err| NodeError::failed("opening the keyring", err))?;
         let barrier = Arc::new(Barrier::new(keyring, Arc::new(SystemEntropy)));
-        let keys = Arc::new(KeyKeeper { root, barrier: Arc::clone(&barrier), replica: Mutex::default() });
-        let identity = identity(&record, &barrier)?;
+        let keys = Arc::new(KeyKeeper::new(root, &barrier, node.orders.clone()));
+        let (record, identity) = identity::establish(node, record, &barrier)?;
         let network = Network::open(node, &identity).await?;
         let replica = open_replica(node, &record, network.transport()).await?;
         *keys.replica.lock() = Arc::downgrade(&replica);
+        // In this order: what is applied in between is seen twice rather than missed.
+        replica.observe(Arc::clone(&keys) as Arc<dyn ApplyObserver>);
         keys.reload();
-        replica.observe(Arc::new(KeyObserver {
-            keeper: Arc::clone(&keys),
-            runtime: tokio::runtime::Handle::current(),
-        }));
         let grpc = network.grpc.clone();
         let rpc = network.serve(node, identity, &replica)?;
         let cluster =
@@ -139,8 +176,9 @@ impl Unsealed {
         })
         .map_err(|err| NodeError::failed("starting the kernel", err))?;
         let unsealed = Arc::new(Self {
-            cluster_name: cluster.cluster_name(),
+            me: member_of(&node.config, record.member),
             record,
+            cluster,
             kernel,
             replica,
             transport: grpc,
@@ -152,6 +190,27 @@ impl Unsealed {
         let tending = tokio::spawn(crate::join::tend_members(Arc::downgrade(&unsealed)));
         unsealed.tasks.lock().extend([following, tending]);
         Ok(unsealed)
+    }
+
+    /// As leader: stays until every member that answers has applied what is applied here, or `patience` is over. One that
+    /// is left alone with an entry it holds but does not know to be committed learns of it from nobody else.
+    pub(crate) async fn let_others_follow(&self, patience: Duration) {
+        let Some(transport) = &self.transport else { return };
+        let index = self.replica.status().applied_index;
+        let deadline = tokio::time::Instant::now() + patience;
+        while self.replica.status().role == Role::Leader && tokio::time::Instant::now() < deadline {
+            let members = self.replica.membership().members.into_values();
+            let others = members.map(|(member, _)| member).filter(|member| member.id != self.me.id);
+            let asked = others.map(|member| async move {
+                let answer = transport.echo(&member, &self.me.name, ECHO_TIMEOUT).await;
+                answer.is_ok_and(|facts| facts.applied_index < index)
+            });
+            let behind = futures::future::join_all(asked).await;
+            if !behind.contains(&true) {
+                return;
+            }
+            tokio::time::sleep(FOLLOW_PAUSE).await;
+        }
     }
 
     /// Stops everything, handing leadership over first if it can be done within `patience`.
@@ -233,20 +292,6 @@ impl Unsealed {
 /// The other node found that it is not active: nothing was done.
 fn was_not_served(response: &ForwardedResponse) -> bool {
     response.headers.iter().any(|(name, _)| name == arca_api::handler::NOT_ACTIVE_HEADER)
-}
-
-fn identity(record: &NodeRecord, barrier: &Barrier) -> Result<NodeIdentity, NodeError> {
-    let bytes = |text: &str| hex::decode(text).map_err(|err| NodeError::failed("reading node.json", err));
-    let key = barrier
-        .open_value(NODE_KEY_NAME, &bytes(&record.sealed_key)?)
-        .map_err(|err| NodeError::failed("opening this node's TLS key, kept in node.json", err))?;
-    Ok(NodeIdentity {
-        cluster_id: record.cluster_id.clone(),
-        member: record.member,
-        ca: bytes(&record.ca)?,
-        certificate: bytes(&record.certificate)?,
-        key,
-    })
 }
 
 /// The member this node is, at the addresses it is configured with now.
@@ -434,6 +479,7 @@ async fn activate(unsealed: &Unsealed) {
             unsealed.keys.reload();
             unsealed.kernel.activate();
             tracing::info!(index, "active");
+            unsealed.cluster.keep_identity(&unsealed.kernel).await;
         }
         // Leadership was lost again before it was usable; the next change says so.
         Err(err) => tracing::warn!(error = %err, "elected, but not yet able to serve"),

@@ -210,6 +210,12 @@ pub enum Change<'a> {
 pub trait ApplyObserver: Send + Sync {
     /// `index` is about to be published as applied.
     fn applied(&self, index: u64, change: Change<'_>);
+
+    /// As [`Self::applied`] with [`Change::Everything`], with the state that is about to be seen.
+    fn replaced(&self, index: u64, state: &dyn ReadView) {
+        let _ = state;
+        self.applied(index, Change::Everything);
+    }
 }
 
 /// One member of the replicated store.

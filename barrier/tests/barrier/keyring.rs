@@ -65,6 +65,25 @@ fn only_a_later_version_of_the_same_keyring_is_taken() {
 }
 
 #[test]
+fn a_restored_keyring_takes_terms_away_for_good() {
+    let barrier = barrier(SUITES[0], 1);
+    let first = reopen(&barrier.keyring(), &RootKey::generate(&Seeded::new(2)).unwrap());
+    let old = barrier.seal_value(b"key", b"old").unwrap();
+    barrier.replace_keyring(barrier.rotated(2).unwrap()).unwrap();
+    let lost = barrier.seal_value(b"key", b"lost").unwrap();
+    barrier.supersede_keyring(first).unwrap();
+    assert_eq!((barrier.key_status().term, barrier.key_status().encryptions), (1, 1), "it goes on counting");
+    assert_eq!(barrier.open_value(b"key", &old).unwrap().as_slice(), b"old");
+    assert_eq!(barrier.open_value(b"key", &lost), Err(BarrierError::UnknownTerm(2)));
+    // The next term has the number of the one that is gone, and another key.
+    barrier.replace_keyring(barrier.rotated(3).unwrap()).unwrap();
+    assert_eq!(barrier.open_value(b"key", &lost), Err(BarrierError::Authentication));
+    let foreign = crate::testing::barrier(SUITES[0], 2).keyring();
+    assert!(matches!(barrier.supersede_keyring(foreign), Err(BarrierError::ForeignKeyring(_))));
+    assert_eq!(barrier.key_status().term, 2, "nothing changed");
+}
+
+#[test]
 fn counts_survive_storage_and_replacement() {
     let root = RootKey::generate(&Seeded::new(2)).unwrap();
     let barrier = barrier(SUITES[1], 1);

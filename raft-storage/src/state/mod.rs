@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use crate::command::CommandError;
 use crate::kv::{Kv, KvError, KvHome};
-use crate::{ApplyObserver, Change, ReadView};
+use crate::{ApplyObserver, ReadView};
 
 pub use apply::{Apply, Outcome, Payload, SetOutcome};
 pub use export::{Exporter, Scope};
@@ -254,15 +254,21 @@ impl State {
         writer.kv = kv;
         writer.meta = meta;
         self.record_flush(writer.meta.index);
+        let view = Arc::new(View::new(writer.meta.clone(), writer.kv.snapshot()));
         for observer in self.observers.read().iter() {
-            observer.applied(writer.meta.index, Change::Everything);
+            observer.replaced(writer.meta.index, view.as_ref());
         }
-        self.publish(writer);
+        self.publish_view(view);
     }
 
     fn publish(&self, writer: &Writer) {
-        self.published.store(Arc::new(View::new(writer.meta.clone(), writer.kv.snapshot())));
-        self.applied.send_replace(writer.meta.index);
+        self.publish_view(Arc::new(View::new(writer.meta.clone(), writer.kv.snapshot())));
+    }
+
+    fn publish_view(&self, view: Arc<View>) {
+        let index = view.index();
+        self.published.store(view);
+        self.applied.send_replace(index);
     }
 }
 

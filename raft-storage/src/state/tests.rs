@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::command::{Command, Purpose};
 use crate::kv::{ModelHome, RocksHome, RocksOptions, Visit};
-use crate::{Version, Versioned, Write, WriteSet};
+use crate::{Change, Version, Versioned, Write, WriteSet};
 
 fn rocks(dir: &Path) -> Arc<dyn KvHome> {
     let options = RocksOptions { memtable_bytes: 64 << 10, ..RocksOptions::default() };
