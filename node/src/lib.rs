@@ -2,6 +2,7 @@
 //!
 //! Read next: [`server`] for start and stop, [`node`] for what a node is, [`unsealed`] for what runs once it has keys.
 
+mod addresses;
 pub mod audit_verify;
 mod backup;
 mod cluster;

@@ -13,8 +13,8 @@ use arca_raft_storage::{
     ReplicaStatus, Role, Transport, Write,
 };
 use arca_rpc::{
-    ForwardError, ForwardedRequest, ForwardedResponse, Gatekeeper, GrpcTransport, NodeFacts, NodeIdentity,
-    RpcServer, ServerParts, TcpDial,
+    Announced, ForwardError, ForwardedRequest, ForwardedResponse, Gatekeeper, GrpcTransport, NodeFacts,
+    NodeIdentity, RpcServer, ServerParts, TcpDial,
 };
 use async_trait::async_trait;
 use http_body_util::BodyExt as _;
@@ -188,7 +188,8 @@ impl Unsealed {
         });
         let following = tokio::spawn(follow_role(Arc::downgrade(&unsealed), Arc::downgrade(node)));
         let tending = tokio::spawn(crate::join::tend_members(Arc::downgrade(&unsealed)));
-        unsealed.tasks.lock().extend([following, tending]);
+        let announcing = tokio::spawn(crate::addresses::keep_current(Arc::downgrade(&unsealed)));
+        unsealed.tasks.lock().extend([following, tending, announcing]);
         Ok(unsealed)
     }
 
@@ -417,6 +418,25 @@ impl Gatekeeper for Gate {
             applied_index: self.replica.status().applied_index,
             is_sealed: false,
         }
+    }
+
+    async fn announced(
+        &self,
+        peer: MemberId,
+        cluster_addr: String,
+        api_addr: String,
+    ) -> Result<Announced, String> {
+        let status = self.replica.status();
+        if status.role != Role::Leader {
+            return Ok(Announced::AskLeader(status.leader));
+        }
+        let known = self.replica.membership().members.get(&peer).map(|(known, _)| known.clone());
+        let known = known.ok_or_else(|| "not a member of this cluster".to_owned())?;
+        let moved = Member { cluster_addr, api_addr, ..known };
+        let name = moved.name.clone();
+        self.replica.add_learner(moved).await.map_err(|err| err.to_string())?;
+        tracing::info!(member = %peer, name, "a member has moved: its new addresses are recorded");
+        Ok(Announced::Recorded)
     }
 }
 

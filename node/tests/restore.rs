@@ -1,4 +1,4 @@
-//! Backups restored into real clusters, and what becomes of the nodes' keys.
+//! Backups restored into real clusters, and what becomes of the nodes' keys; and nodes that come back elsewhere.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // A test fails by panicking; real processes live in real time.
 
@@ -135,4 +135,26 @@ async fn a_backup_of_another_cluster_brings_its_shares_and_its_ca() {
     cluster.unseal(new).await.unwrap();
     cluster.wait_for_voters(4).await.unwrap();
     check(&cluster, new, "b", Some("written after it")).await;
+}
+
+#[tokio::test]
+async fn a_standby_that_comes_back_elsewhere_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = start(&dir.path().join("c"), 3).await;
+    let active = cluster.active().await.unwrap();
+    let moves = (active + 1) % 3;
+    cluster.kill(moves).unwrap();
+    let port = cluster.change_cluster_port(moves).unwrap();
+    cluster.launch(moves).unwrap();
+    cluster.unseal(moves).await.unwrap();
+    let (client, name) = (cluster.client(active).unwrap(), cluster.nodes[moves].name.clone());
+    let moved = || async {
+        let peers = client.sys().raft_peers().await.ok()?;
+        let peer = peers.into_iter().find(|peer| peer.node_id == name)?;
+        (peer.address == format!("127.0.0.1:{port}")).then_some(peer.voter)
+    };
+    let is_voter = cluster.wait_for("the new address to be known", LONG, moved).await.unwrap();
+    assert!(is_voter);
+    put(&cluster, active, "a", "1").await;
+    check(&cluster, moves, "a", Some("1")).await;
 }

@@ -203,6 +203,23 @@ impl Cluster {
         self.node_mut(at)?.launch(&binary)
     }
 
+    /// Gives a node another cluster port, to be used from its next start on. Answers that port.
+    ///
+    /// # Errors
+    /// When its configuration cannot be read or written.
+    pub fn change_cluster_port(&mut self, at: usize) -> Result<u16> {
+        let config = self.node(at)?.config.clone();
+        let text = std::fs::read_to_string(&config)
+            .map_err(|err| HarnessError::new("reading a configuration", err))?;
+        let old =
+            text.split("cluster_addr = \"https://127.0.0.1:").nth(1).and_then(|rest| rest.split('"').next());
+        let old = old.ok_or_else(|| HarnessError("the configuration has no cluster address".to_owned()))?;
+        let port = free_port()?;
+        let text = text.replace(&format!("127.0.0.1:{old}\""), &format!("127.0.0.1:{port}\""));
+        std::fs::write(&config, text).map_err(|err| HarnessError::new("writing a configuration", err))?;
+        Ok(port)
+    }
+
     fn node(&self, at: usize) -> Result<&Node> {
         self.nodes.get(at).ok_or_else(|| HarnessError(format!("there is no node {at}")))
     }

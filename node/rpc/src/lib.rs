@@ -18,5 +18,5 @@ pub(crate) mod proto {
 
 pub use forward::{ForwardError, ForwardedRequest, ForwardedResponse};
 pub use identity::{Authority, IdentityError, NodeIdentity, NodeKey};
-pub use server::{Gatekeeper, NodeFacts, RpcServer, ServerParts};
+pub use server::{Announced, Gatekeeper, NodeFacts, RpcServer, ServerParts};
 pub use transport::{Dial, GrpcTransport, PeerFacts, TcpDial};

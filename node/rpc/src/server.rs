@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arca_raft_storage::{Call, Inbound, MemberId, SnapshotStream};
+use arca_raft_storage::{Call, Inbound, Member, MemberId, SnapshotStream};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -22,13 +22,16 @@ use crate::identity::member_of;
 use crate::io::{Peer, PeerStream};
 use crate::proto::node_server::{Node, NodeServer};
 use crate::proto::{
-    EchoReply, EchoRequest, ForwardReply, ForwardRequest, RaftReply, RaftRequest, SnapshotPart, snapshot_part,
+    AnnounceReply, AnnounceRequest, EchoReply, EchoRequest, ForwardReply, ForwardRequest, RaftReply,
+    RaftRequest, SnapshotPart, snapshot_part,
 };
 use crate::transport::MESSAGE_SIZE_MAX;
 use crate::{IdentityError, NodeIdentity, tls};
 
 /// Longest wait for a peer's TLS handshake: a slow or silent connection holds nothing for longer.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest address a member may announce, bytes.
+const ADDRESS_MAX: usize = 1024;
 /// Handshakes under way at once; more wait in the kernel's accept queue.
 const HANDSHAKES_MAX: usize = 64;
 
@@ -47,6 +50,15 @@ pub struct NodeFacts {
     pub is_sealed: bool,
 }
 
+/// What becomes of a member's announcement that it moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// The membership has the addresses.
+    Recorded,
+    /// Only the leader can record them: this one, if known.
+    AskLeader(Option<Member>),
+}
+
 /// The node's side of the cluster port.
 #[async_trait]
 pub trait Gatekeeper: Send + Sync {
@@ -56,6 +68,16 @@ pub trait Gatekeeper: Send + Sync {
     async fn forwarded(&self, request: ForwardedRequest) -> ForwardedResponse;
     /// Facts for the peer.
     fn facts(&self) -> NodeFacts;
+    /// `peer` says that it is at these addresses now.
+    ///
+    /// # Errors
+    /// A text for the peer's log.
+    async fn announced(
+        &self,
+        peer: MemberId,
+        cluster_addr: String,
+        api_addr: String,
+    ) -> Result<Announced, String>;
 }
 
 /// What the server needs.
@@ -256,6 +278,27 @@ impl Node for Service {
             hostname: facts.hostname,
             applied_index: facts.applied_index,
             is_sealed: facts.is_sealed,
+        }))
+    }
+
+    async fn announce(&self, request: Request<AnnounceRequest>) -> Result<Response<AnnounceReply>, Status> {
+        let peer = self.verified(&request)?;
+        let AnnounceRequest { cluster_addr, api_addr } = request.into_inner();
+        let is_plausible = |addr: &str| (1..=ADDRESS_MAX).contains(&addr.len());
+        if !is_plausible(&cluster_addr) || !is_plausible(&api_addr) {
+            return Err(Status::invalid_argument("an address is missing or too long"));
+        }
+        let announced = self.gatekeeper.announced(peer.member, cluster_addr, api_addr).await;
+        Ok(Response::new(match announced.map_err(Status::failed_precondition)? {
+            Announced::Recorded => AnnounceReply { is_recorded: true, ..AnnounceReply::default() },
+            Announced::AskLeader(leader) => {
+                let leader = leader.unwrap_or_default();
+                AnnounceReply {
+                    is_recorded: false,
+                    leader: leader.id.0,
+                    leader_cluster_addr: leader.cluster_addr,
+                }
+            }
         }))
     }
 }

@@ -26,7 +26,8 @@ use crate::forward::{ForwardError, ForwardedRequest, ForwardedResponse, header_f
 use crate::identity::member_dns_name;
 use crate::io::Duplex;
 use crate::proto::node_client::NodeClient;
-use crate::proto::{EchoRequest, RaftRequest, SnapshotPart, snapshot_part};
+use crate::proto::{AnnounceReply, AnnounceRequest, EchoRequest, RaftRequest, SnapshotPart, snapshot_part};
+use crate::server::Announced;
 use crate::{IdentityError, NodeIdentity, tls};
 
 /// Largest message either way, bytes. Above any legal Raft entry batch and HTTP body.
@@ -209,6 +210,29 @@ impl GrpcTransport {
             applied_index: reply.applied_index,
             is_sealed: reply.is_sealed,
         })
+    }
+}
+
+impl GrpcTransport {
+    /// Tells `to` that this member is at these addresses now.
+    ///
+    /// # Errors
+    /// See [`TransportError`].
+    pub async fn announce(
+        &self,
+        to: &Member,
+        cluster_addr: &str,
+        api_addr: &str,
+        timeout: Duration,
+    ) -> Result<Announced, TransportError> {
+        let mut client = self.client(to, Lane::Forward)?;
+        let request =
+            AnnounceRequest { cluster_addr: cluster_addr.to_owned(), api_addr: api_addr.to_owned() };
+        let reply = bounded(client.announce(request), timeout).await?.into_inner();
+        let AnnounceReply { is_recorded, leader, leader_cluster_addr } = reply;
+        let leader = Member { id: MemberId(leader), cluster_addr: leader_cluster_addr, ..Member::default() };
+        let is_known = !leader.cluster_addr.is_empty();
+        Ok(if is_recorded { Announced::Recorded } else { Announced::AskLeader(is_known.then_some(leader)) })
     }
 }
 

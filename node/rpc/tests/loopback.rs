@@ -8,8 +8,8 @@ use std::time::Duration;
 use arca_raft_storage::{Call, Inbound, Member, MemberId, SnapshotStream, Transport, TransportError};
 use arca_rpc::transport::DialedStream;
 use arca_rpc::{
-    Authority, Dial, ForwardError, ForwardedRequest, ForwardedResponse, Gatekeeper, GrpcTransport, NodeFacts,
-    NodeIdentity, NodeKey, RpcServer, ServerParts, TcpDial,
+    Announced, Authority, Dial, ForwardError, ForwardedRequest, ForwardedResponse, Gatekeeper, GrpcTransport,
+    NodeFacts, NodeIdentity, NodeKey, RpcServer, ServerParts, TcpDial,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -56,6 +56,19 @@ impl Gatekeeper for Members {
 
     fn facts(&self) -> NodeFacts {
         NodeFacts { node_name: "n1".to_owned(), ..NodeFacts::default() }
+    }
+
+    async fn announced(
+        &self,
+        peer: MemberId,
+        cluster_addr: String,
+        _api_addr: String,
+    ) -> Result<Announced, String> {
+        if cluster_addr == "there:1" {
+            return Ok(Announced::Recorded);
+        }
+        let leader = Member { id: peer, cluster_addr: "leader:1".to_owned(), ..Member::default() };
+        Ok(Announced::AskLeader(Some(leader)))
     }
 }
 
@@ -108,6 +121,12 @@ async fn members_call_forward_and_ship_snapshots() {
     let response = transport.forward(&to, request(), SOON).await.unwrap();
     assert_eq!((response.status, &response.body[..]), (201, &b"body"[..]));
     assert_eq!(transport.echo(&to, "n2", SOON).await.unwrap().node_name, "n1");
+    let announced = transport.announce(&to, "there:1", "https://there", SOON).await.unwrap();
+    assert_eq!(announced, Announced::Recorded);
+    let announced = transport.announce(&to, "ask:1", "https://there", SOON).await.unwrap();
+    let leader = Member { id: MemberId(2), cluster_addr: "leader:1".to_owned(), ..Member::default() };
+    assert_eq!(announced, Announced::AskLeader(Some(leader)));
+    assert!(transport.announce(&to, "", "https://there", SOON).await.is_err());
     pair.server.stop().await;
 }
 
@@ -164,6 +183,10 @@ impl Gatekeeper for NeverAnswers {
 
     fn facts(&self) -> NodeFacts {
         NodeFacts::default()
+    }
+
+    async fn announced(&self, _: MemberId, _: String, _: String) -> Result<Announced, String> {
+        Ok(Announced::Recorded)
     }
 }
 

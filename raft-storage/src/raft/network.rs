@@ -7,11 +7,12 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::base::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RPCTypes};
@@ -19,12 +20,13 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::type_config::alias::SnapshotOf;
+use openraft::type_config::alias::{SnapshotOf, WatchReceiverOf};
 use openraft::{RaftNetworkFactory, RaftNetworkV2};
 use serde::de::DeserializeOwned;
 
 use super::gate::Gate;
 use super::machine::SnapshotData;
+use super::shared::{Metrics, Raft};
 use super::wire::{
     AppendReply, Envelope, SnapshotHead, SnapshotReply, TransferCall, TransferReply, VoteCall, VoteReply,
     parse, put_append,
@@ -44,6 +46,24 @@ pub(super) struct Network {
     pub(super) me: MemberId,
     /// For one AppendEntries. openraft's own limit, a heartbeat, is shorter than a slow sync.
     pub(super) append_timeout: Duration,
+    pub(super) addresses: Addresses,
+}
+
+/// Where members are now. openraft keeps a client for as long as its target stays a member, with the record it was made
+/// for: one that moved would be called at its old address until another leader is elected.
+#[derive(Clone, Default)]
+pub(super) struct Addresses(Arc<OnceLock<WatchReceiverOf<TypeConfig, Metrics>>>);
+
+impl Addresses {
+    /// Looks them up in openraft's figures from now on.
+    pub(super) fn follow(&self, raft: &Raft) {
+        // A second call has nothing to add.
+        let _ = self.0.set(raft.metrics());
+    }
+
+    fn current(&self, id: u64) -> Option<Member> {
+        self.0.get()?.borrow_watched().membership_config.get_node(&id).cloned()
+    }
 }
 
 impl fmt::Debug for Network {
@@ -69,6 +89,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// The member's newest record; the one given where it is not a member any more.
+    fn member(&self) -> Member {
+        self.network.addresses.current(self.id).unwrap_or_else(|| self.member.clone())
+    }
+
     fn envelope(&self) -> Envelope {
         Envelope { cluster: self.network.cluster, from: self.network.me.0, to: self.id }
     }
@@ -80,7 +105,7 @@ impl Peer {
         timeout: Duration,
     ) -> Result<T, RpcError> {
         let payload = payload.map_err(|err| NetworkError::new(&err))?;
-        let reply = self.network.transport.call(&self.member, call, payload, timeout).await;
+        let reply = self.network.transport.call(&self.member(), call, payload, timeout).await;
         let reply = reply.map_err(|err| self.failed(call, timeout, err))?;
         parse(&reply).map_err(|err| Unreachable::new(&err).into())
     }
@@ -136,7 +161,7 @@ impl Peer {
             .snapshot
             .into_stream()
             .ok_or_else(|| NetworkError::from_string("a received snapshot cannot be sent on"))?;
-        let reply = self.network.transport.send_snapshot(&self.member, header, chunks, timeout).await;
+        let reply = self.network.transport.send_snapshot(&self.member(), header, chunks, timeout).await;
         let reply = reply.map_err(|err| self.failed(Call::Append, timeout, err))?;
         let reply: SnapshotReply = parse(&reply).map_err(|err| Unreachable::new(&err))?;
         Ok(reply.into())

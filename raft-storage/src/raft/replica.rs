@@ -20,7 +20,7 @@ use super::config::{RaftConfig, Threads};
 use super::gate::Gate;
 use super::inbound::Calls;
 use super::machine::Machine;
-use super::network::Network;
+use super::network::{Addresses, Network};
 use super::proposer::Proposer;
 use super::shared::{Metrics, Shared, stopped};
 use super::status::{self, StatusCell};
@@ -150,7 +150,9 @@ impl RaftReplica {
         let cluster = config.cluster();
         let gate = Arc::new(Gate::default());
         gate.is_fresh.set(true);
+        let addresses = Addresses::default();
         let network = Network {
+            addresses: addresses.clone(),
             transport: parts.transport.clone(),
             gate: gate.clone(),
             cluster,
@@ -162,6 +164,7 @@ impl RaftReplica {
         let storage = RaftLog::new(log.clone());
         let raft = openraft::Raft::build(config.id.0, settings, network, storage, machine);
         let raft = raft.await.map_err(|fatal| OpenError::Raft(fatal.to_string()))?;
+        addresses.follow(&raft);
         // The guard lets it campaign when its time has come.
         raft.runtime_config().elect(false);
         raft.run();

@@ -25,6 +25,8 @@ struct Links {
     members: BTreeMap<MemberId, (u64, Arc<dyn Inbound>)>,
     cut: BTreeSet<(MemberId, MemberId)>,
     calls: BTreeMap<u8, u64>,
+    /// By sender and receiver.
+    addresses: BTreeMap<(MemberId, MemberId), String>,
     snapshots: u64,
     lives: u64,
     meddler: Option<Meddler>,
@@ -109,6 +111,12 @@ impl ModelNet {
         self.0.lock().calls.get(&(call as u8)).copied().unwrap_or_default()
     }
 
+    /// At which address `from` called `to` last. Nothing depends on addresses here.
+    #[must_use]
+    pub fn address(&self, from: MemberId, to: MemberId) -> Option<String> {
+        self.0.lock().addresses.get(&(from, to)).cloned()
+    }
+
     /// How many snapshots were begun.
     #[must_use]
     pub fn snapshots(&self) -> u64 {
@@ -189,6 +197,7 @@ impl Transport for Port {
         let meddler = {
             let mut links = self.net.0.lock();
             *links.calls.entry(call as u8).or_default() += 1;
+            links.addresses.insert((self.id, to.id), to.cluster_addr.clone());
             links.meddler.clone()
         };
         let payload = meddler.map_or(payload.clone(), |meddle| meddle(self.id, to.id, call, payload));

@@ -1,12 +1,14 @@
-//! Who is heard.
+//! Who is heard, and where members are found.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::{sleep, timeout};
 
 use super::support::{Cluster, LONG, member};
-use crate::{Call, MemberId, Replica, ReplicaError};
+use crate::{Call, Member, MemberId, MemberKind, Replica, ReplicaError};
 
 #[tokio::test(start_paused = true)]
 async fn messages_for_others_touch_nothing() {
@@ -82,6 +84,25 @@ async fn one_that_joined_while_a_member_was_away_is_heard() {
     cluster.start(away).await;
     assert_eq!(cluster.read(away, "a").await.as_deref(), Some("1"));
     assert_eq!(cluster.leader().await.status().id, late);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_moved_is_called_at_its_new_address() {
+    let cluster = Cluster::new(3).await;
+    let leader = cluster.leader().await;
+    let id = cluster.others().await[0];
+    let moved = Member { cluster_addr: "elsewhere:1".to_owned(), ..member(id) };
+    leader.add_learner(moved.clone()).await.unwrap();
+    cluster.write("a", "1").await;
+    assert_eq!(cluster.read(id, "a").await.as_deref(), Some("1"));
+    let called = async {
+        while cluster.net.address(leader.status().id, id).as_deref() != Some("elsewhere:1") {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LONG, called).await.unwrap();
+    let (known, kind) = leader.membership().members[&id].clone();
+    assert_eq!((known, kind), (moved, MemberKind::Voter));
 }
 
 #[tokio::test(start_paused = true)]
