@@ -317,7 +317,7 @@ impl ClusterPort for Cluster {
     }
 
     fn sanitized_config(&self) -> Map {
-        self.node.upgrade().map(|node| node.config.sanitized.clone()).unwrap_or_default()
+        self.node.upgrade().map(|node| node.config.sanitized()).unwrap_or_default()
     }
 }
 

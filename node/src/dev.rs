@@ -1,7 +1,6 @@
 //! `arca server -dev`: one node in memory, initialized, unsealed, with KV version 2 at `secret/`. For trying things
-//! out: nothing outlives the process, and the root token is printed.
+//! out: nothing outlives the process (unless a configuration file names other storage), and the root token is printed.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,42 +12,33 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use crate::config::{Config, DevMode, ListenerConfig, RaftSettings, Storage, Telemetry};
+use crate::config::{Config, DevMode, ListenerConfig, Storage};
 use crate::node::Node;
 
 /// How long the node may take to lead its cluster of one.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The settings of a dev server on `address`.
+/// The listener of a dev server.
 #[must_use]
-pub fn config(address: &str, dev: DevMode, tls: Option<TlsOptions>) -> Config {
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    Config {
-        node_name: "dev".to_owned(),
-        storage: Storage::InMemory,
-        listeners: vec![ListenerConfig {
-            address: address.to_owned(),
-            tls,
-            options: ListenerOptions::default(),
-            unauthenticated_metrics: false,
-        }],
-        api_addr: format!("{scheme}://{address}"),
-        cluster_addr: String::new(),
-        cluster_listen: String::new(),
-        cluster_name: None,
-        default_lease_ttl: crate::config::LEASE_TTL,
-        max_lease_ttl: crate::config::LEASE_TTL,
-        disable_mlock: true,
-        log_level: "info".to_owned(),
-        is_log_json: false,
-        log_file: None,
-        ui: false,
-        pid_file: None::<PathBuf>,
-        telemetry: Telemetry { prometheus_retention: Duration::from_secs(24 * 3600), disable_hostname: true },
-        raft: RaftSettings::default(),
-        sanitized: Map::new(),
-        dev: Some(dev),
+pub fn listener(address: &str, tls: Option<TlsOptions>) -> ListenerConfig {
+    ListenerConfig {
+        address: address.to_owned(),
+        tls,
+        options: ListenerOptions::default(),
+        unauthenticated_metrics: false,
+        as_written: Map::new(),
     }
+}
+
+/// Makes `config` one of a dev server.
+pub fn adapt(config: &mut Config, mode: DevMode) {
+    config.disable_mlock = true;
+    if matches!(config.storage, Storage::InMemory) {
+        "dev".clone_into(&mut config.node_name);
+        config.cluster_addr.clear();
+        config.cluster_listen.clear();
+    }
+    config.dev = Some(mode);
 }
 
 /// Initializes, unseals and mounts, then says how to use it.
@@ -75,11 +65,19 @@ pub async fn prepare(node: &Arc<Node>, config: &Config) -> Result<(), String> {
         .await
         .map_err(|_| "the dev server did not become active".to_owned())?;
     let token = made.root_token.to_string();
-    if !dev.no_kv {
-        mount_kv(config, &token).await?;
+    if let Some(version) = dev.kv {
+        mount_kv(config, &token, version).await?;
     }
-    println!("arca dev server: everything is in memory and gone when it stops. Not for production.\n");
+    let what = if matches!(config.storage, Storage::InMemory) {
+        "everything is in memory and gone when it stops"
+    } else {
+        "unsealed by itself, its keys are shown here"
+    };
+    println!("arca dev server: {what}. Not for production.\n");
     println!("  export ARCA_ADDR='{}'", config.api_addr);
+    if let Some(ca) = &dev.ca_file {
+        println!("  export ARCA_CACERT='{}'", ca.display());
+    }
     println!("  export ARCA_TOKEN='{token}'\n");
     println!("Unseal key: {key}\nRoot token: {token}\n");
     if !dev.no_store_token {
@@ -88,12 +86,16 @@ pub async fn prepare(node: &Arc<Node>, config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-async fn mount_kv(config: &Config, token: &str) -> Result<(), String> {
+async fn mount_kv(config: &Config, token: &str, version: u8) -> Result<(), String> {
     let address: Address = config.api_addr.parse().map_err(|err| format!("{err}"))?;
     let mut settings = ClientConfig::new(address);
     settings.token = Some(Token::new(token));
     settings.tls.danger_skip_verify = true; // The dev server talks to itself.
     let client = Client::new(settings).map_err(|err| err.to_string())?;
-    let body = json!({"type": "kv", "options": {"version": "2"}, "description": "key/value secret storage"});
+    let body = json!({
+        "type": "kv",
+        "options": {"version": version.to_string()},
+        "description": "key/value secret storage",
+    });
     client.write("sys/mounts/secret", &body).await.map(drop).map_err(|err| format!("mounting secret/: {err}"))
 }

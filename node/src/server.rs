@@ -10,10 +10,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ListenerConfig, Storage};
+use crate::logging::Log;
 use crate::node::Node;
 use crate::system::NodeSystem;
 use crate::world::{SystemClock, SystemEntropy};
-use crate::{hygiene, telemetry};
+use crate::{hygiene, notify, telemetry};
 
 /// How long requests under way may take once the server was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -24,7 +25,7 @@ const DIGEST_INTERVAL: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// A text for the operator: what could not be started, and why.
-pub async fn run(config: Config) -> Result<(), String> {
+pub async fn run(config: Config, log: Log) -> Result<(), String> {
     hygiene::protect(!config.disable_mlock)?;
     let descriptors = hygiene::raise_descriptor_limit();
     if !config.telemetry.prometheus_retention.is_zero() {
@@ -64,7 +65,9 @@ pub async fn run(config: Config) -> Result<(), String> {
     if config.dev.is_some() {
         crate::dev::prepare(&node, &config).await?;
     }
-    wait_for_the_end(&node, &certificates).await?;
+    notify::ready();
+    wait_for_the_end(&node, &certificates, &log).await?;
+    notify::stopping();
     // Leadership first: another node serves while this one finishes what it has begun.
     node.shutdown().await;
     stop.cancel();
@@ -106,10 +109,15 @@ async fn bind(configs: &[ListenerConfig], connections_max: usize) -> Result<Vec<
     Ok(bound)
 }
 
-/// Returns on SIGTERM or SIGINT; SIGHUP reads certificates and reopens audit files.
-async fn wait_for_the_end(node: &Arc<Node>, certificates: &[Arc<CertificateStore>]) -> Result<(), String> {
+/// Returns on SIGTERM or SIGINT; SIGHUP reads certificates and reopens log and audit files.
+async fn wait_for_the_end(
+    node: &Arc<Node>,
+    certificates: &[Arc<CertificateStore>],
+    log: &Log,
+) -> Result<(), String> {
     let on = |kind| signal(kind).map_err(|err| format!("signal handler: {err}"));
     let (mut hangup, mut interrupt, mut terminate) =
+                log.reopen();
         (on(SignalKind::hangup())?, on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
     loop {
         tokio::select! {

@@ -324,6 +324,9 @@ pub(crate) async fn open_replica(
     transport: Arc<dyn Transport>,
 ) -> Result<Arc<RaftReplica>, NodeError> {
     RaftReplica::open(raft_config(&node.config, record), node.disk.raft_parts(transport))
+    raft.limits.set_bytes = usize::try_from(settings.entry_size_max).unwrap_or(usize::MAX);
+    raft.retention.bytes = settings.log_retention_bytes;
+    raft.retention.bytes_max = raft.retention.bytes_max.max(settings.log_retention_bytes);
         .await
         .map_err(|err| NodeError::failed("opening the raft log", err))
 }

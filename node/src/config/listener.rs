@@ -3,7 +3,7 @@
 use arca_api::response_headers::{Answers, ResponseHeaders};
 use arca_hcl::{Body, Value};
 
-use super::section::{ConfigError, Section};
+use super::section::{ConfigError, Place, Section};
 
 /// `custom_response_headers { "default" = { "X-Name" = ["value"] } "4xx" = { … } "404" = { … } }`.
 pub(super) fn response_headers(
@@ -12,9 +12,10 @@ pub(super) fn response_headers(
 ) -> Result<ResponseHeaders, ConfigError> {
     let mut headers = ResponseHeaders::default();
     for block in section.plain("custom_response_headers")? {
-        for group in block.items() {
+        for (file, group) in block.items() {
             let wrong = |line, text: &str| {
-                block.error(line, format!("custom_response_headers {:?}: {text}", group.name))
+                let text = format!("custom_response_headers {:?}: {text}", group.name);
+                Place { file, line }.error(text)
             };
             let answers: Answers = group.name.parse().map_err(|text| wrong(group.line, text))?;
             let added = objects(&group.value)
@@ -23,11 +24,12 @@ pub(super) fn response_headers(
                 let values = texts(&item.value)
                     .ok_or_else(|| wrong(item.line, "expected a list of strings for each header"))?;
                 if ResponseHeaders::is_own(&item.name) {
-                    let text = format!(
-                        "custom_response_headers: only the server sets {}: it has no effect",
+                    warnings.push(format!(
+                        "{}:{}: custom_response_headers: only the server sets {}: it has no effect",
+                        file.display(),
+                        item.line,
                         item.name
-                    );
-                    warnings.push(block.warning_at(item.line, &text));
+                    ));
                 } else {
                     headers.add(answers, &item.name, &values).map_err(|text| wrong(item.line, text))?;
                 }
@@ -38,35 +40,26 @@ pub(super) fn response_headers(
 }
 
 /// A TLS version, 12 or 13. Older ones are not spoken: as a minimum they mean 12.
-pub(super) fn tls_version(
-    section: &Section<'_>,
-    name: &'static str,
-    warnings: &mut Vec<String>,
-) -> Result<Option<u8>, ConfigError> {
+pub(super) fn tls_version(section: &Section<'_>, name: &'static str) -> Result<Option<u8>, ConfigError> {
     match section.text(name)?.as_deref() {
         None | Some("") => Ok(None),
         Some("tls12") => Ok(Some(12)),
         Some("tls13") => Ok(Some(13)),
         Some(old @ ("tls10" | "tls11")) if name == "tls_min_version" => {
-            warnings.push(section.warning(name, &format!("{name}: {old} is not spoken: it means tls12")));
+            section.warn(name, &format!("{old} is not spoken: it means tls12"));
             Ok(Some(12))
         }
-        Some(_) => {
-            Err(section.error(section.line_of(name), format!("{name}: expected \"tls12\" or \"tls13\"")))
-        }
+        Some(_) => Err(section.wrong(name, "\"tls12\" or \"tls13\"")),
     }
 }
 
 /// Names of cipher suites; those that cannot be had are warned about.
-pub(super) fn cipher_suites(
-    section: &Section<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<String>, ConfigError> {
+pub(super) fn cipher_suites(section: &Section<'_>) -> Result<Vec<String>, ConfigError> {
     const NAME: &str = "tls_cipher_suites";
-    let (mut names, _) = section.list(NAME)?.unwrap_or_default();
+    let mut names = section.list(NAME)?.unwrap_or_default();
     names.retain(|name| !name.is_empty());
     for name in names.iter().filter(|name| !arca_api::tls::is_supported_suite(name)) {
-        warnings.push(section.warning(NAME, &format!("{NAME}: {name} is not supported: it has no effect")));
+        section.warn(NAME, &format!("{name} is not supported: it has no effect"));
     }
     Ok(names)
 }

@@ -2,14 +2,18 @@
 //! which a wrong value is reported with its line.
 
 mod file;
+#[cfg(test)]
+mod file_tests;
 mod listener;
+mod listeners;
+mod sanitized;
 mod section;
+mod storage;
 
-pub(crate) use file::LEASE_TTL;
 pub use file::{load, parse};
 pub use section::ConfigError;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use arca_api::{ListenerOptions, TlsOptions};
@@ -52,8 +56,6 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// Bounds of the Raft log's retention and timings.
     pub raft: RaftSettings,
-    /// The file without its secrets, for `sys/config/state/sanitized`.
-    pub sanitized: Map,
     /// Set by `-dev`.
     pub dev: Option<DevMode>,
 }
@@ -74,11 +76,24 @@ pub enum Storage {
         path: PathBuf,
         /// Nodes to join while this one belongs to no cluster.
         retry_join: Vec<JoinTarget>,
+        /// Join as a member that never votes.
+        joins_as_non_voter: bool,
     },
 }
 
+impl Storage {
+    /// The data directory, if there is one.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::File { path } | Self::Raft { path, .. } => Some(path),
+            Self::InMemory => None,
+        }
+    }
+}
+
 /// A node to join through.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JoinTarget {
     /// URL of its API.
     pub api_addr: String,
@@ -105,15 +120,34 @@ pub struct ListenerConfig {
     pub options: ListenerOptions,
     /// `sys/metrics` needs no token here.
     pub unauthenticated_metrics: bool,
+    /// The settings as the file has them, for `sys/config/state/sanitized`. None of them is a secret.
+    pub as_written: Map,
+}
+
+/// Names of levels, for messages.
+const LOG_LEVELS: &str = "trace, debug, info, warn or error";
+
+/// A log level by any of the names it has in this family.
+///
+/// # Errors
+/// Says what was expected.
+pub fn log_level(text: &str) -> Result<&'static str, String> {
+    file::checked_level(text).ok_or_else(|| format!("expected {LOG_LEVELS}, found {text:?}"))
 }
 
 /// Metrics.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Telemetry {
-    /// Leave the host name out of gauge names.
+    /// Leave the host name out of gauge names, as is always done.
     pub disable_hostname: bool,
     /// How long Prometheus figures are kept; zero turns them off.
     pub prometheus_retention: Duration,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { disable_hostname: true, prometheus_retention: Duration::from_secs(24 * 3600) }
+    }
 }
 
 /// Raft's own settings.
@@ -121,7 +155,7 @@ pub struct Telemetry {
 pub struct RaftSettings {
     /// Longer timeouts for slow networks: 1 (default here) to 10.
     pub performance_multiplier: u32,
-    /// Bytes of log kept behind the last flush.
+    /// Bytes of log kept behind the last flush: what a member may miss without needing a snapshot.
     pub log_retention_bytes: u64,
     /// Free bytes below which writes are refused.
     pub low_water_bytes: u64,
@@ -133,9 +167,10 @@ impl Default for RaftSettings {
     fn default() -> Self {
         Self {
             performance_multiplier: 1,
-            log_retention_bytes: 256 << 20,
+            log_retention_bytes: 512 << 20,
             low_water_bytes: 256 << 20,
-            entry_size_max: 8 << 20,
+            // What fits into one message between nodes.
+            entry_size_max: 7 << 20,
         }
     }
 }
@@ -145,8 +180,10 @@ impl Default for RaftSettings {
 pub struct DevMode {
     /// Token to create; random when absent.
     pub root_token: Option<String>,
-    /// Do not mount KV version 2 at `secret/`.
-    pub no_kv: bool,
+    /// Version of KV to mount at `secret/`, if any.
+    pub kv: Option<u8>,
     /// Do not store the token in the CLI's token file.
     pub no_store_token: bool,
+    /// Certificate of the CA made for this server, for its clients.
+    pub ca_file: Option<PathBuf>,
 }

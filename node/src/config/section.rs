@@ -1,12 +1,15 @@
-//! One block of the file, read setting by setting: each getter marks its name as known; what nobody asked for is
-//! warned about with its line, a wrong value is an error with file, line and what was expected.
+//! One block of the configuration, read setting by setting: each getter marks its name as known; what nobody asked for
+//! is warned about with its line, a wrong value is an error with file, line and what was expected. Several files make
+//! one section: of a repeated setting the last one counts, blocks add up.
 
 use std::cell::RefCell;
 use std::path::Path;
 use std::time::Duration;
 
+use arca_engine_api::Map;
 use arca_engine_api::fields::parse_duration;
-use arca_hcl::{Block, Body, Item, Value};
+use arca_hcl::{Body, Item, Value};
+use serde_json::json;
 
 /// A setting that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,148 +23,224 @@ pub struct ConfigError {
     pub message: String,
 }
 
+/// A line of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place<'a> {
+    pub(crate) file: &'a Path,
+    /// From 1.
+    pub(crate) line: usize,
+}
+
+impl Place<'_> {
+    pub(crate) fn error(self, message: impl Into<String>) -> ConfigError {
+        ConfigError { file: self.file.display().to_string(), line: self.line, message: message.into() }
+    }
+}
+
+/// What a setting may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Duration,
+    Flag,
+    List,
+    Number,
+    Text,
+}
+
 /// See the module's header.
 pub(crate) struct Section<'a> {
-    file: &'a Path,
     name: String,
-    body: &'a Body,
-    /// Line of the block, from 1.
-    pub(crate) line: usize,
+    parts: Vec<(&'a Path, &'a Body)>,
+    /// Where it begins.
+    pub(crate) place: Place<'a>,
     known: RefCell<Vec<&'static str>>,
+    warnings: RefCell<Vec<String>>,
 }
 
 impl<'a> Section<'a> {
-    pub(crate) fn new(file: &'a Path, name: &str, body: &'a Body, line: usize) -> Self {
-        Self { file, name: name.to_owned(), body, line, known: RefCell::default() }
+    /// What all files say at their top level.
+    pub(crate) fn top(files: &'a [(&'a Path, Body)]) -> Self {
+        let parts: Vec<_> = files.iter().map(|(path, body)| (*path, body)).collect();
+        let file = parts.first().map_or(Path::new("-dev"), |(path, _)| path);
+        Self {
+            name: String::new(),
+            parts,
+            place: Place { file, line: 1 },
+            known: RefCell::default(),
+            warnings: RefCell::default(),
+        }
     }
 
-    pub(crate) fn error(&self, line: usize, message: impl Into<String>) -> ConfigError {
-        ConfigError { file: self.file.display().to_string(), line, message: message.into() }
-    }
-
-    fn item(&self, name: &'static str) -> Option<(&'a Value, usize)> {
+    fn item(&self, name: &'static str) -> Option<(&'a Value, Place<'a>)> {
         self.known.borrow_mut().push(name);
-        self.body
-            .attribute(name)
-            .filter(|item| item.value != Value::Null)
-            .map(|item| (&item.value, item.line))
+        self.parts.iter().rev().find_map(|(file, body)| {
+            let item = body.attribute(name).filter(|item| item.value != Value::Null)?;
+            Some((&item.value, Place { file, line: item.line }))
+        })
     }
 
-    fn expected(&self, name: &str, line: usize, what: &str) -> ConfigError {
-        self.error(line, format!("{}{name}: expected {what}", self.prefix()))
+    fn expected(&self, name: &str, place: Place<'_>, what: &str) -> ConfigError {
+        place.error(format!("{}{name}: expected {what}", self.prefix()))
     }
 
     fn prefix(&self) -> String {
         if self.name.is_empty() { String::new() } else { format!("{} ", self.name) }
     }
 
+    /// A wrong value of the setting `name`, for errors about its meaning.
+    pub(crate) fn wrong(&self, name: &str, what: &str) -> ConfigError {
+        self.expected(name, self.place_of(name), what)
+    }
+
     /// A string; numbers and booleans are taken by their text.
     pub(crate) fn text(&self, name: &'static str) -> Result<Option<String>, ConfigError> {
-        let Some((value, line)) = self.item(name) else { return Ok(None) };
-        scalar(value).map(Some).ok_or_else(|| self.expected(name, line, "a string"))
+        let Some((value, place)) = self.item(name) else { return Ok(None) };
+        scalar(value).map(Some).ok_or_else(|| self.expected(name, place, "a string"))
+    }
+
+    /// A string that says something.
+    pub(crate) fn filled(&self, name: &'static str) -> Result<Option<String>, ConfigError> {
+        Ok(self.text(name)?.filter(|text| !text.is_empty()))
     }
 
     /// A boolean, also as text.
     pub(crate) fn flag(&self, name: &'static str) -> Result<Option<bool>, ConfigError> {
-        let Some((value, line)) = self.item(name) else { return Ok(None) };
-        match scalar(value).unwrap_or_default().to_ascii_lowercase().as_str() {
-            "true" | "1" => Ok(Some(true)),
-            "false" | "0" | "" => Ok(Some(false)),
-            _ => Err(self.expected(name, line, "true or false")),
+        let Some((value, place)) = self.item(name) else { return Ok(None) };
+        match scalar(value).map(|text| text.to_ascii_lowercase()).as_deref() {
+            Some("true" | "1") => Ok(Some(true)),
+            Some("false" | "0" | "") => Ok(Some(false)),
+            _ => Err(self.expected(name, place, "true or false")),
         }
     }
 
     /// A whole number that is not negative.
     pub(crate) fn number(&self, name: &'static str) -> Result<Option<u64>, ConfigError> {
-        let Some((value, line)) = self.item(name) else { return Ok(None) };
+        let Some((value, place)) = self.item(name) else { return Ok(None) };
         let number = scalar(value).and_then(|text| text.trim().parse().ok());
-        number.map(Some).ok_or_else(|| self.expected(name, line, "a whole number"))
+        number.map(Some).ok_or_else(|| self.expected(name, place, "a whole number"))
     }
 
     /// Seconds, or text such as `"30s"`.
     pub(crate) fn duration(&self, name: &'static str) -> Result<Option<Duration>, ConfigError> {
-        let Some((value, line)) = self.item(name) else { return Ok(None) };
+        let Some((value, place)) = self.item(name) else { return Ok(None) };
         let span = scalar(value).and_then(|text| parse_duration(&text));
-        span.map(Some).ok_or_else(|| self.expected(name, line, "a duration such as \"30s\" or \"768h\""))
+        span.map(Some).ok_or_else(|| self.expected(name, place, "a duration such as \"30s\" or \"768h\""))
     }
 
-    /// A list of strings, or comma-separated text; with the line.
-    pub(crate) fn list(&self, name: &'static str) -> Result<Option<(Vec<String>, usize)>, ConfigError> {
-        let Some((value, line)) = self.item(name) else { return Ok(None) };
+    /// A list of strings, or comma-separated text.
+    pub(crate) fn list(&self, name: &'static str) -> Result<Option<Vec<String>>, ConfigError> {
+        let Some((value, place)) = self.item(name) else { return Ok(None) };
         let items = match value {
             Value::List(items) => items.iter().map(scalar).collect::<Option<Vec<_>>>(),
             other => scalar(other).map(|text| text.split(',').map(|item| item.trim().to_owned()).collect()),
         };
-        items.map(|items| Some((items, line))).ok_or_else(|| self.expected(name, line, "a list of strings"))
+        items.map(Some).ok_or_else(|| self.expected(name, place, "a list of strings"))
     }
 
-    /// Line of a setting, for errors about its meaning.
-    pub(crate) fn line_of(&self, name: &str) -> usize {
-        self.body.attribute(name).map_or(self.line, |item| item.line)
+    /// Where a setting is, or the section if it is not there.
+    pub(crate) fn place_of(&self, name: &str) -> Place<'a> {
+        let found = self
+            .parts
+            .iter()
+            .rev()
+            .find_map(|(file, body)| body.attribute(name).map(|item| Place { file, line: item.line }));
+        found.unwrap_or(self.place)
     }
 
     /// Blocks of that name with one label each.
     pub(crate) fn labelled(&self, name: &'static str) -> Result<Vec<(String, Section<'a>)>, ConfigError> {
-        let blocks = self.blocks(name, 1)?;
-        let file = self.file;
-        Ok(blocks
-            .into_iter()
-            .map(|block| {
-                let label = block.labels.first().copied().unwrap_or_default().to_owned();
-                let section = Section::new(file, &format!("{name} {label:?}"), block.body, block.line);
-                (label, section)
-            })
-            .collect())
+        self.blocks(name, 1)
     }
 
     /// Blocks of that name without labels.
     pub(crate) fn plain(&self, name: &'static str) -> Result<Vec<Section<'a>>, ConfigError> {
-        let file = self.file;
-        Ok(self
-            .blocks(name, 0)?
-            .into_iter()
-            .map(|block| Section::new(file, name, block.body, block.line))
-            .collect())
+        Ok(self.blocks(name, 0)?.into_iter().map(|(_, section)| section).collect())
     }
 
-    /// A warning about a setting.
-    pub(crate) fn warning(&self, name: &str, message: &str) -> String {
-        self.warning_at(self.line_of(name), message)
-    }
-
-    /// A warning about a line.
-    pub(crate) fn warning_at(&self, line: usize, message: &str) -> String {
-        format!("{}:{line}: {message}", self.file.display())
-    }
-
-    /// Everything in this block, whatever its name.
-    pub(crate) fn items(&self) -> &'a [Item] {
-        &self.body.items
-    }
-
-    fn blocks(&self, name: &'static str, labels: usize) -> Result<Vec<Block<'a>>, ConfigError> {
+    fn blocks(&self, name: &'static str, labels: usize) -> Result<Vec<(String, Section<'a>)>, ConfigError> {
         self.known.borrow_mut().push(name);
-        self.body.blocks(name, labels).map_err(|err| self.error(err.line, err.message))
+        let mut found = Vec::new();
+        for (file, body) in &self.parts {
+            let blocks =
+                body.blocks(name, labels).map_err(|err| Place { file, line: err.line }.error(err.message))?;
+            for block in blocks {
+                let label = block.labels.first().copied().unwrap_or_default().to_owned();
+                let section = Section {
+                    name: if labels == 0 { name.to_owned() } else { format!("{name} {label:?}") },
+                    parts: vec![(file, block.body)],
+                    place: Place { file, line: block.line },
+                    known: RefCell::default(),
+                    warnings: RefCell::default(),
+                };
+                found.push((label, section));
+            }
+        }
+        Ok(found)
     }
 
-    /// Settings that are accepted for other servers' files and mean nothing here.
-    pub(crate) fn ignore(&self, names: &[&'static str]) {
-        self.known.borrow_mut().extend(names);
+    /// Settings of other servers that are checked and do nothing here: each one set is warned about, unless it is
+    /// off.
+    pub(crate) fn idle(&self, settings: &[(&'static str, Kind)]) -> Result<(), ConfigError> {
+        for (name, kind) in settings {
+            let is_set = match kind {
+                Kind::Duration => self.duration(name)?.is_some(),
+                Kind::Flag => self.flag(name)?.unwrap_or_default(),
+                Kind::List => self.list(name)?.is_some_and(|list| !list.is_empty()),
+                Kind::Number => self.number(name)?.is_some(),
+                Kind::Text => self.filled(name)?.is_some(),
+            };
+            if is_set {
+                self.warn(name, "it has no effect in this version");
+            }
+        }
+        Ok(())
     }
 
-    /// Warnings about everything nobody asked for.
-    pub(crate) fn unknown(&self) -> Vec<String> {
+    /// Everything in it, whatever its name, with the file it is in.
+    pub(crate) fn items(&self) -> impl Iterator<Item = (&'a Path, &'a Item)> {
+        self.parts.iter().flat_map(|(file, body)| body.items.iter().map(move |item| (*file, item)))
+    }
+
+    /// Something to tell the operator about a setting.
+    pub(crate) fn warn(&self, name: &str, what: &str) {
+        let Place { file, line } = self.place_of(name);
+        let text = format!("{}:{line}: setting {}{name:?}: {what}", file.display(), self.prefix());
+        self.warnings.borrow_mut().push(text);
+    }
+
+    /// Everything to warn about, also what nobody asked for.
+    pub(crate) fn warnings(self) -> Vec<String> {
         let known = self.known.borrow();
-        let strangers = self.body.items.iter().filter(|item| !known.contains(&item.name.as_str()));
-        strangers
-            .map(|item| {
-                let (file, prefix) = (self.file.display(), self.prefix());
-                format!(
+        let mut warnings = self.warnings.take();
+        for (file, body) in &self.parts {
+            for item in body.items.iter().filter(|item| !known.contains(&item.name.as_str())) {
+                let (file, prefix) = (file.display(), self.prefix());
+                warnings.push(format!(
                     "{file}:{}: unknown or unsupported setting {prefix}{:?}: it has no effect",
                     item.line, item.name
-                )
-            })
-            .collect()
+                ));
+            }
+        }
+        warnings
+    }
+
+    /// The settings that were asked for so far, as they are written.
+    pub(crate) fn as_written(&self) -> Map {
+        let known = self.known.borrow();
+        let items = self.parts.iter().flat_map(|(_, body)| &body.items);
+        let known = items.filter(|item| known.contains(&item.name.as_str()));
+        known.filter_map(|item| Some((item.name.clone(), plain_json(&item.value)?))).collect()
+    }
+}
+
+fn plain_json(value: &Value) -> Option<serde_json::Value> {
+    match value {
+        Value::Bool(flag) => Some(json!(flag)),
+        Value::Int(number) => Some(json!(number)),
+        Value::Float(number) => Some(json!(number)),
+        Value::Text(text) => Some(json!(text)),
+        Value::List(items) => Some(json!(items.iter().filter_map(plain_json).collect::<Vec<_>>())),
+        Value::Null | Value::Object(_) => None,
     }
 }
 
