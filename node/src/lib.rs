@@ -19,9 +19,16 @@ pub mod logging;
 pub mod node;
 pub mod node_file;
 pub mod recover;
+#[cfg(test)]
+mod join_tests;
+mod joiner;
 pub mod server;
 pub mod system;
 mod telemetry;
 mod unsealed;
+mod nonces;
+mod notify;
 pub mod world;
 mod notify;
+#[cfg(test)]
+mod testing;

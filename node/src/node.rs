@@ -14,8 +14,9 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::config::Config;
 use crate::disk::Disk;
-use crate::join::{Challenges, PendingJoin};
+use crate::joiner::{Joiner, PendingJoin};
 use crate::node_file::{NodeRecord, Stage};
+use crate::nonces::Used;
 use crate::unsealed::{Unsealed, UnsealedParts};
 use crate::world::SystemEntropy;
 
@@ -111,7 +112,9 @@ pub struct Node {
     pub(crate) phase: Mutex<Phase>,
     pub(crate) face: RwLock<Face>,
     pub(crate) unsealed: ArcSwapOption<Unsealed>,
-    pub(crate) challenges: parking_lot::Mutex<Challenges>,
+    /// Joiners' challenges that were answered here.
+    pub(crate) challenges: parking_lot::Mutex<Used>,
+    pub(crate) joiner: Joiner,
     pub(crate) orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -143,6 +146,7 @@ impl Node {
             face: RwLock::default(),
             unsealed: ArcSwapOption::empty(),
             challenges: parking_lot::Mutex::default(),
+            joiner: Joiner::default(),
             orders,
         };
         let phase = node.found_on_disk()?;

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ListenerConfig, Storage};
+use crate::config::{Config, ListenerConfig};
 use crate::logging::Log;
 use crate::node::Node;
 use crate::system::NodeSystem;
@@ -56,12 +56,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), String> {
         serving.push(tokio::spawn(listener.serve(Arc::clone(&api), stop.clone(), GRACE)));
     }
     announce(&config);
-    if let Storage::Raft { retry_join, .. } = &config.storage
-        && !retry_join.is_empty()
-    {
-        let (node, targets) = (Arc::clone(&node), retry_join.clone());
-        tokio::spawn(async move { node.keep_joining(&targets, false).await });
-    }
+    node.join_as_configured().map_err(|err| format!("retry_join: {err}"))?;
     if config.dev.is_some() {
         crate::dev::prepare(&node, &config).await?;
     }
