@@ -7,6 +7,7 @@ use std::time::Duration;
 use arca_api::system::{Carried, CarriedBack, CarryFailure};
 use arca_api::{Api, RawBody, RawRequest};
 use arca_barrier::{Barrier, Keyring, RootKey, boot_key};
+use arca_kernel::audit::AuditSettings;
 use arca_kernel::{Kernel, KernelConfig, KernelParts};
 use arca_raft_storage::{
     ApplyObserver, Change, Member, MemberId, Nobody, RaftConfig, RaftReplica, ReadView, Replica,
@@ -168,11 +169,7 @@ impl Unsealed {
             entropy: Arc::clone(&node.entropy),
             engines: node.engines.clone(),
             cluster: Arc::clone(&cluster) as Arc<dyn arca_kernel::ports::ClusterPort>,
-            config: KernelConfig {
-                default_lease_ttl: node.config.default_lease_ttl,
-                max_lease_ttl: node.config.max_lease_ttl,
-                ..KernelConfig::default()
-            },
+            config: kernel_config(&node.config),
         })
         .map_err(|err| NodeError::failed("starting the kernel", err))?;
         let unsealed = Arc::new(Self {
@@ -296,6 +293,22 @@ fn was_not_served(response: &ForwardedResponse) -> bool {
 }
 
 /// The member this node is, at the addresses it is configured with now.
+/// The kernel's settings. Its audit files must stay out of the data directory: a line appended to a file of the
+/// node's own would be the end of it.
+fn kernel_config(config: &Config) -> KernelConfig {
+    let mut folders = Vec::new();
+    if let Some(folder) = config.storage.folder() {
+        folders.push(folder.to_owned());
+        // What the path leads to now; links may change.
+        folders.extend(folder.canonicalize());
+    }
+    KernelConfig {
+        default_lease_ttl: config.default_lease_ttl,
+        max_lease_ttl: config.max_lease_ttl,
+        audit: AuditSettings { forbidden_folders: folders, ..AuditSettings::default() },
+    }
+}
+
 pub(crate) fn member_of(config: &Config, id: MemberId) -> Member {
     Member {
         id,
@@ -519,4 +532,38 @@ fn stop_for(reason: &str, is_removed: bool, node: &Node) {
     }
     tracing::error!(reason, "raft stopped for good: the process ends, so that nothing wrong is served");
     std::process::exit(70);
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::{Value, json};
+
+    use crate::testing::Rig;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_audit_file_lands_in_the_data_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, link) = (dir.path().join("data"), dir.path().join("link"));
+        std::fs::create_dir(&data).unwrap();
+        std::os::unix::fs::symlink(&data, &link).unwrap();
+        let rig = Rig::open(&format!("storage \"file\" {{ path = {link:?} }}"));
+        let token = rig.bring_up().await;
+        let before = std::fs::read(data.join("node.json")).unwrap();
+        for (path, wanted) in [
+            (data.join("node.json"), 400),
+            (link.join("node.json"), 400),
+            (data.join("audit.log"), 400),
+            (data.join("raft/log/audit.log"), 400),
+            (dir.path().join("audit.log"), 204),
+        ] {
+            let body = json!({"type": "file", "options": {"file_path": path}});
+            let (status, said) = rig.ask(Method::PUT, "sys/audit/file", &token, &body).await;
+            assert_eq!(status, wanted, "{}: {said}", path.display());
+        }
+        let (status, _) = rig.ask(Method::GET, "sys/mounts", &token, &Value::Null).await;
+        assert_eq!(status, 200);
+        assert_eq!(std::fs::read(data.join("node.json")).unwrap(), before);
+        rig.node.shutdown().await;
+    }
 }
