@@ -14,6 +14,7 @@ use arca_rpc::GrpcTransport;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
+use crate::autopilot::Autopilot;
 use crate::backup;
 use crate::join::mark_learner;
 use crate::node::{Node, NodeError, Order, VERSION};
@@ -24,10 +25,11 @@ use crate::world::SystemEntropy;
 /// See the module's header.
 pub(crate) struct Cluster {
     node: Weak<Node>,
-    me: Member,
+    pub(crate) me: Member,
     cluster_id: String,
-    replica: Arc<RaftReplica>,
-    transport: Option<Arc<GrpcTransport>>,
+    pub(crate) replica: Arc<RaftReplica>,
+    pub(crate) transport: Option<Arc<GrpcTransport>>,
+    pub(crate) autopilot: Autopilot,
     barrier: Arc<Barrier>,
     keys: Arc<KeyKeeper>,
     storage_type: &'static str,
@@ -65,6 +67,7 @@ impl Cluster {
             barrier,
             keys,
             storage_type: node.disk.kind(),
+            autopilot: Autopilot::default(),
         })
     }
 
@@ -87,11 +90,11 @@ impl Cluster {
         }
     }
 
-    fn node(&self) -> Result<Arc<Node>, KernelError> {
+    pub(crate) fn node(&self) -> Result<Arc<Node>, KernelError> {
         self.node.upgrade().ok_or(KernelError::Sealed)
     }
 
-    fn unsealed(&self) -> Result<Arc<Unsealed>, KernelError> {
+    pub(crate) fn unsealed(&self) -> Result<Arc<Unsealed>, KernelError> {
         self.node()?.unsealed.load_full().ok_or(KernelError::Sealed)
     }
 
@@ -158,13 +161,11 @@ impl ClusterPort for Cluster {
     async fn ha_status(&self) -> Result<Vec<HaNode>, KernelError> {
         let leader = self.replica.status().leader.map(|leader| leader.id);
         let now = self.node()?.now();
+        let mut peers = self.ask_peers().await;
         let mut nodes = Vec::new();
         for (member, _) in self.replica.membership().members.into_values() {
             let is_me = member.id == self.me.id;
-            let facts = match &self.transport {
-                Some(transport) if !is_me => transport.echo(&member, &self.me.name, ECHO_TIMEOUT).await.ok(),
-                _ => None,
-            };
+            let facts = peers.remove(&member.id);
             if !is_me && facts.is_none() {
                 // Not heard of now: it is in the raft configuration, but no healthy node to list.
                 continue;
@@ -223,57 +224,7 @@ impl ClusterPort for Cluster {
     }
 
     async fn autopilot_state(&self) -> Result<Map, KernelError> {
-        let status = self.replica.status();
-        let now = self.node()?.now();
-        let leader = status.leader.as_ref().map(|leader| leader.id);
-        let (mut servers, mut healthy_voters, mut voters) = (Map::new(), 0_usize, Vec::new());
-        for (member, kind) in self.replica.membership().members.into_values() {
-            let is_me = member.id == self.me.id;
-            let facts = match &self.transport {
-                Some(transport) if !is_me => transport.echo(&member, &self.me.name, ECHO_TIMEOUT).await.ok(),
-                _ => None,
-            };
-            let is_healthy = is_me || facts.is_some();
-            let is_voter = kind == MemberKind::Voter;
-            if is_voter {
-                healthy_voters += usize::from(is_healthy);
-                voters.push(member.name.clone());
-            }
-            let role = if leader == Some(member.id) {
-                "leader"
-            } else if is_voter {
-                "voter"
-            } else {
-                "non-voter"
-            };
-            servers.insert(
-                member.name.clone(),
-                json!({
-                    "id": member.name,
-                    "name": member.name,
-                    "address": member.cluster_addr,
-                    "node_status": if is_healthy { "alive" } else { "failed" },
-                    "node_type": "voter",
-                    "status": role,
-                    "healthy": is_healthy,
-                    "last_contact": if is_healthy { "0s" } else { "unknown" },
-                    "last_term": status.term,
-                    "last_index": facts.map_or(status.applied_index, |facts| facts.applied_index),
-                    "stable_since": arca_kernel::rfc3339::format(now),
-                    "version": VERSION,
-                }),
-            );
-        }
-        let quorum = voters.len() / 2 + 1;
-        let all_healthy = servers.values().all(|server| server.get("healthy") == Some(&Value::Bool(true)));
-        Ok(map(json!({
-            "healthy": all_healthy,
-            "failure_tolerance": healthy_voters.saturating_sub(quorum),
-            "servers": servers,
-            "leader": status.leader.map(|leader| leader.name).unwrap_or_default(),
-            "voters": voters,
-            "non_voters": Value::Null,
-        })))
+        self.state_as_seen().await
     }
 
     async fn snapshot(&self) -> Result<SnapshotStream, KernelError> {

@@ -4,6 +4,7 @@
 
 mod addresses;
 pub mod audit_verify;
+mod autopilot;
 mod backup;
 mod cluster;
 pub mod config;

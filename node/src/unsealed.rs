@@ -186,7 +186,8 @@ impl Unsealed {
         let following = tokio::spawn(follow_role(Arc::downgrade(&unsealed), Arc::downgrade(node)));
         let tending = tokio::spawn(crate::join::tend_members(Arc::downgrade(&unsealed)));
         let announcing = tokio::spawn(crate::addresses::keep_current(Arc::downgrade(&unsealed)));
-        unsealed.tasks.lock().extend([following, tending, announcing]);
+        let watching = tokio::spawn(crate::autopilot::run(Arc::downgrade(&unsealed.cluster)));
+        unsealed.tasks.lock().extend([following, tending, announcing, watching]);
         Ok(unsealed)
     }
 

@@ -20,8 +20,8 @@ pub mod write_set;
 pub use kv::{Batch, Kv, KvDraft, KvError, KvHome, KvSnapshot, Visit};
 pub use raft::{OpenError, RaftConfig, RaftParts, RaftReplica};
 pub use replica::{
-    ApplyObserver, Change, Committed, Member, MemberId, MemberKind, Membership, ProposeError, ReadView,
-    Replica, ReplicaError, ReplicaStatus, Role, Versioned,
+    ApplyObserver, Change, Committed, Member, MemberId, MemberKind, Membership, Progress, ProposeError,
+    ReadView, Replica, ReplicaError, ReplicaStatus, Role, Versioned,
 };
 pub use transport::{Call, Inbound, Nobody, SnapshotStream, Transport, TransportError};
 pub use vfs::{OsVfs, Vfs, VfsFile};

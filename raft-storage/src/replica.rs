@@ -99,6 +99,17 @@ pub struct ReplicaStatus {
     pub is_disk_full: bool,
 }
 
+/// How far a member is, as the leader sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Term of the newest entry it is known to hold.
+    pub term: u64,
+    /// Index of that entry.
+    pub index: u64,
+    /// Time since it last answered; `None` when it has not while this leader leads.
+    pub contact_age: Option<Duration>,
+}
+
 /// A value with the version it was written at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Versioned {

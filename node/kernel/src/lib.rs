@@ -8,6 +8,7 @@
 mod admission;
 pub mod answer;
 pub mod audit;
+pub mod autopilot;
 mod builtin;
 pub mod cache;
 mod certificates;

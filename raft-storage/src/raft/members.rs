@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 use super::shared::{Metrics, Shared, stopped};
 use crate::command::{Command, Purpose};
-use crate::types::{StoredMembership, TypeConfig};
-use crate::{Member, MemberId, MemberKind, Membership, ReplicaError};
+use crate::types::{LogId, StoredMembership, TypeConfig};
+use crate::{Member, MemberId, MemberKind, Membership, Progress, ReplicaError};
 
 type Changed = Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
 
@@ -38,6 +38,25 @@ fn refused(reason: impl Into<String>) -> ReplicaError {
 impl Shared {
     pub(super) fn membership(&self) -> Membership {
         self.metrics(|metrics| membership_of(&metrics.membership_config))
+    }
+
+    /// How far the others are, as this member knows while it leads.
+    pub(super) fn progress(&self) -> BTreeMap<MemberId, Progress> {
+        self.metrics(|metrics| {
+            let (Some(replication), Some(heartbeat)) = (&metrics.replication, &metrics.heartbeat) else {
+                return BTreeMap::new();
+            };
+            let of = |(id, matched): (&u64, &Option<LogId>)| {
+                let acked = heartbeat.get(id).copied().flatten();
+                let progress = Progress {
+                    term: matched.as_ref().map_or(0, |log_id| log_id.leader_id.term),
+                    index: matched.as_ref().map_or(0, |log_id| log_id.index),
+                    contact_age: acked.map(|acked| acked.into_inner().elapsed()),
+                };
+                (MemberId(*id), progress)
+            };
+            replication.iter().map(of).collect()
+        })
     }
 
     fn kind_of(&self, id: MemberId) -> Option<MemberKind> {

@@ -30,8 +30,8 @@ use crate::log::openraft::RaftLog;
 use crate::log::{Options, SegmentLog};
 use crate::state::{NodeStore, Scope, State};
 use crate::{
-    ApplyObserver, Committed, Inbound, Member, MemberId, Membership, ProposeError, ReadView, Replica,
-    ReplicaError, ReplicaStatus, SnapshotStream, Transport, Vfs, WriteSet,
+    ApplyObserver, Committed, Inbound, Member, MemberId, Membership, Progress, ProposeError, ReadView,
+    Replica, ReplicaError, ReplicaStatus, SnapshotStream, Transport, Vfs, WriteSet,
 };
 
 /// Where this member's node-class store remembers its own id.
@@ -204,6 +204,12 @@ impl RaftReplica {
     #[must_use]
     pub fn log(&self) -> &SegmentLog {
         &self.shared.log
+    }
+
+    /// How far each member is, as the leader knows; empty elsewhere.
+    #[must_use]
+    pub fn progress(&self) -> std::collections::BTreeMap<MemberId, Progress> {
+        self.shared.progress()
     }
 
     /// BLAKE3 over everything applied here, for comparing members at one index. Reads everything.

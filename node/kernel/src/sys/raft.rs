@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use arca_barrier::Class;
 use arca_engine_api::{
     Access, Effect, Field, FieldKind, Map, Method, Operation, Request, Response, Route, RouteTable,
 };
@@ -13,11 +12,9 @@ use serde_json::{Value, json};
 
 use crate::KernelError;
 use crate::answer::Shape;
+use crate::autopilot::AutopilotSettings;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
 use crate::kernel::Kernel;
-
-/// Where autopilot's settings are kept.
-const AUTOPILOT_PATH: &str = "root/core/raft/autopilot";
 
 const fn route(
     id: &'static str,
@@ -132,7 +129,7 @@ static ROUTES: &[Route] = &[
             Method::new(Operation::Update, "Change the settings."),
         ],
         &[
-            field("cleanup_dead_servers", FieldKind::Bool, "Must be false: members are removed by people."),
+            field("cleanup_dead_servers", FieldKind::Bool, "Remove members that are silent for too long."),
             field(
                 "last_contact_threshold",
                 FieldKind::Duration,
@@ -141,13 +138,13 @@ static ROUTES: &[Route] = &[
             field(
                 "dead_server_last_contact_threshold",
                 FieldKind::Duration,
-                "Kept for clients; has no effect.",
+                "Silence after which a member is dead; at least a minute.",
             ),
             field("max_trailing_logs", FieldKind::Int, "Entries a healthy member may lag."),
-            field("min_quorum", FieldKind::Int, "Kept for clients; has no effect."),
+            field("min_quorum", FieldKind::Int, "Voters that no clean-up goes below; at least three."),
             field("server_stabilization_time", FieldKind::Duration, "Kept for clients; has no effect."),
         ],
-        "Settings of the health report.",
+        "Settings of the health report and of the removal of dead members.",
     ),
 ];
 
@@ -270,42 +267,14 @@ async fn snapshot(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnsw
 }
 
 fn autopilot(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
-    let stored: Option<Map> = ctx.tx.get_record(Class::Local, AUTOPILOT_PATH)?;
-    let mut settings = stored.unwrap_or_else(default_autopilot);
+    let mut settings = AutopilotSettings::load(ctx.tx)?;
     if request.operation == Operation::Read {
-        return Ok(data(settings));
+        return Ok(data(settings.shown()));
     }
-    let fields = request.fields();
-    if fields.boolean("cleanup_dead_servers")?.unwrap_or_default() {
-        return Err(KernelError::invalid(
-            "cleanup_dead_servers cannot be turned on: a member is removed for good, so people decide it",
-        ));
-    }
-    for name in ["last_contact_threshold", "dead_server_last_contact_threshold", "server_stabilization_time"]
-    {
-        if let Some(span) = fields.duration(name)? {
-            settings.insert(name.to_owned(), json!(format!("{}s", span.as_secs())));
-        }
-    }
-    for name in ["max_trailing_logs", "min_quorum"] {
-        if let Some(number) = fields.integer(name)? {
-            settings.insert(name.to_owned(), json!(number));
-        }
-    }
-    ctx.tx.put_record(Class::Local, AUTOPILOT_PATH, &settings)?;
+    settings.take(&request.fields())?;
+    settings.check()?;
+    settings.save(ctx.tx)?;
     Ok(Response::empty().into())
-}
-
-fn default_autopilot() -> Map {
-    let settings = json!({
-        "cleanup_dead_servers": false,
-        "dead_server_last_contact_threshold": "24h0m0s",
-        "last_contact_threshold": "10s",
-        "max_trailing_logs": 1000,
-        "min_quorum": 0,
-        "server_stabilization_time": "10s",
-    });
-    if let Value::Object(map) = settings { map } else { Map::new() }
 }
 
 #[cfg(test)]
