@@ -259,7 +259,10 @@ impl ClusterPort for Cluster {
     }
 
     async fn host_info(&self) -> Result<Map, KernelError> {
-        Ok(crate::host::info(&arca_kernel::rfc3339::format(self.node()?.now())))
+        let node = self.node()?;
+        let now = node.now();
+        let timestamp = arca_kernel::rfc3339::format(now);
+        Ok(crate::host::info(&timestamp, now.0 / 1_000, node.config.storage.folder()))
     }
 
     fn metrics(&self, is_prometheus: bool) -> Result<String, KernelError> {

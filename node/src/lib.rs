@@ -7,6 +7,8 @@ pub mod audit_verify;
 mod autopilot;
 mod backup;
 mod cluster;
+#[cfg(test)]
+mod cluster_tests;
 pub mod config;
 pub mod dev;
 pub mod disk;

@@ -24,6 +24,7 @@ use crate::audit::{AuditBroker, AuditSettings};
 use crate::builtin::Builtin;
 use crate::cache::ObjectCache;
 use crate::contention::Contention;
+use crate::in_flight::InFlight;
 use crate::index_header::IndexHeader;
 use crate::leases::{Leases, SteadyTime};
 use crate::mounts::Mounts;
@@ -110,6 +111,7 @@ pub struct Kernel {
     active_since: AtomicU64,
     housekeeping: Mutex<Vec<AbortHandle>>,
     requests: TaskTracker,
+    pub(crate) in_flight: InFlight,
     pub(crate) me: Weak<Self>,
 }
 
@@ -150,6 +152,7 @@ impl Kernel {
             active_since: AtomicU64::new(0),
             housekeeping: Mutex::default(),
             requests: TaskTracker::new(),
+            in_flight: InFlight::default(),
             me: Weak::clone(me),
         });
         crate::housekeeping::watch_clock(&kernel.me);

@@ -19,6 +19,7 @@ mod help;
 mod housekeeping;
 mod identify;
 pub mod ids;
+mod in_flight;
 pub mod incoming;
 mod index_header;
 mod initial;

@@ -43,6 +43,7 @@ impl Kernel {
     #[tracing::instrument(name = "request", skip_all, fields(request_id = %incoming.id))]
     pub async fn handle(&self, incoming: Incoming) -> Result<Answer, KernelError> {
         let _inside = self.enter()?;
+        let _shown = self.in_flight.enter(&incoming, self.clock.now());
         let mut asked = Asked::new(incoming);
         if !asked.incoming.allows_stale {
             self.store.read_barrier().await?;

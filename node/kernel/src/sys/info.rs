@@ -86,7 +86,12 @@ impl Builtin for InfoPaths {
             "metrics" => metrics(ctx, request),
             "sanitized" => Ok(data(Value::Object(cluster.sanitized_config()))),
             "version-history" => Ok(version_history(ctx)),
-            "in-flight" => Ok(data(json!({}))),
+            "in-flight" => {
+                // Without the usual envelope, as clients know it.
+                let body = Value::Object(ctx.kernel.in_flight.shown()).to_string().into_bytes();
+                let raw = Raw { status: 200, content_type: "application/json".to_owned(), body };
+                Ok(Response { raw: Some(raw), ..Response::default() }.into())
+            }
             "locked-users" => Ok(data(json!({ "by_namespace": [], "total": 0 }))),
             "plugins" => Ok(plugins(ctx)),
             "plugins-of" => plugins_of(ctx, request.param("kind")),
