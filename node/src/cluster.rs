@@ -186,7 +186,10 @@ impl ClusterPort for Cluster {
         if self.replica.status().role != Role::Leader {
             return Err(KernelError::NeedsActive);
         }
-        self.replica.transfer_leadership(None).await.map_err(refused)
+        let began = tokio::time::Instant::now();
+        let outcome = self.replica.transfer_leadership(None).await.map_err(refused);
+        metrics::histogram!("vault.core.step_down").record(began.elapsed().as_secs_f64() * 1e3);
+        outcome
     }
 
     async fn seal(&self) -> Result<(), KernelError> {
@@ -266,8 +269,7 @@ impl ClusterPort for Cluster {
     }
 
     fn metrics(&self, is_prometheus: bool) -> Result<String, KernelError> {
-        crate::telemetry::render(is_prometheus)
-            .ok_or_else(|| KernelError::invalid("telemetry is not enabled"))
+        self.node()?.metrics(is_prometheus).ok_or_else(|| KernelError::invalid("telemetry is not enabled"))
     }
 
     fn sanitized_config(&self) -> Map {

@@ -74,3 +74,45 @@ async fn autopilots_settings_are_kept_and_shape_the_report() {
     assert!(me["last_index"].as_u64().unwrap() > 0 && me["last_term"].as_u64().unwrap() > 0, "{state}");
     rig.node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_operators_alert_on_are_there() {
+    crate::telemetry::start(arca_engine_api::UnixMillis(1)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(&format!("storage \"raft\" {{ path = {:?} node_id = \"n1\" }}", dir.path()));
+    let token = rig.bring_up().await;
+    let body = json!({"type": "kv", "options": {"version": "1"}});
+    assert_eq!(rig.ask(Method::POST, "sys/mounts/kv", &token, &body).await.0, 204);
+    let page = read(&rig, &token, "sys/metrics?format=prometheus").await;
+    let page = page.as_str().unwrap();
+    for line in [
+        "vault_core_active{cluster=\"",
+        "vault_core_unsealed{cluster=\"",
+        "vault_core_in_flight_requests{cluster=\"",
+        "vault_core_handle_request_count ",
+        "vault_core_leadership_lost_count ",
+        "vault_core_leadership_setup_failed_count ",
+        "vault_raft_apply ",
+        "vault_raft_commitTime_count ",
+        "vault_raft_peers 1",
+        "vault_raft_storage_stats_applied_index{peer_id=\"n1\"} ",
+        "vault_raft_storage_log_sync_count ",
+        "vault_raft_storage_state_bytes ",
+        "vault_raft_storage_log_bytes ",
+        "vault_raft_storage_free_bytes ",
+        "process_resident_memory_bytes ",
+        "process_open_fds ",
+    ] {
+        let found = page.lines().find(|found| found.starts_with(line));
+        let value =
+            found.and_then(|found| found.rsplit(' ').next()).and_then(|value| value.parse::<f64>().ok());
+        let may_be_zero = line.contains("leadership") || line.contains("log_bytes");
+        assert!(value.is_some_and(|value| value > 0.0 || may_be_zero), "{line}: {found:?}");
+    }
+    let shown = read(&rig, &token, "sys/metrics").await;
+    let gauges = shown["Gauges"].as_array().unwrap();
+    let active = gauges.iter().find(|gauge| gauge["Name"] == "vault.core.active").unwrap();
+    assert_eq!(active["Value"].as_f64(), Some(1.0));
+    assert!(active["Labels"]["cluster"].as_str().unwrap().starts_with("arca-cluster-"));
+    rig.node.shutdown().await;
+}

@@ -10,6 +10,7 @@ use arca_raft_storage::{KvHome, RaftParts, Transport, Vfs};
 use parking_lot::Mutex;
 
 use crate::config::Storage;
+use crate::measured_vfs::MeasuredVfs;
 use crate::node::NodeError;
 use crate::node_file::{NodeFile, NodeRecord};
 
@@ -44,7 +45,7 @@ impl Disk {
         let options = arca_raft_storage::kv::RocksOptions::default();
         Self {
             home: Arc::new(arca_raft_storage::kv::RocksHome::new(raft.join("state"), options)),
-            vfs: Arc::new(arca_raft_storage::OsVfs),
+            vfs: Arc::new(MeasuredVfs(arca_raft_storage::OsVfs)),
             raft_dir: raft.clone(),
             kind: Kind::Directory { file: NodeFile::new(path), root: path.to_owned(), raft, is_clustered },
         }

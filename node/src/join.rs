@@ -326,6 +326,9 @@ pub(crate) async fn tend_members(unsealed: Weak<Unsealed>) {
         if status.role != Role::Leader || !unsealed.kernel.is_active() {
             continue;
         }
+        if let Some(age) = status.quorum_ack_age {
+            metrics::histogram!("vault.raft.leader.lastContact").record(age.as_secs_f64() * 1e3);
+        }
         for id in waiting_learners(&unsealed) {
             match unsealed.replica.promote(id).await {
                 Ok(()) => tracing::info!(member = %id, "the new member has caught up and votes now"),

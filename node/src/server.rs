@@ -18,8 +18,6 @@ use crate::{hygiene, notify, telemetry};
 
 /// How long requests under way may take once the server was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often metric samples are folded together.
-const DIGEST_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Runs until told to stop.
 ///
@@ -28,19 +26,20 @@ const DIGEST_INTERVAL: Duration = Duration::from_secs(10);
 pub async fn run(config: Config, log: Log) -> Result<(), String> {
     hygiene::protect(!config.disable_mlock)?;
     let descriptors = hygiene::raise_descriptor_limit();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     if !config.telemetry.prometheus_retention.is_zero() {
-        telemetry::start()?;
-        tokio::spawn(async {
+        telemetry::start(clock.now())?;
+        let clock = Arc::clone(&clock);
+        tokio::spawn(async move {
             loop {
-                tokio::time::sleep(DIGEST_INTERVAL).await;
-                telemetry::digest();
+                tokio::time::sleep(telemetry::WINDOW).await;
+                telemetry::close_window(clock.now());
             }
         });
     }
     let pid_file = PidFile::write(&config)?;
     let connections_max = hygiene::connections_within(descriptors, config.listeners.len());
     let listeners = bind(&config.listeners, connections_max).await?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let node =
         Node::open(config.clone(), Arc::clone(&clock), arca_engines::all()).map_err(|err| err.to_string())?;
     let api = Arc::new(Api {
@@ -112,13 +111,13 @@ async fn wait_for_the_end(
 ) -> Result<(), String> {
     let on = |kind| signal(kind).map_err(|err| format!("signal handler: {err}"));
     let (mut hangup, mut interrupt, mut terminate) =
-                log.reopen();
         (on(SignalKind::hangup())?, on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
     loop {
         tokio::select! {
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
             _ = hangup.recv() => {
+                log.reopen();
                 for store in certificates {
                     match store.reload() {
                         Ok(()) => tracing::info!("certificates and client CAs read again"),

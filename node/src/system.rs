@@ -115,7 +115,7 @@ impl System for NodeSystem {
     }
 
     fn metrics(&self, is_prometheus: bool) -> Option<String> {
-        crate::telemetry::render(is_prometheus)
+        self.0.metrics(is_prometheus)
     }
 
     fn redirect_address(&self) -> Option<String> {

@@ -293,7 +293,6 @@ fn was_not_served(response: &ForwardedResponse) -> bool {
     response.headers.iter().any(|(name, _)| name == arca_api::handler::NOT_ACTIVE_HEADER)
 }
 
-/// The member this node is, at the addresses it is configured with now.
 /// The kernel's settings. Its audit files must stay out of the data directory: a line appended to a file of the
 /// node's own would be the end of it.
 fn kernel_config(config: &Config) -> KernelConfig {
@@ -310,6 +309,7 @@ fn kernel_config(config: &Config) -> KernelConfig {
     }
 }
 
+/// The member this node is, at the addresses it is configured with now.
 pub(crate) fn member_of(config: &Config, id: MemberId) -> Member {
     Member {
         id,
@@ -324,6 +324,9 @@ pub(crate) fn raft_config(config: &Config, record: &NodeRecord) -> RaftConfig {
     let settings = &config.raft;
     let mut raft = RaftConfig::new(record.member, record.cluster_id.clone());
     raft.low_water_bytes = settings.low_water_bytes;
+    raft.limits.set_bytes = usize::try_from(settings.entry_size_max).unwrap_or(usize::MAX);
+    raft.retention.bytes = settings.log_retention_bytes;
+    raft.retention.bytes_max = raft.retention.bytes_max.max(settings.log_retention_bytes);
     let factor = settings.performance_multiplier.max(1);
     raft.timings.heartbeat *= factor;
     raft.timings.election_min *= factor;
@@ -338,9 +341,6 @@ pub(crate) async fn open_replica(
     transport: Arc<dyn Transport>,
 ) -> Result<Arc<RaftReplica>, NodeError> {
     RaftReplica::open(raft_config(&node.config, record), node.disk.raft_parts(transport))
-    raft.limits.set_bytes = usize::try_from(settings.entry_size_max).unwrap_or(usize::MAX);
-    raft.retention.bytes = settings.log_retention_bytes;
-    raft.retention.bytes_max = raft.retention.bytes_max.max(settings.log_retention_bytes);
         .await
         .map_err(|err| NodeError::failed("opening the raft log", err))
 }
@@ -498,7 +498,10 @@ async fn follow_role(unsealed: Weak<Unsealed>, node: Weak<Node>) {
             match (status.role == Role::Leader, unsealed.kernel.is_active()) {
                 (true, false) => activate(&unsealed).await,
                 (false, true) => {
+                    let held = unsealed.kernel.active_since().map(|since| node.now().since(since));
                     unsealed.kernel.deactivate();
+                    let held = held.unwrap_or_default().as_secs_f64() * 1e3;
+                    metrics::histogram!("vault.core.leadership_lost").record(held);
                     tracing::info!(term = status.term, "standby");
                 }
                 _ => {}
@@ -511,6 +514,7 @@ async fn follow_role(unsealed: Weak<Unsealed>, node: Weak<Node>) {
 }
 
 async fn activate(unsealed: &Unsealed) {
+    let began = tokio::time::Instant::now();
     match unsealed.replica.read_barrier().await {
         Ok(index) => {
             unsealed.keys.reload();
@@ -519,7 +523,11 @@ async fn activate(unsealed: &Unsealed) {
             unsealed.cluster.keep_identity(&unsealed.kernel).await;
         }
         // Leadership was lost again before it was usable; the next change says so.
-        Err(err) => tracing::warn!(error = %err, "elected, but not yet able to serve"),
+        Err(err) => {
+            let spent = began.elapsed().as_secs_f64() * 1e3;
+            metrics::histogram!("vault.core.leadership_setup_failed").record(spent);
+            tracing::warn!(error = %err, "elected, but not yet able to serve");
+        }
     }
 }
 

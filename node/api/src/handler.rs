@@ -119,7 +119,7 @@ impl Api {
             response.headers_mut().insert(NAMESPACE_HEADER, namespace);
         }
         let spent = self.clock.monotonic().saturating_sub(started);
-        metrics::histogram!("vault_core_handle_request").record(spent.as_secs_f64() * 1e3);
+        metrics::histogram!("vault.core.handle_request").record(spent.as_secs_f64() * 1e3);
         response
     }
 

@@ -63,7 +63,7 @@ impl Kernel {
             let result = self.attempt(tx, &asked, &mut admitted).await;
             match result {
                 Err(err) if err.is_conflict() => {
-                    metrics::counter!("vault_core_conflicts").increment(1);
+                    metrics::counter!("vault.core.conflicts").increment(1);
                     asked.data = std::mem::take(&mut admitted.request.data);
                 }
                 result => {

@@ -66,7 +66,11 @@ impl SealedStore {
             return Ok(None);
         }
         let set = tx.into_write_set()?;
-        Ok(Some(self.replica.propose(set).await?))
+        let began = tokio::time::Instant::now();
+        let committed = self.replica.propose(set).await?;
+        metrics::counter!("vault.raft.apply").increment(1);
+        metrics::histogram!("vault.raft.commitTime").record(began.elapsed().as_secs_f64() * 1e3);
+        Ok(Some(committed))
     }
 }
 
