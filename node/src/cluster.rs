@@ -19,7 +19,7 @@ use crate::backup;
 use crate::join::mark_learner;
 use crate::node::{Node, NodeError, Order, VERSION};
 use crate::node_file::NodeRecord;
-use crate::unsealed::{ECHO_TIMEOUT, KeyKeeper, Unsealed, member_of};
+use crate::unsealed::{KeyKeeper, Unsealed, member_of};
 use crate::world::SystemEntropy;
 
 /// See the module's header.

@@ -36,7 +36,7 @@ const DESCRIPTORS_LOW: u64 = 4_096;
 
 /// Raises the limit on file descriptors as far as the process may, and returns it.
 #[must_use]
-pub fn raise_descriptor_limit() -> u64 {
+pub(crate) fn raise_descriptor_limit() -> u64 {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let reached = match rustix::process::setrlimit(Resource::Nofile, raised) {
@@ -59,7 +59,7 @@ pub fn raise_descriptor_limit() -> u64 {
 
 /// Most connections of each of `listeners`: clients get half of the descriptors, log, database and peers keep the rest.
 #[must_use]
-pub fn connections_within(descriptors: u64, listeners: usize) -> usize {
+pub(crate) fn connections_within(descriptors: u64, listeners: usize) -> usize {
     let share = (descriptors / 2).min(CONNECTIONS_MAX) / u64::try_from(listeners.max(1)).unwrap_or(u64::MAX);
     usize::try_from(share.max(CONNECTIONS_MIN)).unwrap_or(usize::MAX)
 }

@@ -446,12 +446,8 @@ mod tests {
 
     /// A node of its own in a directory.
     fn open(dir: &Path, name: &str) -> Result<Arc<Node>, NodeError> {
-        let mut config = crate::dev::config(
-            "127.0.0.1:0",
-            crate::config::DevMode { root_token: None, no_kv: true, no_store_token: true },
-            None,
-        );
-        config.dev = None;
+        let text = "storage \"inmem\" {}\nlistener \"tcp\" { tls_disable = true }\ndisable_mlock = true\n";
+        let (mut config, _) = crate::config::parse(&[(Path::new("a.hcl"), text)], None).unwrap();
         config.node_name = name.to_owned();
         config.storage = Storage::File { path: dir.to_owned() };
         Node::open(config, Arc::new(SystemClock), Vec::new())

@@ -78,6 +78,7 @@ impl Rig {
             client_certificates: Arc::new([]),
             forwarded_from: None,
             allows_stale: false,
+            unauthenticated_metrics: false,
         };
         let (parts, body) = self.api.respond(request).await.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();

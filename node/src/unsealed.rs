@@ -478,7 +478,6 @@ fn raw_request(request: ForwardedRequest) -> Option<RawRequest> {
         remote: (request.remote_addr?, request.remote_port).into(),
         client_certificates: request.client_certificates.into(),
         forwarded_from: Some(request.forwarded_from),
-        forwards_when_behind: false,
         allows_stale: false,
         unauthenticated_metrics: false,
     })

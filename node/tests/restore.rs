@@ -1,6 +1,6 @@
 //! Backups restored into real clusters, and what becomes of the nodes' keys; and nodes that come back elsewhere.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // A test fails by panicking; real processes live in real time.
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::disallowed_methods)] // A test fails by panicking; real processes live in real time.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

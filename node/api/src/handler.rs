@@ -269,7 +269,7 @@ impl Api {
             wants_jwt_wrapping,
             required_index,
             forwarded_from: request.forwarded_from.clone(),
-            forwards_when_behind: false,
+            forwards_when_behind: forwards_when_behind(headers),
             allows_stale: request.allows_stale,
         })
     }
@@ -467,7 +467,7 @@ fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
 
 /// Whether a node that is behind the state the caller has seen shall pass the request on instead of refusing it.
 #[must_use]
-pub fn forwards_when_behind(headers: &HeaderMap) -> bool {
+pub(crate) fn forwards_when_behind(headers: &HeaderMap) -> bool {
     let wishes = headers.get_all("x-vault-inconsistent").iter();
     wishes.map(|value| value.as_bytes().trim_ascii()).any(|wish| wish == b"forward-active-node")
 }

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::certificates::Certificates;
-pub use crate::node::Node;
+pub use crate::node::{Node, free_port};
 
 /// Something did not go as a healthy cluster goes.
 #[derive(Debug, thiserror::Error)]

@@ -77,7 +77,6 @@ fn of_route(found: &Found, request: &Request) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
 
     use super::*;
 

@@ -89,7 +89,7 @@ mod tests {
     fn read(block: &str) -> (String, Vec<String>) {
         let text =
             format!("storage \"inmem\" {{}}\nlistener \"tcp\" {{\n  tls_disable = true\n{block}\n}}\n");
-        match parse(Path::new("a.hcl"), &text) {
+        match parse(&[(Path::new("a.hcl"), &text)], None) {
             Ok((config, warnings)) => {
                 (format!("{:?}", config.listeners[0].options.response_headers), warnings)
             }
@@ -124,7 +124,7 @@ mod tests {
     fn read_tls(lines: &str) -> (String, Vec<String>) {
         let files = "tls_cert_file = \"c\"\ntls_key_file = \"k\"";
         let text = format!("storage \"inmem\" {{}}\nlistener \"tcp\" {{\n{lines}\n{files}\n}}\n");
-        match parse(Path::new("a.hcl"), &text) {
+        match parse(&[(Path::new("a.hcl"), &text)], None) {
             Ok((config, warnings)) => {
                 let tls = config.listeners[0].tls.clone().unwrap();
                 let suites = tls.cipher_suites.join(" ");
@@ -140,14 +140,17 @@ mod tests {
         assert_eq!(read_tls("tls_min_version = \"tls13\""), plain("12 only false, 13 only true, "));
         assert_eq!(read_tls("tls_max_version = \"tls12\""), plain("12 only true, 13 only false, "));
         let got = read_tls("tls_min_version = \"tls10\"");
-        let want = "a.hcl:3: tls_min_version: tls10 is not spoken: it means tls12";
+        let want =
+            r#"a.hcl:3: setting listener "tcp" "tls_min_version": tls10 is not spoken: it means tls12"#;
         assert_eq!(got, ("12 only false, 13 only false, ".to_owned(), vec![want.to_owned()]));
-        let want = "a.hcl:3: tls_max_version: expected \"tls12\" or \"tls13\"";
+        let want = r#"a.hcl:3: listener "tcp" tls_max_version: expected "tls12" or "tls13""#;
         assert_eq!(read_tls("tls_max_version = \"tls11\""), plain(want));
         let (good, bad) = ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_RSA_WITH_AES_128_CBC_SHA");
         let (got, warnings) = read_tls(&format!("tls_cipher_suites = \"{good},{bad}\""));
         assert_eq!(got, format!("12 only false, 13 only false, {good} {bad}"));
-        let want = format!("a.hcl:3: tls_cipher_suites: {bad} is not supported: it has no effect");
+        let want = format!(
+            r#"a.hcl:3: setting listener "tcp" "tls_cipher_suites": {bad} is not supported: it has no effect"#
+        );
         assert_eq!(warnings, [want]);
     }
 
