@@ -27,6 +27,14 @@ pub(crate) fn protect(locks_memory: bool) -> Result<(), String> {
     Ok(())
 }
 
+/// Keeps the kernel from backing the heap with huge pages: a node's many small allocations then hold twice the memory
+/// they use. A kernel without the call goes on as it is.
+pub(crate) fn decline_huge_pages() {
+    if let Err(err) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(error = %err, "huge pages could not be declined");
+    }
+}
+
 /// Most connections of all listeners together, whatever the system would allow.
 const CONNECTIONS_MAX: u64 = 16_384;
 /// Fewest connections of a listener, however little the system allows.

@@ -24,6 +24,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// # Errors
 /// A text for the operator: what could not be started, and why.
 pub async fn run(config: Config, log: Log) -> Result<(), String> {
+    hygiene::decline_huge_pages();
     hygiene::protect(!config.disable_mlock)?;
     let descriptors = hygiene::raise_descriptor_limit();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);

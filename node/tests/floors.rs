@@ -15,6 +15,8 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("arca-hcl", 1, &[]),
     ("arca-raft-storage", 1, &["arca-unify"]),
     ("arca-unify", 0, &[]),
+    // Under openraft only: docs/adr/0014-own-histogram-for-openraft.md.
+    ("base2histogram", 0, &[]),
     ("arca-cli", 2, &["arca-client"]),
     ("arca-engines", 2, &["arca-engine-api"]),
     ("arca-kernel", 2, &["arca-barrier", "arca-engine-api", "arca-hcl", "arca-raft-storage"]),

@@ -415,7 +415,7 @@ impl Mounts {
         });
         versioned.ok_or_else(|| {
             let noun = if kind == EngineKind::Auth { "auth method" } else { "secrets engine" };
-            KernelError::invalid(format!("plugin not found in the catalog: unknown {noun} type"))
+            KernelError::invalid(format!("plugin not found in the catalog: unknown {noun} type {name:?}"))
         })
     }
 

@@ -167,11 +167,16 @@ pub(crate) fn tune_from(
 }
 
 fn set_ttl(fields: Fields<'_>, name: &str, target: &mut u64) -> Result<(), KernelError> {
-    // "system" takes a setting back.
-    if fields.raw(name).and_then(Value::as_str) == Some("system") {
-        *target = 0;
-    } else if let Some(ttl) = fields.duration(name)? {
-        *target = ttl.as_secs();
+    match fields.raw(name).and_then(Value::as_str) {
+        // The Go client sends it for what its caller left alone.
+        Some("") => {}
+        // Takes a setting back.
+        Some("system") => *target = 0,
+        _ => {
+            if let Some(ttl) = fields.duration(name)? {
+                *target = ttl.as_secs();
+            }
+        }
     }
     Ok(())
 }
@@ -207,6 +212,22 @@ fn refuse_token_headers(config: &MountConfig) -> Result<(), KernelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[track_caller]
+    fn check(sent: &Value, want: u64) {
+        let (mut ttl, body) = (60, Map::from_iter([("default_lease_ttl".to_owned(), sent.clone())]));
+        set_ttl(Fields::new(&body), "default_lease_ttl", &mut ttl).unwrap();
+        assert_eq!(ttl, want, "{sent}");
+    }
+
+    #[test]
+    fn a_lifetime_left_alone_stays() {
+        check(&json!(""), 60);
+        check(&Value::Null, 60);
+        check(&json!("system"), 0);
+        check(&json!("30m"), 1_800);
+        check(&json!(5), 5);
+    }
 
     #[test]
     fn a_version_has_one_plus() {
