@@ -24,6 +24,8 @@ use crate::node::VERSION;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Longest wait for a peer's facts.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(1);
+/// How the names of the gauges here begin.
+const GAUGES: &str = "vault.autopilot.";
 /// Most peers asked at once.
 const ASKED_AT_ONCE: usize = 16;
 
@@ -227,9 +229,12 @@ async fn look_and_act(cluster: &Arc<Cluster>) -> Result<(), KernelError> {
     if cluster.replica.status().role != Role::Leader || !unsealed.kernel.is_active() {
         // Whoever leads next begins to count anew: silence towards it is not known here.
         cluster.autopilot.remembered.lock().clear();
+        crate::telemetry::forget_gauges(GAUGES);
         return Ok(());
     }
     let (settings, members) = cluster.look().await?;
+    // Those of members that are gone must not stay.
+    crate::telemetry::forget_gauges(GAUGES);
     metrics::gauge!("vault.autopilot.healthy")
         .set(f64::from(u8::from(members.iter().all(|seen| seen.is_healthy))));
     let tolerance = u32::try_from(failure_tolerance(&members)).unwrap_or(u32::MAX);

@@ -109,6 +109,12 @@ async fn the_metrics_operators_alert_on_are_there() {
         let may_be_zero = line.contains("leadership") || line.contains("log_bytes");
         assert!(value.is_some_and(|value| value > 0.0 || may_be_zero), "{line}: {found:?}");
     }
+    metrics::gauge!("vault.gone.member", "node_id" => "n9").set(1.0);
+    let is_shown = |page: &Value| page.as_str().unwrap().contains("vault_gone_member{node_id=\"n9\"} 1");
+    assert!(is_shown(&read(&rig, &token, "sys/metrics?format=prometheus").await));
+    crate::telemetry::forget_gauges("vault.gone.");
+    assert!(!is_shown(&read(&rig, &token, "sys/metrics?format=prometheus").await));
+
     let shown = read(&rig, &token, "sys/metrics").await;
     let gauges = shown["Gauges"].as_array().unwrap();
     let active = gauges.iter().find(|gauge| gauge["Name"] == "vault.core.active").unwrap();

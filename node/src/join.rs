@@ -326,7 +326,9 @@ pub(crate) async fn tend_members(unsealed: Weak<Unsealed>) {
         if status.role != Role::Leader || !unsealed.kernel.is_active() {
             continue;
         }
-        if let Some(age) = status.quorum_ack_age {
+        // Alone, nobody is there to be heard of.
+        let has_peers = unsealed.replica.membership().members.len() > 1;
+        if let Some(age) = status.quorum_ack_age.filter(|_| has_peers) {
             metrics::histogram!("vault.raft.leader.lastContact").record(age.as_secs_f64() * 1e3);
         }
         for id in waiting_learners(&unsealed) {

@@ -231,6 +231,12 @@ fn collect(telemetry: &Telemetry, collected: &mut Collected) {
     });
 }
 
+/// Forgets the gauges whose names begin so: what they measured is no more.
+pub(crate) fn forget_gauges(prefix: &str) {
+    let Some(telemetry) = TELEMETRY.get() else { return };
+    telemetry.registry.retain_gauges(|key, _| !key.name().starts_with(prefix));
+}
+
 /// Ends a window; called every [`WINDOW`].
 pub(crate) fn close_window(now: UnixMillis) {
     let Some(telemetry) = TELEMETRY.get() else { return };
