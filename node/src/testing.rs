@@ -79,6 +79,7 @@ impl Rig {
             forwarded_from: None,
             allows_stale: false,
             unauthenticated_metrics: false,
+            closed: arca_api::ClosedPaths::default(),
         };
         let (parts, body) = self.api.respond(request).await.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();

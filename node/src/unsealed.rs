@@ -480,6 +480,8 @@ fn raw_request(request: ForwardedRequest) -> Option<RawRequest> {
         forwarded_from: Some(request.forwarded_from),
         allows_stale: false,
         unauthenticated_metrics: false,
+        // The listener that took it has decided.
+        closed: arca_api::ClosedPaths::default(),
     })
 }
 

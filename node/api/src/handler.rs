@@ -23,6 +23,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::cors::{self, Verdict};
+use crate::closed::ClosedPaths;
 use crate::lifecycle::{self, Endpoint};
 use crate::render::{self, Rendered};
 use crate::status::status_of;
@@ -73,6 +74,8 @@ pub struct RawRequest {
     pub allows_stale: bool,
     /// The listener lets anybody read this node's metrics.
     pub unauthenticated_metrics: bool,
+    /// What the listener does not offer.
+    pub closed: ClosedPaths,
 }
 
 /// The API of one node.
@@ -141,6 +144,9 @@ impl Api {
             Ok(path) => path,
             Err(err) => return full(render::errors(StatusCode::BAD_REQUEST, &[err.to_string()])),
         };
+        if let Some(refused) = request.closed.refuse(&path) {
+            return full(refused);
+        }
         let namespace = header(&request.headers, "x-vault-namespace").and_then(canonical_namespace);
         let is_root = matches!(namespace, Ok(ref name) if name.is_empty());
         let is_read = matches!(request.method, Method::GET | Method::HEAD);

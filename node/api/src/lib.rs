@@ -9,6 +9,7 @@ mod body_room;
 pub mod client_addr;
 mod connection;
 mod cors;
+mod closed;
 pub mod handler;
 #[cfg(test)]
 mod handler_tests;
@@ -29,6 +30,7 @@ pub mod tls;
 #[cfg(test)]
 mod tls_tests;
 
+pub use closed::ClosedPaths;
 pub use handler::{Api, RawBody, RawRequest};
 pub use server::{Listener, ListenerOptions};
 pub use system::{

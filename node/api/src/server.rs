@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::body_room::{BodyRoom, Place};
 use crate::client_addr::ForwardedFor;
+use crate::closed::ClosedPaths;
 use crate::connection::{Activity, End, SentBody, Watched};
 use crate::handler::{Api, RawBody, RawRequest, ResponseBody};
 use crate::render;
@@ -70,6 +71,8 @@ pub struct ListenerOptions {
     pub forwarded_for: ForwardedFor,
     /// Standbys behind this listener may answer reads from what they have.
     pub allows_stale: bool,
+    /// Paths that are not offered here.
+    pub closed: ClosedPaths,
     /// `sys/metrics` needs no token here.
     pub unauthenticated_metrics: bool,
     /// Headers the operator adds to answers.
@@ -88,6 +91,7 @@ impl Default for ListenerOptions {
             bodies_size_max: 256 << 20,
             forwarded_for: ForwardedFor::default(),
             allows_stale: false,
+            closed: ClosedPaths::default(),
             unauthenticated_metrics: false,
             response_headers: ResponseHeaders::default(),
         }
@@ -335,6 +339,7 @@ impl Connection {
             forwarded_from: None,
             allows_stale: options.allows_stale,
             unauthenticated_metrics: options.unauthenticated_metrics,
+            closed: options.closed,
         };
         Ok((request, place))
     }

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use arca_api::ClosedPaths;
+
 use super::section::ConfigError;
 use super::{Config, Storage, load, parse};
 
@@ -191,7 +193,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("listener", "proxy_protocol_behavior", "[1]", TEXT),
     ("listener", "stale_reads", "2", FLAG),
     ("listener", "tls_cert_file", "[1]", TEXT),
-    ("listener", "tls_cipher_suites", "[1]", TEXT),
+    ("listener", "tls_cipher_suites", "[[1]]", LIST),
     ("listener", "tls_client_ca_file", "[1]", TEXT),
     ("listener", "tls_disable", "\"maybe\"", FLAG),
     ("listener", "tls_disable_client_certs", "2", FLAG),
@@ -317,8 +319,7 @@ fn what_has_no_effect_is_said_with_its_line() {
         ("", "raw_storage_endpoint", "true"),
         ("", "cache_size", "1000"),
         ("listener \"tcp\" ", "proxy_protocol_behavior", "\"use_always\""),
-        ("listener \"tcp\" ", "tls_cipher_suites", "\"TLS_AES_128_GCM_SHA256\""),
-        ("listener \"tcp\" ", "disable_unauthed_rekey_endpoints", "true"),
+        ("listener \"tcp\" ", "max_request_json_strings", "1000"),
         ("storage \"raft\" ", "trailing_logs", "10000"),
         ("telemetry ", "statsd_address", "\"a:1\""),
     ] {
@@ -451,4 +452,23 @@ fn the_sanitized_configuration_shows_settings_and_no_secret() {
     assert_eq!(shown["listeners"][0]["config"]["tls_disable"], true);
     assert_eq!(shown["default_lease_ttl"], 768 * 3600);
     assert_eq!(shown["telemetry"]["prometheus_retention_time"], 86_400_000_000_000_u64);
+}
+
+#[test]
+fn paths_that_take_shares_without_a_token_can_be_closed() {
+    let closed = |lines: &str| {
+        let text = format!("storage \"inmem\" {{}}\nlistener \"tcp\" {{ tls_disable = true\n{lines} }}");
+        let (config, warnings) = read(&text).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        config.listeners[0].options.closed
+    };
+    assert_eq!(closed(""), ClosedPaths::default());
+    assert_eq!(
+        closed("disable_unauthed_rekey_endpoints = true"),
+        ClosedPaths { generate_root: false, rekey: true }
+    );
+    assert_eq!(
+        closed("disable_unauthed_generate_root_endpoints = \"true\""),
+        ClosedPaths { generate_root: true, rekey: false }
+    );
 }

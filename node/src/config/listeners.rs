@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use arca_api::client_addr::{Cidr, ForwardedFor};
-use arca_api::{ListenerOptions, TlsOptions};
+use arca_api::{ClosedPaths, ListenerOptions, TlsOptions};
 
 use super::ListenerConfig;
 use super::file::API_PORT;
@@ -14,8 +14,6 @@ use super::section::{ConfigError, Kind, Section};
 
 /// Understood, checked, and without effect.
 const IDLE: &[(&str, Kind)] = &[
-    ("disable_unauthed_generate_root_endpoints", Kind::Flag),
-    ("disable_unauthed_rekey_endpoints", Kind::Flag),
     ("http_read_timeout", Kind::Duration),
     ("http_write_timeout", Kind::Duration),
     ("max_request_json_memory", Kind::Number),
@@ -75,6 +73,10 @@ fn one(
         options.idle_timeout = timeout;
     }
     options.response_headers = listener::response_headers(section, warnings)?;
+    options.closed = ClosedPaths {
+        generate_root: section.flag("disable_unauthed_generate_root_endpoints")?.unwrap_or_default(),
+        rekey: section.flag("disable_unauthed_rekey_endpoints")?.unwrap_or_default(),
+    };
     options.allows_stale = section.flag("stale_reads")?.unwrap_or_default();
     let mut unauthenticated_metrics = false;
     for telemetry in section.plain("telemetry")? {

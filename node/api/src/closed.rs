@@ -1,0 +1,61 @@
+//! Paths that take key shares without a token, where a listener does not offer them.
+
+use http::StatusCode;
+
+use crate::render::{self, Rendered};
+
+/// What a listener keeps closed. Everything is open by default: tools of this family call these paths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClosedPaths {
+    /// `sys/generate-root/*`.
+    pub generate_root: bool,
+    /// `sys/rekey/{init,update,verify}` and `sys/rekey-recovery-key/*`.
+    pub rekey: bool,
+}
+
+impl ClosedPaths {
+    /// The answer to a canonical path that is closed.
+    pub(crate) fn refuse(self, path: &str) -> Option<Rendered> {
+        let is_rekey = matches!(path, "sys/rekey/init" | "sys/rekey/update" | "sys/rekey/verify")
+            || path.starts_with("sys/rekey-recovery-key/");
+        let is_closed =
+            (self.generate_root && path.starts_with("sys/generate-root/")) || (self.rekey && is_rekey);
+        let text = "unsupported operation".to_owned();
+        is_closed.then(|| render::errors(StatusCode::METHOD_NOT_ALLOWED, &[text]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(generate_root: bool, rekey: bool, path: &str, want: bool) {
+        let refused = ClosedPaths { generate_root, rekey }.refuse(path);
+        assert_eq!(refused.map(|answer| answer.status.as_u16()), want.then_some(405), "{path}");
+    }
+
+    #[test]
+    fn closed_paths_are_no_operation() {
+        for path in ["sys/rekey/init", "sys/rekey/update", "sys/rekey/verify", "sys/rekey-recovery-key/init"]
+        {
+            check(false, false, path, false);
+            check(true, false, path, false);
+            check(false, true, path, true);
+        }
+        for path in ["sys/generate-root/attempt", "sys/generate-root/update"] {
+            check(false, false, path, false);
+            check(false, true, path, false);
+            check(true, false, path, true);
+        }
+    }
+
+    #[test]
+    fn paths_that_need_a_token_stay() {
+        for path in
+            ["sys/rekey/backup", "sys/rotate/root/init", "sys/generate-root-token/attempt", "sys/unseal"]
+        {
+            check(true, true, path, false);
+        }
+    }
+}
