@@ -63,7 +63,9 @@ impl Share {
         &self.0
     }
 
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
+    /// Whether both have the same bytes; takes the same time for all of one size.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
         self.0.as_slice().ct_eq(other.0.as_slice()).into()
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use arca_barrier::{Barrier, BarrierError, Keyring, RotationConfig, boot_key};
 use arca_engine_api::Map;
 use arca_kernel::ports::{ClusterInfo, ClusterPort, HaNode};
+use arca_kernel::root_keys::RootKeys;
 use arca_kernel::{Kernel, KernelError};
 use arca_raft_storage::{
     Member, MemberId, MemberKind, RaftReplica, Replica as _, Role, SnapshotStream, Write, WriteSet,
@@ -19,6 +20,7 @@ use crate::backup;
 use crate::join::mark_learner;
 use crate::node::{Node, NodeError, Order, VERSION};
 use crate::node_file::NodeRecord;
+use crate::root_keys::NodeRootKeys;
 use crate::unsealed::{KeyKeeper, Unsealed, member_of};
 use crate::world::SystemEntropy;
 
@@ -270,6 +272,11 @@ impl ClusterPort for Cluster {
 
     fn metrics(&self, is_prometheus: bool) -> Result<String, KernelError> {
         self.node()?.metrics(is_prometheus).ok_or_else(|| KernelError::invalid("telemetry is not enabled"))
+    }
+
+    fn root_keys(&self) -> Option<Arc<dyn RootKeys>> {
+        let (node, unsealed) = (self.node.upgrade()?, self.unsealed().ok()?);
+        Some(Arc::new(NodeRootKeys { node, unsealed }))
     }
 
     fn sanitized_config(&self) -> Map {

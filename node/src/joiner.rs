@@ -88,6 +88,20 @@ pub(crate) struct PendingJoin {
 }
 
 impl PendingJoin {
+    /// Before the first share is taken: a fresh challenge, since the shares may have been replaced while this node
+    /// waited. Answers the settings of the seal if there is one.
+    pub(crate) async fn renew(&mut self, node_name: &str) -> Option<SealConfig> {
+        if self.progress.progress() > 0 {
+            return None;
+        }
+        let asking = ask_for_challenge(&self.wanted.target, node_name);
+        let challenge = tokio::time::timeout(crate::superseded::PATIENCE, asking).await.ok()?.ok()?;
+        let config = SealConfig::from_json(&unhex(&challenge.seal_config).ok()?).ok()?;
+        self.progress = UnsealProgress::new(&config).ok()?;
+        self.challenge = challenge;
+        Some(config)
+    }
+
     /// Takes one share; complete when the root key opens.
     pub(crate) fn offer(&mut self, share: Share) -> Result<Offer<(ShamirSeal, RootKey)>, BarrierError> {
         let wrapped = hex::decode(&self.challenge.root_key).map_err(|_| BarrierError::Truncated)?;
@@ -228,7 +242,7 @@ impl Node {
     }
 
     async fn ask_to_join(&self, wanted: &Wanted) -> Result<(), AskError> {
-        let challenge = self.ask_for_challenge(&wanted.target).await?;
+        let challenge = ask_for_challenge(&wanted.target, &self.config.node_name).await?;
         let config = unhex(&challenge.seal_config).map_err(AskError::useless)?;
         let config = SealConfig::from_json(&config).map_err(AskError::useless)?;
         let progress = UnsealProgress::new(&config).map_err(AskError::useless)?;
@@ -247,12 +261,6 @@ impl Node {
             "found the cluster: unseal this node to complete the join"
         );
         Ok(())
-    }
-
-    async fn ask_for_challenge(&self, target: &JoinTarget) -> Result<Challenge, AskError> {
-        let question = json!({"server_id": self.config.node_name});
-        let answer = post(target, "sys/storage/raft/bootstrap/challenge", question).await?;
-        parsed(answer).map_err(AskError::useless)
     }
 
     /// With the root key in hand, answers the challenge and starts as a member. On a failure the shares are asked for
@@ -312,7 +320,7 @@ impl Node {
         answer: &mut Answer,
     ) -> Result<Reply, NodeError> {
         let public = |err: AskError| err.public(&wanted.target);
-        answer.nonce = self.ask_for_challenge(&wanted.target).await.map_err(public)?.nonce;
+        answer.nonce = ask_for_challenge(&wanted.target, &self.config.node_name).await.map_err(public)?.nonce;
         answer.proof = answer.proof(root).to_hex().to_string();
         let message = serde_json::to_value(&*answer).map_err(|err| NodeError::failed("joining", err))?;
         let reply =
@@ -366,6 +374,12 @@ impl Node {
         self.disk.write_record(&record)?;
         self.sealed_parts(record)
     }
+}
+
+async fn ask_for_challenge(target: &JoinTarget, node_name: &str) -> Result<Challenge, AskError> {
+    let question = json!({"server_id": node_name});
+    let answer = post(target, "sys/storage/raft/bootstrap/challenge", question).await?;
+    parsed(answer).map_err(AskError::useless)
 }
 
 /// A call to another node's API.

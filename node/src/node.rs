@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use arca_api::SealStatus;
 use arca_barrier::{Offer, RootKey, SealConfig, Share, UnsealProgress, boot_key};
 use arca_engine_api::{Clock, EngineType, Entropy, UnixMillis};
+use arca_raft_storage::{Member, Version};
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, mpsc};
 
@@ -76,6 +77,10 @@ pub(crate) struct SealedParts {
     pub(crate) progress: UnsealProgress,
     pub(crate) wrapped_root_key: Vec<u8>,
     pub(crate) sealed_keyring: Vec<u8>,
+    /// Log index that wrote the wrapped root key.
+    pub(crate) seal_version: Version,
+    /// The members it last knew.
+    pub(crate) members: Vec<Member>,
 }
 
 /// What status pages show without waiting for an order under way.
@@ -197,7 +202,8 @@ impl Node {
         }
         let wrapped_root_key = read("root-key", &record.root_key)?;
         let sealed_keyring = read("keyring", &record.keyring)?;
-        Ok(SealedParts { record, progress, wrapped_root_key, sealed_keyring })
+        let (seal_version, members) = crate::superseded::last_known(&state)?;
+        Ok(SealedParts { record, progress, wrapped_root_key, sealed_keyring, seal_version, members })
     }
 
     /// Publishes what status pages show of `phase`.
@@ -232,6 +238,7 @@ impl Node {
                 Share::parse(key).map_err(|err| NodeError::Invalid(err.to_string()))?
             }
         };
+        self.follow_rekey(&mut phase).await;
         let outcome = match &mut *phase {
             Phase::Sealed(parts) => {
                 let offered = parts.progress.offer_seal_key(share, &SystemEntropy, &parts.wrapped_root_key);
@@ -276,6 +283,7 @@ impl Node {
             record: parts.record,
             root,
             sealed_keyring: parts.sealed_keyring,
+            wrapped_root_key: parts.wrapped_root_key,
         });
         match unsealed.await {
             Ok(unsealed) => {

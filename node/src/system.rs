@@ -109,6 +109,10 @@ impl System for NodeSystem {
         Ok(self.0.join_answer(request).await?)
     }
 
+    fn seal_facts(&self) -> Result<Value, SystemError> {
+        Ok(self.0.seal_facts()?)
+    }
+
     async fn carry(&self, request: Carried, patience: Duration) -> Result<CarriedBack, CarryFailure> {
         let Some(unsealed) = self.0.unsealed.load_full() else { return Err(CarryFailure::Undelivered) };
         unsealed.carry(request, patience, &self.0.config.node_name).await

@@ -29,6 +29,8 @@ use crate::config::Config;
 use crate::identity;
 use crate::node::{Node, NodeError, Order, VERSION};
 use crate::node_file::NodeRecord;
+use crate::root_keys::Attempts;
+use crate::superseded::SealObserver;
 use crate::system::NodeSystem;
 use crate::world::SystemEntropy;
 
@@ -47,6 +49,7 @@ pub(crate) struct UnsealedParts<'a> {
     pub(crate) record: NodeRecord,
     pub(crate) root: RootKey,
     pub(crate) sealed_keyring: Vec<u8>,
+    pub(crate) wrapped_root_key: Vec<u8>,
 }
 
 /// See the module's header.
@@ -59,6 +62,8 @@ pub(crate) struct Unsealed {
     pub(crate) replica: Arc<RaftReplica>,
     pub(crate) transport: Option<Arc<GrpcTransport>>,
     pub(crate) keys: Arc<KeyKeeper>,
+    /// Root tokens and key shares in the making.
+    pub(crate) attempts: tokio::sync::Mutex<Attempts>,
     rpc: Mutex<Option<RpcServer>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -146,7 +151,7 @@ impl ApplyObserver for KeyKeeper {
 impl Unsealed {
     /// Starts everything. On a failure, what had been started is stopped again.
     pub(crate) async fn start(parts: UnsealedParts<'_>) -> Result<Arc<Self>, NodeError> {
-        let UnsealedParts { node, record, root, sealed_keyring } = parts;
+        let UnsealedParts { node, record, root, sealed_keyring, wrapped_root_key } = parts;
         let keyring = Keyring::open(&root, &sealed_keyring)
             .map_err(|err| NodeError::failed("opening the keyring", err))?;
         let barrier = Arc::new(Barrier::new(keyring, Arc::new(SystemEntropy)));
@@ -158,6 +163,7 @@ impl Unsealed {
         // In this order: what is applied in between is seen twice rather than missed.
         replica.observe(Arc::clone(&keys) as Arc<dyn ApplyObserver>);
         keys.reload();
+        SealObserver::register(node, &replica);
         let grpc = network.grpc.clone();
         let rpc = network.serve(node, identity, &replica)?;
         let cluster =
@@ -180,6 +186,7 @@ impl Unsealed {
             replica,
             transport: grpc,
             keys,
+            attempts: tokio::sync::Mutex::default(),
             rpc: Mutex::new(rpc),
             tasks: Mutex::default(),
         });
@@ -187,7 +194,9 @@ impl Unsealed {
         let tending = tokio::spawn(crate::join::tend_members(Arc::downgrade(&unsealed)));
         let announcing = tokio::spawn(crate::addresses::keep_current(Arc::downgrade(&unsealed)));
         let watching = tokio::spawn(crate::autopilot::run(Arc::downgrade(&unsealed.cluster)));
-        unsealed.tasks.lock().extend([following, tending, announcing, watching]);
+        let (weak_node, weak) = (Arc::downgrade(node), Arc::downgrade(&unsealed));
+        let checking = tokio::spawn(crate::superseded::check_shares(weak_node, weak, wrapped_root_key));
+        unsealed.tasks.lock().extend([following, tending, announcing, watching, checking]);
         Ok(unsealed)
     }
 
@@ -503,6 +512,10 @@ async fn follow_role(unsealed: Weak<Unsealed>, node: Weak<Node>) {
                     unsealed.kernel.deactivate();
                     let held = held.unwrap_or_default().as_secs_f64() * 1e3;
                     metrics::histogram!("vault.core.leadership_lost").record(held);
+                    // One that is busy right now finds out by itself.
+                    if let Ok(mut attempts) = unsealed.attempts.try_lock() {
+                        attempts.forget();
+                    }
                     tracing::info!(term = status.term, "standby");
                 }
                 _ => {}

@@ -25,6 +25,7 @@ pub(crate) enum Endpoint {
     Init,
     Join,
     Leader,
+    SealFacts,
     SealStatus,
     Unseal,
 }
@@ -38,6 +39,7 @@ impl Endpoint {
             "sys/seal-status" => Self::SealStatus,
             "sys/storage/raft/bootstrap/answer" => Self::Answer,
             "sys/storage/raft/bootstrap/challenge" => Self::Challenge,
+            "sys/storage/raft/bootstrap/seal" => Self::SealFacts,
             "sys/storage/raft/join" => Self::Join,
             "sys/unseal" => Self::Unseal,
             _ => return None,
@@ -83,6 +85,7 @@ pub(crate) async fn serve(
             Ok(request) => system.join_challenge(request).await.map(|data| ok(&with_data(&data))),
             Err(err) => Err(err),
         },
+        Endpoint::SealFacts if is_write => system.seal_facts().map(|data| ok(&with_data(&data))),
         Endpoint::Answer if is_write => match parsed(bytes) {
             Ok(request) => system.join_answer(request).await.map(|data| ok(&with_data(&data))),
             Err(err) => Err(err),

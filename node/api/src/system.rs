@@ -241,6 +241,8 @@ pub trait System: Send + Sync {
     async fn join_challenge(&self, request: Value) -> Result<Value, SystemError>;
     /// Second half.
     async fn join_answer(&self, request: Value) -> Result<Value, SystemError>;
+    /// The seal as this node has it, for a member that was away. Nothing in it is a secret.
+    fn seal_facts(&self) -> Result<Value, SystemError>;
     /// Carries a request to the active node, waiting up to `patience` for one to be found. Gives up early, as
     /// undelivered, when this node becomes active itself.
     async fn carry(

@@ -64,6 +64,9 @@ pub enum KernelError {
     /// Storage failed or refused.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Called more often than is allowed without a token.
+    #[error("too many requests, try again later")]
+    TooMany,
     /// No such operation on this path.
     #[error("unsupported operation")]
     Unsupported,
@@ -120,6 +123,7 @@ impl KernelError {
             },
             Self::Sealed => Fault::Sealed,
             Self::Storage(err) => err.fault(),
+            Self::TooMany => Fault::RateLimited,
             Self::Unsupported => Fault::Unsupported,
         }
     }

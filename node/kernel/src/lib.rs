@@ -34,6 +34,7 @@ pub mod ports;
 mod recording;
 mod removal;
 pub mod rfc3339;
+pub mod root_keys;
 pub mod router;
 pub mod store;
 mod sys;

@@ -2,6 +2,7 @@
 //! the kernel has already authorized and audited.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use arca_barrier::RotationConfig;
 use arca_engine_api::Map;
@@ -9,6 +10,7 @@ use arca_raft_storage::SnapshotStream;
 use async_trait::async_trait;
 
 use crate::KernelError;
+use crate::root_keys::RootKeys;
 
 /// Names and addresses of this node and its cluster.
 #[derive(Clone, Debug, Default)]
@@ -100,4 +102,7 @@ pub trait ClusterPort: Debug + Send + Sync {
 
     /// `sys/config/state/sanitized`.
     fn sanitized_config(&self) -> Map;
+
+    /// Root tokens and key shares; `None` while sealing.
+    fn root_keys(&self) -> Option<Arc<dyn RootKeys>>;
 }

@@ -13,10 +13,10 @@ use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 
 use super::config::Threads;
-use crate::SnapshotStream;
 use crate::log::ClusterId;
 use crate::state::{Apply, Exporter, Meta, Payload, Scope, Staged, State, StateError};
 use crate::types::{Entry, LogId, StoredMembership, TypeConfig};
+use crate::{Member, SnapshotStream};
 
 /// Most entries handed to the state machine at once.
 const ENTRIES_PER_APPLY: usize = 256;
@@ -205,6 +205,15 @@ fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError>
     }
 }
 
+/// The members as `state` has them, for a member that does not run.
+///
+/// # Errors
+/// When the membership is damaged or of a newer format.
+pub fn members_of(state: &State) -> Result<Vec<Member>, StateError> {
+    let meta = snapshot_meta(state.view().meta())?;
+    Ok(meta.last_membership.nodes().map(|(_, member)| member.clone()).collect())
+}
+
 /// How far a state is, in openraft's words.
 pub(super) fn snapshot_meta(meta: &Meta) -> Result<SnapshotMetaOf<TypeConfig>, StateError> {
     let last_log_id: Option<LogId> = if meta.is_empty() { None } else { Some(decode(&meta.log_id)?) };
@@ -224,7 +233,7 @@ mod tests {
     use openraft::vote::RaftLeaderId;
 
     use super::*;
-    use crate::{Member, MemberId};
+    use crate::MemberId;
 
     /// These bytes are in stores: the lines never change.
     #[test]

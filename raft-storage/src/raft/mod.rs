@@ -40,7 +40,7 @@ mod wire;
 mod tests;
 
 pub use config::{Limits, RaftConfig, Retention, Threads, Timings};
-pub use machine::{Builder, Machine, SnapshotData};
+pub use machine::{Builder, Machine, SnapshotData, members_of};
 pub use recover::recover_single;
 pub use replica::{RaftParts, RaftReplica};
 

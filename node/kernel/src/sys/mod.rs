@@ -12,9 +12,14 @@ mod leases;
 mod mount_info;
 mod mounts;
 mod openapi;
+mod pace;
 mod policies;
 mod raft;
 mod remount;
+mod root_keys;
+#[cfg(test)]
+mod root_keys_tests;
+mod root_tokens;
 mod tools;
 mod wrapping;
 
@@ -39,6 +44,8 @@ pub(crate) fn groups() -> Vec<Box<dyn Builtin>> {
         Box::new(policies::PolicyPaths::new()),
         Box::new(raft::RaftPaths::new()),
         Box::new(remount::RemountPaths::new()),
+        Box::new(root_keys::RekeyPaths::new()),
+        Box::new(root_tokens::RootTokenPaths::new()),
         Box::new(tools::ToolPaths::new()),
         Box::new(wrapping::WrappingPaths::new()),
     ]

@@ -1,5 +1,7 @@
 //! A cluster port that carries nothing out and notes what it was asked.
 
+use std::sync::Arc;
+
 use arca_barrier::RotationConfig;
 use arca_engine_api::Map;
 use arca_raft_storage::SnapshotStream;
@@ -11,11 +13,13 @@ use serde_json::json;
 
 use crate::KernelError;
 use crate::ports::{ClusterInfo, ClusterPort, HaNode};
+use crate::root_keys::RootKeys;
 
 /// See the file's header.
 #[derive(Debug, Default)]
 pub struct NotingCluster {
     notes: Mutex<Vec<String>>,
+    root_keys: Mutex<Option<Arc<dyn RootKeys>>>,
 }
 
 impl NotingCluster {
@@ -23,6 +27,11 @@ impl NotingCluster {
     #[must_use]
     pub fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut *self.notes.lock())
+    }
+
+    /// What answers for root tokens and key shares from now on.
+    pub fn set_root_keys(&self, root_keys: Arc<dyn RootKeys>) {
+        *self.root_keys.lock() = Some(root_keys);
     }
 
     fn note(&self, text: impl Into<String>) {
@@ -123,6 +132,10 @@ impl ClusterPort for NotingCluster {
 
     fn metrics(&self, is_prometheus: bool) -> Result<String, KernelError> {
         Ok(if is_prometheus { "# none\n".to_owned() } else { "{}".to_owned() })
+    }
+
+    fn root_keys(&self) -> Option<Arc<dyn RootKeys>> {
+        self.root_keys.lock().clone()
     }
 
     fn sanitized_config(&self) -> Map {

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::entry::TokenType;
 use super::store::DEPTH_MAX;
 use super::{TokenEntry, TokenStore, batch, lifetime, secret};
+use crate::kernel::Kernel;
 use crate::namespaces::ROOT_ID;
 use crate::policy::ROOT;
 use crate::tx::Tx;
@@ -126,6 +127,18 @@ impl TokenStore {
             ..TokenEntry::default()
         };
         self.issue(tx, entropy, draft, chosen_id)
+    }
+}
+
+impl Kernel {
+    /// Makes and commits a root token, for operators who have shown that they hold the key shares.
+    ///
+    /// # Errors
+    /// When randomness, storage or the commit fails.
+    pub async fn make_root_token(&self) -> Result<Arc<Zeroizing<String>>, KernelError> {
+        let (entropy, now) = (self.entropy.as_ref(), self.clock.now());
+        let made = self.commit_staged(|tx| self.tokens.create_root(tx, entropy, now, None)).await?;
+        Ok(made.secret)
     }
 }
 

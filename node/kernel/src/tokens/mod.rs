@@ -30,6 +30,7 @@ pub use entry::{LoginOrigin, TokenEntry, TokenRef, TokenState, TokenType};
 pub use lifetime::Limits;
 pub use login::LoginMount;
 pub use revoke::Reaped;
+pub use secret::ROOT_TOKEN_LEN;
 pub use spec::NewTokenSpec;
 pub use store::{TokenStore, Use};
 

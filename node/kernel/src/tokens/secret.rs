@@ -15,6 +15,8 @@ const BATCH_PREFIX_OLD: &str = "b.";
 
 /// Random characters of a root token: with its prefix 28, the size of one-time pads that carry one.
 pub const ROOT_BODY_LEN: usize = 24;
+/// Length of a root token: what a one-time pad for it must have.
+pub const ROOT_TOKEN_LEN: usize = SERVICE_PREFIX.len() + ROOT_BODY_LEN;
 /// Random characters of any other service token.
 pub const BODY_LEN: usize = 32;
 /// Random characters of accessors and lease ids.

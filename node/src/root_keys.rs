@@ -1,0 +1,319 @@
+//! Root tokens and new key shares on the active node: what `generate_root` and `rekey` decide, carried out.
+//!
+//! **Invariants.** An attempt belongs to one leadership and is forgotten with it. New shares are given out after they
+//! have taken over, or, where their verification was asked for, before anything has changed. A step once begun is
+//! finished whether or not the client still waits: it must not end between the write and the answer.
+//! Read next: [`crate::superseded`] for what other nodes make of new shares; `docs/trails/rekey.md`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_barrier::{Keyring, RootKey, SealConfig, ShamirSeal, boot_key};
+use arca_kernel::KernelError;
+use arca_kernel::root_keys::{
+    Generation, GenerationStep, NewShares, Offered, Rekey, RekeyPlan, RootKeys, Verification,
+};
+use arca_raft_storage::{ProposeError, ReadView, Replica as _, Role, Versioned};
+use async_trait::async_trait;
+use tokio::sync::MutexGuard;
+use tracing::Instrument as _;
+use zeroize::Zeroizing;
+
+use crate::generate_root::{self, ABORTED, GenerationAttempt};
+use crate::node::Node;
+use crate::rekey::{self, NewSeal, RekeyAttempt, Versions, WRONG_OLD};
+use crate::root_attempt::AttemptError;
+use crate::unsealed::Unsealed;
+use crate::world::SystemEntropy;
+
+/// How long a write whose outcome is unknown is followed up. A client waits a little longer than this.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+
+/// The attempts of one leadership. Wiped when dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts {
+    term: u64,
+    generation: Option<GenerationAttempt>,
+    rekey: Option<RekeyAttempt>,
+}
+
+impl Attempts {
+    /// Forgets everything, shares included.
+    pub(crate) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Forgets what was begun under another leadership.
+    fn keep_for(&mut self, term: u64) {
+        if self.term != term {
+            *self = Self { term, ..Self::default() };
+        }
+    }
+}
+
+/// The unsealed node, as what answers for root tokens and key shares.
+#[derive(Clone)]
+pub(crate) struct NodeRootKeys {
+    pub(crate) node: Arc<Node>,
+    pub(crate) unsealed: Arc<Unsealed>,
+}
+
+impl std::fmt::Debug for NodeRootKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NodeRootKeys({:?})", self.node)
+    }
+}
+
+impl From<AttemptError> for KernelError {
+    fn from(err: AttemptError) -> Self {
+        Self::Invalid(err.to_string())
+    }
+}
+
+/// Finishes `work` even when the caller goes away.
+async fn finished<T: Send + 'static>(
+    work: impl Future<Output = Result<T, KernelError>> + Send + 'static,
+) -> Result<T, KernelError> {
+    let done = tokio::spawn(work.in_current_span()).await;
+    done.map_err(|err| KernelError::Bug(format!("a step with key shares broke off: {err}")))?
+}
+
+fn stored(view: &dyn ReadView, name: &str) -> Result<Versioned, KernelError> {
+    let found = view.get(&boot_key(name)).map_err(|err| KernelError::Replica(err.into()))?;
+    found.ok_or_else(|| KernelError::Bug(format!("boot/{name} is missing")))
+}
+
+impl NodeRootKeys {
+    /// The attempts of this leadership.
+    async fn attempts(&self) -> Result<MutexGuard<'_, Attempts>, KernelError> {
+        let mut attempts = self.unsealed.attempts.lock().await;
+        let status = self.unsealed.replica.status();
+        if status.role != Role::Leader || !self.unsealed.kernel.is_active() {
+            attempts.forget();
+            return Err(KernelError::NeedsActive);
+        }
+        attempts.keep_for(status.term);
+        Ok(attempts)
+    }
+
+    fn nonce(&self) -> Result<String, KernelError> {
+        self.node.uuid().map_err(|err| KernelError::Bug(err.to_string()))
+    }
+
+    /// How many shares of today are needed.
+    fn required(&self) -> Result<u8, KernelError> {
+        let config = stored(self.unsealed.replica.view().as_ref(), "seal-config")?;
+        Ok(SealConfig::from_json(&config.value)?.secret_threshold)
+    }
+
+    /// The root key, by the seal key that shares gave; only if it is the one in use, and opens the keyring.
+    fn root_key(&self, key: &[u8], wrong: &'static str) -> Result<(RootKey, Versions), KernelError> {
+        let view = self.unsealed.replica.view();
+        let (config, wrapped) = (stored(view.as_ref(), "seal-config")?, stored(view.as_ref(), "root-key")?);
+        let opened = ShamirSeal::from_key(key).and_then(|seal| seal.unwrap(&wrapped.value)).ok();
+        let Some(root) = opened.filter(|root| root.matches(&self.unsealed.keys.root)) else {
+            tracing::warn!("key shares were given that are not those of this cluster: starting over");
+            return Err(AttemptError::WrongShares(wrong).into());
+        };
+        Keyring::open(&root, &stored(view.as_ref(), "keyring")?.value)?;
+        Ok((root, Versions { config: config.version, root_key: wrapped.version }))
+    }
+
+    async fn generate(&self, offered: &Offered) -> Result<GenerationStep, KernelError> {
+        let mut attempts = self.attempts().await?;
+        let required = self.required()?;
+        let Some(key) = generate_root::offer(attempts.generation.as_mut(), offered, required)? else {
+            let progress = generate_root::status(attempts.generation.as_ref(), required).progress;
+            return Ok(GenerationStep { progress, required, encoded_token: None });
+        };
+        self.root_key(&key, ABORTED)?;
+        let token = self.unsealed.kernel.make_root_token().await?;
+        let attempt = attempts.generation.take();
+        let encoded = attempt.as_ref().and_then(|attempt| attempt.encode(&token));
+        let encoded = encoded
+            .ok_or_else(|| KernelError::Bug("a root token does not fit its one-time pad".to_owned()))?;
+        let nonce = attempt.as_ref().map_or("", GenerationAttempt::nonce);
+        tracing::warn!(nonce, "a root token was generated with key shares");
+        Ok(GenerationStep { progress: required, required, encoded_token: Some(encoded) })
+    }
+
+    async fn replace_shares(&self, offered: &Offered) -> Result<Option<NewShares>, KernelError> {
+        let mut attempts = self.attempts().await?;
+        let required = self.required()?;
+        let Some((attempt, key)) = rekey::offer(attempts.rekey.as_mut(), offered, required)? else {
+            return Ok(None);
+        };
+        let (root, at) = self.root_key(&key, WRONG_OLD)?;
+        let (plan, nonce) = (attempt.plan(), attempt.nonce().to_owned());
+        let (made, shares) = NewSeal::make((plan, nonce.as_str()), at, &root, &SystemEntropy)?;
+        // The caller gets the shares; this is the one time they are shown.
+        let shares = shares.iter().map(|share| Zeroizing::new(share.expose().to_vec())).collect();
+        if plan.is_verified {
+            let verification_nonce = self.nonce()?;
+            attempt.wait_for(made, verification_nonce.clone());
+            tracing::warn!(nonce, verification_nonce, "new key shares were made and wait for verification");
+            return Ok(Some(NewShares { shares, verification_nonce: Some(verification_nonce) }));
+        }
+        self.put_in_place(&made).await?;
+        attempts.rekey = None;
+        self.took_over(&nonce, plan);
+        Ok(Some(NewShares { shares, verification_nonce: None }))
+    }
+
+    async fn verify(&self, offered: &Offered) -> Result<bool, KernelError> {
+        let mut attempts = self.attempts().await?;
+        let next_nonce = self.nonce()?;
+        let Some(made) = rekey::offer_back(attempts.rekey.as_mut(), offered, next_nonce)? else {
+            return Ok(false);
+        };
+        self.put_in_place(made).await?;
+        if let Some(attempt) = attempts.rekey.take() {
+            self.took_over(attempt.nonce(), attempt.plan());
+        }
+        Ok(true)
+    }
+
+    #[allow(clippy::unused_self)]
+    fn took_over(&self, nonce: &str, plan: RekeyPlan) {
+        let RekeyPlan { shares, threshold, .. } = plan;
+        tracing::warn!(nonce, shares, threshold, "new key shares have taken over; the old ones open nothing");
+    }
+
+    /// Replaces the seal, and sees to it that this node still knows after a power cut: while sealed it looks into the
+    /// state, not into the log.
+    async fn put_in_place(&self, made: &NewSeal) -> Result<(), KernelError> {
+        self.propose(made).await?;
+        if let Err(err) = self.unsealed.replica.flush().await {
+            // The new seal is in the logs of a majority all the same.
+            tracing::error!(error = %err, "the new seal is not yet on this node's disk");
+        }
+        Ok(())
+    }
+
+    /// Replaces the seal, in one entry.
+    async fn propose(&self, made: &NewSeal) -> Result<(), KernelError> {
+        let deadline = tokio::time::Instant::now() + SETTLE_PATIENCE;
+        let mut was_sent = false;
+        loop {
+            let proposed = self.unsealed.replica.propose(made.replacement()).await;
+            match proposed {
+                Ok(_) => return Ok(()),
+                // What was proposed first is in front in the log: it has been applied, or never will be.
+                Err(ProposeError::Conflict) => return self.check_stored(made),
+                Err(ProposeError::OutcomeUnknown) => was_sent = true,
+                // A leader that came later has what was sent, or it is gone.
+                Err(ProposeError::NotLeader { .. }) if was_sent => {
+                    if self.unsealed.replica.read_barrier().await.is_ok() {
+                        return self.check_stored(made);
+                    }
+                }
+                Err(_) if was_sent => {}
+                Err(err) => return Err(err.into()),
+            }
+            let is_over = self.unsealed.replica.status().role == Role::Stopped;
+            if is_over || tokio::time::Instant::now() >= deadline {
+                tracing::error!(
+                    "the cluster lost its quorum while key shares were being replaced: it is not known which shares it \
+                     has once it is back. Keep the old ones; if they no longer open it, restore a backup"
+                );
+                return Err(ProposeError::OutcomeUnknown.into());
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
+    }
+
+    fn check_stored(&self, made: &NewSeal) -> Result<(), KernelError> {
+        let root_key = stored(self.unsealed.replica.view().as_ref(), "root-key")?;
+        // Otherwise something else changed the seal meanwhile, a restored backup for example.
+        if made.is_stored(&root_key.value) { Ok(()) } else { Err(KernelError::Contention) }
+    }
+}
+
+#[async_trait]
+impl RootKeys for NodeRootKeys {
+    async fn generation(&self) -> Result<Generation, KernelError> {
+        let attempts = self.attempts().await?;
+        Ok(generate_root::status(attempts.generation.as_ref(), self.required()?))
+    }
+
+    async fn begin_generation(&self, otp: Zeroizing<String>) -> Result<Generation, KernelError> {
+        let mut attempts = self.attempts().await?;
+        generate_root::begin(&mut attempts.generation, otp, self.nonce()?)?;
+        let status = generate_root::status(attempts.generation.as_ref(), self.required()?);
+        let nonce = status.nonce.as_deref().unwrap_or_default();
+        tracing::warn!(nonce, "the generation of a root token was begun");
+        Ok(status)
+    }
+
+    async fn cancel_generation(&self) -> Result<(), KernelError> {
+        if let Some(attempt) = self.attempts().await?.generation.take() {
+            tracing::warn!(nonce = attempt.nonce(), "the generation of a root token was given up");
+        }
+        Ok(())
+    }
+
+    async fn offer_for_generation(&self, offered: Offered) -> Result<GenerationStep, KernelError> {
+        let this = self.clone();
+        finished(async move { this.generate(&offered).await }).await
+    }
+
+    async fn rekey(&self) -> Result<Rekey, KernelError> {
+        let attempts = self.attempts().await?;
+        Ok(rekey::status(attempts.rekey.as_ref(), self.required()?))
+    }
+
+    async fn begin_rekey(&self, plan: RekeyPlan) -> Result<Rekey, KernelError> {
+        let mut attempts = self.attempts().await?;
+        let nonce = self.nonce()?;
+        rekey::begin(&mut attempts.rekey, plan, nonce.clone())?;
+        let RekeyPlan { shares, threshold, is_verified } = plan;
+        tracing::warn!(nonce, shares, threshold, is_verified, "the replacing of key shares was begun");
+        Ok(rekey::status(attempts.rekey.as_ref(), self.required()?))
+    }
+
+    async fn cancel_rekey(&self) -> Result<(), KernelError> {
+        if let Some(attempt) = self.attempts().await?.rekey.take() {
+            tracing::warn!(nonce = attempt.nonce(), "the replacing of key shares was given up");
+        }
+        Ok(())
+    }
+
+    async fn offer_for_rekey(&self, offered: Offered) -> Result<Option<NewShares>, KernelError> {
+        let this = self.clone();
+        finished(async move { this.replace_shares(&offered).await }).await
+    }
+
+    async fn verification(&self) -> Result<Verification, KernelError> {
+        let attempts = self.attempts().await?;
+        Ok(rekey::verification(attempts.rekey.as_ref())?)
+    }
+
+    async fn restart_verification(&self) -> Result<Verification, KernelError> {
+        let mut attempts = self.attempts().await?;
+        rekey::restart(attempts.rekey.as_mut(), self.nonce()?);
+        Ok(rekey::verification(attempts.rekey.as_ref())?)
+    }
+
+    async fn offer_for_verification(&self, offered: Offered) -> Result<bool, KernelError> {
+        let this = self.clone();
+        finished(async move { this.verify(&offered).await }).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_end_with_the_leadership_they_began_under() {
+        let mut attempts = Attempts::default();
+        attempts.keep_for(3);
+        let plan = RekeyPlan { shares: 1, threshold: 1, is_verified: false };
+        rekey::begin(&mut attempts.rekey, plan, "n".to_owned()).unwrap();
+        attempts.keep_for(3);
+        assert!(attempts.rekey.is_some());
+        attempts.keep_for(4);
+        assert!(attempts.rekey.is_none());
+    }
+}
