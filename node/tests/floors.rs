@@ -15,7 +15,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("arca-hcl", 1, &[]),
     ("arca-raft-storage", 1, &["arca-unify"]),
     ("arca-unify", 0, &[]),
-    // Under openraft only: docs/adr/0014-own-histogram-for-openraft.md.
+    // Under openraft only: docs/adr/0013-own-histogram-for-openraft.md.
     ("base2histogram", 0, &[]),
     ("arca-cli", 2, &["arca-client"]),
     ("arca-engines", 2, &["arca-engine-api"]),

@@ -243,6 +243,69 @@ def test_operator(cluster, tmp_path, kv1):
     cluster.run("operator", "raft", "autopilot", "get-config")
 
 
+def give(cluster, command, nonce, keys, *flags):
+    """Gives shares to an attempt through different nodes; the last answer."""
+    for at, key in enumerate(keys):
+        args = ["operator", command, *flags, "-format=json", f"-nonce={nonce}", key]
+        done = cluster.run(*args, node=at)
+    return done.stdout
+
+
+def test_generate_root(cluster):
+    begun = cluster.json("operator", "generate-root", "-init")
+    nonce, otp = begun["nonce"], begun["otp"]
+    assert begun["started"] and begun["required"] == 2 and len(otp) == begun["otp_length"] == 28
+    again = cluster.run("operator", "generate-root", "-init", check=False)
+    assert again.returncode == 2 and "already in progress" in again.stderr
+    stray = cluster.run("operator", "generate-root", "-nonce=x", cluster.keys[0], check=False)
+    assert stray.returncode == 2 and "incorrect nonce supplied" in stray.stderr
+    done = json.loads(give(cluster, "generate-root", nonce, cluster.keys[:2]))
+    assert done["complete"] and done["progress"] == 2
+    decoded = cluster.run("operator", "generate-root", f"-decode={done['encoded_token']}", f"-otp={otp}", node=2)
+    token = decoded.stdout.strip()
+    assert "root" in cluster.run("token", "lookup", token=token, node=1).stdout
+    cluster.run("token", "revoke", "-self", token=token)
+    own = cluster.run("operator", "generate-root", "-generate-otp").stdout.strip()
+    cluster.run("operator", "generate-root", "-init", f"-otp={own}")
+    cluster.run("operator", "generate-root", "-cancel", node=1)
+    assert cluster.json("operator", "generate-root", "-status")["started"] is False
+    pgp = cluster.run("write", "sys/generate-root-token/attempt", "pgp_key=x", check=False)
+    assert pgp.returncode == 2 and "PGP encryption of the token is not supported" in pgp.stderr
+
+
+@pytest.mark.parametrize("command", ["rekey", "rotate-keys"])
+def test_new_shares(cluster, command):
+    old = cluster.keys
+    begun = cluster.json("operator", command, "-init", "-key-shares=3", "-key-threshold=2")
+    assert begun["started"] and (begun["n"], begun["t"], begun["required"]) == (3, 2, 2)
+    cluster.run("operator", command, "-cancel", node=1)
+    begun = cluster.json("operator", command, "-init", "-key-shares=3", "-key-threshold=2", node=1)
+    done = json.loads(give(cluster, command, begun["nonce"], old[1:]))
+    cluster.keys = done["keys_base64"]
+    assert done["complete"] and len(cluster.keys) == 3 and cluster.keys != old
+    standby = next(i for i in range(3) if str(i) != cluster.active())
+    cluster.run("operator", "seal", node=standby)
+    url = cluster.nodes[standby].url
+    wait_for("the node to be sealed", lambda: __import__("conftest").health(url) == 503)
+    cluster.run("operator", "unseal", old[0], node=standby)
+    refused = cluster.run("operator", "unseal", old[1], node=standby, check=False)
+    assert refused.returncode == 2 and "key shares do not give the key" in refused.stderr
+    cluster.unseal(standby)
+
+
+def test_new_shares_verified(cluster):
+    old = cluster.keys
+    init = ["operator", "rotate-keys", "-init", "-verify", "-key-shares=3", "-key-threshold=2"]
+    begun = cluster.json(*init)
+    assert begun["verification_required"]
+    made = json.loads(give(cluster, "rotate-keys", begun["nonce"], old[:2]))
+    status = cluster.json("operator", "rotate-keys", "-status", "-verify", node=2)
+    assert status["started"] and status["progress"] == 0 and status["nonce"] == made["verification_nonce"]
+    give(cluster, "rotate-keys", made["verification_nonce"], made["keys"][1:], "-verify")
+    cluster.keys = made["keys_base64"]
+    assert cluster.json("operator", "rotate-keys", "-status")["started"] is False
+
+
 def test_snapshot_and_restore(cluster, tmp_path, kv1):
     cluster.run("write", f"{kv1}/kept", "a=1")
     backup = tmp_path / "backup.snap"

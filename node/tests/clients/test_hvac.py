@@ -1,5 +1,6 @@
 """hvac, unmodified: the calls that match the command line's."""
 
+import base64
 import uuid
 
 import hvac
@@ -102,6 +103,48 @@ def test_raft_and_keys(client):
     assert len(client.sys.read_raft_config()["data"]["config"]["servers"]) == 3
     assert client.key_status["term"] >= 1
     client.sys.rotate_encryption_key()
+
+
+def test_generate_root(cluster):
+    anybody = hvac.Client(url=cluster.nodes[1].url).sys
+    begun = anybody.start_root_token_generation()
+    with pytest.raises(hvac.exceptions.InvalidRequest):
+        anybody.generate_root(key=cluster.keys[0], nonce="another")
+    assert anybody.generate_root(key=cluster.keys[0], nonce=begun["nonce"])["progress"] == 1
+    with pytest.raises(hvac.exceptions.InvalidRequest):
+        anybody.generate_root(key=cluster.keys[0], nonce=begun["nonce"])
+    assert anybody.read_root_generation_progress()["progress"] == 1
+    done = anybody.generate_root(key=cluster.keys[2], nonce=begun["nonce"])
+    hidden = base64.b64decode(done["encoded_root_token"] + "==")
+    token = bytes(byte ^ pad for byte, pad in zip(hidden, begun["otp"].encode(), strict=True)).decode()
+    root = hvac.Client(url=cluster.nodes[2].url, token=token)
+    assert root.auth.token.lookup_self()["data"]["policies"] == ["root"]
+    root.auth.token.revoke_self()
+    anybody.start_root_token_generation(otp="x" * 28)
+    anybody.cancel_root_generation()
+    with pytest.raises(hvac.exceptions.InvalidRequest):
+        anybody.start_root_token_generation(pgp_key="x")
+
+
+def test_rekey(cluster):
+    anybody = hvac.Client(url=cluster.nodes[2].url).sys
+    anybody.start_rekey(secret_shares=5, secret_threshold=3)
+    with pytest.raises(hvac.exceptions.InvalidRequest):
+        anybody.start_rekey(secret_shares=3, secret_threshold=2)
+    anybody.cancel_rekey()
+    begun = anybody.start_rekey(secret_shares=3, secret_threshold=2)
+    done = anybody.rekey_multi(cluster.keys, nonce=begun["nonce"])
+    assert done["complete"] and len(done["keys"]) == 3
+    cluster.keys = done["keys_base64"]
+    begun = anybody.start_rekey(secret_shares=3, secret_threshold=2, require_verification=True)
+    done = anybody.rekey_multi(cluster.keys, nonce=begun["nonce"])
+    assert anybody.read_rekey_verify_progress()["started"]
+    verified = anybody.rekey_verify_multi(done["keys"], nonce=done["verification_nonce"])
+    assert verified["complete"]
+    cluster.keys = done["keys_base64"]
+    assert not anybody.read_rekey_progress()["started"]
+    with pytest.raises(hvac.exceptions.InvalidRequest):
+        anybody.read_rekey_progress(recovery_key=True)
 
 
 def test_errors_are_json(client):

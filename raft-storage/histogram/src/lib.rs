@@ -2,7 +2,7 @@
 //!
 //! Each power of two has four buckets, so a percentile is off by at most a quarter. The bucket of a value, and the
 //! least value of a bucket, are computed: no tables.
-//! Read next: `docs/adr/0014-own-histogram-for-openraft.md`.
+//! Read next: `docs/adr/0013-own-histogram-for-openraft.md`.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -56,10 +56,15 @@ impl<T> Histogram<T> {
 
     /// Counts a value.
     pub fn record(&mut self, value: u64) {
+        self.record_n(value, 1);
+    }
+
+    /// Counts a value that was seen several times.
+    pub fn record_n(&mut self, value: u64, times: u64) {
         self.counts.resize(BUCKETS, 0);
         if let Some(count) = self.counts.get_mut(bucket_of(value)) {
-            *count = count.saturating_add(1);
-            self.total = self.total.saturating_add(1);
+            *count = count.saturating_add(times);
+            self.total = self.total.saturating_add(times);
         }
     }
 
