@@ -132,12 +132,15 @@ pub(crate) fn verification(slot: Option<&RekeyAttempt>) -> Result<Verification, 
     })
 }
 
+/// The attempt, and the key its shares gave.
+type Complete<'a> = (&'a mut RekeyAttempt, Zeroizing<Vec<u8>>);
+
 /// Takes a share of today; gives the seal key of today once there are enough.
 pub(crate) fn offer<'a>(
     slot: Option<&'a mut RekeyAttempt>,
     offered: &Offered,
     threshold: u8,
-) -> Result<Option<(&'a mut RekeyAttempt, Zeroizing<Vec<u8>>)>, AttemptError> {
+) -> Result<Option<Complete<'a>>, AttemptError> {
     let share = share(&offered.share)?;
     let attempt = slot.ok_or(NO_REKEY)?;
     if let Some(waiting) = &attempt.waiting {

@@ -174,7 +174,6 @@ impl NodeRootKeys {
         Ok(true)
     }
 
-    #[allow(clippy::unused_self)]
     fn took_over(&self, nonce: &str, plan: RekeyPlan) {
         let RekeyPlan { shares, threshold, .. } = plan;
         tracing::warn!(nonce, shares, threshold, "new key shares have taken over; the old ones open nothing");

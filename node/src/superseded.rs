@@ -100,7 +100,7 @@ impl Node {
                     self.show_counts(&config);
                 }
             }
-            Phase::New | Phase::Removed | Phase::Unsealed => {}
+            Phase::New | Phase::Removed | Phase::Unreadable(_) | Phase::Unsealed => {}
         }
     }
 

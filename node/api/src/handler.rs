@@ -22,8 +22,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::cors::{self, Verdict};
 use crate::closed::ClosedPaths;
+use crate::cors::{self, Verdict};
 use crate::lifecycle::{self, Endpoint};
 use crate::render::{self, Rendered};
 use crate::status::status_of;

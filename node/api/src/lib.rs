@@ -7,9 +7,9 @@
 pub mod body;
 mod body_room;
 pub mod client_addr;
+mod closed;
 mod connection;
 mod cors;
-mod closed;
 pub mod handler;
 #[cfg(test)]
 mod handler_tests;

@@ -95,6 +95,10 @@ impl System for FakeSystem {
         Ok(true)
     }
 
+    fn seal_facts(&self) -> Result<Value, SystemError> {
+        Err(SystemError::Invalid("this node has no seal".to_owned()))
+    }
+
     async fn join_challenge(&self, _request: Value) -> Result<Value, SystemError> {
         Ok(json!({}))
     }

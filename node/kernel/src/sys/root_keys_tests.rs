@@ -148,6 +148,7 @@ impl Rig {
             required_index: Vec::new(),
             forwarded_from: None,
             allows_stale: false,
+            forwards_when_behind: false,
         };
         self.kernel.handle(incoming).await
     }
