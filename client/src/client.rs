@@ -344,13 +344,15 @@ impl Client {
 
     fn plan(&self, request: &Request, mut headers: HeaderMap) -> Result<PlannedRequest, Error> {
         let has_token = headers.remove("x-vault-token").is_some();
+        let asks_for = |what: &str| request.query.iter().any(|(name, value)| name == what && value == "true");
         Ok(PlannedRequest {
             method: request.method.clone(),
             url: self.current_address()?.uri(&request.path_and_query())?.to_string(),
             path: request.path.clone(),
             headers,
             has_token,
-            is_list: request.query.iter().any(|(name, value)| name == "list" && value == "true"),
+            is_list: asks_for("list"),
+            is_scan: asks_for("scan"),
             body: request.body.clone(),
         })
     }

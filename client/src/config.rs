@@ -99,14 +99,15 @@ impl Config {
         Self::from_lookup(|name| std::env::var(name).ok())
     }
 
-    /// Reads an environment through `lookup`. Each setting `X` is `ARCA_X`, or else `VAULT_X`; empty is not set.
+    /// Reads an environment through `lookup`. Each setting `X` is `ARCA_X`, or else `VAULT_X`; empty is not set. The
+    /// address of an agent (`AGENT_ADDR`) goes before that of a server (`ADDR`).
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let find = |name: &str| find(&lookup, name);
         let path = |name: &str| find(name).map(|(_, value)| PathBuf::from(value));
         let text = |name: &str| find(name).map(|(_, value)| value);
 
         let mut config = Self::new(DEFAULT_ADDRESS.parse()?);
-        if let Some((name, value)) = find("ADDR") {
+        if let Some((name, value)) = find("AGENT_ADDR").or_else(|| find("ADDR")) {
             config.addresses = Address::parse_list(&value)?;
             if config.addresses.is_empty() {
                 return Err(Error::Config { name, reason: "it names no address".into() });
@@ -200,6 +201,13 @@ mod tests {
         assert!(got.tls.danger_skip_verify);
         assert_eq!((got.timeout, got.retry.retries), (Duration::from_secs(5), 7));
         assert_eq!(got.wrap_ttl.as_deref(), Some("5m"));
+    }
+
+    #[test]
+    fn an_agent_goes_before_the_server() {
+        let got =
+            config(&[("ARCA_ADDR", "http://server:1"), ("VAULT_AGENT_ADDR", "http://agent:1")]).unwrap();
+        assert_eq!(got.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["http://agent:1"]);
     }
 
     #[test]

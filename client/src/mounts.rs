@@ -177,7 +177,9 @@ impl Sys<'_> {
 
     /// Tunes a mount.
     pub async fn tune(&self, table: Table, path: &str, tuning: &Tuning) -> Result<(), Error> {
-        let request = Request::post(format!("{}/{}/tune", table.path(), path.trim_matches('/')));
+        // By this path auth methods are tuned without `sudo`, which `sys/auth/` would ask for.
+        let prefix = if table == Table::Auth { "auth/" } else { "" };
+        let request = Request::post(format!("sys/mounts/{prefix}{}/tune", path.trim_matches('/')));
         self.client.send(request.json(tuning)?).await.map(drop)
     }
 

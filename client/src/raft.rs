@@ -61,6 +61,8 @@ pub struct AutopilotState {
     pub healthy: bool,
     /// Voters that may fail.
     pub failure_tolerance: i64,
+    /// Voters that may fail if those who do not vote yet take over in time.
+    pub optimistic_failure_tolerance: i64,
     /// Every server, by id.
     pub servers: BTreeMap<String, AutopilotServer>,
     /// The id of the leader.
@@ -97,6 +99,8 @@ pub struct AutopilotServer {
     pub status: String,
     /// Its version.
     pub version: String,
+    /// The version it counts as during upgrades.
+    pub upgrade_version: String,
     /// `voter` or `non-voter`, as it was asked to be.
     pub node_type: String,
 }

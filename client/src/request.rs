@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::error::Error;
 use crate::secret::Secret;
@@ -56,6 +57,11 @@ impl Request {
     /// A list.
     pub fn list(path: impl Into<String>) -> Self {
         Self::get(path).query("list", "true")
+    }
+
+    /// A list of everything below, however deep.
+    pub fn scan(path: impl Into<String>) -> Self {
+        Self::get(path).query("scan", "true")
     }
 
     /// A write; the API takes `PUT` and `POST` alike.
@@ -154,6 +160,8 @@ pub struct PlannedRequest {
     pub has_token: bool,
     /// Whether it asks for a list.
     pub is_list: bool,
+    /// Whether it asks for a list of everything below.
+    pub is_scan: bool,
     /// The body.
     pub body: Body,
 }
@@ -188,12 +196,18 @@ impl Response {
         serde_json::from_slice(&self.body).map_err(|err| self.bad(&err))
     }
 
-    /// The body as an envelope; `None` if there is no body.
+    /// The body as an envelope; `None` if there is no body. A bare object, such as `sys/health` answers, becomes the data.
     pub fn secret(&self) -> Result<Option<Secret>, Error> {
         if self.body.iter().all(u8::is_ascii_whitespace) {
             return Ok(None);
         }
-        self.json().map(Some)
+        let mut secret: Secret = self.json()?;
+        if secret.is_blank() {
+            let bare: Map<String, Value> = self.json()?;
+            let is_envelope = ["request_id", "data", "errors"].iter().any(|name| bare.contains_key(*name));
+            secret.data = Some(bare).filter(|bare| !bare.is_empty() && !is_envelope);
+        }
+        Ok(Some(secret))
     }
 
     /// The `data` of the envelope, typed.
@@ -244,6 +258,29 @@ mod tests {
             "/v1/secret/metadata?list=true&after=a%26b%3Dc",
         );
         check(Request::get("sys/policies/acl/a+b"), "/v1/sys/policies/acl/a+b");
+    }
+
+    #[track_caller]
+    fn check_data(body: &str, want: Option<&str>) {
+        let response = Response {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: Bytes::from(body.to_owned()),
+            method: Method::GET,
+            path: "a".to_owned(),
+        };
+        let data = response.secret().unwrap().and_then(|secret| secret.data);
+        assert_eq!(data.map(|data| Value::Object(data).to_string()).as_deref(), want, "{body}");
+    }
+
+    #[test]
+    fn a_bare_object_becomes_the_data() {
+        check_data(r#"{"initialized":true,"sealed":false}"#, Some(r#"{"initialized":true,"sealed":false}"#));
+        check_data(r#"{"request_id":"r","data":{"a":1}}"#, Some(r#"{"a":1}"#));
+        check_data(r#"{"request_id":"","data":null,"warnings":null}"#, None);
+        for body in [r#"{"errors":[]}"#, "{}", " "] {
+            check_data(body, None);
+        }
     }
 
     proptest::proptest! {

@@ -125,6 +125,18 @@ impl Secret {
         keys.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
+    /// Whether nothing of an envelope was in the body.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.request_id.is_empty()
+            && self.lease_id.is_empty()
+            && self.lease_duration == 0
+            && !self.renewable
+            && self.data.is_none()
+            && self.warnings.is_none()
+            && self.auth.is_none()
+            && self.wrap_info.is_none()
+    }
+
     /// Whether a 404 with this body is an answer all the same, as with deleted versions in kv version 2.
     pub(crate) fn says_something(&self) -> bool {
         self.data.as_ref().is_some_and(|data| !data.is_empty())

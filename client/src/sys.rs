@@ -198,6 +198,7 @@ pub struct HaNode {
     /// Its version.
     pub version: String,
     /// The version it counts as during upgrades.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub upgrade_version: String,
 }
 

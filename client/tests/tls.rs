@@ -10,22 +10,28 @@
 use std::sync::Arc;
 
 use arca_client::{Client, Config, Error, RetryPolicy, TransportKind};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls_pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// A TLS server for `name` that answers every request with an empty object. Answers its port and its certificate.
+/// A TLS server for `name` that answers every request alike. Answers its port and its certificate.
 async fn server(name: &str) -> (u16, String) {
-    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
-    let pem = made.cert.pem();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    self_signed(CertificateParams::new(vec![name.to_owned()]).unwrap()).await
+}
+
+async fn self_signed(params: CertificateParams) -> (u16, String) {
+    let signing_key = KeyPair::generate().unwrap();
+    let cert = params.self_signed(&signing_key).unwrap();
+    let pem = cert.pem();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
+        .with_single_cert(vec![cert.der().clone()], key)
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -74,6 +80,24 @@ async fn certificates_are_checked() {
         config.tls.server_name = Some("arca.example".into());
     };
     check(address(), with_name, Ok(())).await;
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_may_call_itself_an_authority() {
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let (port, pem) = self_signed(params.clone()).await;
+    let (_, other) = self_signed(params.clone()).await;
+    let trusting = |pem: String| move |config: &mut Config| config.tls.ca_pem = Some(pem);
+    let address = |host: &str| format!("https://{host}:{port}");
+    check(address("localhost"), trusting(pem.clone()), Ok(())).await;
+    check(address("127.0.0.1"), trusting(pem), Err(TransportKind::CertificateName)).await;
+    check(address("localhost"), trusting(other), Err(TransportKind::CertificateOther)).await;
+
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let (port, pem) = self_signed(params).await;
+    let expired = format!("https://localhost:{port}");
+    check(expired, trusting(pem), Err(TransportKind::CertificateOther)).await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::PossibleValue;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
@@ -24,6 +25,7 @@ const OUTPUT: &str = "Output options";
     disable_version_flag = true,
     arg_required_else_help = true,
     subcommand_required = true,
+    args_override_self = true,
     max_term_width = 100,
     after_help = "Flags may be written with one dash or two. Settings come from flags, then from ARCA_ADDR, \
 ARCA_TOKEN, ARCA_NAMESPACE, ARCA_CACERT and so on, then from the same names with VAULT_.\n\n\
@@ -45,6 +47,9 @@ pub struct Global {
     /// Address of a server, or several separated by commas [env: ARCA_ADDR, VAULT_ADDR]
     #[arg(long, global = true, value_name = "URL", help_heading = HTTP, hide_short_help = true)]
     pub address: Option<String>,
+    /// Address of an agent, which goes before that of a server [env: ARCA_AGENT_ADDR]
+    #[arg(long, global = true, value_name = "URL", help_heading = HTTP, hide_short_help = true)]
+    pub agent_address: Option<String>,
     /// PEM file of the authorities to trust [env: ARCA_CACERT]
     #[arg(long, global = true, value_name = "FILE", help_heading = HTTP, hide_short_help = true)]
     pub ca_cert: Option<PathBuf>,
@@ -61,8 +66,8 @@ pub struct Global {
     #[arg(long, global = true, value_name = "NAME", help_heading = HTTP, hide_short_help = true)]
     pub tls_server_name: Option<String>,
     /// Trust any certificate: whoever sits in between reads everything [env: ARCA_SKIP_VERIFY]
-    #[arg(long, global = true, help_heading = HTTP, hide_short_help = true)]
-    pub tls_skip_verify: bool,
+    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = HTTP, hide_short_help = true)]
+    pub tls_skip_verify: Option<bool>,
     /// Namespace that paths are in [env: ARCA_NAMESPACE]
     #[arg(long, global = true, visible_alias = "ns", value_name = "NAME", help_heading = HTTP, hide_short_help = true)]
     pub namespace: Option<String>,
@@ -72,12 +77,15 @@ pub struct Global {
     /// Header to send along; may be given several times
     #[arg(long, global = true, value_name = "KEY=VALUE", help_heading = HTTP, hide_short_help = true)]
     pub header: Vec<String>,
-    /// Second factor, METHOD[:PASSCODE]; may be given several times [env: ARCA_MFA]
+    /// Second factor, METHOD or METHOD:PASSCODE; may be given several times [env: ARCA_MFA]
     #[arg(long, global = true, value_name = "FACTOR", help_heading = HTTP, hide_short_help = true)]
     pub mfa: Vec<String>,
-    /// Do not follow the server's redirect [env: ARCA_DISABLE_REDIRECTS]
+    /// Override a policy of the server that may be overridden
     #[arg(long, global = true, help_heading = HTTP, hide_short_help = true)]
-    pub disable_redirects: bool,
+    pub policy_override: bool,
+    /// Do not follow the server's redirect [env: ARCA_DISABLE_REDIRECTS]
+    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = HTTP, hide_short_help = true)]
+    pub disable_redirects: Option<bool>,
     /// Print the curl command of the request and send nothing
     #[arg(long, global = true, help_heading = HTTP, hide_short_help = true)]
     pub output_curl_string: bool,
@@ -88,7 +96,7 @@ pub struct Global {
     #[arg(long, global = true, help_heading = HTTP, hide_short_help = true)]
     pub non_interactive: bool,
     /// How to print the answer [env: ARCA_FORMAT, VAULT_FORMAT] [default: table]
-    #[arg(long, global = true, value_name = "FORMAT", help_heading = OUTPUT)]
+    #[arg(long, global = true, value_name = "FORMAT", ignore_case = true, help_heading = OUTPUT)]
     pub format: Option<Format>,
     /// Print this field alone, without a newline when piped
     #[arg(long, global = true, value_name = "NAME", help_heading = OUTPUT)]
@@ -147,7 +155,7 @@ impl Refusal {
 pub fn parse(args: Vec<OsString>, external: &[External]) -> Result<Cli, Refusal> {
     let mut command = command(external);
     command.build();
-    let args = normalize(args, &switches(&command));
+    let args = normalize(args, &Flags::of(&command));
     let matches = command.clone().try_get_matches_from(&args).map_err(|error| {
         let is_named_already = error.get(ContextKind::SuggestedSubcommand).is_some();
         let is_unknown = error.kind() == ErrorKind::InvalidSubcommand && !is_named_already;
@@ -212,19 +220,39 @@ fn graft(command: clap::Command, path: &'static [&'static str], about: &'static 
     }
 }
 
-/// The names of all flags that take no value.
-fn switches(command: &clap::Command) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for arg in command.get_arguments().filter(|arg| matches!(arg.get_action(), ArgAction::SetTrue)) {
-        names.extend(arg.get_long().map(str::to_owned));
-        names.extend(arg.get_short().map(String::from));
+/// The names of the flags that Go would call boolean.
+#[derive(Debug, Default)]
+struct Flags {
+    /// Those that take no value here.
+    switches: BTreeSet<String>,
+    /// Those that take true or false.
+    booleans: BTreeSet<String>,
+}
+
+impl Flags {
+    fn of(command: &clap::Command) -> Self {
+        let mut flags = Self::default();
+        flags.collect(command);
+        flags
     }
-    names.extend(command.get_subcommands().flat_map(switches));
-    names
+
+    fn collect(&mut self, command: &clap::Command) {
+        for arg in command.get_arguments() {
+            let values = arg.get_possible_values();
+            let names = match arg.get_action() {
+                ArgAction::SetTrue => &mut self.switches,
+                _ if values.iter().map(PossibleValue::get_name).eq(["true", "false"]) => &mut self.booleans,
+                _ => continue,
+            };
+            names.extend(arg.get_long().map(str::to_owned));
+            names.extend(arg.get_short().map(String::from));
+        }
+        command.get_subcommands().for_each(|inner| self.collect(inner));
+    }
 }
 
 /// Turns Go's way of writing flags into clap's. Everything after `--` stays as it is.
-fn normalize(args: Vec<OsString>, switches: &BTreeSet<String>) -> Vec<OsString> {
+fn normalize(args: Vec<OsString>, flags: &Flags) -> Vec<OsString> {
     let mut out = Vec::with_capacity(args.len());
     let mut is_data = false;
     for (index, arg) in args.into_iter().enumerate() {
@@ -239,13 +267,13 @@ fn normalize(args: Vec<OsString>, switches: &BTreeSet<String>) -> Vec<OsString> 
         if text == "--" {
             is_data = true;
         }
-        out.extend(flag(text, switches).map(OsString::from));
+        out.extend(flag(text, flags).map(OsString::from));
     }
     out
 }
 
 /// One argument, rewritten; `None` for a switch that is turned off.
-fn flag(text: &str, switches: &BTreeSet<String>) -> Option<String> {
+fn flag(text: &str, flags: &Flags) -> Option<String> {
     let body = text.trim_start_matches('-');
     let dashes = text.len() - body.len();
     let is_flag = (1..=2).contains(&dashes) && body.starts_with(|first: char| first.is_ascii_alphabetic());
@@ -254,12 +282,20 @@ fn flag(text: &str, switches: &BTreeSet<String>) -> Option<String> {
     }
     let (name, value) = body.split_once('=').map_or((body, None), |(name, value)| (name, Some(value)));
     let dashes = if name.len() == 1 { "-" } else { "--" };
-    match value {
-        Some("true" | "t" | "1" | "T" | "TRUE" | "True") if switches.contains(name) => {
-            Some(format!("{dashes}{name}"))
-        }
-        Some("false" | "f" | "0" | "F" | "FALSE" | "False") if switches.contains(name) => None,
+    match value.and_then(truth) {
+        Some(true) if flags.switches.contains(name) => Some(format!("{dashes}{name}")),
+        Some(false) if flags.switches.contains(name) => None,
+        Some(truth) if flags.booleans.contains(name) => Some(format!("{dashes}{name}={truth}")),
         _ => Some(format!("{dashes}{body}")),
+    }
+}
+
+/// The words Go takes for true and false.
+fn truth(value: &str) -> Option<bool> {
+    match value {
+        "true" | "t" | "1" | "T" | "TRUE" | "True" => Some(true),
+        "false" | "f" | "0" | "F" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 
@@ -270,9 +306,11 @@ mod tests {
     #[track_caller]
     fn check(line: &str, want: &str) {
         let args = line.split(' ').map(OsString::from).collect();
-        let switches = ["detailed", "f", "force"].map(str::to_owned).into();
-        let got: Vec<_> =
-            normalize(args, &switches).into_iter().map(|arg| arg.into_string().unwrap()).collect();
+        let flags = Flags {
+            switches: ["detailed", "f", "force"].map(str::to_owned).into(),
+            booleans: ["renewable"].map(str::to_owned).into(),
+        };
+        let got: Vec<_> = normalize(args, &flags).into_iter().map(|arg| arg.into_string().unwrap()).collect();
         assert_eq!(got.join(" "), want, "input {line:?}");
     }
 
@@ -293,6 +331,8 @@ mod tests {
         check("arca secrets list -detailed=false", "arca secrets list");
         check("arca write -f=true x", "arca write -f x");
         check("arca read -field=true x", "arca read --field=true x");
+        check("arca token create -renewable=F", "arca token create --renewable=false");
+        check("arca token create -renewable", "arca token create --renewable");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::args::{Format, Global};
 use crate::console::Console;
 use crate::error::{CliError, Doing, Outcome};
-use crate::output::{json, secret, table, yaml};
+use crate::output::{json, plan, secret, table, yaml};
 use crate::token_file;
 
 /// Everything a command needs besides its own arguments.
@@ -56,12 +56,13 @@ impl<'a> Context<'a> {
         let lookup = |name: &str| {
             // A flag goes before both variables, so that a broken variable does not stand in its way.
             let flag = match name {
-                "ARCA_ADDR" => flags.address.clone(),
+                // The agent's variable is asked for first, so that either flag goes before both.
+                "ARCA_AGENT_ADDR" => flags.agent_address.clone().or_else(|| flags.address.clone()),
                 "ARCA_NAMESPACE" => flags.namespace.clone(),
                 "ARCA_WRAP_TTL" => flags.wrap_ttl.clone(),
                 "ARCA_TLS_SERVER_NAME" => flags.tls_server_name.clone(),
-                "ARCA_SKIP_VERIFY" if flags.tls_skip_verify => Some("true".to_owned()),
-                "ARCA_DISABLE_REDIRECTS" if flags.disable_redirects => Some("true".to_owned()),
+                "ARCA_SKIP_VERIFY" => flags.tls_skip_verify.map(|flag| flag.to_string()),
+                "ARCA_DISABLE_REDIRECTS" => flags.disable_redirects.map(|flag| flag.to_string()),
                 _ => None,
             };
             flag.or_else(|| (self.console.env)(name))
@@ -87,6 +88,11 @@ impl<'a> Context<'a> {
         }
         for factor in &flags.mfa {
             config.add_header("x-vault-mfa", factor).doing(|| "use -mfa".to_owned())?;
+        }
+        if flags.policy_override {
+            config
+                .add_header("x-vault-policy-override", "true")
+                .doing(|| "use -policy-override".to_owned())?;
         }
         if config.token.is_none() {
             config.token = token_file::load(self.console).map_err(CliError::TokenFile)?;
@@ -162,7 +168,9 @@ impl<'a> Context<'a> {
         if self.format != Format::Table {
             return self.structured(&keys);
         }
-        self.table(&["Keys"], keys.iter().map(|key| vec![key.clone()]))
+        let mut keys = keys.to_vec();
+        keys.sort();
+        self.table(&["Keys"], keys.into_iter().map(|key| vec![key]))
     }
 
     /// Prints a table.
@@ -193,11 +201,8 @@ impl<'a> Context<'a> {
         }
         let text = match self.format {
             Format::Yaml => yaml::text(value),
-            Format::Table | Format::Json | Format::Pretty => json::pretty(value),
-            Format::Raw => {
-                let message = "-format=raw is for `arca read` alone; use json".to_owned();
-                return Err(CliError::Usage(message));
-            }
+            // Raw stops here only for `read`, which has a body to show instead.
+            Format::Table | Format::Json | Format::Pretty | Format::Raw => json::pretty(value),
         };
         self.console.print(text.as_bytes());
         Ok(0)
@@ -220,58 +225,8 @@ impl<'a> Context<'a> {
 
     /// Prints what would have been sent.
     pub fn planned(&mut self, request: &PlannedRequest) -> Outcome {
-        let text = if self.global.output_policy { policy(request) } else { curl(request) };
+        let text = if self.global.output_policy { plan::policy(request) } else { plan::curl(request) };
         self.console.say(&text);
         Ok(0)
     }
-}
-
-/// The policy a request needs. Whether a write creates or updates is for the engine to say, so both are named.
-fn policy(request: &PlannedRequest) -> String {
-    let capabilities = match request.method.as_str() {
-        _ if request.is_list => r#""list""#,
-        "GET" | "HEAD" => r#""read""#,
-        "DELETE" => r#""delete""#,
-        "PATCH" => r#""patch""#,
-        _ => r#""create", "update""#,
-    };
-    let sudo =
-        ["sys/auth", "sys/audit", "sys/seal", "sys/step-down", "sys/rotate", "sys/raw", "sys/leases/revoke-"];
-    let needs_sudo =
-        sudo.iter().any(|path| request.path.starts_with(path)) && request.method != http::Method::GET;
-    let sudo = if needs_sudo { r#", "sudo""# } else { "" };
-    format!("path {:?} {{\n  capabilities = [{capabilities}{sudo}]\n}}", request.path)
-}
-
-/// A curl command. The token is fetched when it runs and does not stand in it.
-fn curl(request: &PlannedRequest) -> String {
-    let mut parts = vec!["curl".to_owned()];
-    if request.method != http::Method::GET {
-        parts.push(format!("-X {}", request.method));
-    }
-    for (name, value) in &request.headers {
-        let is_default = name == http::header::CONTENT_TYPE && request.method != http::Method::PATCH;
-        if !is_default {
-            parts.push(format!("-H {}", quoted(&format!("{name}: {}", value.to_str().unwrap_or_default()))));
-        }
-    }
-    if request.has_token {
-        parts.push(r#"-H "X-Vault-Token: $(arca print token)""#.to_owned());
-    }
-    match &request.body {
-        arca_client::Body::Empty => {}
-        arca_client::Body::Bytes(bytes) => {
-            parts.push(format!("-d {}", quoted(&String::from_utf8_lossy(bytes))))
-        }
-        arca_client::Body::File(path) => {
-            parts.push(format!("--data-binary {}", quoted(&format!("@{}", path.display()))));
-        }
-    }
-    parts.push(quoted(&request.url));
-    parts.join(" ")
-}
-
-/// Text as one word of a shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }

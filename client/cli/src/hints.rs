@@ -35,7 +35,8 @@ fn transport(err: &TransportError, console: &Console) -> Option<String> {
              (ARCA_TLS_SERVER_NAME)."
         }
         TransportKind::CertificateOther => {
-            "look at the certificate's dates and usages (openssl x509 -noout -text), and at this machine's clock."
+            "look at the certificate's dates and usages (openssl x509 -noout -text), and at this machine's clock. A \
+             self-signed one is trusted once ARCA_CACERT (or -ca-cert) names its file."
         }
         TransportKind::Connect if is_default_address(err, console) => {
             "no address was given, so the default was tried. Set ARCA_ADDR (or -address) to a server's address, such \
@@ -64,25 +65,54 @@ fn transport(err: &TransportError, console: &Console) -> Option<String> {
 
 fn is_default_address(err: &TransportError, console: &Console) -> bool {
     err.address == arca_client::config::DEFAULT_ADDRESS
-        && arca_client::config::find(&console.env, "ADDR").is_none()
+        && ["ADDR", "AGENT_ADDR"].iter().all(|name| arca_client::config::find(&console.env, name).is_none())
 }
+
+/// What servers say, and what to do about it.
+const SAID: [(&str, &str); 14] = [
+    ("already initialized", "unseal the servers with the keys that were shown when it was initialized."),
+    ("not initialized", "initialize the cluster with `arca operator init`."),
+    ("uninitialized", "initialize the cluster with `arca operator init`."),
+    (
+        "check-and-set parameter did not match",
+        "somebody wrote in between, or -cas is not the current version: look with `arca kv metadata get`, then decide.",
+    ),
+    (
+        "check-and-set parameter required",
+        "say which version you replace with -cas=N: the current one (`arca kv metadata get`), or 0 for a new key.",
+    ),
+    ("already in use", "give it another path with -path, or disable what is there."),
+    ("no matching mount", "`arca secrets list` and `arca auth list` show what is mounted, and where."),
+    ("plugin not found in the catalog", "`arca read sys/plugins/catalog` shows the types this server has."),
+    ("no member of that name", "`arca operator raft list-peers` shows the members."),
+    (
+        "wrapping token is not valid",
+        "a wrapping token opens once, within its TTL. If it was fresh and you did not open it, somebody else did: treat \
+         what is in it as stolen.",
+    ),
+    ("unsupported path", "this server has no such call; `arca status` shows its version."),
+    (
+        "no handler for route",
+        "nothing is mounted there; `arca secrets list` and `arca auth list` show what is.",
+    ),
+    (
+        "route entry not found",
+        "nothing is mounted there; `arca secrets list` and `arca auth list` show what is.",
+    ),
+    ("HTTP request to an HTTPS server", "begin the address (ARCA_ADDR or -address) with https://."),
+];
 
 fn api(err: &ApiError, console: &Console) -> Option<String> {
     let path = err.url.split_once("/v1/").map_or("", |(_, path)| path);
     let raw = err.raw.as_deref().unwrap_or_default();
-    if raw.contains("HTTP request to an HTTPS server") {
-        return Some("begin the address (ARCA_ADDR or -address) with https://.".into());
-    }
-    if err.mentions("already initialized") {
-        return Some("unseal the servers with the keys that were shown when it was initialized.".into());
-    }
-    if err.mentions("not initialized") || err.mentions("uninitialized") {
-        return Some("initialize the cluster with `arca operator init`.".into());
+    let is_said = |words: &str| err.mentions(words) || raw.contains(words);
+    if let Some((_, hint)) = SAID.iter().find(|(words, _)| is_said(words)) {
+        return Some((*hint).to_owned());
     }
     match err.status.as_u16() {
         403 => Some(denied(err, path, console)),
-        404 if err.mentions("no handler for route") || err.mentions("route entry not found") => {
-            Some("nothing is mounted there; `arca secrets list` and `arca auth list` show what is.".into())
+        404 if err.method == Method::PATCH => {
+            Some("there is nothing to change yet: write it first (`arca kv put`, or `arca write`).".into())
         }
         405 => {
             Some(format!("this path does not know that verb; `arca path-help {path}` shows what it knows."))
@@ -107,6 +137,9 @@ fn api(err: &ApiError, console: &Console) -> Option<String> {
 }
 
 fn denied(err: &ApiError, path: &str, console: &Console) -> String {
+    if path.starts_with("auth/") && path.contains("/login") {
+        return "no method is mounted there (`arca auth list` shows the methods), or it refuses what you gave.".to_owned();
+    }
     let has_token = arca_client::config::find(&console.env, "TOKEN").is_some()
         || crate::token_file::load(console).ok().flatten().is_some();
     if !has_token {
@@ -131,4 +164,51 @@ fn denied(err: &ApiError, path: &str, console: &Console) -> String {
         "the token needs the capability {capability} on {path}. `arca token capabilities {path}` shows what it has; \
          if it has expired, `arca login` again."
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(status: u16, path: &str, said: &str, want: &str) {
+        let err = ApiError {
+            status: StatusCode::from_u16(status).unwrap(),
+            method: Method::PUT,
+            url: format!("http://server/v1/{path}"),
+            errors: vec![said.to_owned()],
+            warnings: vec![],
+            retry_after: None,
+            raw: None,
+        };
+        let mut console = Console::real();
+        console.env = Box::new(|name| (name == "ARCA_TOKEN").then(|| "hvs.t".to_owned()));
+        let hint = api(&err, &console).unwrap();
+        assert!(hint.contains(want), "{status} {path} {said}: {hint}");
+    }
+
+    #[test]
+    fn what_servers_say_has_a_next_step() {
+        check(400, "sys/init", "Vault is already initialized", "unseal the servers");
+        check(
+            400,
+            "secret/data/a",
+            "check-and-set parameter did not match the current version",
+            "arca kv metadata get",
+        );
+        check(400, "secret/data/a", "check-and-set parameter required for this call", "-cas=N");
+        check(400, "sys/mounts/a", "path is already in use at a/", "-path");
+        check(
+            400,
+            "sys/wrapping/unwrap",
+            "wrapping token is not valid or does not exist",
+            "somebody else did",
+        );
+        check(404, "sys/rekey/init", "unsupported path", "arca status");
+        check(403, "auth/userpass/login/bob", "permission denied", "arca auth list");
+        check(403, "secret/data/a", "permission denied", "create or update on secret/data/a");
+        check(503, "secret/data/a", "Vault is sealed", "arca operator unseal");
+    }
 }

@@ -7,103 +7,10 @@
     reason = "helpers of tests are tests, which clippy sees only in functions marked so"
 )]
 
-#[path = "../../tests/stub/mod.rs"]
-mod stub;
+mod harness;
 
-use std::io::{Cursor, Write};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-
-use arca_cli::{Console, External, run_in};
-use expect_test::{Expect, expect};
-use stub::{Step, Stub};
-
-/// Output that a test reads afterwards.
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Shared {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(buf)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A command line, what stands around it, and the script of the server.
-struct Case {
-    steps: Vec<Step>,
-    stdin: &'static str,
-    env: Vec<(&'static str, &'static str)>,
-    home: Option<PathBuf>,
-}
-
-fn server(steps: impl IntoIterator<Item = Step>) -> Case {
-    let env = vec![("VAULT_TOKEN", "hvs.t")];
-    Case { steps: steps.into_iter().collect(), stdin: "", env, home: None }
-}
-
-impl Case {
-    fn stdin(mut self, text: &'static str) -> Self {
-        self.stdin = text;
-        self
-    }
-
-    fn env(mut self, env: &[(&'static str, &'static str)]) -> Self {
-        self.env = env.to_vec();
-        self
-    }
-
-    fn home(mut self, home: PathBuf) -> Self {
-        self.home = Some(home);
-        self
-    }
-
-    /// Runs the command line; shows requests, output, errors and exit code as one text.
-    #[track_caller]
-    fn check(self, line: &str, want: Expect) {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let stub = runtime.block_on(Stub::new(self.steps));
-        let (out, err) = (Shared::default(), Shared::default());
-        let (env, address) = (self.env, stub.address.clone());
-        let mut console = Console {
-            env: Box::new(move |name| match name {
-                "ARCA_ADDR" => Some(address.clone()),
-                "ARCA_MAX_RETRIES" => Some("0".to_owned()),
-                _ => env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()),
-            }),
-            home: self.home,
-            stdin: Box::new(Cursor::new(self.stdin)),
-            stdout: Box::new(out.clone()),
-            stderr: Box::new(err.clone()),
-            is_input_terminal: false,
-            is_output_terminal: false,
-        };
-        let args = std::iter::once("arca").chain(line.split(' ')).map(Into::into);
-        let code = run_in(&mut console, args, &[External { path: &["server"], about: "Run a server" }]);
-        let mut shown = String::new();
-        for asked in stub.asked() {
-            shown.push_str(format!("> {} {} {}", asked.method, asked.path, asked.body).trim_end());
-            shown.push('\n');
-        }
-        for text in [out, err] {
-            shown.push_str(&String::from_utf8_lossy(&text.0.lock().unwrap()));
-        }
-        if !shown.ends_with('\n') {
-            shown.push_str("(no newline)\n");
-        }
-        shown.push_str(&format!("exit {code}\n"));
-        want.assert_eq(&shown.replace(&stub.address, "http://server"));
-    }
-}
-
-const V2: &str = r#"{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}"#;
-const V1: &str = r#"{"data":{"path":"old/kv/","type":"kv","options":null}}"#;
-const VERSION: &str = r#"{"data":{"created_time":"2026-01-01T00:00:00Z","custom_metadata":null,"deletion_time":"","destroyed":false,"version":1}}"#;
-const SECRET: &str = r#"{"data":{"data":{"user":"app","n":1.50},"metadata":{"deletion_time":"","version":3}},"warnings":null}"#;
+use expect_test::expect;
+use harness::{SECRET, Step, V1, V2, VERSION, printed, server};
 
 #[test]
 fn kv_put_asks_for_the_mount_first() {
@@ -181,15 +88,15 @@ fn kv_get_in_every_form() {
             > GET /v1/secret/data/a
             data:
               data:
-                n: 1.5
+                "n": 1.50
                 user: app
               metadata:
-                deletion_time: ''
+                deletion_time: ""
                 version: 3
             lease_duration: 0
-            lease_id: ''
+            lease_id: ""
             renewable: false
-            request_id: ''
+            request_id: ""
             warnings: null
             exit 0
         "#]],
@@ -480,7 +387,7 @@ fn mounts_are_shaped_by_flags() {
     server([]).check(
         "auth tune -token-type=batch -user-lockout-threshold=3 auth/people/",
         expect![[r#"
-            > POST /v1/sys/auth/people/tune {"token_type":"batch","user_lockout_config":{"lockout_threshold":"3"}}
+            > POST /v1/sys/mounts/auth/people/tune {"token_type":"batch","user_lockout_config":{"lockout_threshold":"3"}}
             Success! Tuned the auth method at: people/
             exit 0
         "#]],
@@ -501,12 +408,18 @@ fn tokens_are_made_by_flags() {
 
 #[test]
 fn help_names_the_commands_that_live_elsewhere() {
-    let mut console = Console::real();
-    let out = Shared::default();
-    console.stdout = Box::new(out.clone());
-    console.is_output_terminal = false;
-    let args = ["arca", "-h"].map(Into::into);
-    assert_eq!(run_in(&mut console, args, &[External { path: &["server"], about: "Run a server" }]), 0);
-    let shown = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+    let shown = printed("-h");
     assert!(shown.contains("Run a server") && shown.contains("arca kv put"), "{shown}");
+}
+
+#[test]
+fn help_gives_examples() {
+    for (line, want) in [
+        ("kv get -h", "Example: arca kv get -mount=secret"),
+        ("kv destroy -help", "Example: arca kv destroy -mount=secret"),
+        ("operator generate-root -h", "Begin with -init"),
+        ("write -h", "key=- for standard input"),
+    ] {
+        assert!(printed(line).contains(want), "{line}");
+    }
 }

@@ -30,10 +30,10 @@ pub struct List {
     detailed: bool,
 }
 
-/// Enables an audit device. Once one is enabled, no request is served that none can record.
-///
-/// Example: arca audit enable -path=main file file_path=/var/log/arca/audit.log
+/// Enables an audit device.
 #[derive(Args, Debug)]
+#[command(after_help = "Once a device is enabled, no request is served that none can record.\n\n\
+Example: arca audit enable -path=main file file_path=/var/log/arca/audit.log")]
 pub struct Enable {
     /// Where it is mounted; its type if not given.
     #[arg(long, value_name = "PATH")]
@@ -52,8 +52,9 @@ pub struct Enable {
     options: Vec<String>,
 }
 
-/// Disables an audit device. Its records stay.
+/// Disables an audit device.
 #[derive(Args, Debug)]
+#[command(after_help = "The records of the device stay.")]
 pub struct Disable {
     /// Where it is mounted.
     path: String,

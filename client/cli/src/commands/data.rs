@@ -1,4 +1,6 @@
-//! The plain verbs on any path: read, write, patch, delete, list, unwrap, path-help.
+//! The plain verbs on any path: read, write, patch, delete, list, scan, unwrap, path-help.
+
+use std::collections::BTreeSet;
 
 use arca_client::{Request, Secret, Token};
 use clap::Args;
@@ -10,12 +12,20 @@ use crate::error::{CliError, Doing, Outcome};
 use crate::input;
 use crate::output::table;
 
+/// A path of the API, without the slashes and blanks that people leave around it.
+fn api_path(text: &str) -> Result<String, String> {
+    match text.trim().trim_matches('/') {
+        "" => Err("the path is empty".to_owned()),
+        path => Ok(path.to_owned()),
+    }
+}
+
 /// Reads what is at a path.
-///
-/// Example: arca read auth/token/lookup-self
 #[derive(Args, Debug)]
+#[command(after_help = "Example: arca read auth/token/lookup-self")]
 pub struct Read {
     /// Where to read.
+    #[arg(value_parser = api_path)]
     path: String,
     /// Parameters, as key=value.
     #[arg(value_name = "KEY=VALUE")]
@@ -37,18 +47,20 @@ impl Read {
     }
 }
 
-/// Writes data to a path. Data is key=value, key=@file, key=- for standard input, or a JSON object as - or @file.
-///
-/// Examples:
-///   arca write auth/userpass/users/bob password=@password.txt policies=default
-///   echo '{"ttl": "1h"}' | arca write auth/token/create -
+/// Writes data to a path.
 #[derive(Args, Debug)]
-#[command(verbatim_doc_comment)]
+#[command(
+    after_help = "Data is key=value, key=@file, key=- for standard input, or a JSON object as - or @file.\n\n\
+Examples:\n  \
+arca write auth/userpass/users/bob password=@password.txt policies=default\n  \
+echo '{\"ttl\": \"1h\"}' | arca write auth/token/create -"
+)]
 pub struct Write {
     /// Write although there is no data.
     #[arg(short, long)]
     force: bool,
     /// Where to write.
+    #[arg(value_parser = api_path)]
     path: String,
     /// What to write.
     data: Vec<String>,
@@ -70,15 +82,18 @@ impl Write {
     }
 }
 
-/// Merges data into what is at a path. Data as with write.
-///
-/// Example: arca patch secret/data/app data=@fields.json
+/// Merges data into what is at a path.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Data is key=value, key=@file, key=- for standard input, or a JSON object as - or @file.\n\n\
+Example: arca patch secret/data/app data=@fields.json"
+)]
 pub struct Patch {
     /// Patch although there is no data.
     #[arg(short, long)]
     force: bool,
     /// Where to patch.
+    #[arg(value_parser = api_path)]
     path: String,
     /// What to merge.
     data: Vec<String>,
@@ -96,12 +111,13 @@ impl Patch {
     }
 }
 
-/// Deletes what is at a path. What is not there counts as deleted.
-///
-/// Example: arca delete auth/userpass/users/bob
+/// Deletes what is at a path.
 #[derive(Args, Debug)]
+#[command(after_help = "What is not there counts as deleted.\n\n\
+Example: arca delete auth/userpass/users/bob")]
 pub struct Delete {
     /// Where to delete.
+    #[arg(value_parser = api_path)]
     path: String,
     /// Parameters, as key=value.
     #[arg(value_name = "KEY=VALUE")]
@@ -117,11 +133,26 @@ impl Delete {
     }
 }
 
-/// Lists the names below a path. Names that end in / hold more.
-///
-/// Example: arca list sys/policies/acl
+/// Lists the names below a path.
 #[derive(Args, Debug)]
+#[command(after_help = "Names that end in / hold more.\n\n\
+Example: arca list sys/policies/acl")]
 pub struct List {
+    #[command(flatten)]
+    listing: Listing,
+}
+
+/// Lists everything below a path, however deep, where the path supports it.
+#[derive(Args, Debug)]
+#[command(after_help = "Example: arca scan secret/metadata")]
+pub struct Scan {
+    #[command(flatten)]
+    listing: Listing,
+}
+
+/// What to list, and how much of it.
+#[derive(Args, Debug)]
+struct Listing {
     /// Begin after this name, where the path supports pages.
     #[arg(long, value_name = "NAME")]
     after: Option<String>,
@@ -132,12 +163,26 @@ pub struct List {
     #[arg(long)]
     detailed: bool,
     /// Where to list.
+    #[arg(value_parser = api_path)]
     path: String,
 }
 
 impl List {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
-        let mut request = Request::list(self.path.trim_end_matches('/'));
+        let request = Request::list(&self.listing.path);
+        self.listing.run(context, request).await
+    }
+}
+
+impl Scan {
+    pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
+        let request = Request::scan(&self.listing.path);
+        self.listing.run(context, request).await
+    }
+}
+
+impl Listing {
+    async fn run(self, context: &mut Context<'_>, mut request: Request) -> Outcome {
         if let Some(after) = self.after {
             request = request.query("after", after);
         }
@@ -167,18 +212,29 @@ pub(super) fn show_list(
         }
         return Err(CliError::NotFound(path.to_owned()));
     }
-    let info = answer.and_then(|answer| answer.field("key_info")).and_then(Value::as_object);
-    match info {
-        Some(info) if detailed => {
-            if context.format != Format::Table {
-                return context.structured(&answer.and_then(|answer| answer.data.as_ref()));
-            }
-            let about = |key: &String| info.get(key).map(table::plain).unwrap_or_default();
-            let rows: Vec<_> = keys.iter().map(|key| vec![key.clone(), about(key)]).collect();
-            context.table(&["Keys", "Info"], rows)
-        }
-        _ => context.keys(&keys),
+    match answer.filter(|_| detailed) {
+        Some(answer) if context.format != Format::Table => context.secret(answer),
+        Some(answer) => show_details(context, &keys, answer),
+        None => context.keys(&keys),
     }
+}
+
+/// Prints names with a column for each thing the server tells about one of them.
+fn show_details(context: &mut Context<'_>, keys: &[String], answer: &Secret) -> Outcome {
+    let empty = Map::new();
+    let info = answer.field("key_info").and_then(Value::as_object).unwrap_or(&empty);
+    let about = |key: &String| info.get(key).and_then(Value::as_object);
+    let columns: BTreeSet<&str> =
+        keys.iter().filter_map(about).flat_map(Map::keys).map(String::as_str).collect();
+    let mut names = keys.to_vec();
+    names.sort();
+    let headings: Vec<&str> = std::iter::once("Keys").chain(columns.iter().copied()).collect();
+    let row = |key: &String| {
+        let cell = |column: &&str| about(key)?.get(*column).map(|value| table::field(column, value));
+        let cells = columns.iter().map(|column| cell(column).unwrap_or_default());
+        std::iter::once(key.clone()).chain(cells).collect()
+    };
+    context.table(&headings, names.iter().map(row))
 }
 
 fn with_query(
@@ -200,10 +256,10 @@ fn with_query(
     Ok(request)
 }
 
-/// Opens a wrapped answer. Without a token, the token in use is taken for the wrapping token.
-///
-/// Example: arca unwrap hvs.CAESI…
+/// Opens a wrapped answer.
 #[derive(Args, Debug)]
+#[command(after_help = "Without a token, the token in use is taken for the wrapping token.\n\n\
+Example: arca unwrap hvs.CAESI…")]
 pub struct Unwrap {
     /// The wrapping token.
     token: Option<String>,
@@ -218,17 +274,17 @@ impl Unwrap {
 }
 
 /// Explains a path: its parameters, and what the verbs do there.
-///
-/// Example: arca path-help sys/mounts
 #[derive(Args, Debug)]
+#[command(after_help = "Example: arca path-help sys/mounts")]
 pub struct PathHelp {
     /// The path to explain.
+    #[arg(value_parser = api_path)]
     path: String,
 }
 
 impl PathHelp {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
-        let request = Request::get(self.path.trim_end_matches('/')).query("help", "1");
+        let request = Request::get(&self.path).query("help", "1");
         let response = context.client()?.send(request).await.doing(|| format!("explain {}", self.path))?;
         let answer: Map<String, Value> = response.json().doing(|| format!("explain {}", self.path))?;
         let help = answer.get("help").or_else(|| answer.get("data")?.get("help")).and_then(Value::as_str);

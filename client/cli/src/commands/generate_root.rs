@@ -8,17 +8,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::init::pgp_key;
 use crate::context::Context;
 use crate::error::{CliError, Doing, Outcome};
 use crate::input;
 
 /// Makes a new root token with key shares.
-///
-/// Begin with -init, which prints a one-time password. Then each holder of a share runs the command and is asked for
-/// it. The last one gets the encoded token, which -decode opens with the one-time password.
-///
-/// Example: arca operator generate-root -decode=ENCODED -otp=OTP
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Begin with -init, which prints a one-time password. Then each holder of a share runs the command and \
+is asked for it. The last one gets the encoded token, which -decode opens with the one-time \
+password.\n\n\
+Example: arca operator generate-root -decode=ENCODED -otp=OTP"
+)]
 pub struct GenerateRoot {
     /// Begin.
     #[arg(long, group = "what")]
@@ -38,18 +40,21 @@ pub struct GenerateRoot {
     /// The one-time password.
     #[arg(long, value_name = "OTP")]
     otp: Option<String>,
-    /// PGP key that encrypts the token, instead of a one-time password.
+    /// PGP key that encrypts the token, instead of a one-time password: base64, or a file.
     #[arg(long, value_name = "KEY")]
     pgp_key: Option<String>,
     /// What -init printed, so that shares go to the right attempt.
     #[arg(long, value_name = "NONCE")]
     nonce: Option<String>,
+    /// Make a token for a server in recovery mode, instead of a root token.
+    #[arg(long, group = "kind")]
+    recovery_token: bool,
+    /// Make an operation token for a disaster-recovery secondary, instead of a root token.
+    #[arg(long, group = "kind")]
+    dr_token: bool,
     /// A key share; - reads it from standard input.
     key: Option<String>,
 }
-
-const ATTEMPT: &str = "sys/generate-root/attempt";
-const UPDATE: &str = "sys/generate-root/update";
 
 /// How far an attempt is.
 #[derive(Default, Deserialize, Serialize)]
@@ -74,29 +79,39 @@ impl GenerateRoot {
             return self.decode(context, encoded);
         }
         let client = context.client()?;
+        let base = match (self.recovery_token, self.dr_token) {
+            (true, _) => "sys/generate-recovery-token",
+            (false, true) => "sys/replication/dr/secondary/generate-operation-token",
+            (false, false) => "sys/generate-root",
+        };
+        let attempt_path = || format!("{base}/attempt");
         let ask = |request: Request| {
             let client = client.clone();
             async move { client.send(request).await?.json::<Attempt>() }
         };
         let doing = || "make a root token".to_owned();
         if self.cancel {
-            client.send(Request::delete(ATTEMPT)).await.doing(doing)?;
+            client.send(Request::delete(attempt_path())).await.doing(doing)?;
             return context.success("The attempt is given up, if there was one.");
         }
         if self.generate_otp {
-            let attempt = ask(Request::get(ATTEMPT)).await.doing(doing)?;
+            let attempt = ask(Request::get(attempt_path())).await.doing(doing)?;
             let otp = otp(attempt.otp_length.max(1))?;
             context.console.say(&otp);
             return Ok(0);
         }
         let attempt = if self.status {
-            ask(Request::get(ATTEMPT)).await.doing(doing)?
+            ask(Request::get(attempt_path())).await.doing(doing)?
         } else if self.init {
-            let body =
-                json!({"otp": self.otp.unwrap_or_default(), "pgp_key": self.pgp_key.unwrap_or_default()});
-            ask(Request::put(ATTEMPT).json(&body).doing(doing)?).await.doing(doing)?
+            let pgp_key = self.pgp_key.as_deref().map(pgp_key).transpose()?.unwrap_or_default();
+            let body = json!({"otp": self.otp.unwrap_or_default(), "pgp_key": pgp_key});
+            let attempt = ask(Request::put(attempt_path()).json(&body).doing(doing)?).await.doing(doing)?;
+            if !attempt.otp.is_empty() {
+                context.console.note("Keep the OTP: -decode needs it, and it is not shown again.");
+            }
+            attempt
         } else {
-            let attempt = ask(Request::get(ATTEMPT)).await.doing(doing)?;
+            let attempt = ask(Request::get(attempt_path())).await.doing(doing)?;
             if !attempt.started {
                 return Err(CliError::Usage("no attempt is under way; begin one with -init".into()));
             }
@@ -107,7 +122,7 @@ impl GenerateRoot {
             };
             // The share is the request.
             let body = json!({"key": share.expose(), "nonce": self.nonce.unwrap_or(attempt.nonce)});
-            ask(Request::put(UPDATE).json(&body).doing(doing)?).await.doing(doing)?
+            ask(Request::put(format!("{base}/update")).json(&body).doing(doing)?).await.doing(doing)?
         };
         show(context, &attempt)
     }
@@ -132,6 +147,9 @@ fn decoded(encoded: &str, otp: &str) -> Result<Zeroizing<String>, CliError> {
     let bad = |reason: &str| CliError::Usage(format!("cannot decode the token: {reason}"));
     let bytes = STANDARD_NO_PAD.decode(encoded.trim_end_matches('='));
     let bytes = Zeroizing::new(bytes.map_err(|_| bad("it is not base64"))?);
+    if bytes.is_empty() {
+        return Err(bad("there is none"));
+    }
     if bytes.len() != otp.len() {
         return Err(bad("the one-time password is not as long as the token; is it the one -init printed?"));
     }
@@ -198,5 +216,6 @@ mod tests {
         assert_eq!(decoded(&STANDARD.encode(&hidden), &pad).unwrap().as_str(), token);
         assert!(decoded(&STANDARD.encode(&hidden), "short").is_err());
         assert!(decoded("§", &pad).is_err());
+        assert!(decoded("", "").is_err());
     }
 }

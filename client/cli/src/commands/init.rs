@@ -12,9 +12,8 @@ use crate::error::{AtFile, CliError, Doing, Outcome};
 use crate::input;
 
 /// Initializes a cluster: makes its keys, shows the shares and the first root token, once.
-///
-/// Example: arca operator init -key-shares=5 -key-threshold=3
 #[derive(Args, Debug)]
+#[command(after_help = "Example: arca operator init -key-shares=5 -key-threshold=3")]
 pub struct Init {
     /// Shares to split the unseal key into [default: 5].
     #[arg(long, short = 'n', value_name = "N")]
@@ -99,7 +98,7 @@ impl Init {
 }
 
 /// A PGP key, base64 on the command line or in a file, binary in a file.
-fn pgp_key(key: &str) -> Result<String, CliError> {
+pub(super) fn pgp_key(key: &str) -> Result<String, CliError> {
     use base64::{Engine, prelude::BASE64_STANDARD};
     if key.starts_with("keybase:") {
         return Err(CliError::Usage(
@@ -123,7 +122,8 @@ async fn show_init_status(context: &mut Context<'_>, client: &Client) -> Outcome
     if context.format == Format::Table {
         context.console.say(if is_initialized { "Initialized" } else { "Not initialized" });
     } else {
-        context.structured(&serde_json::json!({"initialized": is_initialized}))?;
+        // Vault's CLI spells it so.
+        context.structured(&serde_json::json!({"Initialized": is_initialized}))?;
     }
     Ok(if is_initialized { 0 } else { 2 })
 }
@@ -170,11 +170,11 @@ fn text(request: &InitRequest, answer: &InitResponse) -> String {
 }
 
 /// Gives a key share to a sealed server; once enough are there, it unseals.
-///
-/// The share is asked for, or read from a pipe: an argument would stay in the shell's history.
-///
-/// Example: arca operator unseal
 #[derive(Args, Debug)]
+#[command(
+    after_help = "The share is asked for, or read from a pipe: an argument would stay in the shell's history.\n\n\
+Example: arca operator unseal"
+)]
 pub struct Unseal {
     /// Forget the shares given so far.
     #[arg(long)]

@@ -27,11 +27,16 @@ pub enum Kv {
     /// Delete versions; they can be brought back
     Delete(Delete),
     /// Bring deleted versions back
+    #[command(after_help = "Example: arca kv undelete -mount=secret -versions=1,2 app/db")]
     Undelete(Versions),
     /// Remove the data of versions for ever
+    #[command(after_help = "Example: arca kv destroy -mount=secret -versions=1,2 app/db")]
     Destroy(Versions),
     /// List keys
     List(List),
+    /// List keys, however deep
+    #[command(after_help = "Example: arca kv scan -mount=secret app")]
+    Scan(List),
     /// Work with what is known about a key
     #[command(subcommand)]
     Metadata(Metadata),
@@ -68,11 +73,12 @@ impl Located {
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
     }
 
-    pub(super) fn needs_v2(&self, what: &str) -> Result<(), CliError> {
+    /// Refuses what version 1 has not. Some commands call that a mistake and some a refusal, as Vault's exit codes do.
+    pub(super) fn needs_v2(&self, what: &str, refusal: fn(String) -> CliError) -> Result<(), CliError> {
         if self.version == 2 {
             return Ok(());
         }
-        Err(CliError::Server(format!(
+        Err(refusal(format!(
             "{what} needs a kv version 2 mount, and {mount}/ is version 1; `arca kv enable-versioning {mount}` turns it \
              into version 2",
             mount = self.mount
@@ -106,7 +112,8 @@ impl Kv {
             Self::Delete(command) => command.run(context).await,
             Self::Undelete(command) => command.run(context, "undelete").await,
             Self::Destroy(command) => command.run(context, "destroy").await,
-            Self::List(command) => command.run(context).await,
+            Self::List(command) => command.run(context, Request::list).await,
+            Self::Scan(command) => command.run(context, Request::scan).await,
             Self::Metadata(command) => command.run(context).await,
             Self::Rollback(command) => command.run(context).await,
             Self::EnableVersioning(command) => command.run(context).await,
@@ -115,9 +122,8 @@ impl Kv {
 }
 
 /// Shows a secret.
-///
-/// Example: arca kv get -mount=secret -field=password app/db
 #[derive(Args, Debug)]
+#[command(after_help = "Example: arca kv get -mount=secret -field=password app/db")]
 pub struct Get {
     #[command(flatten)]
     key: Key,
@@ -133,7 +139,7 @@ impl Get {
         let path = at.path("data");
         let mut request = Request::get(&path);
         if let Some(version) = self.version {
-            at.needs_v2("-version")?;
+            at.needs_v2("-version", CliError::Usage)?;
             request = request.query("version", version.to_string());
         }
         let answer = client.read_request(request).await.doing(|| format!("read {path}"))?;
@@ -147,6 +153,9 @@ fn show(context: &mut Context<'_>, at: &Located, path: &str, answer: &Secret) ->
     if at.version == 2 && !is_wrapped {
         let data = answer.field("data").and_then(Value::as_object);
         if let Some(name) = context.global.field.clone() {
+            if data.is_none() {
+                return Err(CliError::Server(format!("No data found at {path}: that version is deleted")));
+            }
             let value = data.and_then(|data| data.get(&name)).or_else(|| answer.field(&name));
             return context.field(value.ok_or(CliError::Field(name))?);
         }
@@ -204,13 +213,14 @@ fn written(context: &mut Context<'_>, path: &str, answer: Option<&Secret>) -> Ou
     }
 }
 
-/// Writes a secret. Data is key=value, key=@file, key=- for standard input, or a JSON object as - or @file.
-///
-/// Examples:
-///   arca kv put -mount=secret app/db user=app password=@password.txt
-///   arca kv put -mount=secret -cas=0 app/db @secret.json
+/// Writes a secret.
 #[derive(Args, Debug)]
-#[command(verbatim_doc_comment)]
+#[command(
+    after_help = "Data is key=value, key=@file, key=- for standard input, or a JSON object as - or @file.\n\n\
+Examples:\n  \
+arca kv put -mount=secret app/db user=app password=@password.txt\n  \
+arca kv put -mount=secret -cas=0 app/db @secret.json"
+)]
 pub struct Put {
     #[command(flatten)]
     key: Key,
@@ -247,10 +257,12 @@ impl Put {
     }
 }
 
-/// Changes some fields of a secret and keeps the others. Data as with put.
-///
-/// Example: arca kv patch -mount=secret app/db password=@new.txt
+/// Changes some fields of a secret and keeps the others.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Data is key=value, key=@file, key=- for standard input, or a JSON object as - or @file.\n\n\
+Example: arca kv patch -mount=secret app/db password=@new.txt"
+)]
 pub struct Patch {
     #[command(flatten)]
     key: Key,
@@ -282,22 +294,34 @@ impl Patch {
         data.extend(self.remove_data.iter().map(|field| (field.clone(), Value::Null)));
         let client = context.client()?;
         let at = self.key.locate(&client).await?;
-        at.needs_v2("kv patch")?;
+        at.needs_v2("kv patch", CliError::Server)?;
         let path = at.path("data");
         let answer = match self.method {
             Some(PatchMethod::Rw) => read_and_write(&client, &path, data, self.cas).await?,
             method => {
                 let body = json!({"data": data, "options": cas_options(self.cas)});
                 match client.patch(&path, &body).await {
-                    // A server without the verb still has the others.
-                    Err(arca_client::Error::Api(err)) if err.status == 405 && method.is_none() => {
-                        read_and_write(&client, &path, data, self.cas).await?
+                    // A server without the verb still has the others, and so has a token that may not use it.
+                    Err(arca_client::Error::Api(err))
+                        if method.is_none() && matches!(err.status.as_u16(), 403 | 405) =>
+                    {
+                        let answer = read_and_write(&client, &path, data, self.cas).await?;
+                        note_fallback(context, &path, err.status.as_u16());
+                        answer
                     }
                     other => other.doing(|| format!("patch {path}"))?,
                 }
             }
         };
         written(context, &path, answer.as_ref())
+    }
+}
+
+fn note_fallback(context: &mut Context<'_>, path: &str, status: u16) {
+    if status == 403 {
+        context.console.note(&format!(
+            "Note: the token may not patch {path}, so it was read and written. The capability patch makes this one step."
+        ));
     }
 }
 
@@ -326,10 +350,10 @@ async fn read_and_write(
     client.write(path, &body).await.doing(|| format!("write to {path}"))
 }
 
-/// Deletes the newest version, or those named; they can be brought back. Version 1 deletes for ever.
-///
-/// Example: arca kv delete -mount=secret -versions=1,2 app/db
+/// Deletes the newest version, or those named; they can be brought back.
 #[derive(Args, Debug)]
+#[command(after_help = "Version 1 deletes for ever.\n\n\
+Example: arca kv delete -mount=secret -versions=1,2 app/db")]
 pub struct Delete {
     #[command(flatten)]
     key: Key,
@@ -347,7 +371,7 @@ impl Delete {
             let answer = client.delete(&path).await;
             (path, answer)
         } else {
-            at.needs_v2("-versions")?;
+            at.needs_v2("-versions", CliError::Usage)?;
             let path = at.path("delete");
             let answer = client.write(&path, &json!({"versions": self.versions})).await;
             (path, answer)
@@ -358,8 +382,6 @@ impl Delete {
 }
 
 /// Names versions of a key.
-///
-/// Example: arca kv undelete -mount=secret -versions=1,2 app/db
 #[derive(Args, Debug)]
 pub struct Versions {
     #[command(flatten)]
@@ -373,7 +395,7 @@ impl Versions {
     async fn run(self, context: &mut Context<'_>, verb: &str) -> Outcome {
         let client = context.client()?;
         let at = self.key.locate(&client).await?;
-        at.needs_v2(verb)?;
+        at.needs_v2(&format!("kv {verb}"), CliError::Usage)?;
         let path = at.path(verb);
         let body = json!({"versions": self.versions});
         let answer = client.write(&path, &body).await.doing(|| format!("write to {path}"))?;
@@ -381,10 +403,10 @@ impl Versions {
     }
 }
 
-/// Lists keys. Names that end in / hold more.
-///
-/// Example: arca kv list -mount=secret app
+/// Lists keys.
 #[derive(Args, Debug)]
+#[command(after_help = "Names that end in / hold more.\n\n\
+Example: arca kv list -mount=secret app")]
 pub struct List {
     /// Where the engine is mounted; else the mount stands in front of the path.
     #[arg(long, value_name = "PATH")]
@@ -394,22 +416,22 @@ pub struct List {
 }
 
 impl List {
-    async fn run(self, context: &mut Context<'_>) -> Outcome {
+    async fn run(self, context: &mut Context<'_>, ask: fn(String) -> Request) -> Outcome {
         if self.mount.is_none() && self.path.is_none() {
             return Err(CliError::Usage("say where to list: -mount=MOUNT, or MOUNT/PATH".into()));
         }
         let client = context.client()?;
         let key = Key { mount: self.mount, key: self.path.unwrap_or_default() };
         let path = key.locate(&client).await?.path("metadata");
-        let answer = client.read_request(Request::list(&path)).await.doing(|| format!("list {path}"))?;
+        let answer = client.read_request(ask(path.clone())).await.doing(|| format!("list {path}"))?;
         show_list(context, answer.as_ref(), &path, false)
     }
 }
 
-/// Writes an old version again as the newest. Nothing is lost: the versions in between stay.
-///
-/// Example: arca kv rollback -mount=secret -version=2 app/db
+/// Writes an old version again as the newest.
 #[derive(Args, Debug)]
+#[command(after_help = "Nothing is lost: the versions in between stay.\n\n\
+Example: arca kv rollback -mount=secret -version=2 app/db")]
 pub struct Rollback {
     #[command(flatten)]
     key: Key,
@@ -422,7 +444,7 @@ impl Rollback {
     async fn run(self, context: &mut Context<'_>) -> Outcome {
         let client = context.client()?;
         let at = self.key.locate(&client).await?;
-        at.needs_v2("kv rollback")?;
+        at.needs_v2("kv rollback", CliError::Server)?;
         let path = at.path("data");
         let doing = || format!("read {path}");
         let newest = client.live().read(&path).await.doing(doing)?;
@@ -446,10 +468,10 @@ impl Rollback {
     }
 }
 
-/// Turns a version 1 mount into version 2. There is no way back.
-///
-/// Example: arca kv enable-versioning secret
+/// Turns a version 1 mount into version 2.
 #[derive(Args, Debug)]
+#[command(after_help = "There is no way back.\n\n\
+Example: arca kv enable-versioning secret")]
 pub struct EnableVersioning {
     /// Where the engine is mounted.
     mount: String,

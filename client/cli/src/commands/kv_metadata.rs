@@ -1,6 +1,6 @@
 //! `arca kv metadata`: what is known about a key of a version 2 mount, and its settings.
 
-use arca_client::Request;
+use arca_client::{Request, duration};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
@@ -13,18 +13,18 @@ use crate::input;
 #[derive(Debug, Subcommand)]
 pub enum Metadata {
     /// Show a key's settings and versions
+    #[command(after_help = "Example: arca kv metadata get -mount=secret app/db")]
     Get(MetadataKey),
     /// Replace a key's settings
     Put(Settings),
     /// Change some of a key's settings
     Patch(PatchSettings),
     /// Remove a key and all its versions for ever
+    #[command(after_help = "Example: arca kv metadata delete -mount=secret app/db")]
     Delete(MetadataKey),
 }
 
 /// Names a key.
-///
-/// Example: arca kv metadata get -mount=secret app/db
 #[derive(Args, Debug)]
 pub struct MetadataKey {
     #[command(flatten)]
@@ -32,9 +32,10 @@ pub struct MetadataKey {
 }
 
 /// The settings of a key.
-///
-/// Example: arca kv metadata put -mount=secret -max-versions=5 -custom-metadata=owner=me app/db
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Example: arca kv metadata put -mount=secret -max-versions=5 -custom-metadata=owner=me app/db"
+)]
 pub struct Settings {
     #[command(flatten)]
     key: Key,
@@ -45,7 +46,7 @@ pub struct Settings {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_versions: Option<i64>,
     /// When versions delete themselves, such as 24h; 0s for never.
-    #[arg(long, value_name = "DURATION", allow_negative_numbers = true)]
+    #[arg(long, value_name = "DURATION", allow_negative_numbers = true, value_parser = delete_after)]
     delete_version_after: Option<String>,
     /// A note on the key; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
@@ -53,15 +54,22 @@ pub struct Settings {
 }
 
 /// Changes to the settings of a key.
-///
-/// Example: arca kv metadata patch -mount=secret -remove-custom-metadata=owner app/db
 #[derive(Args, Debug)]
+#[command(after_help = "Example: arca kv metadata patch -mount=secret -remove-custom-metadata=owner app/db")]
 pub struct PatchSettings {
     #[command(flatten)]
     settings: Settings,
     /// A note to remove; may be given several times.
     #[arg(long, value_name = "KEY")]
     remove_custom_metadata: Vec<String>,
+}
+
+/// A duration as the server spells it. A negative one says nothing, as in Vault's CLI, and stays as it is.
+fn delete_after(text: &str) -> Result<String, String> {
+    if text.starts_with('-') {
+        return Ok(text.to_owned());
+    }
+    duration::parse(text).map(duration::format)
 }
 
 impl Settings {
@@ -74,8 +82,7 @@ impl Settings {
             body.insert("max_versions".into(), versions.into());
         }
         if let Some(after) = self.delete_version_after.as_ref().filter(|after| !after.starts_with('-')) {
-            let after = arca_client::duration::parse(after).map_err(CliError::Usage)?;
-            body.insert("delete_version_after".into(), arca_client::duration::format(after).into());
+            body.insert("delete_version_after".into(), after.as_str().into());
         }
         if !self.custom_metadata.is_empty() {
             let pairs: Vec<(String, String)> = input::pairs("-custom-metadata", &self.custom_metadata)?;
@@ -96,7 +103,7 @@ impl Metadata {
             Self::Patch(patch) => &patch.settings.key,
         };
         let at = key.locate(&client).await?;
-        at.needs_v2("kv metadata")?;
+        at.needs_v2("kv metadata", CliError::Usage)?;
         let path = at.path("metadata");
         let (answer, done) = match self {
             Self::Get(_) => {

@@ -1,5 +1,8 @@
 //! `arca lease`: looking leases up, extending and ending them.
 
+use std::time::Duration;
+
+use arca_client::duration;
 use arca_client::leases::Revocation;
 use clap::{Args, Subcommand};
 
@@ -31,8 +34,8 @@ pub struct Lookup {
 #[derive(Args, Debug)]
 pub struct Renew {
     /// How long to ask for; the server may give less.
-    #[arg(long, value_name = "DURATION")]
-    increment: Option<String>,
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    increment: Option<Duration>,
     /// Id of the lease.
     id: String,
 }
@@ -63,8 +66,7 @@ impl Lease {
                 context.secret(&answer)
             }
             Self::Renew(Renew { increment, id }) => {
-                let increment_s = increment_s(increment.as_deref())?;
-                let answer = client.sys().renew_lease(&id, increment_s).await;
+                let answer = client.sys().renew_lease(&id, increment_s(increment)).await;
                 context.secret(&answer.doing(|| format!("extend the lease {id}"))?)
             }
             Self::Revoke(command) => command.run(context, &client).await,

@@ -4,19 +4,18 @@ use arca_client::{Auth, Client, Request, Secret, Token};
 use clap::Args;
 use serde_json::{Map, Value};
 
+use super::mfa;
 use crate::args::Format;
 use crate::context::Context;
 use crate::error::{CliError, Doing, Outcome};
 use crate::{input, token_file};
 
 /// Logs in and keeps the token in ~/.vault-token, which Vault's own CLI shares.
-///
-/// Examples:
-///   arca login                                   asks for a token
-///   arca login -method=userpass username=bob     asks for the password
-///   arca login -method=approle role_id=… secret_id=@secret-id
 #[derive(Args, Debug)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:\n  \
+arca login                                   asks for a token\n  \
+arca login -method=userpass username=bob     asks for the password\n  \
+arca login -method=approle role_id=… secret_id=@secret-id")]
 pub struct Login {
     /// How to log in: token, userpass, ldap, approle, jwt, kubernetes, cert, or any other method.
     #[arg(long, value_name = "METHOD", default_value = "token")]
@@ -43,23 +42,53 @@ const PASSWORD_METHODS: [&str; 4] = ["userpass", "ldap", "radius", "okta"];
 
 impl Login {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
-        // What is being replaced does not matter, and a wrapped login cannot be kept.
+        // The token that is being replaced does not matter.
         let client = context.client()?;
-        let answer = match self.method.as_str() {
+        let mut answer = match self.method.as_str() {
             "token" => self.by_token(context, &client).await?,
             _ => self.by_method(context, &client.with_token(None)).await?,
         };
+        if let Some(info) = answer.wrap_info.as_ref().filter(|info| !info.token.is_empty()) {
+            if self.token_only {
+                // The flag asks for it, as in `finish`.
+                context.console.print(info.token.expose().as_bytes());
+                return Ok(0);
+            }
+            if self.no_store {
+                return context.secret(&answer);
+            }
+            let opened = client.with_token(None).sys().unwrap(Some(&info.token)).await;
+            answer = opened.doing(|| "unwrap the login".to_owned())?.unwrap_or_default();
+        }
+        let answer = mfa::pass(context, &client.with_token(None).with_wrap_ttl(None), answer).await?;
         self.finish(context, answer)
     }
 
-    /// Checks a token by looking it up.
+    /// Checks a token by looking it up, unless `lookup=false` says that it is not worth asking.
     async fn by_token(&self, context: &mut Context<'_>, client: &Client) -> Result<Secret, CliError> {
-        let token = match self.arguments.as_slice() {
-            [] => context.ask_secret("Token", "give it as an argument, or pipe it in")?,
-            [token] if token == "-" => Token::new(input::value("-", &mut context.console.stdin)?.trim()),
-            [token] => Token::new(token.strip_prefix("token=").unwrap_or(token)),
-            _ => return Err(CliError::Usage("-method=token takes one token and nothing else".into())),
+        let (mut given, mut looks_up) = (None, true);
+        for argument in &self.arguments {
+            let is_first = match argument.split_once('=') {
+                Some(("lookup", value)) => {
+                    looks_up = value != "false";
+                    true
+                }
+                Some(("token", token)) => given.replace(token).is_none(),
+                _ => given.replace(argument.as_str()).is_none(),
+            };
+            if !is_first {
+                return Err(CliError::Usage("-method=token takes one token and nothing else".into()));
+            }
+        }
+        let token = match given {
+            None => context.ask_secret("Token", "give it as an argument, or pipe it in")?,
+            Some("-") => Token::new(input::value("-", &mut context.console.stdin)?.trim()),
+            Some(token) => Token::new(token),
         };
+        if !looks_up {
+            let auth = Auth { client_token: token, ..Auth::default() };
+            return Ok(Secret { auth: Some(auth), ..Secret::default() });
+        }
         let client = client.with_token(Some(token.clone())).with_wrap_ttl(None);
         let found = client.tokens().lookup_self().await.doing(|| "log in".to_owned())?;
         Ok(Secret { auth: Some(auth_of(&found, token)), warnings: found.warnings, ..Secret::default() })
@@ -76,11 +105,17 @@ impl Login {
         let mount = mount.strip_prefix("auth/").unwrap_or(&mount);
         let mut path = format!("auth/{mount}/login");
         if PASSWORD_METHODS.contains(&self.method.as_str()) {
+            let name = match data.remove("username") {
+                Some(Value::String(name)) => Some(name),
+                _ => self.user_of_system(context),
+            };
             let needed = || CliError::Usage(format!("-method={} needs username=NAME", self.method));
-            let name = data.remove("username").ok_or_else(needed)?;
-            path = format!("{path}/{}", name.as_str().ok_or_else(needed)?);
+            path = format!("{path}/{}", name.ok_or_else(needed)?);
             if !data.contains_key("password") {
-                let password = context.ask_secret("Password", "give it as password=@file or password=-")?;
+                let password = match arca_client::config::find(&context.console.env, "LDAP_PASSWORD") {
+                    Some((_, password)) if self.method == "ldap" => Token::new(password),
+                    _ => context.ask_secret("Password", "give it as password=@file or password=-")?,
+                };
                 // The request carries it.
                 data.insert("password".into(), password.expose().into());
             }
@@ -89,16 +124,16 @@ impl Login {
         client.send_secret(request).await.doing(|| format!("log in by {}", self.method))
     }
 
+    /// The name of whoever runs the command, where the method knows people by the names they have on machines.
+    fn user_of_system(&self, context: &Context<'_>) -> Option<String> {
+        let names = ["LOGNAME", "USER"].into_iter().filter(|_| self.method == "ldap");
+        names.filter_map(|name| (context.console.env)(name)).find(|name| !name.is_empty())
+    }
+
     fn finish(self, context: &mut Context<'_>, answer: Secret) -> Outcome {
-        let Some(auth) = &answer.auth else { return context.secret(&answer) };
-        if auth.client_token.is_empty() {
-            context.console.note(
-                "A second factor is needed. Send it with:\n  arca write sys/mfa/validate mfa_request_id=… \
-                 mfa_payload=@payload.json\nor log in again with -mfa=METHOD_ID:PASSCODE.",
-            );
-            context.secret(&answer)?;
-            return Ok(2);
-        }
+        let Some(auth) = answer.auth.as_ref().filter(|auth| !auth.client_token.is_empty()) else {
+            return context.secret(&answer);
+        };
         if self.token_only {
             // Printing it alone is what the flag asks for.
             context.console.print(auth.client_token.expose().as_bytes());

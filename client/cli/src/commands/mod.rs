@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use clap_complete::Shell;
 
 use crate::External;
-use crate::args::Cli;
+use crate::args::{Cli, Format};
 use crate::console::Console;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
@@ -18,6 +18,7 @@ mod kv;
 mod kv_metadata;
 mod lease;
 mod login;
+mod mfa;
 mod mounts;
 mod mounts_tune;
 mod operator;
@@ -41,6 +42,8 @@ pub enum Command {
     Delete(data::Delete),
     /// List the names below a path
     List(data::List),
+    /// List everything below a path, however deep
+    Scan(data::Scan),
     /// Open a wrapped answer
     Unwrap(data::Unwrap),
     /// Explain a path of the API
@@ -85,9 +88,8 @@ pub enum Command {
 }
 
 /// Prints a completion script.
-///
-/// Example: arca completion bash > /etc/bash_completion.d/arca
 #[derive(Args, Debug)]
+#[command(after_help = "Example: arca completion bash > /etc/bash_completion.d/arca")]
 pub struct Completion {
     /// The shell.
     shell: Shell,
@@ -130,12 +132,17 @@ pub(crate) fn run(console: &mut Console, cli: Cli, external: &[External]) -> u8 
 }
 
 async fn dispatch(context: &mut Context<'_>, command: Command, external: &[External]) -> Outcome {
+    // Said before anything is sent: a write that happened must not end in this complaint.
+    if context.format == Format::Raw && !matches!(command, Command::Read(_)) {
+        return Err(CliError::Usage("-format=raw is for `arca read` alone; use json".into()));
+    }
     match command {
         Command::Read(command) => command.run(context).await,
         Command::Write(command) => command.run(context).await,
         Command::Patch(command) => command.run(context).await,
         Command::Delete(command) => command.run(context).await,
         Command::List(command) => command.run(context).await,
+        Command::Scan(command) => command.run(context).await,
         Command::Unwrap(command) => command.run(context).await,
         Command::PathHelp(command) => command.run(context).await,
         Command::Login(command) => command.run(context).await,

@@ -72,6 +72,9 @@ pub(super) struct Enable {
     /// Draw entropy from outside.
     #[arg(long)]
     external_entropy_access: bool,
+    /// What to mount, where TYPE is the word plugin.
+    #[arg(long, value_name = "NAME", hide = true)]
+    plugin_name: Option<String>,
     #[command(flatten)]
     shape: Shape,
     /// What to mount.
@@ -80,9 +83,8 @@ pub(super) struct Enable {
 }
 
 /// Enables a secrets engine.
-///
-/// Example: arca secrets enable -path=secret -version=2 kv
 #[derive(Args, Debug)]
+#[command(after_help = "Example: arca secrets enable -path=secret -version=2 kv")]
 pub struct EnableSecrets {
     /// Keep nothing of it in caches.
     #[arg(long)]
@@ -92,9 +94,8 @@ pub struct EnableSecrets {
 }
 
 /// Enables an auth method.
-///
-/// Example: arca auth enable -path=people userpass
 #[derive(Args, Debug)]
+#[command(after_help = "Example: arca auth enable -path=people userpass")]
 pub struct EnableAuth {
     #[command(flatten)]
     auth: AuthShape,
@@ -139,8 +140,9 @@ pub struct List {
     detailed: bool,
 }
 
-/// Moves a mount. Leases and tokens of the old path end; policies must be changed by hand.
+/// Moves a mount.
 #[derive(Args, Debug)]
+#[command(after_help = "Leases and tokens of the old path end; policies must be changed by hand.")]
 pub struct Move {
     /// Where it is mounted.
     source: String,
@@ -160,14 +162,14 @@ impl Secrets {
         let table = Table::Secrets;
         match self {
             Self::Enable(command) => {
-                let mut config = command.enable.shape.tuning()?;
+                let mut config = command.enable.shape.tuning();
                 config.force_no_cache = command.force_no_cache.then_some(true);
                 command.enable.run(context, table, config).await
             }
             Self::Disable(command) => command.disable(context, table).await,
             Self::List(command) => command.run(context, table).await,
             Self::Tune(command) => {
-                tune(context, table, &command.path, &command.shape, command.shape.tuning()?).await
+                tune(context, table, &command.path, &command.shape, command.shape.tuning()).await
             }
             Self::Move(command) => command.run(context, table).await,
         }
@@ -179,16 +181,16 @@ impl Auth {
         let table = Table::Auth;
         match self {
             Self::Enable(command) => {
-                let mut config = command.enable.shape.tuning()?;
+                let mut config = command.enable.shape.tuning();
                 command.auth.apply(&mut config);
                 command.enable.run(context, table, config).await
             }
             Self::Disable(command) => command.disable(context, table).await,
             Self::List(command) => command.run(context, table).await,
             Self::Tune(command) => {
-                let mut config = command.shape.tuning()?;
+                let mut config = command.shape.tuning();
                 command.auth.apply(&mut config);
-                command.lockout.apply(&mut config)?;
+                command.lockout.apply(&mut config);
                 tune(context, table, &command.path, &command.shape, config).await
             }
             Self::Move(command) => command.run(context, table).await,
@@ -213,9 +215,13 @@ fn tidy(table: Table, path: &str) -> String {
 
 impl Enable {
     async fn run(self, context: &mut Context<'_>, table: Table, config: Tuning) -> Outcome {
-        let path = tidy(table, self.path.as_deref().unwrap_or(&self.kind));
+        let kind = match &self.plugin_name {
+            Some(name) if self.kind == "plugin" => name,
+            _ => &self.kind,
+        };
+        let path = tidy(table, self.path.as_deref().unwrap_or(kind));
         let new = NewMount {
-            kind: self.kind.clone(),
+            kind: kind.clone(),
             description: self.shape.description.clone().unwrap_or_default(),
             config,
             local: self.local,
@@ -229,7 +235,7 @@ impl Enable {
             .mount(table, &path, &new)
             .await
             .doing(|| format!("enable the {} {path}", noun(table)))?;
-        context.success(&format!("Enabled the {} {} at: {path}", self.kind, noun(table)))
+        context.success(&format!("Enabled the {kind} {} at: {path}", noun(table)))
     }
 }
 
@@ -279,11 +285,19 @@ impl List {
                 "Options",
                 "Description",
             ]);
-            headings.extend(["UUID", "Version", "Running Version", "Deprecation Status"]);
+            headings.extend(["UUID", "Version", "Running Version", "Running SHA256", "Deprecation Status"]);
             return context.table(&headings, rows);
         }
-        let row = |(path, mount): (String, Mount)| vec![path, mount.kind, mount.accessor, mount.description];
-        context.table(&["Path", "Type", "Accessor", "Description"], mounts.into_iter().map(row))
+        let mut headings = vec!["Path", "Type", "Accessor", "Description"];
+        if table == Table::Auth {
+            headings.push("Version");
+        }
+        let row = |(path, mount): (String, Mount)| {
+            let mut row = vec![path, mount.kind, mount.accessor, mount.description];
+            row.extend((table == Table::Auth).then_some(mount.plugin_version));
+            row
+        };
+        context.table(&headings, mounts.into_iter().map(row))
     }
 }
 
@@ -312,6 +326,7 @@ fn detailed_row(table: Table, path: String, mount: Mount) -> Vec<String> {
         mount.uuid,
         mount.plugin_version,
         mount.running_plugin_version,
+        mount.running_sha256,
         mount.deprecation_status,
     ]
 }

@@ -1,6 +1,7 @@
 //! The flags that shape a mount, shared by `secrets` and `auth`, `enable` and `tune`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use arca_client::duration;
 use arca_client::mounts::Tuning;
@@ -17,11 +18,11 @@ pub(super) struct Shape {
     #[arg(long, value_name = "TEXT")]
     pub(super) description: Option<String>,
     /// TTL of leases that ask for none, such as 1h.
-    #[arg(long, value_name = "TTL")]
-    default_lease_ttl: Option<String>,
+    #[arg(long, value_name = "TTL", value_parser = duration::parse)]
+    default_lease_ttl: Option<Duration>,
     /// Longest TTL of a lease.
-    #[arg(long, value_name = "TTL")]
-    max_lease_ttl: Option<String>,
+    #[arg(long, value_name = "TTL", value_parser = duration::parse)]
+    max_lease_ttl: Option<Duration>,
     /// Request field that audit logs show; may be given several times.
     #[arg(long, value_name = "NAME")]
     audit_non_hmac_request_keys: Vec<String>,
@@ -63,18 +64,14 @@ pub(super) struct Lockout {
     #[arg(long, value_name = "N")]
     user_lockout_threshold: Option<u64>,
     /// How long a user stays out.
-    #[arg(long, value_name = "DURATION")]
-    user_lockout_duration: Option<String>,
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    user_lockout_duration: Option<Duration>,
     /// When failures are forgotten.
-    #[arg(long, value_name = "DURATION")]
-    user_lockout_counter_reset_duration: Option<String>,
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    user_lockout_counter_reset_duration: Option<Duration>,
     /// Lock nobody out.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     user_lockout_disable: Option<bool>,
-}
-
-fn ttl(text: Option<&str>) -> Result<Option<String>, CliError> {
-    text.map(|text| duration::parse(text).map(duration::format)).transpose().map_err(CliError::Usage)
 }
 
 /// A list, if any was given. Servers take one flag with commas and several flags alike.
@@ -85,10 +82,10 @@ fn list(items: &[String]) -> Option<Vec<String>> {
 
 impl Shape {
     /// The settings as the server takes them.
-    pub(super) fn tuning(&self) -> Result<Tuning, CliError> {
-        Ok(Tuning {
-            default_lease_ttl: ttl(self.default_lease_ttl.as_deref())?,
-            max_lease_ttl: ttl(self.max_lease_ttl.as_deref())?,
+    pub(super) fn tuning(&self) -> Tuning {
+        Tuning {
+            default_lease_ttl: self.default_lease_ttl.map(duration::format),
+            max_lease_ttl: self.max_lease_ttl.map(duration::format),
             audit_non_hmac_request_keys: list(&self.audit_non_hmac_request_keys),
             audit_non_hmac_response_keys: list(&self.audit_non_hmac_response_keys),
             listing_visibility: self.listing_visibility.clone(),
@@ -96,7 +93,7 @@ impl Shape {
             allowed_response_headers: list(&self.allowed_response_headers),
             plugin_version: self.plugin_version.clone(),
             ..Tuning::default()
-        })
+        }
     }
 
     /// The engine's own settings, `-version` among them.
@@ -116,21 +113,20 @@ impl AuthShape {
 }
 
 impl Lockout {
-    pub(super) fn apply(&self, tuning: &mut Tuning) -> Result<(), CliError> {
+    pub(super) fn apply(&self, tuning: &mut Tuning) {
         let mut config: BTreeMap<String, Value> = BTreeMap::new();
         if let Some(count) = self.user_lockout_threshold {
             config.insert("lockout_threshold".into(), count.to_string().into());
         }
-        if let Some(out) = ttl(self.user_lockout_duration.as_deref())? {
-            config.insert("lockout_duration".into(), out.into());
+        if let Some(out) = self.user_lockout_duration {
+            config.insert("lockout_duration".into(), duration::format(out).into());
         }
-        if let Some(reset) = ttl(self.user_lockout_counter_reset_duration.as_deref())? {
-            config.insert("lockout_counter_reset_duration".into(), reset.into());
+        if let Some(reset) = self.user_lockout_counter_reset_duration {
+            config.insert("lockout_counter_reset_duration".into(), duration::format(reset).into());
         }
         if let Some(disable) = self.user_lockout_disable {
             config.insert("lockout_disable".into(), disable.into());
         }
         tuning.user_lockout_config = (!config.is_empty()).then_some(config);
-        Ok(())
     }
 }

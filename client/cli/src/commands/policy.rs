@@ -39,9 +39,8 @@ pub struct Name {
 }
 
 /// Writes a policy out of a file or standard input.
-///
-/// Example: arca policy write app app.hcl
 #[derive(Args, Debug)]
+#[command(after_help = "Example: arca policy write app app.hcl")]
 pub struct Write {
     /// The policy.
     name: String,

@@ -1,5 +1,7 @@
 //! `arca operator raft`: members, autopilot. Snapshots are in [`super::raft_snapshot`].
 
+use std::time::Duration;
+
 use arca_client::raft::{AutopilotState, Join, Peer};
 use arca_client::{Secret, duration};
 use clap::{Args, Subcommand};
@@ -35,10 +37,10 @@ pub enum Raft {
     Autopilot(Autopilot),
 }
 
-/// Makes the server join a cluster. It then needs that cluster's shares to unseal.
-///
-/// Example: arca operator raft join -leader-ca-cert=@ca.pem https://first.example.com:8200
+/// Makes the server join a cluster.
 #[derive(Args, Debug)]
+#[command(after_help = "The server then needs that cluster's shares to unseal.\n\n\
+Example: arca operator raft join -leader-ca-cert=@ca.pem https://first.example.com:8200")]
 pub struct JoinCluster {
     /// PEM of the leader's CA; @file reads it.
     #[arg(long, value_name = "PEM")]
@@ -72,8 +74,9 @@ pub struct JoinCluster {
 #[derive(Args, Debug)]
 pub struct ListPeers {}
 
-/// Puts a member out. Its id is never used again.
+/// Puts a member out.
 #[derive(Args, Debug)]
+#[command(after_help = "The id of the member is never used again.")]
 pub struct RemovePeer {
     /// Operation token, on a disaster-recovery secondary.
     #[arg(long, value_name = "TOKEN")]
@@ -109,22 +112,23 @@ pub struct State {}
 pub struct GetConfig {}
 
 /// Changes the settings; what is not named stays.
-///
-/// Example: arca operator raft autopilot set-config -cleanup-dead-servers=true -min-quorum=3
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Example: arca operator raft autopilot set-config -cleanup-dead-servers=true -min-quorum=3"
+)]
 pub struct SetConfig {
     /// Put members out that have been gone for long.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     cleanup_dead_servers: Option<bool>,
     /// Silence after which a member is unhealthy.
-    #[arg(long, value_name = "DURATION")]
-    last_contact_threshold: Option<String>,
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    last_contact_threshold: Option<Duration>,
     /// Silence after which a member counts as gone.
-    #[arg(long, value_name = "DURATION")]
-    dead_server_last_contact_threshold: Option<String>,
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    dead_server_last_contact_threshold: Option<Duration>,
     /// Health a member needs before it gets a vote.
-    #[arg(long, value_name = "DURATION")]
-    server_stabilization_time: Option<String>,
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    server_stabilization_time: Option<Duration>,
     /// Entries a member may be behind and still be healthy.
     #[arg(long, value_name = "N")]
     max_trailing_logs: Option<u64>,
@@ -225,7 +229,8 @@ impl Autopilot {
                 let answer =
                     client.sys().autopilot_config().await.doing(|| "ask for the settings".to_owned())?;
                 if context.is_for_programs() {
-                    return context.secret(&answer);
+                    // The settings alone, as Vault's CLI prints them.
+                    return context.structured(&answer.data);
                 }
                 let rows =
                     answer.data.iter().flatten().map(|(key, value)| (spelled(key), table::plain(value)));
@@ -233,7 +238,7 @@ impl Autopilot {
                 context.pairs(&Value::Null, rows)
             }
             Self::SetConfig(command) => {
-                let config = command.settings()?;
+                let config = command.settings();
                 if config.is_empty() {
                     return Err(CliError::Usage("nothing to set: give at least one setting".into()));
                 }
@@ -261,19 +266,15 @@ fn spelled(key: &str) -> String {
 }
 
 impl SetConfig {
-    fn settings(&self) -> Result<Map<String, Value>, CliError> {
+    fn settings(&self) -> Map<String, Value> {
         let mut config = Map::new();
         let durations = [
-            ("last_contact_threshold", &self.last_contact_threshold),
-            ("dead_server_last_contact_threshold", &self.dead_server_last_contact_threshold),
-            ("server_stabilization_time", &self.server_stabilization_time),
+            ("last_contact_threshold", self.last_contact_threshold),
+            ("dead_server_last_contact_threshold", self.dead_server_last_contact_threshold),
+            ("server_stabilization_time", self.server_stabilization_time),
         ];
-        for (name, text) in durations {
-            if let Some(text) = text {
-                let parsed = duration::parse(text).map_err(CliError::Usage)?;
-                config.insert(name.to_owned(), duration::format(parsed).into());
-            }
-        }
+        let given = durations.into_iter().filter_map(|(name, given)| Some((name.to_owned(), given?)));
+        config.extend(given.map(|(name, given)| (name, duration::format(given).into())));
         let others = [
             ("cleanup_dead_servers", self.cleanup_dead_servers.map(Value::from)),
             ("disable_upgrade_migration", self.disable_upgrade_migration.map(Value::from)),
@@ -281,7 +282,7 @@ impl SetConfig {
             ("min_quorum", self.min_quorum.map(Value::from)),
         ];
         config.extend(others.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-        Ok(config)
+        config
     }
 }
 
@@ -292,46 +293,93 @@ fn state_json(state: &AutopilotState) -> Value {
             "ID": server.id, "Name": server.name, "Address": server.address, "NodeStatus": server.node_status,
             "LastContact": server.last_contact, "LastTerm": server.last_term, "LastIndex": server.last_index,
             "Healthy": server.healthy, "StableSince": server.stable_since, "Status": server.status,
-            "Version": server.version, "NodeType": server.node_type,
+            "Version": server.version, "UpgradeVersion": server.upgrade_version, "NodeType": server.node_type,
         });
         (id.clone(), server)
     });
     json!({
         "Healthy": state.healthy, "FailureTolerance": state.failure_tolerance, "Leader": state.leader,
         "Servers": servers.collect::<Map<_, _>>(), "Voters": state.voters, "NonVoters": state.non_voters,
+        "OptimisticFailureTolerance": state.optimistic_failure_tolerance,
     })
 }
 
+/// The layout of Vault's CLI: names in columns, ids indented below their titles.
 fn state_text(state: &AutopilotState) -> String {
     let mut text = String::new();
-    let mut line = |indent: usize, name: &str, value: &str| {
-        let width = 33_usize.saturating_sub(indent * 5);
-        let line = format!("{:indent$}{:width$}{value}", "", format!("{name}:"), indent = indent * 3);
+    let mut line = |indent: usize, width: usize, name: &str, value: &str| {
+        let line = format!("{:indent$}{name:width$}{value}", "");
         text.push_str(line.trim_end());
         text.push('\n');
     };
-    line(0, "Healthy", &state.healthy.to_string());
-    line(0, "Failure Tolerance", &state.failure_tolerance.to_string());
-    line(0, "Leader", &state.leader);
-    let groups = [("Voters", &state.voters), ("Non Voters", &state.non_voters)];
-    for (title, ids) in groups {
+    line(0, 33, "Healthy:", &state.healthy.to_string());
+    line(0, 33, "Failure Tolerance:", &state.failure_tolerance.to_string());
+    line(0, 33, "Leader:", &state.leader);
+    for (title, ids) in [("Voters:", &state.voters), ("Non Voters:", &state.non_voters)] {
         let ids = ids.as_deref().unwrap_or_default();
         if !ids.is_empty() {
-            line(0, title, &ids.join(", "));
+            line(0, 0, title, "");
         }
+        ids.iter().for_each(|id| line(3, 0, id, ""));
     }
+    line(0, 0, "Servers:", "");
     for (id, server) in &state.servers {
-        line(0, "Server", id);
-        line(2, "Name", &server.name);
-        line(2, "Address", &server.address);
-        line(2, "Status", &server.status);
-        line(2, "Node Status", &server.node_status);
-        line(2, "Healthy", &server.healthy.to_string());
-        line(2, "Last Contact", &server.last_contact);
-        line(2, "Last Term", &server.last_term.to_string());
-        line(2, "Last Index", &server.last_index.to_string());
-        line(2, "Version", &server.version);
-        line(2, "Node Type", &server.node_type);
+        line(3, 0, id, "");
+        let (healthy, term, index) =
+            (server.healthy.to_string(), server.last_term.to_string(), server.last_index.to_string());
+        let fields = [
+            ("Name:", &server.name),
+            ("Address:", &server.address),
+            ("Status:", &server.status),
+            ("Node Status:", &server.node_status),
+            ("Healthy:", &healthy),
+            ("Last Contact:", &server.last_contact),
+            ("Last Term:", &term),
+            ("Last Index:", &index),
+            ("Version:", &server.version),
+            ("Node Type:", &server.node_type),
+        ];
+        fields.into_iter().for_each(|(name, value)| line(6, 19, name, value));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn a_state_is_laid_out_as_vaults_is() {
+        let state: AutopilotState = serde_json::from_str(
+            r#"{"healthy":true,"failure_tolerance":1,"leader":"n1","voters":["n1","n2"],"non_voters":["n3"],
+                "servers":{"n1":{"id":"n1","name":"n1","address":"a:1","node_status":"alive","last_contact":"0s",
+                "last_term":3,"last_index":29,"healthy":true,"status":"leader","version":"1","node_type":"voter"}}}"#,
+        )
+        .unwrap();
+        expect![[r#"
+            Healthy:                         true
+            Failure Tolerance:               1
+            Leader:                          n1
+            Voters:
+               n1
+               n2
+            Non Voters:
+               n3
+            Servers:
+               n1
+                  Name:              n1
+                  Address:           a:1
+                  Status:            leader
+                  Node Status:       alive
+                  Healthy:           true
+                  Last Contact:      0s
+                  Last Term:         3
+                  Last Index:        29
+                  Version:           1
+                  Node Type:         voter
+        "#]]
+        .assert_eq(&state_text(&state));
+    }
 }

@@ -28,15 +28,17 @@ pub enum Snapshot {
     Inspect(Inspect),
 }
 
-/// Saves a snapshot. It appears under its name only when it is complete and checked.
+/// Saves a snapshot.
 #[derive(Args, Debug)]
+#[command(after_help = "The file appears under its name only when it is complete and checked.")]
 pub struct Save {
     /// Where to save it.
     file: PathBuf,
 }
 
-/// Brings the cluster back to a snapshot. All that came after it is lost.
+/// Brings the cluster back to a snapshot.
 #[derive(Args, Debug)]
+#[command(after_help = "All that came after it is lost.")]
 pub struct RestoreFile {
     /// Take a snapshot of another cluster, too; its shares unseal then.
     #[arg(long)]
@@ -45,8 +47,9 @@ pub struct RestoreFile {
     file: PathBuf,
 }
 
-/// Checks a snapshot and shows what is in it. No server is asked.
+/// Checks a snapshot and shows what is in it.
 #[derive(Args, Debug)]
+#[command(after_help = "No server is asked.")]
 pub struct Inspect {
     /// The snapshot.
     file: PathBuf,

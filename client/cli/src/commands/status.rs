@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use crate::context::Context;
 use crate::error::{CliError, Doing, Outcome};
 
-/// Shows whether the server is sealed and who leads. Exits with 0 if unsealed, 2 if sealed, 1 if it cannot be told.
-///
-/// Example: arca status -format=json
+/// Shows whether the server is sealed and who leads.
 #[derive(Args, Debug)]
+#[command(after_help = "Exits with 0 if unsealed, 2 if sealed, 1 if it cannot be told.\n\n\
+Example: arca status -format=json")]
 pub struct Status {}
 
 impl Status {
@@ -95,7 +95,9 @@ fn leader_rows(leader: &Leader) -> Vec<(&'static str, String)> {
     } else {
         let mode = if leader.performance_standby { "performance standby" } else { "standby" };
         rows.push(("HA Mode", mode.to_owned()));
-        rows.push(("Active Node Address", leader.leader_address.clone()));
+        if !leader.leader_address.is_empty() {
+            rows.push(("Active Node Address", leader.leader_address.clone()));
+        }
     }
     let indexes = [
         ("Raft Committed Index", leader.raft_committed_index),

@@ -1,5 +1,7 @@
 //! `arca token`: making, looking up, extending and ending tokens.
 
+use std::time::Duration;
+
 use arca_client::token::NewToken;
 use arca_client::{Token, duration};
 use clap::{Args, Subcommand, ValueEnum};
@@ -39,9 +41,8 @@ impl TokenCommand {
 }
 
 /// Makes a token, by default a child of the one in use with the same policies.
-///
-/// Example: arca token create -policy=app -ttl=1h -metadata=service=web
 #[derive(Args, Debug)]
+#[command(after_help = "Example: arca token create -policy=app -ttl=1h -metadata=service=web")]
 pub struct Create {
     /// Id of the new token, chosen by you; needs sudo.
     #[arg(long, value_name = "ID")]
@@ -50,14 +51,14 @@ pub struct Create {
     #[arg(long, value_name = "NAME")]
     policy: Vec<String>,
     /// How long it lives, such as 1h.
-    #[arg(long, value_name = "TTL")]
-    ttl: Option<String>,
+    #[arg(long, value_name = "TTL", value_parser = duration::parse)]
+    ttl: Option<Duration>,
     /// A bound that no renewal moves.
-    #[arg(long, value_name = "TTL")]
-    explicit_max_ttl: Option<String>,
+    #[arg(long, value_name = "TTL", value_parser = duration::parse)]
+    explicit_max_ttl: Option<Duration>,
     /// Renewals reset its life to this, for ever; needs sudo.
-    #[arg(long, value_name = "TTL")]
-    period: Option<String>,
+    #[arg(long, value_name = "TTL", value_parser = duration::parse)]
+    period: Option<Duration>,
     /// Requests it is good for; 0 is no limit.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     use_limit: u64,
@@ -88,9 +89,8 @@ pub struct Create {
 }
 
 /// A TTL as the server reads it; none is `0s`, which is the server's default.
-fn ttl(text: Option<&str>) -> Result<String, CliError> {
-    let parsed = duration::parse(text.unwrap_or("0")).map_err(CliError::Usage)?;
-    Ok(duration::format(parsed))
+fn ttl(given: Option<Duration>) -> String {
+    duration::format(given.unwrap_or_default())
 }
 
 impl Create {
@@ -99,9 +99,9 @@ impl Create {
             id: self.id.map(Token::new),
             policies: self.policy,
             meta: input::pairs("-metadata", &self.metadata)?,
-            ttl: ttl(self.ttl.as_deref())?,
-            explicit_max_ttl: ttl(self.explicit_max_ttl.as_deref())?,
-            period: ttl(self.period.as_deref())?,
+            ttl: ttl(self.ttl),
+            explicit_max_ttl: ttl(self.explicit_max_ttl),
+            period: ttl(self.period),
             no_parent: self.orphan,
             no_default_policy: self.no_default_policy,
             display_name: self.display_name.unwrap_or_default(),
@@ -116,9 +116,8 @@ impl Create {
 }
 
 /// Shows what a token is; without an argument, the one in use.
-///
-/// Example: arca token lookup -accessor 9793c9b3-e04a-46f3-e7b8-748d7da248da
 #[derive(Args, Debug)]
+#[command(after_help = "Example: arca token lookup -accessor 9793c9b3-e04a-46f3-e7b8-748d7da248da")]
 pub struct Lookup {
     /// The argument is an accessor.
     #[arg(long)]
@@ -141,23 +140,22 @@ impl Lookup {
 }
 
 /// Extends a token; without an argument, the one in use.
-///
-/// Example: arca token renew -increment=30m
 #[derive(Args, Debug)]
+#[command(after_help = "Example: arca token renew -increment=30m")]
 pub struct Renew {
     /// The argument is an accessor.
     #[arg(long)]
     accessor: bool,
     /// How long to ask for; the server may give less.
-    #[arg(long, short, value_name = "DURATION")]
-    increment: Option<String>,
+    #[arg(long, short, value_name = "DURATION", value_parser = duration::parse)]
+    increment: Option<Duration>,
     /// Token or accessor.
     token: Option<String>,
 }
 
 impl Renew {
     async fn run(self, context: &mut Context<'_>) -> Outcome {
-        let increment_s = increment_s(self.increment.as_deref())?;
+        let increment_s = increment_s(self.increment);
         let client = context.client()?;
         let answer = match (self.token, self.accessor) {
             (None, true) => return Err(CliError::Usage("-accessor needs an accessor".into())),
@@ -170,15 +168,13 @@ impl Renew {
 }
 
 /// Seconds of an increment; none is 0, the server's default.
-pub(super) fn increment_s(text: Option<&str>) -> Result<u64, CliError> {
-    let increment = text.map(duration::parse).transpose().map_err(CliError::Usage)?;
-    Ok(increment.map_or(0, |increment| increment.as_secs()))
+pub(super) fn increment_s(increment: Option<Duration>) -> u64 {
+    increment.map_or(0, |increment| increment.as_secs())
 }
 
 /// Ends a token and all that it made.
-///
-/// Example: arca token revoke -accessor 9793c9b3-e04a-46f3-e7b8-748d7da248da
 #[derive(Args, Debug)]
+#[command(after_help = "Example: arca token revoke -accessor 9793c9b3-e04a-46f3-e7b8-748d7da248da")]
 pub struct Revoke {
     /// The argument is an accessor.
     #[arg(long)]
@@ -223,9 +219,8 @@ impl Revoke {
 }
 
 /// Shows what a token may do on a path; with one argument, the token in use.
-///
-/// Example: arca token capabilities secret/data/app
 #[derive(Args, Debug)]
+#[command(after_help = "Example: arca token capabilities secret/data/app")]
 pub struct Capabilities {
     /// The first argument is an accessor.
     #[arg(long)]

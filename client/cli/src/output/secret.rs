@@ -124,7 +124,7 @@ pub fn find(secret: &Secret, name: &str) -> Option<Value> {
         }
     }
     match name {
-        "data" => secret.data.clone().map(Value::Object),
+        "data" => secret.field(name).cloned().or_else(|| secret.data.clone().map(Value::Object)),
         "lease_id" if !secret.lease_id.is_empty() => Some(json!(secret.lease_id)),
         "lease_duration" if !secret.lease_id.is_empty() => Some(json!(secret.lease_duration)),
         "lease_renewable" if !secret.lease_id.is_empty() => Some(json!(secret.renewable)),
@@ -191,6 +191,14 @@ mod tests {
                 a                   1
             "#]],
         );
+    }
+
+    #[test]
+    fn data_within_data_goes_first() {
+        let secret = |body: &str| serde_json::from_str::<Secret>(body).unwrap();
+        let versioned = secret(r#"{"data":{"data":{"a":1},"metadata":{}}}"#);
+        assert_eq!(find(&versioned, "data"), Some(json!({"a": 1})));
+        assert_eq!(find(&secret(r#"{"data":{"a":1}}"#), "data"), Some(json!({"a": 1})));
     }
 
     #[test]

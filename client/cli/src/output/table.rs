@@ -43,8 +43,10 @@ pub fn heading(title: &str, width: usize) -> String {
     format!("{rule} {title} {rule}")
 }
 
+/// A cell as people see it; blanks around it would only shift the columns.
 fn shown(cell: String) -> String {
-    if cell.is_empty() { "n/a".to_owned() } else { cell }
+    let cell = cell.trim();
+    if cell.is_empty() { "n/a".to_owned() } else { cell.to_owned() }
 }
 
 /// A value in the words of Go's `%v`, which Vault's tables use.
@@ -100,7 +102,7 @@ mod tests {
     #[test]
     fn keys_and_values_line_up() {
         check(
-            &[("a", "1"), ("a_longer_key", ""), ("ü", "é ö")],
+            &[("a", "1"), ("a_longer_key", ""), ("ü", "\né ö\n")],
             expect![[r#"
                 Key             Value
                 ---             -----
