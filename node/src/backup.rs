@@ -42,7 +42,12 @@ fn seal_of(root: &RootKey, sums: &[u8]) -> blake3::Hash {
 
 /// A temporary file without a name, which nobody else can open: it is gone when dropped, whatever happens.
 fn scratch() -> Result<std::fs::File, KernelError> {
-    tempfile::tempfile().map_err(|err| failed("creating a temporary file", err))
+    use std::os::unix::fs::PermissionsExt as _;
+    let made = tempfile::tempfile().and_then(|file| {
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        Ok(file)
+    });
+    made.map_err(|err| failed("creating a temporary file", err))
 }
 
 /// Writes a stream to a temporary file, on the threads for what blocks: a slow disk holds up nothing else.

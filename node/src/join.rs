@@ -15,7 +15,7 @@ use std::time::Duration;
 use arca_barrier::{Class, RootKey, boot_key};
 use arca_engine_api::StorageError;
 use arca_kernel::tx::Tx;
-use arca_raft_storage::{Member, MemberId, MemberKind, Replica as _, Role};
+use arca_raft_storage::{Member, MemberId, MemberKind, Replica as _, Role, TransportError};
 use arca_rpc::Authority;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -275,9 +275,13 @@ async fn make_room(
     if *kind == MemberKind::Voter {
         return Ok(Some(Refusal::NameTaken));
     }
-    // Its certificate names its member id: nobody else can answer for it.
+    // Its certificate names its member id: nobody else can answer for it. One that does not know us yet refuses to talk,
+    // and lives.
     if let Some(transport) = &unsealed.transport
-        && transport.echo(member, my_name, ECHO_TIMEOUT).await.is_ok()
+        && matches!(
+            transport.echo(member, my_name, ECHO_TIMEOUT).await,
+            Ok(_) | Err(TransportError::Refused(_))
+        )
     {
         return Ok(Some(Refusal::NameTaken));
     }

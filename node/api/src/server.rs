@@ -355,8 +355,7 @@ fn protocols() -> auto::Builder<TokioExecutor> {
         // A client that has said all it has to say is still answered.
         .half_close(true)
         .max_headers(HEADERS_MAX)
-        .max_buf_size(HEAD_SIZE_MAX as usize)
-        .pipeline_flush(true);
+        .max_buf_size(HEAD_SIZE_MAX as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
