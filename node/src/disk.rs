@@ -1,7 +1,7 @@
 //! The data directory: whose it is, and the stores in it. The embedded in-memory mode has the same shape.
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ pub struct Disk {
 }
 
 enum Kind {
-    /// A directory, and whether it belongs to a node that can have peers.
-    Directory { file: NodeFile, root: PathBuf, raft: PathBuf, is_clustered: bool },
+    /// A directory, whether it belongs to a node that can have peers, and this process's claim to it.
+    Directory { file: NodeFile, root: PathBuf, raft: PathBuf, is_clustered: bool, claim: Mutex<Option<File>> },
     /// Nothing outlives the process.
     Memory(Mutex<Option<NodeRecord>>),
 }
@@ -47,7 +47,13 @@ impl Disk {
             home: Arc::new(arca_raft_storage::kv::RocksHome::new(raft.join("state"), options)),
             vfs: Arc::new(MeasuredVfs(arca_raft_storage::OsVfs)),
             raft_dir: raft.clone(),
-            kind: Kind::Directory { file: NodeFile::new(path), root: path.to_owned(), raft, is_clustered },
+            kind: Kind::Directory {
+                file: NodeFile::new(path),
+                root: path.to_owned(),
+                raft,
+                is_clustered,
+                claim: Mutex::default(),
+            },
         }
     }
 
@@ -76,19 +82,20 @@ impl Disk {
         matches!(self.kind, Kind::Directory { is_clustered: true, .. })
     }
 
-    /// What is known of this node.
+    /// What is known of this node. From now on the directory is this process's alone.
     ///
     /// # Errors
-    /// When the record is damaged, newer, or missing although data is there.
+    /// When another process has the directory, or the record is damaged, newer, or missing although data is there.
     pub fn record(&self) -> Result<Option<NodeRecord>, NodeError> {
         match &self.kind {
             Kind::Memory(record) => Ok(record.lock().clone()),
-            Kind::Directory { file, root, raft, .. } => {
+            Kind::Directory { file, root, raft, claim, .. } => {
                 fs::DirBuilder::new()
                     .recursive(true)
                     .mode(0o700)
                     .create(root)
                     .map_err(|err| NodeError::failed(&format!("creating {}", root.display()), err))?;
+                claim_for_this_process(root, &mut claim.lock())?;
                 file.read(raft).map_err(|err| NodeError::Failed(err.to_string()))
             }
         }
@@ -155,4 +162,29 @@ impl Disk {
             transport,
         }
     }
+}
+
+/// Locks the directory for as long as this process lives. Two processes would cut off each other's log: each would take
+/// what the other is just writing for the torn end that a crash left.
+fn claim_for_this_process(root: &Path, claim: &mut Option<File>) -> Result<(), NodeError> {
+    if claim.is_some() {
+        return Ok(());
+    }
+    let path = root.join("lock");
+    let failed = |err| NodeError::failed(&format!("locking {}", path.display()), err);
+    let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = options.map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::Error(err)) => return Err(failed(err)),
+        Err(TryLockError::WouldBlock) => {
+            let text = format!(
+                "{} belongs to another process that runs: give each node a path of its own",
+                root.display()
+            );
+            return Err(NodeError::Failed(text));
+        }
+    }
+    *claim = Some(file);
+    Ok(())
 }

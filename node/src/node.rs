@@ -359,8 +359,11 @@ impl Node {
     /// Stops for good, gracefully: leadership first, then everything else.
     pub async fn shutdown(self: &Arc<Self>) {
         let _phase = self.phase.lock().await;
+        if let Some(unsealed) = self.unsealed.load_full() {
+            unsealed.hand_over(HAND_OVER_PATIENCE).await;
+        }
         if let Some(unsealed) = self.unsealed.swap(None) {
-            unsealed.stop(HAND_OVER_PATIENCE).await;
+            unsealed.stop(Duration::ZERO).await;
         }
     }
 

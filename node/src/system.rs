@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::node::{Node, VERSION};
+use crate::unsealed::Unsealed;
 
 /// Go's zero time, as clients of this family show "never".
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -29,6 +30,13 @@ impl System for NodeSystem {
 
     fn is_active(&self) -> bool {
         self.0.is_active()
+    }
+
+    fn is_behind(&self) -> bool {
+        // A member whose disk is full takes no entries. Of the active one nothing is behind.
+        let behind =
+            |unsealed: &Unsealed| !unsealed.kernel.is_active() && unsealed.replica.status().is_disk_full;
+        self.0.unsealed.load().as_ref().is_some_and(|unsealed| behind(unsealed))
     }
 
     fn seal_status(&self) -> SealStatus {

@@ -139,7 +139,11 @@ impl ApplyObserver for KeyKeeper {
         if let Change::Write(Write::Put(key, value)) = change
             && *key == self.keyring_key
         {
-            self.install(index, value);
+            // A joiner follows the log from its beginning: keys from before a restore are none of its business.
+            match Keyring::open(&self.root, value) {
+                Ok(_) => self.install(index, value),
+                Err(err) => tracing::info!(error = %err, index, "passing over a keyring of other keys"),
+            }
         }
     }
 
@@ -221,8 +225,9 @@ impl Unsealed {
         }
     }
 
-    /// Stops everything, handing leadership over first if it can be done within `patience`.
-    pub(crate) async fn stop(&self, patience: Duration) {
+    /// Hands leadership over, if this node has it and it can be done within `patience`. It serves on meanwhile, and
+    /// carries to its successor what comes afterwards.
+    pub(crate) async fn hand_over(&self, patience: Duration) {
         if self.replica.status().role == Role::Leader && !patience.is_zero() {
             let handing = self.replica.transfer_leadership(None);
             match tokio::time::timeout(patience, handing).await {
@@ -231,6 +236,11 @@ impl Unsealed {
                 Err(_) => tracing::warn!("nobody took leadership over in time"),
             }
         }
+    }
+
+    /// Stops everything, handing leadership over first if it can be done within `patience`.
+    pub(crate) async fn stop(&self, patience: Duration) {
+        self.hand_over(patience).await;
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }

@@ -30,8 +30,10 @@ pub enum KvError {
     #[error("state machine store failed: {0}")]
     Io(String),
     /// The data was written by a newer format than this build knows.
-    #[error("state machine store has format {found}, this build knows up to {known}")]
+    #[error("{what} has format {found}, this build knows up to {known}: run the newer version that wrote it")]
     NewerFormat {
+        /// The file, or the entry by its key in hex.
+        what: String,
         /// Format found.
         found: u32,
         /// Newest format known.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arca_engine_api::fields::parse_duration;
 use arca_engine_api::{Clock, Entropy, Fault, Map, Operation};
-use arca_kernel::{Answer, AnswerBody, Body, Incoming, KernelError};
+use arca_kernel::{Answer, AnswerBody, Body, Incoming, Kernel, KernelError};
 use arca_raft_storage::SnapshotStream;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -197,6 +197,10 @@ impl Api {
         mut request: RawRequest,
     ) -> Response<ResponseBody> {
         let Some(kernel) = self.system.kernel() else {
+            // A node that seals or stops may still be taken for the active one.
+            if request.forwarded_from.is_some() {
+                return not_active();
+            }
             return full(render::errors(StatusCode::SERVICE_UNAVAILABLE, &["Vault is sealed".to_owned()]));
         };
         if has_header(&request.headers, "x-vault-no-request-forwarding") && !self.system.is_active() {
@@ -209,19 +213,14 @@ impl Api {
         let deadline = self.clock.monotonic() + FAILOVER_PATIENCE;
         loop {
             let is_restore = matches!(request.body, RawBody::Stream(_));
-            let incoming = match self.incoming(path.clone(), namespace.clone(), &mut request) {
-                Ok(incoming) => incoming,
-                Err(Refusal(status, text)) => return full(render::errors(status, &[text])),
-            };
-            let (operation, request_id) = (incoming.operation, incoming.id.clone());
-            let is_streamed = is_restore || (operation == Operation::Read && path == SNAPSHOT_PATH);
-            match kernel.handle(incoming).await {
-                Ok(answer) => return finished(answer, operation),
-                Err(err) if err.fault() == Fault::NeedsActive && is_streamed => {
-                    return self.redirect(&request);
-                }
-                Err(err) if err.fault() == Fault::NeedsActive => {}
-                Err(err) => return failed(&err, &request_id),
+            if (request.allows_stale || !self.system.is_behind())
+                && let Some(response) = self.here(&kernel, &path, &namespace, &mut request).await
+            {
+                return response;
+            }
+            let is_snapshot = path == SNAPSHOT_PATH && request.method == Method::GET;
+            if is_restore || is_snapshot {
+                return self.redirect(&request);
             }
             let patience = deadline.saturating_sub(self.clock.monotonic());
             match self.carry(&request, patience).await {
@@ -229,6 +228,27 @@ impl Api {
                 None if self.clock.monotonic() >= deadline => return self.redirect(&request),
                 None => {} // Leadership has come to this node on the way: serve it here.
             }
+        }
+    }
+
+    /// Serves the request on this node. `None`: only the active node can, and nothing was done here.
+    async fn here(
+        &self,
+        kernel: &Kernel,
+        path: &str,
+        namespace: &str,
+        request: &mut RawRequest,
+    ) -> Option<Response<ResponseBody>> {
+        let incoming = match self.incoming(path.to_owned(), namespace.to_owned(), request) {
+            Ok(incoming) => incoming,
+            Err(Refusal(status, text)) => return Some(full(render::errors(status, &[text]))),
+        };
+        let (operation, request_id) = (incoming.operation, incoming.id.clone());
+        match kernel.handle(incoming).await {
+            Ok(answer) => Some(finished(answer, operation)),
+            Err(err) if err.fault() == Fault::NeedsActive => None,
+            Err(err) if err.fault() == Fault::Sealed && request.forwarded_from.is_some() => None,
+            Err(err) => Some(failed(&err, &request_id)),
         }
     }
 
@@ -297,11 +317,7 @@ impl Api {
     /// delivered to anybody, and the caller may serve it, redirect it or give up.
     async fn carry(&self, request: &RawRequest, patience: Duration) -> Option<Response<ResponseBody>> {
         if request.forwarded_from.is_some() {
-            // The sender believes we are active and we are not: it asks again once it has heard who is.
-            let text = "the active node has just changed, try again".to_owned();
-            let mut response = full(render::errors(StatusCode::SERVICE_UNAVAILABLE, &[text]));
-            response.headers_mut().insert(NOT_ACTIVE_HEADER, HeaderValue::from_static("1"));
-            return Some(response);
+            return Some(not_active());
         }
         let RawBody::Bytes(body) = &request.body else { return None };
         let target = if request.query.is_empty() {
@@ -348,6 +364,14 @@ impl Api {
 /// Replaces what the active node may have said of the same.
 fn with_headers(mut response: Response<ResponseBody>, headers: HeaderMap) -> Response<ResponseBody> {
     response.headers_mut().extend(headers);
+    response
+}
+
+/// The sender believes we are active and we are not: it asks again once it has heard who is.
+fn not_active() -> Response<ResponseBody> {
+    let text = "the active node has just changed, try again".to_owned();
+    let mut response = full(render::errors(StatusCode::SERVICE_UNAVAILABLE, &[text]));
+    response.headers_mut().insert(NOT_ACTIVE_HEADER, HeaderValue::from_static("1"));
     response
 }
 

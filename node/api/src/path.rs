@@ -1,11 +1,15 @@
 //! One form of a path, decided once: what ACL, audit and storage see is what was checked here.
 //!
 //! Refused: `.` and `..` segments, empty segments, control bytes, percent-escapes that decode to a slash, a NUL or
-//! invalid UTF-8, and anything over the length limit. (CVE-2026-3605 and kin.) Nothing is decoded twice: what a double
+//! invalid UTF-8, and anything over the limits. (CVE-2026-3605 and kin.) Nothing is decoded twice: what a double
 //! encoding leaves, `%2e%2e` for one, is a name like any other.
 
 /// Longest path, bytes, decoded.
 pub(crate) const PATH_SIZE_MAX: usize = 8 << 10;
+/// Longest segment, bytes, decoded. Names are stored with up to 4,096, what engines add included.
+const SEGMENT_SIZE_MAX: usize = 4_000;
+/// Most segments. Names are stored with up to 256, where they are stored included.
+const SEGMENTS_MAX: usize = 200;
 
 /// Why a path is refused. The text is for the caller and does not quote the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +24,10 @@ pub(crate) enum PathError {
     Escape,
     #[error("path contains a relative segment: write it without \".\" and \"..\"")]
     Relative,
+    #[error("path contains a segment longer than {SEGMENT_SIZE_MAX} bytes")]
+    SegmentTooLong,
+    #[error("path has more than {SEGMENTS_MAX} segments")]
+    TooDeep,
     #[error("path is longer than {PATH_SIZE_MAX} bytes")]
     TooLong,
     #[error("path is not UTF-8")]
@@ -40,10 +48,12 @@ pub(crate) fn canonical(raw: &str) -> Result<String, PathError> {
     }
     let body = decoded.strip_suffix('/').unwrap_or(&decoded);
     if !body.is_empty() {
-        for segment in body.split('/') {
+        for (count, segment) in body.split('/').enumerate() {
             match segment {
                 "" => return Err(PathError::Empty),
                 "." | ".." => return Err(PathError::Relative),
+                _ if segment.len() > SEGMENT_SIZE_MAX => return Err(PathError::SegmentTooLong),
+                _ if count >= SEGMENTS_MAX => return Err(PathError::TooDeep),
                 _ => {}
             }
         }
@@ -118,8 +128,15 @@ mod tests {
     }
 
     #[test]
-    fn refuses_ten_megabytes() {
+    fn refuses_too_much() {
         check(&"a".repeat(10 << 20), Err(PathError::TooLong));
         check(&"a".repeat(PATH_SIZE_MAX + 1), Err(PathError::TooLong));
+        let longest = "a".repeat(SEGMENT_SIZE_MAX);
+        check(&format!("x/{longest}/y"), Ok(&format!("x/{longest}/y")));
+        check(&format!("x/{longest}a/y"), Err(PathError::SegmentTooLong));
+        let deepest = vec!["a"; SEGMENTS_MAX].join("/");
+        check(&deepest, Ok(&deepest));
+        check(&format!("{deepest}/"), Ok(&format!("{deepest}/")));
+        check(&format!("{deepest}/a"), Err(PathError::TooDeep));
     }
 }

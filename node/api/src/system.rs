@@ -225,6 +225,8 @@ pub trait System: Send + Sync {
     fn kernel(&self) -> Option<Arc<Kernel>>;
     /// Whether this node is the active one.
     fn is_active(&self) -> bool;
+    /// Whether this node falls behind the active one and knows it, so that it can answer nothing for the present.
+    fn is_behind(&self) -> bool;
     /// `GET sys/seal-status`.
     fn seal_status(&self) -> SealStatus;
     /// `GET sys/health`.

@@ -95,6 +95,10 @@ impl System for FakeSystem {
         Ok(true)
     }
 
+    fn is_behind(&self) -> bool {
+        false
+    }
+
     fn seal_facts(&self) -> Result<Value, SystemError> {
         Err(SystemError::Invalid("this node has no seal".to_owned()))
     }

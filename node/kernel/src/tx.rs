@@ -502,7 +502,15 @@ fn parse<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, StorageErro
     })
 }
 
+/// What is wrong with the entry at `path`, or with `path` itself: that may be a caller's text, and is not repeated.
 fn damaged(path: &str, err: &arca_barrier::BarrierError) -> StorageError {
+    use arca_barrier::BarrierError::{PathTooDeep, PathTooLong, SegmentTooLong};
+    let too_large = |size, limit| StorageError::TooLarge { key: "name".to_owned(), size, limit };
+    match *err {
+        PathTooDeep { limit } => return too_large(path.split('/').count(), limit),
+        PathTooLong { size, limit } | SegmentTooLong { size, limit } => return too_large(size, limit),
+        _ => {}
+    }
     StorageError::Damaged { key: path.to_owned(), reason: err.to_string() }
 }
 

@@ -141,7 +141,9 @@ impl Shared {
         let bytes = fs::read(&path).map_err(|err| rocks::io_error("read", &path, &err))?;
         parse_marker(&bytes).map(Some).map_err(|problem| match problem {
             MarkerError::Damaged => KvError::Corrupt(format!("{} does not parse", path.display())),
-            MarkerError::Newer(found) => KvError::NewerFormat { found, known: FORMAT },
+            MarkerError::Newer(found) => {
+                KvError::NewerFormat { what: path.display().to_string(), found, known: FORMAT }
+            }
         })
     }
 

@@ -343,7 +343,7 @@ fn refuses_a_home_it_does_not_understand() {
     );
     refuses(
         |state| fs::write(state.join("live"), rocks_home::marker_line(2, 1)).unwrap(),
-        "state machine store has format 2, this build knows up to 1",
+        "DIR/state/live has format 2, this build knows up to 1: run the newer version that wrote it",
     );
 }
 

@@ -19,6 +19,8 @@ use crate::log::SegmentInfo;
 const PERIOD: Duration = Duration::from_secs(1);
 /// A follower counts as answering for this long after its last answer.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(60);
+/// What a flush may take: two memtables, and the bookkeeping.
+const FLUSH_ROOM_BYTES: u64 = 64 << 20;
 /// For openraft to take note of a snapshot.
 const NOTE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -28,6 +30,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        if !has_room(&shared) {
+            continue;
+        }
         let flushed = match maybe_flush(&shared).await {
             Ok(flushed) => flushed,
             Err(err) => {
@@ -39,6 +44,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
             tracing::warn!(%err, "old log could not be purged");
         }
     }
+}
+
+/// A flush that fails ends the member. On a full disk it waits instead: writes are refused meanwhile, the log has those
+/// that were not, and reading goes on.
+fn has_room(shared: &Shared) -> bool {
+    let least = shared.config.low_water_bytes.min(FLUSH_ROOM_BYTES);
+    // Not to know is no reason to put it off.
+    shared.log.free_space().map_or(true, |free| free >= least)
 }
 
 async fn maybe_flush(shared: &Shared) -> io::Result<u64> {

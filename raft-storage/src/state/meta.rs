@@ -79,7 +79,8 @@ pub(super) fn record<T>(
     let mut reader = Reader::new(bytes);
     let version = reader.byte().map_err(|problem| damaged(key, problem.0))?;
     if version > RECORD_V1 {
-        return Err(KvError::NewerFormat { found: version.into(), known: RECORD_V1.into() });
+        let what = format!("entry {}", hex(key));
+        return Err(KvError::NewerFormat { what, found: version.into(), known: RECORD_V1.into() });
     }
     let parsed = parse(&mut reader).and_then(|value| reader.finish().map(|()| value));
     parsed.map_err(|problem| damaged(key, problem.0))
@@ -96,13 +97,16 @@ pub struct Header {
 
 /// A damaged entry, named by its key: names are sealed, so the key tells nothing.
 pub(super) fn damaged(key: &[u8], problem: &str) -> KvError {
+    KvError::Corrupt(format!("entry {}: {problem}", hex(key)))
+}
+
+fn hex(key: &[u8]) -> String {
     use std::fmt::Write as _;
-    let hex = key.iter().fold(String::with_capacity(2 * key.len()), |mut hex, byte| {
+    key.iter().fold(String::with_capacity(2 * key.len()), |mut hex, byte| {
         // Writing to a string cannot fail.
         let _ = write!(hex, "{byte:02x}");
         hex
-    });
-    KvError::Corrupt(format!("entry {hex}: {problem}"))
+    })
 }
 
 /// How a value is stored.

@@ -132,7 +132,8 @@ impl NodeStore {
         match head.map_err(|problem| self.damaged(problem.0))? {
             (magic, _) if magic != *MAGIC => return Err(self.damaged("not a file of node values")),
             (_, found) if found > FORMAT => {
-                return Err(KvError::NewerFormat { found: found.into(), known: FORMAT.into() });
+                let what = self.path().display().to_string();
+                return Err(KvError::NewerFormat { what, found: found.into(), known: FORMAT.into() });
             }
             _ => {}
         }
@@ -266,6 +267,8 @@ mod tests {
         let mut newer = b"ARCANODE\x02".to_vec();
         newer.extend_from_slice(&crc32c::crc32c(&newer).to_be_bytes());
         vfs.plant(Path::new("data/node"), &newer);
-        assert!(matches!(open(&vfs), Err(KvError::NewerFormat { found: 2, known: 1 })));
+        let expected =
+            "data/node has format 2, this build knows up to 1: run the newer version that wrote it";
+        assert_eq!(open(&vfs).unwrap_err().to_string(), expected);
     }
 }

@@ -319,6 +319,27 @@ async fn a_full_disk_refuses_writes_and_hands_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_full_disk_puts_flushing_off() {
+    let cluster = Cluster::new(1).await;
+    let id = cluster.leader().await.status().id;
+    cluster.write("a", "1").await;
+    let (vfs, store) = (cluster.nodes[&id].vfs.clone(), cluster.nodes[&id].home.current());
+    vfs.set_capacity(1 << 20);
+    store.set_full(true);
+    cluster.wait(id, |status| status.is_disk_full).await;
+    // Longer than the state machine goes without a flush.
+    tokio::time::sleep(LONG * 2).await;
+    assert_eq!(cluster.at(id).status().fatal, None);
+    assert_eq!(cluster.read(id, "a").await.as_deref(), Some("1"));
+    assert!(store.unflushed_batches() > 0);
+    vfs.set_capacity(1 << 40);
+    store.set_full(false);
+    cluster.wait(id, |status| !status.is_disk_full).await;
+    tokio::time::sleep(LONG).await;
+    assert_eq!(store.unflushed_batches(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_sync_stops_the_member() {
     let cluster = Cluster::new(3).await;
     let id = cluster.others().await[0];
