@@ -64,8 +64,10 @@ impl Town {
                     n += 1;
                 }
                 Err(ProposeError::OutcomeUnknown) => n += 1,
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(_) => {}
             }
+            // Time only passes while everybody waits.
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
