@@ -478,11 +478,14 @@ mod tests {
     async fn a_node_keeps_its_name() {
         let dir = tempfile::tempdir().unwrap();
         init(&open(dir.path(), "one").unwrap()).await;
-        let err = open(dir.path(), "two").unwrap_err();
+        // The directory stays the first node's own as long as this process lives: another look needs a copy.
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(dir.path().join("node.json"), copy.path().join("node.json")).unwrap();
+        let err = open(copy.path(), "two").unwrap_err();
         assert!(
             matches!(&err, NodeError::Invalid(text) if text.contains("\"one\"") && text.contains("\"two\""))
         );
-        open(dir.path(), "one").unwrap();
+        open(copy.path(), "one").unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]

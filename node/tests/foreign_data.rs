@@ -115,7 +115,8 @@ async fn data_of_another_cluster_is_refused() {
         ("raft", shares_do_not_fit),
         ("raft/state", shares_do_not_fit),
         ("raft/log", &["0000000001.seg", "wrong data directory?"]),
-        ("node.json", &["node.json"]),
+        // It says which cluster this is, and the log is of another one.
+        ("node.json", &["0000000001.seg", "wrong data directory?"]),
     ];
     for (part, words) in cases {
         replace(&other.pristine().join(part), &trial.data().join(part)).unwrap();
@@ -126,17 +127,15 @@ async fn data_of_another_cluster_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn data_of_another_node_id_is_warned_about() {
+async fn data_of_another_node_id_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut trial = Trial::prepare(BINARY, dir.path()).await.unwrap();
     let config = trial.cluster.nodes[0].config.clone();
     rewrite(&config, |bytes| {
         String::from_utf8(bytes).unwrap().replace("\"node1\"", "\"other\"").into_bytes()
     });
-    assert_eq!(trial.start().await.unwrap(), Seen::Right);
-    let log = trial.cluster.nodes[0].log_text();
-    let warning = log.lines().find(|line| line.contains("made for another node_id"));
-    assert!(warning.is_some_and(|line| line.contains("node1") && line.contains("other")), "{log}");
+    let words = ["node_id", "\"node1\"", "\"other\""];
+    assert_refused("another node_id", &trial.start().await.unwrap(), &words);
 }
 
 async fn small_cluster(dir: &Path) -> Cluster {

@@ -122,7 +122,7 @@ async fn what_cannot_be_used_is_named_with_file_and_line() {
 async fn a_missing_file_and_a_missing_flag_are_named() {
     for (args, want, code) in [
         (&["-config=/no/such/arca.hcl"] as &[&str], "/no/such/arca.hcl", 1),
-        (&[], "--config", 2),
+        (&[], "-config is missing", 1),
         (&["-config=/", "-no-such-flag"], "no-such-flag", 2),
     ] {
         let run = tokio::process::Command::new(BINARY).arg("server").args(args).kill_on_drop(true).output();
@@ -236,8 +236,9 @@ async fn sighup_reads_certificates_and_reopens_the_audit_file() {
     // A key that does not go with its certificate changes nothing.
     fs::copy(&new.key, &cluster.certificates().key).unwrap();
     cluster.signal(0, Signal::HUP).unwrap();
-    let refused =
-        || async { cluster.nodes[0].log_text().contains("the old certificate stays in use").then_some(()) };
+    let refused = || async {
+        cluster.nodes[0].log_text().contains("the old certificate and client CAs stay in use").then_some(())
+    };
     cluster.wait_for("the bad pair to be refused", PATIENCE, refused).await.unwrap();
     cluster.client(0).unwrap().sys().seal_status().await.unwrap();
 

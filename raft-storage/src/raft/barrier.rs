@@ -88,8 +88,11 @@ impl Asker {
                 Err(ReplicaError::Stopped(reason)) => answer(&mut waiters, &Err(reason)),
                 Err(err) => {
                     *self.trouble.lock() = err.to_string();
-                    // A closed channel shows as `Stopped` in the next round; a pause is over either way.
-                    let _ = timeout(RETRY, server.changed()).await;
+                    match timeout(RETRY, server.changed()).await {
+                        Ok(Ok(())) | Err(_) => {}
+                        // openraft has ended, and what it said last will stay: waiting for news would not wait.
+                        Ok(Err(_)) => answer(&mut waiters, &Err("openraft ended".to_owned())),
+                    }
                 }
             }
         }
