@@ -34,8 +34,6 @@ use crate::{body, path, query};
 pub const NOT_ACTIVE_HEADER: &str = "x-arca-not-active";
 /// Echoed in the answer as it was sent.
 const NAMESPACE_HEADER: &str = "x-vault-namespace";
-/// A backup of everything: streamed, so a standby sends its caller to the active node instead of fetching it.
-const SNAPSHOT_PATH: &str = "sys/storage/raft/snapshot";
 /// How long a standby holds a request while a new active node is being found.
 const FAILOVER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -218,8 +216,7 @@ impl Api {
             {
                 return response;
             }
-            let is_snapshot = path == SNAPSHOT_PATH && request.method == Method::GET;
-            if is_restore || is_snapshot {
+            if is_restore {
                 return self.redirect(&request);
             }
             let patience = deadline.saturating_sub(self.clock.monotonic());

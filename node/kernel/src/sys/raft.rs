@@ -98,11 +98,11 @@ static ROUTES: &[Route] = &[
         "storage/raft/snapshot",
         Access::Token,
         &[
-            Method::with_effect(Operation::Read, Effect::Writes, "Download a backup."),
+            Method::new(Operation::Read, "Download a backup."),
             Method::new(Operation::Update, "Restore a backup made under these keys."),
         ],
         &[],
-        "Backup and restore of the whole state. Requests are redirected to the active node.",
+        "Backup and restore of the whole state. Any node makes a backup; a restore is redirected to the active one.",
     ),
     route(
         "snapshot-force",
