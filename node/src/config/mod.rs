@@ -1,4 +1,4 @@
-//! Settings after checking: every value here is usable as is. [`file`] reads them, [`section`] holds the rules by
+//! Settings after checking: every value here is usable as is. [`mod@file`] reads them, [`section`] holds the rules by
 //! which a wrong value is reported with its line.
 
 mod file;

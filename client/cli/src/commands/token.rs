@@ -225,7 +225,7 @@ pub struct Capabilities {
     /// The first argument is an accessor.
     #[arg(long)]
     accessor: bool,
-    /// [TOKEN] PATH.
+    /// `[TOKEN] PATH`.
     #[arg(required = true, num_args = 1..=2, value_names = ["TOKEN", "PATH"])]
     arguments: Vec<String>,
 }

@@ -32,7 +32,7 @@ pub(super) fn write(keys: &Keys<'_>, request: &Request) -> Result<Response, Engi
     store(keys, path, key, &config, fields)
 }
 
-/// As [`write`], for a key that exists: custom metadata merges, and a null setting goes back to its default.
+/// As [`write()`], for a key that exists: custom metadata merges, and a null setting goes back to its default.
 pub(super) fn patch(keys: &Keys<'_>, request: &Request) -> Result<Response, EngineError> {
     let (path, fields) = (request.param("path"), request.fields());
     let Some(mut key) = keys.find(path)? else { return Err(EngineError::NotFound) };
