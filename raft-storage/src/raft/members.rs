@@ -176,9 +176,9 @@ impl Shared {
             // A leader that was lost half-way through leaves a joint membership behind.
             if shared.metrics(|metrics| metrics.membership_config.get_joint_config().len() > 1) {
                 let nothing = ChangeMembers::AddVoterIds(BTreeSet::new());
-                shared.settle(shared.raft.change_membership(nothing, true).await)?;
+                shared.settle(shared.raft.change_membership(nothing, true).await).await?;
             }
-            shared.settle(shared.raft.change_membership(change, retain).await)
+            shared.settle(shared.raft.change_membership(change, retain).await).await
         });
         match timeout(self.config.timings.membership, work).await {
             Ok(Ok(result)) => result,
@@ -187,9 +187,19 @@ impl Shared {
         }
     }
 
-    fn settle(&self, changed: Changed) -> Result<(), ReplicaError> {
+    /// A change is answered by the state machine, perhaps before the metrics tell of it: whoever asks next shall
+    /// find it there.
+    async fn settle(&self, changed: Changed) -> Result<(), ReplicaError> {
         match changed {
-            Ok(_) => Ok(()),
+            Ok(done) => {
+                let index = done.log_id.index;
+                let is_shown = |metrics: &Metrics| {
+                    let shown = metrics.membership_config.log_id().map_or(0, |log_id| log_id.index);
+                    (shown >= index).then_some(())
+                };
+                let limit = self.config.timings.membership;
+                self.metrics_until(limit, "a membership change to be shown", is_shown).await
+            }
             Err(RaftError::APIError(
                 err @ (ClientWriteError::ForwardToLeader(_) | ClientWriteError::LogEntryDiscarded(_)),
             )) => Err(ReplicaError::NoLeader(err.to_string())),
