@@ -10,7 +10,7 @@ use std::hash::{Hash, Hasher};
 use zeroize::Zeroizing;
 
 /// Most paths in one generation.
-const PATHS_MAX: usize = 2048;
+const PATHS_MAX: usize = 8192;
 /// Longer paths are not kept, bytes.
 const PATH_SIZE_MAX: usize = 512;
 
@@ -66,7 +66,8 @@ impl<V: Clone> Recent<V> {
 
     fn insert(&mut self, path: Path, sealed: V) {
         if self.young.len() >= PATHS_MAX {
-            self.old = std::mem::take(&mut self.young);
+            std::mem::swap(&mut self.young, &mut self.old);
+            self.young.clear();
         }
         self.young.insert(path, sealed);
     }

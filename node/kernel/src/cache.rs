@@ -8,13 +8,14 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arca_barrier::Class;
 use arca_engine_api::StorageError;
 use arca_raft_storage::Version;
+use foldhash::fast::FixedState;
 use parking_lot::Mutex;
 
 use crate::tx::{Plain, Tx};
@@ -31,9 +32,13 @@ const PLAIN_SIZE_MAX: usize = 4 << 10;
 /// What an entry takes beside its key and value, bytes, roughly.
 const ENTRY_OVERHEAD: usize = 128;
 
+/// Shards are chosen by another hash than places within one, or a shard's keys would share low bits.
+const PLACE_SEED: u64 = 1;
+
+/// The hash has no secret: keys are sealed names, which nobody outside can choose.
 struct Shard<V> {
-    young: HashMap<Box<[u8]>, (V, usize)>,
-    old: HashMap<Box<[u8]>, (V, usize)>,
+    young: HashMap<Box<[u8]>, (V, usize), FixedState>,
+    old: HashMap<Box<[u8]>, (V, usize), FixedState>,
     young_weight: usize,
     evicted_at: Vec<u64>,
 }
@@ -71,20 +76,20 @@ impl<V: Clone> Shard<V> {
 /// what is not asked for again falls out with it.
 struct Generations<V> {
     shards: Vec<Mutex<Shard<V>>>,
-    hasher: RandomState,
+    hasher: FixedState,
     weight_max: usize,
 }
 
 impl<V: Clone> Generations<V> {
     fn new(weight_max: usize) -> Self {
         let shard = || Shard {
-            young: HashMap::new(),
-            old: HashMap::new(),
+            young: HashMap::default(),
+            old: HashMap::default(),
             young_weight: 0,
             evicted_at: vec![0; SLOTS],
         };
         let shards = (0..SHARDS).map(|_| Mutex::new(shard())).collect();
-        Self { shards, hasher: RandomState::new(), weight_max }
+        Self { shards, hasher: FixedState::with_seed(PLACE_SEED), weight_max }
     }
 
     fn place(&self, key: &[u8]) -> (Option<&Mutex<Shard<V>>>, usize) {
@@ -316,8 +321,9 @@ mod tests {
         for number in 0..40_000_u32 {
             cache.insert(&number.to_be_bytes(), 1, Version(1), &Plain::new(vec![7; 2_000]));
         }
-        let weigh =
-            |map: &HashMap<Box<[u8]>, (Arc<Opened>, usize)>| map.values().map(|(_, weight)| weight).sum();
+        let weigh = |map: &HashMap<Box<[u8]>, (Arc<Opened>, usize), FixedState>| {
+            map.values().map(|(_, weight)| weight).sum()
+        };
         let weights: Vec<(usize, usize, usize)> = cache
             .0
             .shards

@@ -3,8 +3,10 @@
 //! Entries handed over together share one batch of the store, up to a size; a write set sees what the sets before it
 //! wrote, whether in an earlier entry or in its own.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+
+use foldhash::fast::FixedState;
 
 use super::meta::{self, Meta};
 use super::{State, StateError, Writer, import};
@@ -64,7 +66,7 @@ pub(super) struct Pending {
     batch: Batch,
     bytes: usize,
     /// Versions after this batch, for the keys it changes.
-    versions: BTreeMap<Key, Version>,
+    versions: HashMap<Key, Version, FixedState>,
     /// For the observers.
     writes: Vec<(u64, Vec<Write>)>,
 }
@@ -172,6 +174,7 @@ impl State {
         let step = import::step(writer.kv.as_ref(), self.home.as_ref(), &writer.meta, command)?;
         pending.bytes += change_bytes(&step.changes);
         pending.batch.changes.extend(step.changes.changes);
+        writer.versions.forget_everything();
         if let Some(draft) = step.promote {
             let kv = draft.promote()?;
             let meta = writer.meta.clone();
@@ -181,14 +184,17 @@ impl State {
     }
 
     /// Writes what is pending with the applied log id, and tells the observers.
-    fn write(&self, writer: &Writer, pending: &mut Pending) -> Result<(), KvError> {
+    fn write(&self, writer: &mut Writer, pending: &mut Pending) -> Result<(), KvError> {
         if writer.meta.is_empty() {
             return Ok(());
         }
-        let Pending { mut batch, writes, .. } = std::mem::take(pending);
+        let Pending { mut batch, versions, writes, .. } = std::mem::take(pending);
         writer.meta.write_applied(&mut batch);
         let bytes = change_bytes(&batch);
         writer.kv.write(batch)?;
+        for (key, version) in versions {
+            writer.versions.remember(key, version);
+        }
         self.unflushed_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
         let observers = self.observers.read();
         for (index, write) in
@@ -207,7 +213,7 @@ fn change_bytes(batch: &Batch) -> usize {
 }
 
 impl Pending {
-    fn add(&mut self, writer: &Writer, set: WriteSet) -> Result<SetOutcome, KvError> {
+    fn add(&mut self, writer: &mut Writer, set: WriteSet) -> Result<SetOutcome, KvError> {
         for (key, read) in &set.reads {
             if self.version(writer, key)? != *read {
                 return Ok(SetOutcome::Conflict);
@@ -227,9 +233,15 @@ impl Pending {
         Ok(SetOutcome::Applied)
     }
 
-    fn version(&self, writer: &Writer, key: &[u8]) -> Result<Version, KvError> {
-        self.versions
-            .get(key)
-            .map_or_else(|| meta::version_in(writer.kv.as_ref(), key), |version| Ok(*version))
+    fn version(&self, writer: &mut Writer, key: &[u8]) -> Result<Version, KvError> {
+        if let Some(version) = self.versions.get(key) {
+            return Ok(*version);
+        }
+        if let Some(version) = writer.versions.find(key) {
+            return Ok(version);
+        }
+        let version = meta::version_in(writer.kv.as_ref(), key)?;
+        writer.versions.remember(key.to_vec(), version);
+        Ok(version)
     }
 }

@@ -13,6 +13,7 @@ pub mod install;
 mod load;
 mod meta;
 pub mod node_store;
+mod versions;
 mod view;
 
 use std::fmt;
@@ -35,6 +36,7 @@ pub use import::Uploader;
 pub use install::{Receiver, Staged};
 pub use meta::{Header, Meta};
 pub use node_store::NodeStore;
+use versions::Versions;
 pub use view::View;
 
 /// The state machine cannot go on, or a stream of state is not what it says.
@@ -109,6 +111,7 @@ pub struct State {
 struct Writer {
     kv: Arc<dyn Kv>,
     meta: Meta,
+    versions: Versions,
     /// Why nothing more may be applied.
     failure: Option<String>,
 }
@@ -141,7 +144,7 @@ impl State {
             observers: RwLock::default(),
             flushed: Mutex::new(Flushed { index: meta.index, at: Instant::now() }),
             unflushed_bytes: AtomicU64::new(0),
-            writer: Mutex::new(Writer { kv, meta, failure: None }),
+            writer: Mutex::new(Writer { kv, meta, versions: Versions::default(), failure: None }),
         })
     }
 
@@ -253,6 +256,7 @@ impl State {
     fn replace(&self, writer: &mut Writer, kv: Arc<dyn Kv>, meta: Meta) {
         writer.kv = kv;
         writer.meta = meta;
+        writer.versions.forget_everything();
         self.record_flush(writer.meta.index);
         let view = Arc::new(View::new(writer.meta.clone(), writer.kv.snapshot()));
         for observer in self.observers.read().iter() {

@@ -297,6 +297,19 @@ fn a_member_gets_the_same_state() {
     assert!(!transfer(&older, &to).unwrap());
 }
 
+#[test]
+fn a_state_received_makes_the_versions_known_before_worthless() {
+    let (from, to) = (filled(), model());
+    batch(&to, &[set(&[], &[put("1large", "another")])]);
+    assert_eq!(batch(&to, &[set(&[("1large", 1)], &[put("1gone", "")])]), [SetOutcome::Applied]);
+    batch(&from, &[set(&[], &[put("1large", "newer")])]);
+    assert!(transfer(&from, &to).unwrap());
+    let next = [set(&[("1large", 1)], &[]), set(&[("1large", 5)], &[]), set(&[("1gone", 0)], &[])];
+    let expected = [SetOutcome::Conflict, SetOutcome::Applied, SetOutcome::Applied];
+    assert_eq!(batch(&to, &next), expected);
+    assert_eq!(batch(&from, &next), expected);
+}
+
 #[tokio::test]
 async fn a_stream_is_made_of_bounded_frames() {
     let frames: Vec<Bytes> =
