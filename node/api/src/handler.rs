@@ -148,12 +148,13 @@ impl Api {
         let namespace = header(&request.headers, "x-vault-namespace").and_then(canonical_namespace);
         let is_root = matches!(namespace, Ok(ref name) if name.is_empty());
         let is_read = matches!(request.method, Method::GET | Method::HEAD);
+        // Boxed, or every request would move the largest of these from hand to hand.
         match Endpoint::find(&path) {
-            Some(endpoint) if is_root => self.lifecycle(endpoint, request).await,
+            Some(endpoint) if is_root => Box::pin(self.lifecycle(endpoint, request)).await,
             None if is_root && is_read && path == "sys/metrics" && request.unauthenticated_metrics => {
                 self.metrics(&request.query)
             }
-            _ => self.through_kernel(path, namespace, request).await,
+            _ => Box::pin(self.through_kernel(path, namespace, request)).await,
         }
     }
 
