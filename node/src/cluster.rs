@@ -18,10 +18,11 @@ use serde_json::{Value, json};
 use crate::autopilot::Autopilot;
 use crate::backup;
 use crate::join::mark_learner;
+use crate::key_keeper::KeyKeeper;
 use crate::node::{Node, NodeError, Order, VERSION};
 use crate::node_file::NodeRecord;
 use crate::root_keys::NodeRootKeys;
-use crate::unsealed::{KeyKeeper, Unsealed, member_of};
+use crate::unsealed::{Unsealed, member_of};
 use crate::world::SystemEntropy;
 
 /// See the module's header.
@@ -121,7 +122,7 @@ impl Cluster {
         if self.keys.is_locked_out() {
             return Err(KernelError::Sealed);
         }
-        let sealed = make()?.seal(&self.keys.root, &SystemEntropy)?;
+        let sealed = make()?.seal(&self.keys.root(), &SystemEntropy)?;
         let set = WriteSet { reads: vec![(key.clone(), version)], writes: vec![Write::Put(key, sealed)] };
         self.replica.propose(set).await?;
         Ok(())
@@ -234,13 +235,13 @@ impl ClusterPort for Cluster {
 
     async fn snapshot(&self) -> Result<SnapshotStream, KernelError> {
         let node = self.node()?;
-        backup::export(&self.replica, &self.keys.root, &self.cluster_id, node.now()).await
+        backup::export(&self.replica, &self.keys.root(), &self.cluster_id, node.now()).await
     }
 
     async fn restore(&self, stream: SnapshotStream, is_forced: bool) -> Result<(), KernelError> {
         let unsealed = self.unsealed()?;
         let origin =
-            backup::import(&self.replica, &self.keys.root, &self.cluster_id, stream, is_forced).await?;
+            backup::import(&self.replica, &self.keys.root(), &self.cluster_id, stream, is_forced).await?;
         if self.keys.is_locked_out() {
             tracing::error!(
                 cluster_id = origin,

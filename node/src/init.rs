@@ -13,6 +13,7 @@ use arca_rpc::{Authority, NodeKey};
 use zeroize::Zeroizing;
 
 use crate::join::{CA_CERTIFICATE_PATH, CA_KEY_PATH};
+use crate::key_keeper::ROOT_KEY_PATH;
 use crate::node::{Node, NodeError, Phase};
 use crate::node_file::{NodeRecord, Stage};
 use crate::unsealed::{NODE_KEY_NAME, member_of, open_replica};
@@ -24,6 +25,7 @@ const FIRST_MEMBER: MemberId = MemberId(1);
 /// A new cluster's keys, before they are stored.
 struct NewKeys {
     shares: Vec<Zeroizing<Vec<u8>>>,
+    root: RootKey,
     seal_config: Vec<u8>,
     wrapped_root_key: Vec<u8>,
     sealed_keyring: Vec<u8>,
@@ -86,6 +88,7 @@ impl Node {
             wrapped_root_key: seal.wrap(&root, &SystemEntropy).map_err(failed)?,
             sealed_keyring: keyring.seal(&root, &SystemEntropy).map_err(failed)?,
             barrier: Arc::new(Barrier::new(keyring, Arc::new(SystemEntropy))),
+            root,
         })
     }
 
@@ -153,6 +156,11 @@ impl Node {
                 // The CA's key is exposed to be stored behind the barrier.
                 let key = Zeroizing::new(authority.expose_key().to_vec());
                 tx.put(arca_barrier::Class::Local, CA_KEY_PATH, key)
+            })
+            .and_then(|()| {
+                // The same holds for the root key.
+                let key = Zeroizing::new(keys.root.expose().to_vec());
+                tx.put(arca_barrier::Class::Local, ROOT_KEY_PATH, key)
             })
             .and_then(|()| tx.into_write_set());
         let mut set: WriteSet = stored.map_err(|err| NodeError::failed("making the first state", err))?;

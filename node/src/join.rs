@@ -12,7 +12,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arca_barrier::{Class, RootKey, boot_key};
+use arca_barrier::{Class, RootKey};
 use arca_engine_api::StorageError;
 use arca_kernel::tx::Tx;
 use arca_raft_storage::{Member, MemberId, MemberKind, Replica as _, Role, TransportError};
@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::node::{Node, NodeError};
 use crate::nonces::{self, Spent};
+use crate::superseded::SealFacts;
 use crate::unsealed::Unsealed;
 
 /// Where the CA's certificate is stored.
@@ -64,6 +65,8 @@ pub(crate) struct Welcome {
     pub(crate) member: MemberId,
     pub(crate) ca: String,
     pub(crate) certificate: String,
+    /// Log index that wrote `root_key`.
+    pub(crate) seal_version: u64,
     pub(crate) seal_config: String,
     pub(crate) root_key: String,
     pub(crate) keyring: String,
@@ -118,7 +121,26 @@ fn proof(root: &RootKey, context: &str, parts: &[&str]) -> blake3::Hash {
 const ANSWER_CONTEXT: &str = "arca 2026-11 cluster join: answer of the joiner";
 const WELCOME_CONTEXT: &str = "arca 2026-11 cluster join: answer of the cluster";
 
+/// Longest name of a node, bytes.
+const NAME_SIZE_MAX: usize = 256;
+/// Longest address, bytes.
+const ADDRESS_SIZE_MAX: usize = 1024;
+
 impl Answer {
+    /// What comes from anybody is bounded before it is logged, and long before it becomes part of the membership.
+    fn check_sizes(&self) -> Result<(), NodeError> {
+        for (what, text, max) in [
+            ("server_id", &self.server_id, NAME_SIZE_MAX),
+            ("cluster_addr", &self.cluster_addr, ADDRESS_SIZE_MAX),
+            ("api_addr", &self.api_addr, ADDRESS_SIZE_MAX),
+        ] {
+            if text.is_empty() || text.len() > max {
+                return Err(NodeError::Invalid(format!("{what} must be of 1 to {max} bytes")));
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn proof(&self, root: &RootKey) -> blake3::Hash {
         let voter = if self.non_voter { "learner" } else { "voter" };
         let parts =
@@ -130,13 +152,14 @@ impl Answer {
 
 impl Welcome {
     pub(crate) fn proof(&self, root: &RootKey, nonce: &str) -> blake3::Hash {
-        let member = self.member.to_string();
+        let (member, version) = (self.member.to_string(), self.seal_version.to_string());
         let parts = [
             nonce,
             &self.cluster_id,
             &member,
             &self.ca,
             &self.certificate,
+            &version,
             &self.seal_config,
             &self.root_key,
             &self.keyring,
@@ -166,13 +189,10 @@ impl Node {
     /// When this node is not the active one.
     pub fn join_challenge(&self) -> Result<Value, NodeError> {
         let unsealed = self.active()?;
-        let nonce = nonces::make(&unsealed.keys.root, self.entropy.as_ref(), self.now())
+        let nonce = nonces::make(&unsealed.keys.root(), self.entropy.as_ref(), self.now())
             .map_err(|err| NodeError::failed("making a challenge", err))?;
-        let challenge = Challenge {
-            nonce: hex::encode(nonce),
-            seal_config: boot_value(&unsealed, "seal-config")?,
-            root_key: boot_value(&unsealed, "root-key")?,
-        };
+        let SealFacts { seal_config, root_key, .. } = SealFacts::read(&unsealed)?;
+        let challenge = Challenge { nonce: hex::encode(nonce), seal_config, root_key };
         serde_json::to_value(challenge).map_err(|err| NodeError::failed("making a challenge", err))
     }
 
@@ -187,19 +207,27 @@ impl Node {
     pub async fn join_answer(&self, request: Value) -> Result<Value, NodeError> {
         let unsealed = self.active()?;
         let answer: Answer = parsed(request)?;
-        let reply = match self.admitted(&unsealed, &answer).await? {
+        answer.check_sizes()?;
+        // One key for the whole exchange, whatever a rekey does meanwhile.
+        let root = unsealed.keys.root();
+        let reply = match self.admitted(&unsealed, &root, &answer).await? {
             Some(refusal) => {
                 tracing::warn!(name = ?answer.server_id, ?refusal, "a node was not let into the cluster");
                 Reply::Refused(refusal)
             }
-            None => Reply::Welcome(Box::new(take_in(&unsealed, &answer).await?)),
+            None => Reply::Welcome(Box::new(take_in(&unsealed, &root, &answer).await?)),
         };
         serde_json::to_value(reply).map_err(|err| NodeError::failed("answering a joiner", err))
     }
 
     /// Uses up the challenge and makes room for the name; or why not.
-    async fn admitted(&self, unsealed: &Unsealed, answer: &Answer) -> Result<Option<Refusal>, NodeError> {
-        let (root, nonce) = (&unsealed.keys.root, unhex(&answer.nonce)?);
+    async fn admitted(
+        &self,
+        unsealed: &Unsealed,
+        root: &RootKey,
+        answer: &Answer,
+    ) -> Result<Option<Refusal>, NodeError> {
+        let nonce = unhex(&answer.nonce)?;
         let Some(made) = nonces::check(root, &nonce, self.now()) else {
             return Ok(Some(Refusal::ChallengeUnknown));
         };
@@ -215,7 +243,7 @@ impl Node {
 }
 
 /// Makes the joiner a member.
-async fn take_in(unsealed: &Unsealed, answer: &Answer) -> Result<Welcome, NodeError> {
+async fn take_in(unsealed: &Unsealed, root: &RootKey, answer: &Answer) -> Result<Welcome, NodeError> {
     let failed = |err: &dyn std::fmt::Display| NodeError::failed("taking in the new member", err);
     let (authority, request) = (authority(unsealed)?, unhex(&answer.signing_request)?);
     let issue = |id| authority.issue(&request, id).map_err(|err| NodeError::Invalid(err.to_string()));
@@ -234,29 +262,20 @@ async fn take_in(unsealed: &Unsealed, answer: &Answer) -> Result<Welcome, NodeEr
     }
     let certificate = issue(id)?;
     tracing::info!(member = %id, name = ?answer.server_id, "a new member joined");
+    let seal = SealFacts::read(unsealed)?;
     let mut welcome = Welcome {
         cluster_id: unsealed.record.cluster_id.clone(),
         member: id,
         ca: unsealed.record.ca.clone(),
         certificate: hex::encode(certificate),
-        seal_config: boot_value(unsealed, "seal-config")?,
-        root_key: boot_value(unsealed, "root-key")?,
-        keyring: boot_value(unsealed, "keyring")?,
+        seal_version: seal.version,
+        seal_config: seal.seal_config,
+        root_key: seal.root_key,
+        keyring: seal.keyring,
         proof: String::new(),
     };
-    welcome.proof = welcome.proof(&unsealed.keys.root, &answer.nonce).to_hex().to_string();
+    welcome.proof = welcome.proof(root, &answer.nonce).to_hex().to_string();
     Ok(welcome)
-}
-
-fn boot_value(unsealed: &Unsealed, name: &str) -> Result<String, NodeError> {
-    let found = unsealed
-        .replica
-        .view()
-        .get(&boot_key(name))
-        .map_err(|err| NodeError::failed("reading the keys", err))?;
-    found
-        .map(|found| hex::encode(found.value))
-        .ok_or_else(|| NodeError::Failed(format!("boot/{name} is missing")))
 }
 
 /// A name belongs to one member. A learner that never finished joining, and so does not answer, makes room; a voter
@@ -294,7 +313,7 @@ async fn make_room(
     Ok(None)
 }
 
-fn authority(unsealed: &Unsealed) -> Result<Authority, NodeError> {
+pub(crate) fn authority(unsealed: &Unsealed) -> Result<Authority, NodeError> {
     let tx = unsealed.kernel.read_tx();
     let read = |path: &str| {
         tx.peek(Class::Local, path)

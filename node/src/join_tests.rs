@@ -1,6 +1,7 @@
 //! Joining, with whole nodes in this process: what callers without a token can bring about, and whom the cluster
 //! takes in.
 
+use arca_kernel::ports::ClusterPort as _;
 use arca_raft_storage::{Member, MemberId, MemberKind, Replica as _};
 use http::Method;
 use serde_json::{Value, json};
@@ -106,6 +107,96 @@ async fn one_caller_is_served_at_a_time() {
     assert_eq!(join(&rig, json!({"leader_api_addr": url})).await.0, 429);
     drop(held);
     assert_eq!(first.await.unwrap().0, 400);
+}
+
+/// Replaces the one share by another one; that.
+async fn rekey(rig: &Rig, share: &Value) -> Value {
+    let plan = json!({"secret_shares": 1, "secret_threshold": 1});
+    let (status, begun) = rig.ask(Method::PUT, "sys/rekey/init", "", &plan).await;
+    assert_eq!(status, 200, "{begun}");
+    let offered = json!({"key": share["key"], "nonce": begun["nonce"]});
+    let (status, done) = rig.ask(Method::PUT, "sys/rekey/update", "", &offered).await;
+    assert_eq!(status, 200, "{done}");
+    json!({"key": done["keys"][0]})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shares_that_were_replaced_let_no_node_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Rig::open(&raft(&dir, "node1"));
+    let (_, share) = first.bring_up_with_share().await;
+    // Who has the shares of today and what any node answers today has this.
+    let old_root = first.node.unsealed.load_full().unwrap().keys.root();
+    let old_nonce = first.node.join_challenge().unwrap()["nonce"].clone();
+    let new_share = rekey(&first, &share).await;
+    let root = first.node.unsealed.load_full().unwrap().keys.root();
+    assert!(!root.matches(&old_root));
+    let new_nonce = first.node.join_challenge().unwrap()["nonce"].clone();
+    let key = arca_rpc::NodeKey::generate().unwrap();
+    for (nonce, want) in [(new_nonce, "proof_wrong"), (old_nonce, "challenge_unknown")] {
+        let mut answer = crate::join::Answer {
+            nonce: nonce.as_str().unwrap().to_owned(),
+            server_id: "node2".to_owned(),
+            cluster_addr: "127.0.0.1:1".to_owned(),
+            api_addr: "http://127.0.0.1:2".to_owned(),
+            signing_request: hex::encode(key.signing_request().unwrap()),
+            non_voter: true,
+            proof: String::new(),
+        };
+        answer.proof = answer.proof(&old_root).to_hex().to_string();
+        let reply = first.node.join_answer(serde_json::to_value(answer).unwrap()).await.unwrap();
+        assert_eq!(reply, json!({"refused": want}));
+    }
+    assert_eq!(members(&first).len(), 1);
+    // The new one does, and unseals.
+    let second = Rig::open(&raft(&dir, "node2"));
+    let (status, said) = join_and_unseal(&second, &first.listen().await, &new_share, true).await;
+    assert_eq!((status, &said["sealed"]), (200, &json!(false)), "{said}");
+    first.node.seal().await;
+    assert_eq!(first.ask(Method::PUT, "sys/unseal", "", &share).await.0, 400);
+    assert_eq!(first.ask(Method::PUT, "sys/unseal", "", &new_share).await.0, 200);
+    for rig in [&second, &first] {
+        rig.node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_from_before_a_rekey_brings_its_shares_back_and_locks_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(&raft(&dir, "node1"));
+    let (token, share) = rig.bring_up_with_share().await;
+    let cluster = std::sync::Arc::clone(&rig.node.unsealed.load_full().unwrap().cluster);
+    let backup = cluster.snapshot().await.unwrap();
+    let new_share = rekey(&rig, &share).await;
+    assert_eq!(rig.ask(Method::PUT, "sys/rotate", &token, &Value::Null).await.0, 204);
+    cluster.restore(backup, true).await.unwrap();
+    drop(cluster);
+    // Unsealed as it was, it goes on; and joins and rotations are by the keys of then.
+    assert_eq!(rig.ask(Method::PUT, "sys/rotate", &token, &Value::Null).await.0, 204);
+    assert!(!rig.node.seal_status().sealed);
+    rig.node.seal().await;
+    assert_eq!(rig.ask(Method::PUT, "sys/unseal", "", &new_share).await.0, 400);
+    let (status, said) = rig.ask(Method::PUT, "sys/unseal", "", &share).await;
+    assert_eq!((status, &said["sealed"]), (200, &json!(false)), "{said}");
+    rig.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_s_name_is_bounded_before_anything_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(&raft(&dir, "node1"));
+    rig.bring_up().await;
+    let answer = |name: &str| {
+        json!({
+            "nonce": "", "server_id": name, "cluster_addr": "a", "api_addr": "b", "signing_request": "",
+            "non_voter": false, "proof": "",
+        })
+    };
+    let refused = rig.node.join_answer(answer(&"n".repeat(257))).await.unwrap_err().to_string();
+    assert_eq!(refused, "server_id must be of 1 to 256 bytes");
+    let unknown = rig.node.join_answer(answer(&"n".repeat(256))).await.unwrap();
+    assert_eq!(unknown, json!({"refused": "challenge_unknown"}));
+    rig.node.shutdown().await;
 }
 
 /// Joins `rig` through `url` and unseals it; the answer to the last share.

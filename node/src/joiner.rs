@@ -13,6 +13,7 @@ use arca_barrier::{
     Barrier, BarrierError, Keyring, Offer, RootKey, SealConfig, ShamirSeal, Share, UnsealProgress,
 };
 use arca_client::{Address, Client, Config as ClientConfig};
+use arca_raft_storage::Version;
 use arca_rpc::NodeKey;
 use serde_json::{Value, json};
 
@@ -88,14 +89,17 @@ pub(crate) struct PendingJoin {
 }
 
 impl PendingJoin {
-    /// Before the first share is taken: a fresh challenge, since the shares may have been replaced while this node
-    /// waited. Answers the settings of the seal if there is one.
-    pub(crate) async fn renew(&mut self, node_name: &str) -> Option<SealConfig> {
+    /// Whom it joins, and how.
+    pub(crate) fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Takes a fresh challenge while there is no share: they may have been replaced while this node waited. Answers the
+    /// settings of the seal if it can be used.
+    pub(crate) fn renew(&mut self, challenge: Challenge) -> Option<SealConfig> {
         if self.progress.progress() > 0 {
             return None;
         }
-        let asking = ask_for_challenge(&self.wanted.target, node_name);
-        let challenge = tokio::time::timeout(crate::superseded::PATIENCE, asking).await.ok()?.ok()?;
         let config = SealConfig::from_json(&unhex(&challenge.seal_config).ok()?).ok()?;
         self.progress = UnsealProgress::new(&config).ok()?;
         self.challenge = challenge;
@@ -111,7 +115,7 @@ impl PendingJoin {
 
 /// Why a node could not be asked. The text is for the log of this node alone.
 #[derive(Debug, PartialEq, Eq)]
-enum AskError {
+pub(crate) enum AskError {
     /// This node belongs to a cluster by now.
     Taken,
     /// No answer, or none that can be used.
@@ -372,11 +376,14 @@ impl Node {
             keyring: welcome.keyring,
         };
         self.disk.write_record(&record)?;
-        self.sealed_parts(record)
+        let mut parts = self.sealed_parts(record)?;
+        // What the log brings from before this seal is of older keys.
+        parts.seal_version = parts.seal_version.max(Version(welcome.seal_version));
+        Ok(parts)
     }
 }
 
-async fn ask_for_challenge(target: &JoinTarget, node_name: &str) -> Result<Challenge, AskError> {
+pub(crate) async fn ask_for_challenge(target: &JoinTarget, node_name: &str) -> Result<Challenge, AskError> {
     let question = json!({"server_id": node_name});
     let answer = post(target, "sys/storage/raft/bootstrap/challenge", question).await?;
     parsed(answer).map_err(AskError::useless)

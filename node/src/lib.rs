@@ -23,6 +23,7 @@ mod join;
 #[cfg(test)]
 mod join_tests;
 mod joiner;
+mod key_keeper;
 pub mod logging;
 mod measured_vfs;
 pub mod node;

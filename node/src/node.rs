@@ -11,18 +11,21 @@ use arca_barrier::{Offer, RootKey, SealConfig, Share, UnsealProgress, boot_key};
 use arca_engine_api::{Clock, EngineType, Entropy, UnixMillis};
 use arca_raft_storage::{Member, Version};
 use parking_lot::RwLock;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::joiner::{Joiner, PendingJoin};
 use crate::node_file::{NodeRecord, Stage};
 use crate::nonces::Used;
+use crate::superseded::{LastTold, Told};
 use crate::unsealed::{Unsealed, UnsealedParts};
 use crate::world::SystemEntropy;
 
 /// Version of the Vault API this build speaks, then its own: clients enable features by the first part.
 pub const VERSION: &str = concat!("1.21.0+arca.", env!("CARGO_PKG_VERSION"));
+/// Most callers at once that bring shares. They need no token, and are never many.
+const UNSEALING_MAX: usize = 32;
 /// How long leadership may take to move when this node seals or stops.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a leader that seals for good reason waits for the others to learn that reason.
@@ -41,7 +44,7 @@ pub enum NodeError {
     #[error("this node is a standby")]
     NeedsActive,
     /// Too many at once.
-    #[error("too many join attempts under way, try again later")]
+    #[error("too many calls of this kind are under way, try again later")]
     TooMany,
     /// No cluster yet.
     #[error("server is not yet initialized")]
@@ -120,6 +123,10 @@ pub struct Node {
     /// Joiners' challenges that were answered here.
     pub(crate) challenges: parking_lot::Mutex<Used>,
     pub(crate) joiner: Joiner,
+    /// What peers said about the seal last.
+    pub(crate) told: Mutex<LastTold>,
+    /// Room for callers that bring shares.
+    unsealing: Semaphore,
     pub(crate) orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -152,6 +159,8 @@ impl Node {
             unsealed: ArcSwapOption::empty(),
             challenges: parking_lot::Mutex::default(),
             joiner: Joiner::default(),
+            told: Mutex::default(),
+            unsealing: Semaphore::new(UNSEALING_MAX),
             orders,
         };
         let phase = node.found_on_disk()?;
@@ -226,6 +235,9 @@ impl Node {
     /// # Errors
     /// On a malformed share, a wrong set, or when starting up with the right one fails.
     pub async fn unseal(self: &Arc<Self>, key: &str) -> Result<SealStatus, NodeError> {
+        let Ok(_room) = self.unsealing.try_acquire() else { return Err(NodeError::TooMany) };
+        // Nobody is asked for what is no share.
+        let told = if Share::parse(key).is_ok() { self.learn_of_seal().await } else { Told::default() };
         let mut phase = self.phase.lock().await;
         if let Phase::Unreadable(record) = &*phase {
             *phase = Phase::Sealed(Box::new(self.sealed_parts(NodeRecord::clone(record))?));
@@ -238,7 +250,7 @@ impl Node {
                 Share::parse(key).map_err(|err| NodeError::Invalid(err.to_string()))?
             }
         };
-        self.follow_rekey(&mut phase).await;
+        self.follow_seal(&mut phase, told);
         let outcome = match &mut *phase {
             Phase::Sealed(parts) => {
                 let offered = parts.progress.offer_seal_key(share, &SystemEntropy, &parts.wrapped_root_key);
@@ -284,6 +296,7 @@ impl Node {
             root,
             sealed_keyring: parts.sealed_keyring,
             wrapped_root_key: parts.wrapped_root_key,
+            seal_version: parts.seal_version,
         });
         match unsealed.await {
             Ok(unsealed) => {

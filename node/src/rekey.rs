@@ -1,14 +1,18 @@
 //! New key shares for old: one attempt, from its plan through the shares of today to the new ones, and, where it was
 //! asked for, through their verification. Decides; [`crate::root_keys`] carries out.
 //!
-//! The root key stays. A new seal key wraps it, and one write set replaces the wrapping and the seal's settings
-//! together: at no moment do they belong to different sets of shares.
+//! There is a new root key too: whoever has old shares and an old wrapping has nothing of today. A new seal key wraps
+//! it, and one write set replaces the wrapping, the seal's settings and the keyring under it together, with the root key
+//! behind the barrier for the members that are unsealed: at no moment do they belong to different sets of shares.
 
-use arca_barrier::{BarrierError, Entropy, RootKey, SealConfig, ShamirSeal, Share, boot_key, combine};
+use arca_barrier::{
+    Barrier, BarrierError, Class, Entropy, RootKey, SealConfig, ShamirSeal, Share, boot_key, combine,
+};
 use arca_kernel::root_keys::{Offered, Rekey, RekeyPlan, Verification};
 use arca_raft_storage::{Version, Write, WriteSet};
 use zeroize::Zeroizing;
 
+use crate::key_keeper::ROOT_KEY_PATH;
 use crate::root_attempt::{AttemptError, Collected, check_nonce, share};
 
 /// Said of shares of today that are not the key.
@@ -20,6 +24,7 @@ const NO_REKEY: AttemptError = AttemptError::None("no barrier rekey in progress"
 #[derive(Debug)]
 pub(crate) struct NewSeal {
     seal: ShamirSeal,
+    root: RootKey,
     config: Vec<u8>,
     wrapped_root_key: Vec<u8>,
     replaces: Versions,
@@ -35,40 +40,58 @@ pub(crate) struct Versions {
 }
 
 impl NewSeal {
-    /// Makes a seal key, wraps `root` under it and splits it. What is given out was put together again and opened
-    /// the wrapping: shares that do not are never shown.
+    /// Makes a root key and a seal key, wraps the one under the other and splits that. What is given out was put
+    /// together again and opened the wrapping: shares that do not are never shown.
     pub(crate) fn make(
         (plan, nonce): (RekeyPlan, &str),
         replaces: Versions,
-        root: &RootKey,
         entropy: &dyn Entropy,
     ) -> Result<(Self, Vec<Share>), BarrierError> {
         let mut config = SealConfig::shamir(plan.shares, plan.threshold)?;
         nonce.clone_into(&mut config.nonce);
-        let seal = ShamirSeal::generate(entropy)?;
+        let (seal, root) = (ShamirSeal::generate(entropy)?, RootKey::generate(entropy)?);
         let shares = seal.split(plan.shares, plan.threshold, entropy)?;
-        let wrapped_root_key = seal.wrap(root, entropy)?;
+        let wrapped_root_key = seal.wrap(&root, entropy)?;
         let enough = shares.get(..usize::from(plan.threshold)).ok_or(BarrierError::SharesWrong)?;
         let again = ShamirSeal::from_key(&combine(enough)?)?;
-        if !again.unwrap(&wrapped_root_key)?.matches(root) {
+        if !again.unwrap(&wrapped_root_key)?.matches(&root) {
             return Err(BarrierError::SharesWrong);
         }
-        Ok((Self { seal, config: config.to_json()?, wrapped_root_key, replaces }, shares))
+        Ok((Self { seal, root, config: config.to_json()?, wrapped_root_key, replaces }, shares))
     }
 
-    /// What puts it in the place of the seal there was when it was made, if that is still there.
-    pub(crate) fn replacement(&self) -> WriteSet {
-        let (config_key, root_key_key) = (boot_key("seal-config"), boot_key("root-key"));
-        WriteSet {
+    /// What puts it in the place of the seal there was when it was made, if that is still there, and seals the keyring
+    /// in `barrier`, stored at `keyring`, under its root key.
+    pub(crate) fn replacement(
+        &self,
+        barrier: &Barrier,
+        keyring: Version,
+        entropy: &dyn Entropy,
+    ) -> Result<WriteSet, BarrierError> {
+        let (config_key, wrapped_key) = (boot_key("seal-config"), boot_key("root-key"));
+        let (keyring_key, root_key) = (boot_key("keyring"), barrier.seal_name(Class::Local, ROOT_KEY_PATH)?);
+        let sealed_keyring = barrier.keyring().seal(&self.root, entropy)?;
+        // The root key is exposed to be stored behind the barrier.
+        let stored_root_key = barrier.seal_value(&root_key, self.root.expose())?;
+        Ok(WriteSet {
             reads: vec![
                 (config_key.clone(), self.replaces.config),
-                (root_key_key.clone(), self.replaces.root_key),
+                (wrapped_key.clone(), self.replaces.root_key),
+                (keyring_key.clone(), keyring),
             ],
             writes: vec![
                 Write::Put(config_key, self.config.clone()),
-                Write::Put(root_key_key, self.wrapped_root_key.clone()),
+                Write::Put(wrapped_key, self.wrapped_root_key.clone()),
+                // In this order: who follows needs the one to open the other.
+                Write::Put(root_key, stored_root_key),
+                Write::Put(keyring_key, sealed_keyring),
             ],
-        }
+        })
+    }
+
+    /// Whether what it replaces is still what is stored.
+    pub(crate) fn replaces(&self, stored: Versions) -> bool {
+        self.replaces == stored
     }
 
     /// Whether this is what is stored.
@@ -209,15 +232,11 @@ impl RekeyAttempt {
 
 #[cfg(test)]
 mod tests {
-    use arca_barrier::{OsEntropy, UnsealProgress};
+    use arca_barrier::{Keyring, OsEntropy, Suite, UnsealProgress};
 
     use super::*;
 
     const PLAN: RekeyPlan = RekeyPlan { shares: 3, threshold: 2, is_verified: true };
-
-    fn root() -> RootKey {
-        RootKey::from_slice(&[9; 32]).unwrap()
-    }
 
     fn offered(share: &Share, nonce: &str) -> Offered {
         Offered { share: share.to_hex(), nonce: nonce.to_owned() }
@@ -232,7 +251,7 @@ mod tests {
     /// An attempt whose new shares wait for their verification.
     fn waiting() -> (Option<RekeyAttempt>, Vec<Share>) {
         let mut slot = begun();
-        let (made, shares) = NewSeal::make((PLAN, "n"), Versions::default(), &root(), &OsEntropy).unwrap();
+        let (made, shares) = NewSeal::make((PLAN, "n"), Versions::default(), &OsEntropy).unwrap();
         slot.as_mut().unwrap().wait_for(made, "v".to_owned());
         (slot, shares)
     }
@@ -257,18 +276,32 @@ mod tests {
     #[test]
     fn the_new_shares_open_what_takes_over() {
         let at = Versions { config: Version(3), root_key: Version(4) };
+        let keyring = Keyring::generate(&OsEntropy, 0, Suite::XChaCha20Poly1305).unwrap();
+        let barrier = Barrier::new(keyring, std::sync::Arc::new(OsEntropy));
         for (shares, threshold) in [(1, 1), (3, 2), (255, 255)] {
             let plan = RekeyPlan { shares, threshold, is_verified: false };
-            let (made, shares) = NewSeal::make((plan, "n"), at, &root(), &OsEntropy).unwrap();
-            let set = made.replacement();
+            let (made, shares) = NewSeal::make((plan, "n"), at, &OsEntropy).unwrap();
+            let set = made.replacement(&barrier, Version(5), &OsEntropy).unwrap();
+            let boot = ["seal-config", "root-key", "keyring"].map(boot_key);
             assert_eq!(
                 set.reads,
-                [(boot_key("seal-config"), Version(3)), (boot_key("root-key"), Version(4))]
+                [3, 4, 5]
+                    .map(Version)
+                    .into_iter()
+                    .zip(boot.clone())
+                    .map(|(at, key)| (key, at))
+                    .collect::<Vec<_>>()
             );
-            let [Write::Put(first, config), Write::Put(second, wrapped)] = set.writes.as_slice() else {
-                panic!("two writes");
+            let [
+                Write::Put(first, config),
+                Write::Put(second, wrapped),
+                Write::Put(third, stored),
+                Write::Put(fourth, keyring),
+            ] = set.writes.as_slice()
+            else {
+                panic!("four writes");
             };
-            assert_eq!((first, second), (&boot_key("seal-config"), &boot_key("root-key")));
+            assert_eq!([first, second, fourth], [&boot[0], &boot[1], &boot[2]]);
             let config = SealConfig::from_json(config).unwrap();
             assert_eq!((config.secret_threshold, config.nonce.as_str()), (threshold, "n"));
             let mut progress = UnsealProgress::new(&config).unwrap();
@@ -278,7 +311,11 @@ mod tests {
                 .take(usize::from(threshold))
                 .map(|share| progress.offer_seal_key(share, &OsEntropy, wrapped).unwrap());
             let Some(arca_barrier::Offer::Complete((_, opened))) = opened.last() else { panic!("opens") };
-            assert!(opened.matches(&root()) && made.is_stored(wrapped) && !made.is_stored(&[]));
+            assert!(made.is_stored(wrapped) && !made.is_stored(&[]));
+            assert!(made.replaces(at) && !made.replaces(Versions::default()));
+            // The root key is a new one, opens the keyring, and is what members find behind the barrier.
+            assert_eq!(Keyring::open(&opened, keyring).unwrap().active_term(), 1);
+            assert_eq!(barrier.open_value(third, stored).unwrap().as_slice(), opened.expose());
         }
     }
 

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arca_barrier::{Keyring, RootKey, SealConfig, ShamirSeal, boot_key};
+use arca_barrier::{Keyring, SealConfig, ShamirSeal, boot_key};
 use arca_kernel::KernelError;
 use arca_kernel::root_keys::{
     Generation, GenerationStep, NewShares, Offered, Rekey, RekeyPlan, RootKeys, Verification,
@@ -107,17 +107,25 @@ impl NodeRootKeys {
         Ok(SealConfig::from_json(&config.value)?.secret_threshold)
     }
 
-    /// The root key, by the seal key that shares gave; only if it is the one in use, and opens the keyring.
-    fn root_key(&self, key: &[u8], wrong: &'static str) -> Result<(RootKey, Versions), KernelError> {
+    /// Which seal is stored now.
+    fn seal_versions(&self) -> Result<Versions, KernelError> {
+        let view = self.unsealed.replica.view();
+        let version = |name| stored(view.as_ref(), name).map(|found| found.version);
+        Ok(Versions { config: version("seal-config")?, root_key: version("root-key")? })
+    }
+
+    /// Checks the seal key that shares gave: it must open the root key in use, and that the keyring. Answers which seal
+    /// it opened.
+    fn check_key(&self, key: &[u8], wrong: &'static str) -> Result<Versions, KernelError> {
         let view = self.unsealed.replica.view();
         let (config, wrapped) = (stored(view.as_ref(), "seal-config")?, stored(view.as_ref(), "root-key")?);
         let opened = ShamirSeal::from_key(key).and_then(|seal| seal.unwrap(&wrapped.value)).ok();
-        let Some(root) = opened.filter(|root| root.matches(&self.unsealed.keys.root)) else {
+        let Some(root) = opened.filter(|root| root.matches(&self.unsealed.keys.root())) else {
             tracing::warn!("key shares were given that are not those of this cluster: starting over");
             return Err(AttemptError::WrongShares(wrong).into());
         };
         Keyring::open(&root, &stored(view.as_ref(), "keyring")?.value)?;
-        Ok((root, Versions { config: config.version, root_key: wrapped.version }))
+        Ok(Versions { config: config.version, root_key: wrapped.version })
     }
 
     async fn generate(&self, offered: &Offered) -> Result<GenerationStep, KernelError> {
@@ -127,7 +135,7 @@ impl NodeRootKeys {
             let progress = generate_root::status(attempts.generation.as_ref(), required).progress;
             return Ok(GenerationStep { progress, required, encoded_token: None });
         };
-        self.root_key(&key, ABORTED)?;
+        self.check_key(&key, ABORTED)?;
         let token = self.unsealed.kernel.make_root_token().await?;
         let attempt = attempts.generation.take();
         let encoded = attempt.as_ref().and_then(|attempt| attempt.encode(&token));
@@ -144,21 +152,36 @@ impl NodeRootKeys {
         let Some((attempt, key)) = rekey::offer(attempts.rekey.as_mut(), offered, required)? else {
             return Ok(None);
         };
-        let (root, at) = self.root_key(&key, WRONG_OLD)?;
+        let at = self.check_key(&key, WRONG_OLD)?;
         let (plan, nonce) = (attempt.plan(), attempt.nonce().to_owned());
-        let (made, shares) = NewSeal::make((plan, nonce.as_str()), at, &root, &SystemEntropy)?;
+        let (made, shares) = NewSeal::make((plan, nonce.as_str()), at, &SystemEntropy)?;
         // The caller gets the shares; this is the one time they are shown.
         let shares = shares.iter().map(|share| Zeroizing::new(share.expose().to_vec())).collect();
-        if plan.is_verified {
-            let verification_nonce = self.nonce()?;
-            attempt.wait_for(made, verification_nonce.clone());
-            tracing::warn!(nonce, verification_nonce, "new key shares were made and wait for verification");
-            return Ok(Some(NewShares { shares, verification_nonce: Some(verification_nonce) }));
+        let verification_nonce = self.nonce()?;
+        let replaced = if plan.is_verified { Ok(Replaced::NotYet) } else { self.put_in_place(&made).await };
+        match replaced? {
+            Replaced::Yes => {
+                attempts.rekey = None;
+                self.took_over(&nonce, plan);
+                return Ok(Some(NewShares { shares, verification_nonce: None }));
+            }
+            Replaced::NotYet => {
+                tracing::warn!(
+                    nonce,
+                    verification_nonce,
+                    "new key shares were made and wait for verification"
+                );
+            }
+            // They may be the only ones that open the cluster: never to be dropped.
+            Replaced::Unknown => tracing::error!(
+                nonce,
+                verification_nonce,
+                "new key shares were made, but it is not known whether they have taken over: keep the old ones and the \
+                 new ones, and give the new ones back for verification once the cluster has a quorum"
+            ),
         }
-        self.put_in_place(&made).await?;
-        attempts.rekey = None;
-        self.took_over(&nonce, plan);
-        Ok(Some(NewShares { shares, verification_nonce: None }))
+        attempt.wait_for(made, verification_nonce.clone());
+        Ok(Some(NewShares { shares, verification_nonce: Some(verification_nonce) }))
     }
 
     async fn verify(&self, offered: &Offered) -> Result<bool, KernelError> {
@@ -167,7 +190,9 @@ impl NodeRootKeys {
         let Some(made) = rekey::offer_back(attempts.rekey.as_mut(), offered, next_nonce)? else {
             return Ok(false);
         };
-        self.put_in_place(made).await?;
+        if self.put_in_place(made).await? != Replaced::Yes {
+            return Err(ProposeError::OutcomeUnknown.into());
+        }
         if let Some(attempt) = attempts.rekey.take() {
             self.took_over(attempt.nonce(), attempt.plan());
         }
@@ -180,53 +205,115 @@ impl NodeRootKeys {
     }
 
     /// Replaces the seal, and sees to it that this node still knows after a power cut: while sealed it looks into the
-    /// state, not into the log.
-    async fn put_in_place(&self, made: &NewSeal) -> Result<(), KernelError> {
-        self.propose(made).await?;
-        if let Err(err) = self.unsealed.replica.flush().await {
+    /// state, not into the log. An error means that nothing was replaced.
+    async fn put_in_place(&self, made: &NewSeal) -> Result<Replaced, KernelError> {
+        let replaced = self.propose(made).await?;
+        if replaced == Replaced::Yes
+            && let Err(err) = self.unsealed.replica.flush().await
+        {
             // The new seal is in the logs of a majority all the same.
             tracing::error!(error = %err, "the new seal is not yet on this node's disk");
         }
-        Ok(())
+        Ok(replaced)
     }
 
     /// Replaces the seal, in one entry.
-    async fn propose(&self, made: &NewSeal) -> Result<(), KernelError> {
+    async fn propose(&self, made: &NewSeal) -> Result<Replaced, KernelError> {
+        let mut is_in_doubt = false;
+        match self.settle(made, &mut is_in_doubt).await {
+            Err(err) if is_in_doubt => {
+                tracing::error!(error = %err, "it cannot be found out whether new key shares have taken over");
+                Ok(Replaced::Unknown)
+            }
+            settled => settled,
+        }
+    }
+
+    /// Proposes until it is known what became of it, or for [`SETTLE_PATIENCE`]. `is_in_doubt`: something was sent that
+    /// may still be applied.
+    async fn settle(&self, made: &NewSeal, is_in_doubt: &mut bool) -> Result<Replaced, KernelError> {
+        let replica = &self.unsealed.replica;
         let deadline = tokio::time::Instant::now() + SETTLE_PATIENCE;
-        let mut was_sent = false;
         loop {
-            let proposed = self.unsealed.replica.propose(made.replacement()).await;
-            match proposed {
-                Ok(_) => return Ok(()),
-                // What was proposed first is in front in the log: it has been applied, or never will be.
-                Err(ProposeError::Conflict) => return self.check_stored(made),
-                Err(ProposeError::OutcomeUnknown) => was_sent = true,
-                // A leader that came later has what was sent, or it is gone.
-                Err(ProposeError::NotLeader { .. }) if was_sent => {
-                    if self.unsealed.replica.read_barrier().await.is_ok() {
-                        return self.check_stored(made);
+            // The version is read first: if the keyring has changed by the time it is sealed, the set is refused.
+            let keyring = stored(replica.view().as_ref(), "keyring")?.version;
+            let replacement = made.replacement(self.unsealed.keys.barrier(), keyring, &SystemEntropy)?;
+            let proposed = replica.propose(replacement).await.map(drop);
+            match Step::after(proposed, replica.status().role == Role::Leader, is_in_doubt) {
+                Step::Done => return Ok(Replaced::Yes),
+                Step::Fail(err) => return Err(err.into()),
+                Step::Conflict if self.is_stored(made)? => return Ok(Replaced::Yes),
+                Step::Conflict => {
+                    *is_in_doubt = false;
+                    // The keyring was rotated meanwhile: once more, with that. Otherwise something else changed the seal,
+                    // a restored backup for example.
+                    if !made.replaces(self.seal_versions()?) {
+                        return Err(KernelError::Contention);
                     }
                 }
-                Err(_) if was_sent => {}
-                Err(err) => return Err(err.into()),
+                Step::AskLeader if replica.read_barrier().await.is_ok() => {
+                    if self.is_stored(made)? {
+                        return Ok(Replaced::Yes);
+                    }
+                    *is_in_doubt = false;
+                    return Err(KernelError::NeedsActive);
+                }
+                Step::AskLeader | Step::Again => {}
             }
-            let is_over = self.unsealed.replica.status().role == Role::Stopped;
+            let is_over = replica.status().role == Role::Stopped;
             if is_over || tokio::time::Instant::now() >= deadline {
-                tracing::error!(
-                    "the cluster lost its quorum while key shares were being replaced: it is not known which shares it \
-                     has once it is back. Keep the old ones; if they no longer open it, restore a backup"
-                );
-                return Err(ProposeError::OutcomeUnknown.into());
+                return if *is_in_doubt { Ok(Replaced::Unknown) } else { Err(KernelError::Contention) };
             }
             tokio::time::sleep(SETTLE_PAUSE).await;
         }
     }
 
-    fn check_stored(&self, made: &NewSeal) -> Result<(), KernelError> {
+    fn is_stored(&self, made: &NewSeal) -> Result<bool, KernelError> {
         let root_key = stored(self.unsealed.replica.view().as_ref(), "root-key")?;
-        // Otherwise something else changed the seal meanwhile, a restored backup for example.
-        if made.is_stored(&root_key.value) { Ok(()) } else { Err(KernelError::Contention) }
+        Ok(made.is_stored(&root_key.value))
     }
+}
+
+/// What to do after a new seal was proposed.
+#[derive(Debug)]
+enum Step {
+    /// It is in place.
+    Done,
+    /// Nothing was sent.
+    Fail(ProposeError),
+    /// What was sent before has been applied, or never will be: it is in front in the log.
+    Conflict,
+    /// A leader that came later has what was sent, or it is gone.
+    AskLeader,
+    /// Propose once more.
+    Again,
+}
+
+impl Step {
+    fn after(proposed: Result<(), ProposeError>, leads: bool, is_in_doubt: &mut bool) -> Self {
+        match proposed {
+            Ok(()) => Self::Done,
+            Err(ProposeError::Conflict) => Self::Conflict,
+            Err(ProposeError::OutcomeUnknown) => {
+                *is_in_doubt = true;
+                Self::Again
+            }
+            // A leader whose disk hangs refuses as well, and may commit what was sent once it hangs no more.
+            Err(ProposeError::NotLeader { .. }) if *is_in_doubt && !leads => Self::AskLeader,
+            Err(_) if *is_in_doubt => Self::Again,
+            Err(err) => Self::Fail(err),
+        }
+    }
+}
+
+/// Whether a new seal has taken the place of the old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replaced {
+    Yes,
+    /// It was not asked for yet.
+    NotYet,
+    /// The entry was sent, and nobody can say what became of it.
+    Unknown,
 }
 
 #[async_trait]
@@ -303,6 +390,26 @@ impl RootKeys for NodeRootKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_dropped_only_when_nothing_of_them_can_be_applied() {
+        let check = |proposed: fn() -> Result<(), ProposeError>, leads, mut doubt: bool, want: &str| {
+            let step = format!("{:?}", Step::after(proposed(), leads, &mut doubt));
+            assert_eq!((step.split('(').next().unwrap_or_default(), doubt), (want, want == "Again" || doubt));
+        };
+        let not_leader = || Err(ProposeError::NotLeader { leader: None });
+        for doubt in [false, true] {
+            check(|| Ok(()), true, doubt, "Done");
+            check(|| Err(ProposeError::Conflict), true, doubt, "Conflict");
+            check(|| Err(ProposeError::OutcomeUnknown), true, doubt, "Again");
+        }
+        check(not_leader, true, false, "Fail");
+        check(not_leader, false, false, "Fail");
+        check(|| Err(ProposeError::DiskFull), true, false, "Fail");
+        check(|| Err(ProposeError::DiskFull), true, true, "Again");
+        check(not_leader, false, true, "AskLeader");
+        check(not_leader, true, true, "Again");
+    }
 
     #[test]
     fn attempts_end_with_the_leadership_they_began_under() {

@@ -1,11 +1,12 @@
 //! What nodes make of key shares that were replaced while they were not looking.
 //!
-//! A rekey is one entry in the log. A node that was stopped or sealed then still has the old wrapping of the root key:
-//! on its own it would take the old shares and refuse the new ones. So a sealed node first asks its peers for a newer
-//! wrapping; and one that was unsealed all the same by shares since replaced seals itself once it has caught up.
+//! A rekey is one entry in the log. A node that was stopped or sealed then still has the old wrapping of the old root
+//! key: on its own it would take the old shares and refuse the new ones. So a sealed node first asks its peers for a
+//! newer seal; and one that was unsealed all the same by shares since replaced seals itself once it has caught up.
 //!
-//! What a peer answers is no secret, and cannot make a node give anything away: shares are put together here, and
-//! what they give must open what is stored here. At worst a false answer makes right shares look wrong.
+//! What a peer answers is no secret, and is signed with the key of the cluster's CA, which only unsealed members have:
+//! whoever stands between, or was a member under another CA, cannot make right shares look wrong. An answer that was
+//! true once may be repeated later; the next newer one takes its place.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,8 +17,11 @@ use arca_raft_storage::state::State;
 use arca_raft_storage::{ApplyObserver, Change, Member, RaftReplica, ReadView, Replica as _, Version, Write};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::config::{JoinTarget, Storage};
+use crate::join::{Challenge, authority};
+use crate::joiner::Wanted;
 use crate::node::{Node, NodeError, Order, Phase, SealedParts};
 use crate::unsealed::Unsealed;
 
@@ -25,39 +29,111 @@ use crate::unsealed::Unsealed;
 const PATH: &str = "sys/storage/raft/bootstrap/seal";
 /// Longest wait for all peers together: somebody is typing a share.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(1_500);
+/// How long an answer is good for. Whoever calls meanwhile shares it, however many there are.
+const FRESH: Duration = Duration::from_secs(1);
 /// Most peers asked.
 const PEERS_MAX: usize = 16;
+/// Largest answer of a peer, bytes. A keyring takes 53 for each time it was rotated.
+const REPLY_BYTES_MAX: usize = 1 << 20;
 /// Pause between two tries to learn what is current.
 const PAUSE: Duration = Duration::from_millis(500);
+const STATEMENT_CONTEXT: &str = "arca 2026-11 seal facts";
 
-/// The seal as one node has it. Hex where bytes.
+/// The seal and the keyring under it, as one state has them. Hex where bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct SealFacts {
-    cluster_id: String,
+pub(crate) struct SealFacts {
+    pub(crate) cluster_id: String,
     /// Log index that wrote `root_key`: the newer one is right.
-    version: u64,
-    seal_config: String,
-    root_key: String,
+    pub(crate) version: u64,
+    pub(crate) seal_config: String,
+    pub(crate) root_key: String,
+    pub(crate) keyring: String,
+    /// Of the cluster's CA, over all the others.
+    #[serde(default)]
+    pub(crate) signature: String,
 }
 
-/// The newest of `told` about this cluster, if it is newer than `ours`.
-fn newest(told: Vec<SealFacts>, cluster_id: &str, ours: Version) -> Option<SealFacts> {
-    let about_us = told.into_iter().filter(|facts| facts.cluster_id == cluster_id);
-    about_us.filter(|facts| Version(facts.version) > ours).max_by_key(|facts| facts.version)
+/// The newest of `told` about this cluster that its CA signed, if it is newer than `ours`.
+fn newest(told: Vec<SealFacts>, cluster_id: &str, ca: &[u8], ours: Version) -> Option<SealFacts> {
+    let is_useful = |facts: &SealFacts| {
+        facts.cluster_id == cluster_id && Version(facts.version) > ours && facts.is_signed_by(ca)
+    };
+    told.into_iter().filter(is_useful).max_by_key(|facts| facts.version)
 }
 
 impl SealFacts {
-    /// The parts of a sealed node, with this seal: shares given so far were of another set.
+    /// As the state of an unsealed node has them, all from one view, not signed.
+    pub(crate) fn read(unsealed: &Unsealed) -> Result<Self, NodeError> {
+        let view = unsealed.replica.view();
+        let read = |name: &str| {
+            let found =
+                view.get(&boot_key(name)).map_err(|err| NodeError::failed("reading the seal", err))?;
+            found.ok_or_else(|| NodeError::Failed(format!("boot/{name} is missing")))
+        };
+        let root_key = read("root-key")?;
+        Ok(Self {
+            cluster_id: unsealed.record.cluster_id.clone(),
+            version: root_key.version.0,
+            seal_config: hex::encode(read("seal-config")?.value),
+            root_key: hex::encode(root_key.value),
+            keyring: hex::encode(read("keyring")?.value),
+            signature: String::new(),
+        })
+    }
+
+    /// What is signed: words that say what it is for, then each part with its length.
+    fn statement(&self) -> Vec<u8> {
+        let version = self.version.to_string();
+        let parts =
+            [STATEMENT_CONTEXT, &self.cluster_id, &version, &self.seal_config, &self.root_key, &self.keyring];
+        let mut statement = Vec::new();
+        for part in parts {
+            statement.extend_from_slice(part.as_bytes());
+            statement.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        }
+        statement
+    }
+
+    fn is_signed_by(&self, ca: &[u8]) -> bool {
+        let signature = hex::decode(&self.signature).unwrap_or_default();
+        arca_rpc::is_statement_of(ca, &self.statement(), &signature)
+    }
+
+    /// The parts of a sealed node, with this seal: shares given so far were of another set. Nothing changes on an error.
     fn apply(&self, parts: &mut SealedParts) -> Result<SealConfig, NodeError> {
         let bytes = |text: &str| hex::decode(text).map_err(|err| NodeError::failed("a peer's seal", err));
         let failed = |err| NodeError::failed("a peer's seal", err);
         let config = SealConfig::from_json(&bytes(&self.seal_config)?).map_err(failed)?;
-        parts.progress = UnsealProgress::new(&config).map_err(failed)?;
-        parts.wrapped_root_key = bytes(&self.root_key)?;
+        let progress = UnsealProgress::new(&config).map_err(failed)?;
+        let (root_key, keyring) = (bytes(&self.root_key)?, bytes(&self.keyring)?);
+        parts.progress = progress;
+        (parts.wrapped_root_key, parts.sealed_keyring) = (root_key, keyring);
         parts.seal_version = Version(self.version);
         Ok(config)
     }
 }
+
+/// What to ask before a share is taken.
+#[derive(Clone)]
+enum Question {
+    /// A sealed member: has the seal changed?
+    Seal(Vec<JoinTarget>),
+    /// A joiner without shares so far: a fresh challenge, for the shares may have been replaced while it waited.
+    Challenge(Box<Wanted>),
+    /// Neither.
+    Nothing,
+}
+
+/// What was answered.
+#[derive(Clone, Default)]
+pub(crate) struct Told {
+    seals: Vec<SealFacts>,
+    challenge: Option<Challenge>,
+}
+
+/// The last answer, and when it came.
+#[derive(Default)]
+pub(crate) struct LastTold(Option<(Instant, Told)>);
 
 /// What the state of a node that is not running says: which wrapping it has, and who the members were.
 pub(crate) fn last_known(state: &State) -> Result<(Version, Vec<Member>), NodeError> {
@@ -75,49 +151,78 @@ impl Node {
     /// When it is sealed, or reading fails.
     pub fn seal_facts(&self) -> Result<Value, NodeError> {
         let unsealed = self.unsealed.load_full().ok_or(NodeError::NeedsActive)?;
-        let view = unsealed.replica.view();
-        let read = |name: &str| {
-            let found =
-                view.get(&boot_key(name)).map_err(|err| NodeError::failed("reading the seal", err))?;
-            found.ok_or_else(|| NodeError::Failed(format!("boot/{name} is missing")))
-        };
-        let (config, root_key) = (read("seal-config")?, read("root-key")?);
-        let facts = SealFacts {
-            cluster_id: unsealed.record.cluster_id.clone(),
-            version: root_key.version.0,
-            seal_config: hex::encode(config.value),
-            root_key: hex::encode(root_key.value),
-        };
+        let mut facts = SealFacts::read(&unsealed)?;
+        let signature = authority(&unsealed)?
+            .sign_statement(&facts.statement())
+            .map_err(|err| NodeError::failed("signing the seal", err))?;
+        facts.signature = hex::encode(signature);
         serde_json::to_value(facts).map_err(|err| NodeError::failed("reading the seal", err))
     }
 
-    /// Before a share is taken: the seal the cluster has by now, if this node can learn of it.
-    pub(crate) async fn follow_rekey(&self, phase: &mut Phase) {
+    /// Before a share is taken: what others know of the seal. Asks without holding the phase, one question at a time:
+    /// whoever comes meanwhile waits for the same answer, so nobody can make others wait for more than one.
+    pub(crate) async fn learn_of_seal(&self) -> Told {
+        let mut last = self.told.lock().await;
+        if let Some((_, told)) = last.0.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            return told.clone();
+        }
+        let question = self.question(&*self.phase.lock().await);
+        let told = match question {
+            Question::Seal(peers) => {
+                let asking = peers.iter().map(|peer| async move {
+                    tokio::time::timeout(PATIENCE, ask(peer)).await.ok().flatten()
+                });
+                let seals = futures::future::join_all(asking).await.into_iter().flatten().collect();
+                Told { seals, ..Told::default() }
+            }
+            Question::Challenge(wanted) => {
+                let asking = crate::joiner::ask_for_challenge(&wanted.target, &self.config.node_name);
+                let challenge = tokio::time::timeout(PATIENCE, asking).await.ok().and_then(Result::ok);
+                Told { challenge, ..Told::default() }
+            }
+            Question::Nothing => return Told::default(),
+        };
+        last.0 = Some((Instant::now(), told.clone()));
+        told
+    }
+
+    fn question(&self, phase: &Phase) -> Question {
         match phase {
-            Phase::Sealed(parts) => self.follow_seal(parts).await,
+            Phase::Sealed(parts) => Question::Seal(self.peers(&parts.members)),
+            Phase::Joining(pending) if pending.progress.progress() == 0 => {
+                Question::Challenge(Box::new(pending.wanted().clone()))
+            }
+            Phase::Joining(_) | Phase::New | Phase::Removed | Phase::Unreadable(_) | Phase::Unsealed => {
+                Question::Nothing
+            }
+        }
+    }
+
+    /// Takes what was learnt, if it is news.
+    pub(crate) fn follow_seal(&self, phase: &mut Phase, told: Told) {
+        match phase {
+            Phase::Sealed(parts) => {
+                let ca = hex::decode(&parts.record.ca).unwrap_or_default();
+                let facts = newest(told.seals, &parts.record.cluster_id, &ca, parts.seal_version);
+                let Some(facts) = facts else { return };
+                match facts.apply(parts) {
+                    Ok(config) => {
+                        tracing::warn!(
+                            "the key shares were replaced while this node was away: it takes the new ones only"
+                        );
+                        self.show_counts(&config);
+                    }
+                    Err(err) => {
+                        tracing::warn!(error = %err, "what a peer says about the seal cannot be used");
+                    }
+                }
+            }
             Phase::Joining(pending) => {
-                if let Some(config) = pending.renew(&self.config.node_name).await {
+                if let Some(config) = told.challenge.and_then(|challenge| pending.renew(challenge)) {
                     self.show_counts(&config);
                 }
             }
             Phase::New | Phase::Removed | Phase::Unreadable(_) | Phase::Unsealed => {}
-        }
-    }
-
-    async fn follow_seal(&self, parts: &mut SealedParts) {
-        let peers = self.peers(&parts.members);
-        let asking = peers.iter().map(|peer| async move { tokio::time::timeout(PATIENCE, ask(peer)).await });
-        let told = futures::future::join_all(asking).await;
-        let told = told.into_iter().filter_map(|answer| answer.ok().flatten()).collect();
-        let Some(facts) = newest(told, &parts.record.cluster_id, parts.seal_version) else { return };
-        match facts.apply(parts) {
-            Ok(config) => {
-                tracing::warn!(
-                    "the key shares were replaced while this node was away: it takes the new ones only"
-                );
-                self.show_counts(&config);
-            }
-            Err(err) => tracing::warn!(error = %err, "what a peer says about the seal cannot be used"),
         }
     }
 
@@ -160,11 +265,13 @@ async fn ask(peer: &JoinTarget) -> Option<SealFacts> {
     config.tls.client_cert.clone_from(&peer.client_cert_file);
     config.tls.client_key.clone_from(&peer.client_key_file);
     config.tls.server_name.clone_from(&peer.tls_server_name);
-    // A node that was told of no CA cannot check one. Nothing secret goes out or comes back, see the header.
+    // A node that was told of no CA cannot check one. Nothing secret goes out, and what comes back is signed.
     config.tls.danger_skip_verify = peer.ca_cert.is_none() && peer.ca_cert_file.is_none();
     config.retry.retries = 0;
     config.timeout = PATIENCE;
     config.connect_timeout = PATIENCE;
+    config.response_bytes_max = REPLY_BYTES_MAX;
+    config.follows_redirects = false;
     let reply = Client::new(config).ok()?.write(PATH, &json!({})).await.ok()??;
     serde_json::from_value(Value::Object(reply.data?)).ok()
 }
@@ -238,8 +345,15 @@ pub(crate) async fn check_shares(node: Weak<Node>, unsealed: Weak<Unsealed>, ope
         let Some(replica) = unsealed.upgrade().map(|unsealed| Arc::clone(&unsealed.replica)) else { return };
         // Everything committed before this node came up is applied here once this returns.
         if replica.read_barrier().await.is_ok() {
-            let stored = replica.view().get(&boot_key("root-key"));
-            let is_current = !matches!(stored, Ok(Some(found)) if found.value != opened);
+            let stored = match replica.view().get(&boot_key("root-key")) {
+                Ok(stored) => stored,
+                Err(err) => {
+                    tracing::error!(error = %err, "the replicated seal cannot be read, trying again");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let is_current = stored.is_none_or(|found| found.value == opened);
             if let (false, Some(node)) = (is_current, node.upgrade()) {
                 tracing::error!(
                     "this node was unsealed with key shares that have been replaced: it seals itself, unseal it with \
@@ -257,29 +371,48 @@ pub(crate) async fn check_shares(node: Weak<Node>, unsealed: Weak<Unsealed>, ope
 
 #[cfg(test)]
 mod tests {
+    use arca_rpc::Authority;
+
     use super::*;
 
-    fn facts(cluster_id: &str, version: u64) -> SealFacts {
-        SealFacts {
+    fn facts(cluster_id: &str, version: u64, signer: &Authority) -> SealFacts {
+        let mut facts = SealFacts {
             cluster_id: cluster_id.to_owned(),
             version,
-            seal_config: String::new(),
-            root_key: String::new(),
-        }
-    }
-
-    #[track_caller]
-    fn check(told: &[(&str, u64)], want: Option<u64>) {
-        let told = told.iter().map(|(cluster, version)| facts(cluster, *version)).collect();
-        assert_eq!(newest(told, "ours", Version(5)).map(|facts| facts.version), want);
+            seal_config: "aa".to_owned(),
+            root_key: "bb".to_owned(),
+            keyring: "cc".to_owned(),
+            signature: String::new(),
+        };
+        facts.signature = hex::encode(signer.sign_statement(&facts.statement()).unwrap());
+        facts
     }
 
     #[test]
     fn the_newest_seal_of_the_own_cluster_counts() {
+        let authority = Authority::create("ours").unwrap();
+        let check = |told: &[(&str, u64)], want: Option<u64>| {
+            let told = told.iter().map(|(cluster, version)| facts(cluster, *version, &authority)).collect();
+            let newest = newest(told, "ours", authority.certificate(), Version(5));
+            assert_eq!(newest.map(|facts| facts.version), want);
+        };
         check(&[], None);
         check(&[("ours", 4), ("ours", 5)], None);
         check(&[("ours", 6), ("ours", 9), ("ours", 3)], Some(9));
         check(&[("theirs", 9)], None);
         check(&[("theirs", 9), ("ours", 6)], Some(6));
+    }
+
+    #[test]
+    fn only_what_the_cluster_s_ca_signed_counts() {
+        let (authority, other) = (Authority::create("ours").unwrap(), Authority::create("ours").unwrap());
+        let true_one = facts("ours", 6, &authority);
+        let (mut newer, mut unsigned, mut swapped) = (true_one.clone(), true_one.clone(), true_one.clone());
+        newer.version = u64::MAX;
+        unsigned.signature.clear();
+        (swapped.root_key, swapped.keyring) = (true_one.keyring.clone(), true_one.root_key.clone());
+        let told = vec![newer, unsigned, swapped, facts("ours", 7, &other), true_one];
+        let newest = newest(told, "ours", authority.certificate(), Version(5));
+        assert_eq!(newest.map(|facts| facts.version), Some(6));
     }
 }

@@ -1,17 +1,16 @@
 //! A node with its keys: Raft, the cluster port and the kernel, started together and stopped together.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arca_api::system::{Carried, CarriedBack, CarryFailure};
 use arca_api::{Api, RawBody, RawRequest};
-use arca_barrier::{Barrier, Keyring, RootKey, boot_key};
+use arca_barrier::{Barrier, Keyring, RootKey};
 use arca_kernel::audit::AuditSettings;
 use arca_kernel::{Kernel, KernelConfig, KernelParts};
 use arca_raft_storage::{
-    ApplyObserver, Change, Member, MemberId, Nobody, RaftConfig, RaftReplica, ReadView, Replica,
-    ReplicaStatus, Role, Transport, Write,
+    ApplyObserver, Member, MemberId, Nobody, RaftConfig, RaftReplica, Replica, ReplicaStatus, Role,
+    Transport, Version,
 };
 use arca_rpc::{
     Announced, ForwardError, ForwardedRequest, ForwardedResponse, Gatekeeper, GrpcTransport, NodeFacts,
@@ -21,12 +20,12 @@ use async_trait::async_trait;
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::identity;
+use crate::key_keeper::KeyKeeper;
 use crate::node::{Node, NodeError, Order, VERSION};
 use crate::node_file::NodeRecord;
 use crate::root_keys::Attempts;
@@ -50,6 +49,8 @@ pub(crate) struct UnsealedParts<'a> {
     pub(crate) root: RootKey,
     pub(crate) sealed_keyring: Vec<u8>,
     pub(crate) wrapped_root_key: Vec<u8>,
+    /// Log index that wrote the wrapped root key.
+    pub(crate) seal_version: Version,
 }
 
 /// See the module's header.
@@ -68,102 +69,19 @@ pub(crate) struct Unsealed {
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// Keeps the barrier's keyring equal to the replicated one, within the very step that applies a change to it: no
-/// reader can meet a value of a term it does not hold, and nothing is sealed under a term that the state has lost.
-pub(crate) struct KeyKeeper {
-    pub(crate) root: RootKey,
-    barrier: Arc<Barrier>,
-    replica: Mutex<Weak<RaftReplica>>,
-    keyring_key: Vec<u8>,
-    /// Index of the state whose keyring is in use. One of an older state comes late, and is passed over.
-    installed_at: Mutex<u64>,
-    is_locked_out: AtomicBool,
-    orders: mpsc::UnboundedSender<Order>,
-}
-
-impl KeyKeeper {
-    fn new(root: RootKey, barrier: &Arc<Barrier>, orders: mpsc::UnboundedSender<Order>) -> Self {
-        Self {
-            root,
-            barrier: Arc::clone(barrier),
-            replica: Mutex::default(),
-            keyring_key: boot_key("keyring"),
-            installed_at: Mutex::default(),
-            is_locked_out: AtomicBool::new(false),
-            orders,
-        }
-    }
-
-    /// Puts the keyring of the state at `index` to use. A backup may bring back one with fewer terms. One that the root
-    /// key does not open belongs to other shares: the node seals itself.
-    fn install(&self, index: u64, sealed: &[u8]) {
-        let mut installed_at = self.installed_at.lock();
-        if index < *installed_at {
-            return;
-        }
-        let opened = Keyring::open(&self.root, sealed);
-        match opened.and_then(|keyring| self.barrier.supersede_keyring(keyring)) {
-            Ok(()) => *installed_at = index,
-            Err(err) if !self.is_locked_out.swap(true, Ordering::AcqRel) => {
-                tracing::warn!(error = %err, index, "the keys of this node do not open the replicated keyring");
-                // Nobody listens only when the process is ending.
-                let _ = self.orders.send(Order::LockedOut);
-            }
-            Err(_) => {}
-        }
-    }
-
-    /// Whether the state is one that the keys of this node do not open.
-    pub(crate) fn is_locked_out(&self) -> bool {
-        self.is_locked_out.load(Ordering::Acquire)
-    }
-
-    fn install_from(&self, state: &dyn ReadView) {
-        match state.get(&self.keyring_key) {
-            Ok(Some(found)) => self.install(state.index(), &found.value),
-            // A joiner that has received nothing yet.
-            Ok(None) => {}
-            Err(err) => tracing::error!(error = %err, "the replicated keyring cannot be read"),
-        }
-    }
-
-    /// Reads the keyring from the state as it is now.
-    pub(crate) fn reload(&self) {
-        let Some(replica) = self.replica.lock().upgrade() else { return };
-        self.install_from(replica.view().as_ref());
-    }
-}
-
-impl ApplyObserver for KeyKeeper {
-    fn applied(&self, index: u64, change: Change<'_>) {
-        if let Change::Write(Write::Put(key, value)) = change
-            && *key == self.keyring_key
-        {
-            // A joiner follows the log from its beginning: keys from before a restore are none of its business.
-            match Keyring::open(&self.root, value) {
-                Ok(_) => self.install(index, value),
-                Err(err) => tracing::info!(error = %err, index, "passing over a keyring of other keys"),
-            }
-        }
-    }
-
-    fn replaced(&self, _index: u64, state: &dyn ReadView) {
-        self.install_from(state);
-    }
-}
-
 impl Unsealed {
     /// Starts everything. On a failure, what had been started is stopped again.
     pub(crate) async fn start(parts: UnsealedParts<'_>) -> Result<Arc<Self>, NodeError> {
-        let UnsealedParts { node, record, root, sealed_keyring, wrapped_root_key } = parts;
-        let keyring = Keyring::open(&root, &sealed_keyring)
-            .map_err(|err| NodeError::failed("opening the keyring", err))?;
+        let UnsealedParts { node, record, root, sealed_keyring, wrapped_root_key, seal_version } = parts;
+        let unopened = |err| NodeError::failed("opening the keyring", err);
+        let keyring = Keyring::open(&root, &sealed_keyring).map_err(unopened)?;
         let barrier = Arc::new(Barrier::new(keyring, Arc::new(SystemEntropy)));
-        let keys = Arc::new(KeyKeeper::new(root, &barrier, node.orders.clone()));
+        let keys = KeyKeeper::new(root, seal_version, &barrier, node.orders.clone()).map_err(unopened)?;
+        let keys = Arc::new(keys);
         let (record, identity) = identity::establish(node, record, &barrier)?;
         let network = Network::open(node, &identity).await?;
         let replica = open_replica(node, &record, network.transport()).await?;
-        *keys.replica.lock() = Arc::downgrade(&replica);
+        keys.follow(&replica);
         // In this order: what is applied in between is seen twice rather than missed.
         replica.observe(Arc::clone(&keys) as Arc<dyn ApplyObserver>);
         keys.reload();

@@ -5,9 +5,10 @@
 //! exactly the member a message is meant for.
 
 use arca_raft_storage::MemberId;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SigningKey as _,
 };
 use rustls_pki_types::{CertificateSigningRequestDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -99,6 +100,16 @@ impl Authority {
         self.sign(&request.public_key, id)
     }
 
+    /// A signature for whoever has nothing of this cluster but the CA's certificate; see [`is_statement_of`].
+    /// `statement` begins with words that say what it is for, as no certificate does.
+    ///
+    /// # Errors
+    /// When the stored key cannot be used.
+    pub fn sign_statement(&self, statement: &[u8]) -> Result<Vec<u8>, IdentityError> {
+        let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(self.key.as_slice()))?;
+        Ok(key.sign(statement)?)
+    }
+
     fn sign(&self, key: &impl PublicKeyData, id: MemberId) -> Result<Vec<u8>, IdentityError> {
         let name = member_dns_name(&self.cluster_id, id);
         let mut params = CertificateParams::new(vec![name.clone()])?;
@@ -167,6 +178,14 @@ impl std::fmt::Debug for NodeIdentity {
     }
 }
 
+/// Whether the CA with this certificate (DER) signed `statement`.
+#[must_use]
+pub fn is_statement_of(ca: &[u8], statement: &[u8], signature: &[u8]) -> bool {
+    let Ok((_, ca)) = X509Certificate::from_der(ca) else { return false };
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &ca.public_key().subject_public_key.data);
+    key.verify(statement, signature).is_ok()
+}
+
 /// Which member of `cluster_id` a certificate names.
 ///
 /// # Errors
@@ -211,6 +230,17 @@ mod tests {
         );
         let key = NodeKey::generate().unwrap();
         assert!(stored.issue(&key.signing_request().unwrap(), MemberId(2)).is_ok());
+    }
+
+    #[test]
+    fn a_statement_is_its_cluster_s_and_not_to_be_changed() {
+        let (authority, other) = (Authority::create("c-1").unwrap(), Authority::create("c-1").unwrap());
+        let signature = authority.sign_statement(b"for a test: yes").unwrap();
+        assert!(is_statement_of(authority.certificate(), b"for a test: yes", &signature));
+        assert!(!is_statement_of(authority.certificate(), b"for a test: no", &signature));
+        assert!(!is_statement_of(other.certificate(), b"for a test: yes", &signature));
+        assert!(!is_statement_of(b"not a certificate", b"for a test: yes", &signature));
+        assert!(!is_statement_of(authority.certificate(), b"for a test: yes", b""));
     }
 
     #[test]

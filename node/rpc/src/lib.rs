@@ -17,6 +17,6 @@ pub(crate) mod proto {
 }
 
 pub use forward::{ForwardError, ForwardedRequest, ForwardedResponse};
-pub use identity::{Authority, IdentityError, NodeIdentity, NodeKey};
+pub use identity::{Authority, IdentityError, NodeIdentity, NodeKey, is_statement_of};
 pub use server::{Announced, Gatekeeper, NodeFacts, RpcServer, ServerParts};
 pub use transport::{Dial, GrpcTransport, PeerFacts, TcpDial};

@@ -1,0 +1,293 @@
+//! The keys of an unsealed node, kept equal to the replicated ones: the root key, and the barrier's keyring.
+//!
+//! A rekey makes a new root key. Whoever is unsealed then has no shares of it, so the entry that replaces the seal also
+//! stores the new root key behind the barrier, at [`ROOT_KEY_PATH`], before the keyring that it seals. A sealed node
+//! finds nothing of use there: the keyring that opens it is sealed by the very key it holds.
+//!
+//! **Invariants.** Keys change within the very step that applies a change to them: no reader can meet a value of a
+//! term it does not hold, and nothing is sealed under a term that the state has lost. Keys of an older state than those
+//! in use are passed over, however late they come.
+//! Read next: [`crate::rekey`] for where new root keys are made, ADR 14.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use arca_barrier::{Barrier, BarrierError, Class, Keyring, RootKey, boot_key};
+use arca_raft_storage::{ApplyObserver, Change, RaftReplica, ReadView, Replica as _, Version, Write};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::node::Order;
+
+/// Where the root key is stored, behind the barrier.
+pub(crate) const ROOT_KEY_PATH: &str = "root/core/root-key";
+
+/// See the file's header.
+pub(crate) struct KeyKeeper {
+    barrier: Arc<Barrier>,
+    replica: Mutex<Weak<RaftReplica>>,
+    keyring_key: Vec<u8>,
+    root_key_key: Vec<u8>,
+    held: Mutex<Held>,
+    is_locked_out: AtomicBool,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+struct Held {
+    root: Arc<RootKey>,
+    /// The root key of the entry being applied, until its keyring comes.
+    brought: Option<RootKey>,
+    /// Index of the state whose keys are in use.
+    installed_at: u64,
+}
+
+impl KeyKeeper {
+    /// Holds `root`, the key of the seal written at `version`, and the keyring it opened, in `barrier`.
+    pub(crate) fn new(
+        root: RootKey,
+        version: Version,
+        barrier: &Arc<Barrier>,
+        orders: mpsc::UnboundedSender<Order>,
+    ) -> Result<Self, BarrierError> {
+        Ok(Self {
+            barrier: Arc::clone(barrier),
+            replica: Mutex::default(),
+            keyring_key: boot_key("keyring"),
+            root_key_key: barrier.seal_name(Class::Local, ROOT_KEY_PATH)?,
+            held: Mutex::new(Held { root: Arc::new(root), brought: None, installed_at: version.0 }),
+            is_locked_out: AtomicBool::new(false),
+            orders,
+        })
+    }
+
+    /// Where [`Self::reload`] finds the state.
+    pub(crate) fn follow(&self, replica: &Arc<RaftReplica>) {
+        *self.replica.lock() = Arc::downgrade(replica);
+    }
+
+    /// The barrier whose keyring this is.
+    pub(crate) fn barrier(&self) -> &Barrier {
+        &self.barrier
+    }
+
+    /// The root key in use.
+    pub(crate) fn root(&self) -> Arc<RootKey> {
+        Arc::clone(&self.held.lock().root)
+    }
+
+    /// Whether the state is one that the keys of this node do not open.
+    pub(crate) fn is_locked_out(&self) -> bool {
+        self.is_locked_out.load(Ordering::Acquire)
+    }
+
+    /// Reads the keys from the state as it is now.
+    pub(crate) fn reload(&self) {
+        let Some(replica) = self.replica.lock().upgrade() else { return };
+        self.install_from(replica.view().as_ref());
+    }
+
+    /// Puts the keyring of the state at `index` to use, and the root key with it if that is another. A backup may bring
+    /// back one with fewer terms.
+    fn install(&self, index: u64, sealed: &[u8], brought: Option<RootKey>) -> Result<(), BarrierError> {
+        let mut held = self.held.lock();
+        if index < held.installed_at {
+            return Ok(());
+        }
+        let (keyring, root) = match (Keyring::open(&held.root, sealed), brought) {
+            (Ok(keyring), _) => (keyring, None),
+            (Err(_), Some(root)) => (Keyring::open(&root, sealed)?, Some(root)),
+            (Err(err), None) => return Err(err),
+        };
+        self.barrier.supersede_keyring(keyring)?;
+        held.installed_at = index;
+        if let Some(root) = root {
+            held.root = Arc::new(root);
+        }
+        Ok(())
+    }
+
+    /// The same from a whole state. One that neither key opens belongs to other shares: the node seals itself.
+    fn install_from(&self, state: &dyn ReadView) {
+        let (keyring, root) = (state.get(&self.keyring_key), state.get(&self.root_key_key));
+        let installed = match (keyring, root) {
+            (Ok(Some(keyring)), Ok(root)) => {
+                let brought = root.and_then(|found| self.opened(&found.value).ok());
+                self.install(state.index(), &keyring.value, brought)
+            }
+            // A joiner that has received nothing yet.
+            (Ok(None), _) => Ok(()),
+            (Err(err), _) | (_, Err(err)) => {
+                tracing::error!(error = %err, "the replicated keys cannot be read");
+                return;
+            }
+        };
+        if let Err(err) = installed
+            && !self.is_locked_out.swap(true, Ordering::AcqRel)
+        {
+            let index = state.index();
+            tracing::warn!(error = %err, index, "the keys of this node do not open the replicated keyring");
+            // Nobody listens only when the process is ending.
+            let _ = self.orders.send(Order::LockedOut);
+        }
+    }
+
+    fn opened(&self, sealed: &[u8]) -> Result<RootKey, BarrierError> {
+        RootKey::from_slice(&self.barrier.open_value(&self.root_key_key, sealed)?)
+    }
+}
+
+impl ApplyObserver for KeyKeeper {
+    fn applied(&self, index: u64, change: Change<'_>) {
+        let Change::Write(Write::Put(key, value)) = change else { return };
+        if *key == self.root_key_key {
+            // One that does not open is of other keys, and so is the keyring that follows.
+            self.held.lock().brought = self.opened(value).ok();
+        } else if *key == self.keyring_key {
+            let brought = self.held.lock().brought.take();
+            // Whoever follows the log from its beginning meets keys that are none of its business. Before this node is
+            // active, the whole state is looked at once more.
+            if let Err(err) = self.install(index, value, brought) {
+                tracing::info!(error = %err, index, "passing over a keyring of other keys");
+            }
+        }
+    }
+
+    fn replaced(&self, _index: u64, state: &dyn ReadView) {
+        self.install_from(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arca_barrier::{OsEntropy, Suite};
+
+    use super::*;
+
+    struct Keys {
+        keeper: KeyKeeper,
+        barrier: Arc<Barrier>,
+        orders: mpsc::UnboundedReceiver<Order>,
+    }
+
+    fn root(byte: u8) -> RootKey {
+        RootKey::from_slice(&[byte; 32]).unwrap()
+    }
+
+    /// Holds root key 1 of the seal written at 5.
+    fn keys() -> Keys {
+        let keyring = Keyring::generate(&OsEntropy, 0, Suite::XChaCha20Poly1305).unwrap();
+        let barrier = Arc::new(Barrier::new(keyring, Arc::new(OsEntropy)));
+        let (sender, orders) = mpsc::unbounded_channel();
+        let keeper = KeyKeeper::new(root(1), Version(5), &barrier, sender).unwrap();
+        Keys { keeper, barrier, orders }
+    }
+
+    impl Keys {
+        fn stored_root(&self, byte: u8) -> Vec<u8> {
+            self.barrier.seal_value(&self.keeper.root_key_key, &[byte; 32]).unwrap()
+        }
+
+        fn put(&self, index: u64, key: &[u8], value: Vec<u8>) {
+            self.keeper.applied(index, Change::Write(&Write::Put(key.to_vec(), value)));
+        }
+
+        /// Applies a rekey that made root key `byte`.
+        fn rekey(&self, index: u64, byte: u8) {
+            self.put(index, &self.keeper.root_key_key, self.stored_root(byte));
+            let keyring = self.barrier.keyring().seal(&root(byte), &OsEntropy).unwrap();
+            self.put(index, &self.keeper.keyring_key, keyring);
+        }
+
+        /// Applies a rotation under root key `byte`.
+        fn rotate(&self, index: u64, byte: u8) {
+            let keyring = self.barrier.rotated(0).unwrap().seal(&root(byte), &OsEntropy).unwrap();
+            self.put(index, &self.keeper.keyring_key, keyring);
+        }
+
+        fn holds(&self, byte: u8) -> bool {
+            self.keeper.root().matches(&root(byte))
+        }
+    }
+
+    #[test]
+    fn a_rekey_changes_the_root_key_and_rotations_go_on_under_it() {
+        let keys = keys();
+        keys.rotate(6, 1);
+        assert_eq!(keys.barrier.key_status().term, 2);
+        keys.rekey(7, 2);
+        assert!(keys.holds(2));
+        keys.rotate(8, 2);
+        assert_eq!(keys.barrier.key_status().term, 3);
+        keys.rotate(9, 1);
+        assert_eq!(keys.barrier.key_status().term, 3, "sealed by a root key of before");
+    }
+
+    #[test]
+    fn what_is_older_than_the_seal_it_was_unsealed_with_is_passed_over() {
+        let mut keys = keys();
+        keys.rekey(4, 2);
+        assert!(keys.holds(1));
+        keys.rotate(5, 1);
+        assert_eq!(keys.barrier.key_status().term, 2);
+        assert!(keys.orders.try_recv().is_err(), "nobody is locked out by history");
+    }
+
+    #[test]
+    fn a_root_key_that_does_not_open_its_keyring_is_not_taken() {
+        let keys = keys();
+        keys.put(6, &keys.keeper.root_key_key, keys.stored_root(2));
+        keys.rotate(6, 3);
+        assert!(keys.holds(1));
+        keys.put(7, &keys.keeper.root_key_key, b"nonsense".to_vec());
+        keys.rotate(7, 1);
+        assert!(keys.holds(1));
+        assert_eq!(keys.barrier.key_status().term, 2);
+    }
+
+    /// A state with these boot entries, at an index.
+    struct State(u64, Vec<(Vec<u8>, Vec<u8>)>);
+
+    impl ReadView for State {
+        fn index(&self) -> u64 {
+            self.0
+        }
+
+        fn get(
+            &self,
+            key: &[u8],
+        ) -> Result<Option<arca_raft_storage::Versioned>, arca_raft_storage::KvError> {
+            let found = self.1.iter().find(|(known, _)| known == key);
+            Ok(found.map(|(_, value)| arca_raft_storage::Versioned {
+                value: value.clone(),
+                version: Version(self.0),
+            }))
+        }
+
+        fn visit(
+            &self,
+            _: &[u8],
+            _: Option<&[u8]>,
+            _: &mut arca_raft_storage::replica::VersionedVisitor<'_>,
+        ) -> Result<(), arca_raft_storage::KvError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_restored_state_brings_its_own_root_key() {
+        let mut keys = keys();
+        let state = |keys: &Keys, index, stored: u8, sealed_by: u8| {
+            let keyring = keys.barrier.keyring().seal(&root(sealed_by), &OsEntropy).unwrap();
+            let root_key = (keys.keeper.root_key_key.clone(), keys.stored_root(stored));
+            State(index, vec![(keys.keeper.keyring_key.clone(), keyring), root_key])
+        };
+        keys.keeper.replaced(9, &state(&keys, 9, 7, 7));
+        assert!(keys.holds(7) && !keys.keeper.is_locked_out());
+        keys.keeper.replaced(8, &state(&keys, 8, 3, 4));
+        assert!(!keys.keeper.is_locked_out(), "older than what is in use");
+        keys.keeper.replaced(10, &state(&keys, 10, 3, 4));
+        assert!(keys.keeper.is_locked_out());
+        assert_eq!(keys.orders.try_recv(), Ok(Order::LockedOut));
+        assert!(keys.holds(7));
+    }
+}
