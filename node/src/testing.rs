@@ -79,7 +79,7 @@ impl Rig {
             forwarded_from: None,
             allows_stale: false,
             unauthenticated_metrics: false,
-            closed: arca_api::ClosedPaths::default(),
+            closed: arca_api::ClosedPaths::NONE,
         };
         let (parts, body) = self.api.respond(request).await.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();

@@ -418,7 +418,7 @@ fn raw_request(request: ForwardedRequest) -> Option<RawRequest> {
         allows_stale: false,
         unauthenticated_metrics: false,
         // The listener that took it has decided.
-        closed: arca_api::ClosedPaths::default(),
+        closed: arca_api::ClosedPaths::NONE,
     })
 }
 

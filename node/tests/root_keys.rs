@@ -14,7 +14,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Three nodes, unsealed by three of five shares.
 async fn cluster() -> (Cluster, TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let options = ClusterOptions::new(env!("CARGO_BIN_EXE_arca"), dir.path().join("cluster"));
+    let mut options = ClusterOptions::new(env!("CARGO_BIN_EXE_arca"), dir.path().join("cluster"));
+    options.extra_listener = "disable_unauthed_rekey_endpoints = false\n\
+                              disable_unauthed_generate_root_endpoints = false\n"
+        .to_owned();
     let mut cluster = Cluster::start(options).unwrap();
     cluster.bring_up().await.unwrap();
     (cluster, dir)
@@ -296,4 +299,26 @@ async fn an_attempt_dies_with_the_active_node_and_changes_nothing() {
     assert_eq!(unseal(&cluster, active, &new).await, Ok(true));
     cluster.wait_for_voters(3).await.unwrap();
     assert_eq!(read_secret(&cluster, next).await, Some(json!("v")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn key_shares_need_a_token_by_default() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = ClusterOptions::new(env!("CARGO_BIN_EXE_arca"), dir.path().join("cluster"));
+    options.nodes = 1;
+    options.storage = "inmem";
+    let mut cluster = Cluster::start(options).unwrap();
+    cluster.bring_up().await.unwrap();
+    let root = cluster.client(0).unwrap();
+    put(&root, "sys/rotate/root/init", json!({ "secret_shares": 4, "secret_threshold": 3 })).await.unwrap();
+    let anybody = stranger(&cluster, 0);
+    for path in ["sys/rekey/init", "sys/generate-root/attempt"] {
+        for request in
+            [Request::get(path), Request::put(path).json(&json!({})).unwrap(), Request::delete(path)]
+        {
+            let refused = ask(&anybody, request).await.unwrap_err();
+            assert!(refused.contains("takes no key shares without a token"), "{refused}");
+        }
+    }
+    assert_eq!(get(&root, "sys/rotate/root/init").await["data"]["started"], true);
 }

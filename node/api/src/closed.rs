@@ -4,8 +4,9 @@ use http::StatusCode;
 
 use crate::render::{self, Rendered};
 
-/// What a listener keeps closed. Everything is open by default: tools of this family call these paths.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a listener keeps closed. By default everything, as the field's standards do by now: there is one attempt at a
+/// time, and whoever reaches an open path can read its nonce, cancel it or fill it with wrong shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClosedPaths {
     /// `sys/generate-root/*`.
     pub generate_root: bool,
@@ -13,15 +14,32 @@ pub struct ClosedPaths {
     pub rekey: bool,
 }
 
+impl Default for ClosedPaths {
+    fn default() -> Self {
+        Self { generate_root: true, rekey: true }
+    }
+}
+
 impl ClosedPaths {
+    /// Nothing is closed.
+    pub const NONE: Self = Self { generate_root: false, rekey: false };
+
     /// The answer to a canonical path that is closed.
     pub(crate) fn refuse(self, path: &str) -> Option<Rendered> {
         let is_rekey = matches!(path, "sys/rekey/init" | "sys/rekey/update" | "sys/rekey/verify")
             || path.starts_with("sys/rekey-recovery-key/");
-        let is_closed =
-            (self.generate_root && path.starts_with("sys/generate-root/")) || (self.rekey && is_rekey);
-        let text = "unsupported operation".to_owned();
-        is_closed.then(|| render::errors(StatusCode::METHOD_NOT_ALLOWED, &[text]))
+        let (setting, instead) = if self.generate_root && path.starts_with("sys/generate-root/") {
+            ("disable_unauthed_generate_root_endpoints", "sys/generate-root-token")
+        } else if self.rekey && is_rekey {
+            ("disable_unauthed_rekey_endpoints", "sys/rotate/root")
+        } else {
+            return None;
+        };
+        let text = format!(
+            "unsupported operation: this listener takes no key shares without a token; use {instead} with one, or set \
+             {setting} = false in its configuration"
+        );
+        Some(render::errors(StatusCode::METHOD_NOT_ALLOWED, &[text]))
     }
 }
 

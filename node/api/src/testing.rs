@@ -152,7 +152,7 @@ pub(crate) fn request(method: &str, target: &str, headers: &[(&'static str, &str
         forwarded_from: None,
         allows_stale: false,
         unauthenticated_metrics: false,
-        closed: crate::ClosedPaths::default(),
+        closed: crate::ClosedPaths::NONE,
     }
 }
 

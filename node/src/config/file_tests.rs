@@ -455,7 +455,7 @@ fn the_sanitized_configuration_shows_settings_and_no_secret() {
 }
 
 #[test]
-fn paths_that_take_shares_without_a_token_can_be_closed() {
+fn paths_that_take_shares_without_a_token_are_closed_unless_opened() {
     let closed = |lines: &str| {
         let text = format!("storage \"inmem\" {{}}\nlistener \"tcp\" {{ tls_disable = true\n{lines} }}");
         let (config, warnings) = read(&text).unwrap();
@@ -464,11 +464,11 @@ fn paths_that_take_shares_without_a_token_can_be_closed() {
     };
     assert_eq!(closed(""), ClosedPaths::default());
     assert_eq!(
-        closed("disable_unauthed_rekey_endpoints = true"),
-        ClosedPaths { generate_root: false, rekey: true }
+        closed("disable_unauthed_rekey_endpoints = false"),
+        ClosedPaths { generate_root: true, rekey: false }
     );
     assert_eq!(
-        closed("disable_unauthed_generate_root_endpoints = \"true\""),
-        ClosedPaths { generate_root: true, rekey: false }
+        closed("disable_unauthed_generate_root_endpoints = \"false\""),
+        ClosedPaths { generate_root: false, rekey: true }
     );
 }

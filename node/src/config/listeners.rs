@@ -74,8 +74,8 @@ fn one(
     }
     options.response_headers = listener::response_headers(section, warnings)?;
     options.closed = ClosedPaths {
-        generate_root: section.flag("disable_unauthed_generate_root_endpoints")?.unwrap_or_default(),
-        rekey: section.flag("disable_unauthed_rekey_endpoints")?.unwrap_or_default(),
+        generate_root: section.flag("disable_unauthed_generate_root_endpoints")?.unwrap_or(true),
+        rekey: section.flag("disable_unauthed_rekey_endpoints")?.unwrap_or(true),
     };
     options.allows_stale = section.flag("stale_reads")?.unwrap_or_default();
     let mut unauthenticated_metrics = false;

@@ -45,7 +45,9 @@ class Node:
         self.config.write_text(
             f'storage "raft" {{\n path = "{self.dir}/data"\n node_id = "{self.name}"\n{joins}}}\n'
             f'listener "tcp" {{ address = "127.0.0.1:{self.port}" '
-            f'cluster_address = "127.0.0.1:{cluster_port}" tls_disable = true }}\n'
+            f'cluster_address = "127.0.0.1:{cluster_port}" tls_disable = true\n'
+            # Closed by default; hvac and older commands know only these paths.
+            f"disable_unauthed_rekey_endpoints = false\ndisable_unauthed_generate_root_endpoints = false }}\n"
             f'api_addr = "{self.url}"\ncluster_addr = "https://127.0.0.1:{cluster_port}"\ndisable_mlock = true\n'
         )
         self.log = self.dir / "log"
