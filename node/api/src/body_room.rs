@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of a body that need no room: small requests are served whatever large ones are under way. Their memory is
-/// bounded by the number of requests.
+/// bounded by the number of requests, and of bodies still coming.
 pub(crate) const SMALL_BODY_SIZE: usize = 16 << 10;
 /// Bytes in one unit of room.
 const UNIT: usize = 1 << 10;

@@ -8,6 +8,7 @@ pub mod body;
 mod body_room;
 pub mod client_addr;
 mod closed;
+mod coming;
 mod connection;
 mod cors;
 pub mod handler;

@@ -1,6 +1,10 @@
 //! Listeners: TCP, TLS, HTTP/1.1 and 2, and the limits that keep slow, silent or greedy clients from hurting others.
 //! **Invariant:** a request that reached the API runs to its end, whatever becomes of its connection: what was committed
 //! is also audited, and the caller alone does not learn of it.
+//!
+//! What clients can make a listener hold is bounded three times over: connections, and streams of each; bodies that are
+//! still coming, in number ([`crate::coming`]) and in bytes ([`crate::body_room`]); and requests being served, which
+//! are counted only once they are here whole, so that a body that never comes takes nobody's place.
 //! Read next: [`crate::connection`] for a connection's life, [`crate::handler`] for a request's.
 
 use std::net::SocketAddr;
@@ -19,6 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::body_room::{BodyRoom, Place};
 use crate::client_addr::ForwardedFor;
 use crate::closed::ClosedPaths;
+use crate::coming::ComingBodies;
 use crate::connection::{Activity, End, SentBody, Watched};
 use crate::handler::{Api, RawBody, RawRequest, ResponseBody};
 use crate::render;
@@ -37,7 +43,7 @@ const HEAD_SIZE_MAX: u32 = 64 << 10;
 /// Most headers.
 const HEADERS_MAX: usize = 128;
 /// Most requests at once on one HTTP/2 connection.
-const STREAMS_MAX: u32 = 256;
+const STREAMS_MAX: u32 = 64;
 /// Most requests of one HTTP/2 connection that the client took back before they were looked at; one more ends the
 /// connection (CVE-2023-44487).
 const RESET_STREAMS_MAX: usize = 20;
@@ -57,13 +63,14 @@ pub struct ListenerOptions {
     pub request_size_max: usize,
     /// Longest time for one request, body included. Its caller is answered then; what was begun is finished.
     pub request_duration_max: Duration,
-    /// Longest wait for a complete request head, and for a TLS handshake.
+    /// Longest wait for a complete request head, for the next byte of a body, and for a TLS handshake.
     pub header_timeout: Duration,
     /// How long a connection may do nothing, and an answer may go unread.
     pub idle_timeout: Duration,
     /// Most connections at once; more wait to be accepted.
     pub connections_max: usize,
-    /// Most requests at once; more are refused.
+    /// Most requests at once; more are refused. Also most bodies that are still coming; one more, and the one that has
+    /// been coming for longest is refused.
     pub requests_max: usize,
     /// Most bytes of all request bodies together, small ones not counted; more are refused.
     pub bodies_size_max: usize,
@@ -122,6 +129,7 @@ pub(crate) struct Shared {
     /// Requests being served, each in a task of its own.
     requests: TaskTracker,
     request_slots: Arc<Semaphore>,
+    pub(crate) coming: ComingBodies,
     room: BodyRoom,
 }
 
@@ -132,6 +140,7 @@ impl Shared {
             stop,
             requests: TaskTracker::new(),
             request_slots: slots(options.requests_max),
+            coming: ComingBodies::new(options.requests_max),
             room: BodyRoom::new(options.bodies_size_max),
             options,
         })
@@ -279,11 +288,9 @@ impl Connection {
     async fn served(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refused> {
         let shared = &self.shared;
         within_limits(request.headers())?;
-        let slot = Arc::clone(&shared.request_slots).try_acquire_owned().map_err(|_| {
-            (StatusCode::SERVICE_UNAVAILABLE, "too many requests are under way, try again".to_owned())
-        })?;
         let limit = shared.options.request_duration_max;
         let (request, place) = self.read(request, limit).await?;
+        let slot = if is_probe(&request) { None } else { Some(self.slot()?) };
         // A streamed restore or backup has no time limit of its own: size, not slowness, makes it long.
         let is_streamed = matches!(request.body, RawBody::Stream(_));
         let api = Arc::clone(&shared.api);
@@ -305,6 +312,12 @@ impl Connection {
         }
     }
 
+    fn slot(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        Arc::clone(&self.shared.request_slots).try_acquire_owned().map_err(|_| {
+            (StatusCode::SERVICE_UNAVAILABLE, "too many requests are under way, try again".to_owned())
+        })
+    }
+
     async fn read(
         &self,
         request: Request<Incoming>,
@@ -322,11 +335,18 @@ impl Connection {
         } else if incoming.is_end_stream() {
             RawBody::Bytes(Bytes::new())
         } else {
-            let reading = collected(incoming, options.request_size_max, &mut place);
-            let bytes = tokio::time::timeout(limit, reading)
-                .await
-                .map_err(|_| (StatusCode::REQUEST_TIMEOUT, "the request body took too long".to_owned()))??;
-            RawBody::Bytes(bytes)
+            let coming = self.shared.coming.begin();
+            let reading = collected(incoming, options, &mut place);
+            let read = tokio::select! {
+                biased;
+                read = tokio::time::timeout(limit, reading) => read,
+                () = coming.given_up() => return Err((
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "too many request bodies are under way, try again".to_owned(),
+                )),
+            };
+            let too_slow = |_| (StatusCode::REQUEST_TIMEOUT, "the request body took too long".to_owned());
+            RawBody::Bytes(read.map_err(too_slow)??)
         };
         let request = RawRequest {
             method: parts.method,
@@ -390,6 +410,12 @@ fn refused(status: StatusCode, text: &str) -> Response<ResponseBody> {
     response
 }
 
+/// Whether it only asks how the node is: that is answered at once from what is at hand, however busy the node is.
+fn is_probe(request: &RawRequest) -> bool {
+    matches!(request.method, Method::GET | Method::HEAD)
+        && matches!(request.path.as_str(), "/v1/sys/health" | "/v1/sys/seal-status")
+}
+
 /// Restores carry whole databases: they are streamed and exempt from the size limit.
 fn is_restore(method: &Method, path: &str) -> bool {
     matches!(*method, Method::POST | Method::PUT)
@@ -410,16 +436,30 @@ fn streamed(incoming: Incoming, patience: Duration) -> SnapshotStream {
     Box::pin(frames.filter_map(futures::future::ready))
 }
 
-/// The whole body, or a refusal as soon as it is known to be too large or to find no room.
-async fn collected(mut incoming: Incoming, size_max: usize, place: &mut Place) -> Result<Bytes, Refused> {
+/// The whole body, or a refusal as soon as it is known to be too large, to find no room, or not to come.
+async fn collected(
+    mut incoming: Incoming,
+    options: &ListenerOptions,
+    place: &mut Place,
+) -> Result<Bytes, Refused> {
+    let (size_max, patience) = (options.request_size_max, options.header_timeout);
     let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("request body is over {size_max} bytes"));
     if usize::try_from(incoming.size_hint().lower()).unwrap_or(usize::MAX) > size_max {
         return Err(too_large());
     }
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
-    while let Some(frame) = incoming.frame().await {
+    let mut due = Instant::now() + patience;
+    loop {
+        let frame = tokio::time::timeout_at(due, incoming.frame())
+            .await
+            .map_err(|_| (StatusCode::REQUEST_TIMEOUT, "the request body stopped coming".to_owned()))?;
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|_| (StatusCode::BAD_REQUEST, "the request body broke off".to_owned()))?;
         let Ok(data) = frame.into_data() else { continue };
+        if data.is_empty() {
+            continue;
+        }
+        due = Instant::now() + patience;
         let size = first.len() + rest.len() + data.len();
         if size > size_max {
             return Err(too_large());
