@@ -305,8 +305,9 @@ impl Connection {
                 tracing::error!(error = %err, "serving a request failed");
                 Err((StatusCode::INTERNAL_SERVER_ERROR, "internal error".to_owned()))
             }
+            // Not 503, which says that nothing was done: clients would do it again.
             Err(_) => Err((
-                StatusCode::SERVICE_UNAVAILABLE,
+                StatusCode::INTERNAL_SERVER_ERROR,
                 "request took too long: a write may or may not have happened".to_owned(),
             )),
         }
