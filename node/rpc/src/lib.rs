@@ -4,6 +4,7 @@
 //! that were removed, and members that pretend to be another one. Raft payloads are opaque here.
 //! Read next: [`identity`] for certificates, [`server`] for what comes in, [`transport`] for what goes out.
 
+mod accept;
 pub mod forward;
 pub mod identity;
 mod io;

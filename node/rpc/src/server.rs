@@ -8,7 +8,7 @@ use arca_raft_storage::{Call, Inbound, Member, MemberId, SnapshotStream};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,8 +17,8 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::accept::Acceptor;
 use crate::forward::{ForwardedRequest, ForwardedResponse, header_to_wire};
-use crate::identity::member_of;
 use crate::io::{Peer, PeerStream};
 use crate::proto::node_server::{Node, NodeServer};
 use crate::proto::{
@@ -28,12 +28,10 @@ use crate::proto::{
 use crate::transport::MESSAGE_SIZE_MAX;
 use crate::{IdentityError, NodeIdentity, tls};
 
-/// Longest wait for a peer's TLS handshake: a slow or silent connection holds nothing for longer.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest address a member may announce, bytes.
 const ADDRESS_MAX: usize = 1024;
-/// Handshakes under way at once; more wait in the kernel's accept queue.
-const HANDSHAKES_MAX: usize = 64;
+/// Verified connections that wait to be served.
+const ACCEPTED_MAX: usize = 64;
 
 /// What a node says of itself to its peers.
 #[derive(Clone, Debug, Default)]
@@ -105,11 +103,11 @@ impl RpcServer {
     /// When the identity does not parse or the listener has no address.
     pub fn start(listener: TcpListener, parts: ServerParts) -> Result<Self, IdentityError> {
         let addr = listener.local_addr().map_err(|err| IdentityError::Certificate(err.to_string()))?;
-        let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(&parts.identity)?));
+        let tls = TlsAcceptor::from(Arc::new(tls::server_config(&parts.identity)?));
         let stop = CancellationToken::new();
-        let (accepted, incoming) = mpsc::channel::<Result<PeerStream, std::io::Error>>(HANDSHAKES_MAX);
-        let cluster_id = parts.identity.cluster_id.clone();
-        let accepting = accept_loop(listener, acceptor, cluster_id, accepted, stop.clone());
+        let (accepted, incoming) = mpsc::channel(ACCEPTED_MAX);
+        let acceptor = Acceptor { tls, cluster_id: parts.identity.cluster_id.clone(), accepted };
+        let accepting = acceptor.run(listener, stop.clone());
         let service = NodeServer::new(Service { inbound: parts.inbound, gatekeeper: parts.gatekeeper })
             .max_decoding_message_size(MESSAGE_SIZE_MAX)
             .max_encoding_message_size(MESSAGE_SIZE_MAX);
@@ -145,57 +143,6 @@ impl RpcServer {
             }
         }
     }
-}
-
-async fn accept_loop(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    cluster_id: String,
-    accepted: mpsc::Sender<Result<PeerStream, std::io::Error>>,
-    stop: CancellationToken,
-) {
-    let slots = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
-    loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let connection = tokio::select! {
-            () = stop.cancelled() => return,
-            connection = listener.accept() => connection,
-        };
-        let (stream, addr) = match connection {
-            Ok(connection) => connection,
-            Err(err) => {
-                tracing::warn!(error = %err, "accepting on the cluster port failed");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let (acceptor, cluster_id, accepted) = (acceptor.clone(), cluster_id.clone(), accepted.clone());
-        tokio::spawn(async move {
-            let _slot = slot;
-            match handshake(stream, addr, &acceptor, &cluster_id).await {
-                // The server has stopped if nobody receives; the connection then just closes.
-                Ok(stream) => drop(accepted.send(Ok(stream)).await),
-                Err(reason) => tracing::warn!(%addr, reason, "refused a connection on the cluster port"),
-            }
-        });
-    }
-}
-
-async fn handshake(
-    stream: TcpStream,
-    addr: SocketAddr,
-    acceptor: &TlsAcceptor,
-    cluster_id: &str,
-) -> Result<PeerStream, String> {
-    stream.set_nodelay(true).map_err(|err| err.to_string())?;
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
-        .await
-        .map_err(|_| "TLS handshake took too long".to_owned())?
-        .map_err(|err| err.to_string())?;
-    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let leaf = certificates.first().ok_or_else(|| "no client certificate".to_owned())?;
-    let member = member_of(leaf, cluster_id).map_err(|err| err.to_string())?;
-    Ok(PeerStream { inner: Box::new(stream), peer: Peer { member, addr } })
 }
 
 struct Service {

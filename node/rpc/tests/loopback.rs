@@ -236,6 +236,24 @@ async fn a_connection_that_breaks_leaves_doubt() {
 }
 
 #[tokio::test]
+async fn silent_strangers_keep_no_member_out() {
+    let pair = start(vec![1, 2]).await;
+    let transport = GrpcTransport::new(&identity(&pair.authority, "c1", 2), Arc::new(TcpDial)).unwrap();
+    let connect = || tokio::net::TcpStream::connect(pair.server.addr());
+    let mut silent = Vec::new();
+    // More than there are places for.
+    for _ in 0..300 {
+        silent.push(connect().await.unwrap());
+    }
+    let reply = transport.call(&member(&pair, 1), Call::Vote, Bytes::from_static(b"x"), SOON).await.unwrap();
+    assert_eq!(&reply[..], b"\x02\x02x");
+    // The oldest went first.
+    let mut byte = [0];
+    let ended = tokio::io::AsyncReadExt::read(&mut silent[0], &mut byte).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+}
+
+#[tokio::test]
 async fn a_removed_member_is_refused() {
     let pair = start(vec![1]).await;
     let transport = GrpcTransport::new(&identity(&pair.authority, "c1", 2), Arc::new(TcpDial)).unwrap();
