@@ -97,6 +97,10 @@ pub trait Inbound: Debug + Send + Sync {
     /// A text for the caller's log.
     async fn serve(&self, peer: MemberId, call: Call, payload: Bytes) -> Result<Bytes, String>;
 
+    /// Whether `peer` was a member, or might have been, and is none any more. It is still answered when it calls for
+    /// votes, by which it learns of it; nothing else of it needs to be taken.
+    fn is_removed(&self, peer: MemberId) -> bool;
+
     /// Receives and installs a snapshot.
     ///
     /// # Errors

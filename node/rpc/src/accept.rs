@@ -10,8 +10,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::connections::Connections;
 use crate::identity::member_of;
 use crate::io::{Peer, PeerStream};
 
@@ -30,6 +32,7 @@ pub(crate) type Accepted = mpsc::Sender<Result<PeerStream, std::io::Error>>;
 pub(crate) struct Acceptor {
     pub(crate) tls: TlsAcceptor,
     pub(crate) cluster_id: String,
+    pub(crate) connections: Connections,
     pub(crate) accepted: Accepted,
 }
 
@@ -54,10 +57,14 @@ impl Acceptor {
 
     fn greet(&self, stream: TcpStream, addr: SocketAddr) -> impl Future<Output = ()> + Send + use<> {
         let (tls, cluster_id, accepted) = (self.tls.clone(), self.cluster_id.clone(), self.accepted.clone());
+        let connections = self.connections.clone();
         async move {
             match handshake(stream, addr, &tls, &cluster_id).await {
-                // The server has stopped if nobody receives; the connection then just closes.
-                Ok(stream) => drop(accepted.send(Ok(stream)).await),
+                Ok((stream, peer)) => {
+                    let connection = connections.begin(peer.member);
+                    // The server has stopped if nobody receives; the connection then just closes.
+                    drop(accepted.send(Ok(PeerStream::new(stream, peer, connection))).await);
+                }
                 Err(reason) => tracing::warn!(%addr, reason, "refused a connection on the cluster port"),
             }
         }
@@ -92,7 +99,7 @@ async fn handshake(
     addr: SocketAddr,
     acceptor: &TlsAcceptor,
     cluster_id: &str,
-) -> Result<PeerStream, String> {
+) -> Result<(TlsStream<TcpStream>, Peer), String> {
     stream.set_nodelay(true).map_err(|err| err.to_string())?;
     let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
         .await
@@ -101,5 +108,5 @@ async fn handshake(
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let leaf = certificates.first().ok_or_else(|| "no client certificate".to_owned())?;
     let member = member_of(leaf, cluster_id).map_err(|err| err.to_string())?;
-    Ok(PeerStream { inner: Box::new(stream), peer: Peer { member, addr } })
+    Ok((stream, Peer { member, addr }))
 }

@@ -7,7 +7,10 @@ use std::task::{Context, Poll};
 
 use arca_raft_storage::MemberId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
+
+use crate::connections::Connection;
 
 /// A stream both halves of which can be boxed.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -21,10 +24,19 @@ pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
 }
 
-/// An accepted, verified connection.
+/// An accepted, verified connection. It breaks when a newer one takes its place.
 pub(crate) struct PeerStream {
-    pub(crate) inner: Box<dyn Duplex>,
-    pub(crate) peer: Peer,
+    inner: Box<dyn Duplex>,
+    peer: Peer,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    _connection: Connection,
+}
+
+impl PeerStream {
+    pub(crate) fn new(inner: impl Duplex + 'static, peer: Peer, connection: Connection) -> Self {
+        let ended = Box::pin(connection.ended().clone().cancelled_owned());
+        Self { inner: Box::new(inner), peer, ended, _connection: connection }
+    }
 }
 
 impl Connected for PeerStream {
@@ -41,6 +53,9 @@ impl AsyncRead for PeerStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.ended.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }

@@ -5,6 +5,8 @@
 //! Read next: [`identity`] for certificates, [`server`] for what comes in, [`transport`] for what goes out.
 
 mod accept;
+mod connections;
+mod door;
 pub mod forward;
 pub mod identity;
 mod io;

@@ -18,18 +18,21 @@ use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::accept::Acceptor;
+use crate::connections::Connections;
+use crate::door::Door;
 use crate::forward::{ForwardedRequest, ForwardedResponse, header_to_wire};
 use crate::io::{Peer, PeerStream};
-use crate::proto::node_server::{Node, NodeServer};
+use crate::proto::node_server::Node;
 use crate::proto::{
     AnnounceReply, AnnounceRequest, EchoReply, EchoRequest, ForwardReply, ForwardRequest, RaftReply,
     RaftRequest, SnapshotPart, snapshot_part,
 };
-use crate::transport::MESSAGE_SIZE_MAX;
 use crate::{IdentityError, NodeIdentity, tls};
 
 /// Longest address a member may announce, bytes.
 const ADDRESS_MAX: usize = 1024;
+/// Most calls at once on one connection. A standby carries all its clients' requests over one.
+const STREAMS_MAX: u32 = 1024;
 /// Verified connections that wait to be served.
 const ACCEPTED_MAX: usize = 64;
 
@@ -106,16 +109,17 @@ impl RpcServer {
         let tls = TlsAcceptor::from(Arc::new(tls::server_config(&parts.identity)?));
         let stop = CancellationToken::new();
         let (accepted, incoming) = mpsc::channel(ACCEPTED_MAX);
-        let acceptor = Acceptor { tls, cluster_id: parts.identity.cluster_id.clone(), accepted };
+        let cluster_id = parts.identity.cluster_id.clone();
+        let acceptor = Acceptor { tls, cluster_id, connections: Connections::default(), accepted };
         let accepting = acceptor.run(listener, stop.clone());
-        let service = NodeServer::new(Service { inbound: parts.inbound, gatekeeper: parts.gatekeeper })
-            .max_decoding_message_size(MESSAGE_SIZE_MAX)
-            .max_encoding_message_size(MESSAGE_SIZE_MAX);
+        let service = Service { inbound: Arc::clone(&parts.inbound), gatekeeper: parts.gatekeeper };
+        let service = Door::new(parts.inbound, service);
         let stopped = stop.clone();
         let serving = async move {
             let served = Server::builder()
                 .initial_stream_window_size(4 << 20)
                 .initial_connection_window_size(16 << 20)
+                .max_concurrent_streams(STREAMS_MAX)
                 .add_service(service)
                 .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stopped.cancelled_owned())
                 .await;

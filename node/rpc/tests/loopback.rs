@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 
+/// Member 9 was removed.
 #[derive(Debug)]
 struct Echo;
 
@@ -26,6 +27,10 @@ impl Inbound for Echo {
         } else {
             Ok([&[peer.0 as u8, call as u8], &payload[..]].concat().into())
         }
+    }
+
+    fn is_removed(&self, peer: MemberId) -> bool {
+        peer == MemberId(9)
     }
 
     async fn receive_snapshot(
@@ -259,6 +264,66 @@ async fn a_removed_member_is_refused() {
     let transport = GrpcTransport::new(&identity(&pair.authority, "c1", 2), Arc::new(TcpDial)).unwrap();
     let refused = transport.echo(&member(&pair, 1), "n2", SOON).await.unwrap_err();
     assert!(matches!(refused, TransportError::Refused(text) if text.contains("not a member")));
+}
+
+#[tokio::test]
+async fn a_removed_member_may_call_for_votes_and_nothing_else() {
+    let pair = start(vec![1, 9]).await;
+    let transport = GrpcTransport::new(&identity(&pair.authority, "c1", 9), Arc::new(TcpDial)).unwrap();
+    let to = member(&pair, 1);
+    let reply = transport.call(&to, Call::Vote, Bytes::from_static(b"x"), SOON).await.unwrap();
+    assert_eq!(&reply[..], b"\x09\x02x");
+    let large = Bytes::from(vec![0; 64 << 10]);
+    let refused = transport.call(&to, Call::Append, large, SOON).await.unwrap_err();
+    assert!(matches!(&refused, TransportError::Refused(text) if text.contains("too large")), "{refused}");
+    let endless: SnapshotStream = Box::pin(futures::stream::pending());
+    let refused = transport.send_snapshot(&to, Bytes::from_static(b"a"), endless, SOON).await.unwrap_err();
+    assert!(matches!(&refused, TransportError::Refused(text) if text.contains("not a member")), "{refused}");
+    assert!(transport.echo(&to, "n9", SOON).await.is_err());
+}
+
+/// Counts the connections it makes.
+#[derive(Debug, Default)]
+struct Counting(std::sync::atomic::AtomicUsize);
+
+impl Counting {
+    fn count(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::Acquire)
+    }
+}
+
+#[async_trait]
+impl Dial for Counting {
+    async fn dial(&self, addr: &str) -> std::io::Result<Box<dyn DialedStream>> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        TcpDial.dial(addr).await
+    }
+}
+
+#[tokio::test]
+async fn a_member_keeps_few_connections() {
+    let pair = start(vec![1, 2]).await;
+    let (me, to) = (identity(&pair.authority, "c1", 2), member(&pair, 1));
+    let dial = Arc::new(Counting::default());
+    let first = GrpcTransport::new(&me, Arc::<Counting>::clone(&dial)).unwrap();
+    let call = async |transport: &GrpcTransport| {
+        transport.call(&to, Call::Vote, Bytes::from_static(b"x"), SOON).await
+    };
+    call(&first).await.unwrap();
+    let mut others = Vec::new();
+    for _ in 0..16 {
+        let other = GrpcTransport::new(&me, Arc::new(TcpDial)).unwrap();
+        call(&other).await.unwrap();
+        others.push(other);
+    }
+    // The oldest has ended; its owner makes another.
+    let again = async {
+        while dial.count() < 2 || call(&first).await.is_err() {
+            let _ = call(&first).await;
+        }
+    };
+    tokio::time::timeout(SOON, again).await.unwrap();
+    call(&others[15]).await.unwrap();
 }
 
 #[tokio::test]

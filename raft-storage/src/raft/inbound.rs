@@ -56,6 +56,10 @@ impl Inbound for Calls {
         }
     }
 
+    fn is_removed(&self, peer: MemberId) -> bool {
+        self.removed_by(peer.0).is_some()
+    }
+
     async fn receive_snapshot(
         &self,
         peer: MemberId,
