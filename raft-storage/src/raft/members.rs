@@ -117,6 +117,11 @@ impl Shared {
     }
 
     pub(super) async fn promote(self: Arc<Self>, id: MemberId) -> Result<(), ReplicaError> {
+        self.require_leader()?;
+        let limit = self.config.timings.promote;
+        // Before its turn: a learner that does not catch up must not keep other changes and a hand-over waiting.
+        let readiness = |metrics: &Metrics| self.readiness(metrics, id);
+        self.metrics_until(limit, "the learner to catch up", readiness).await??;
         let _one = self.changing.lock().await;
         self.require_leader()?;
         match self.kind_of(id) {
@@ -124,13 +129,27 @@ impl Shared {
             Some(MemberKind::Voter) => return Ok(()),
             Some(MemberKind::Learner) => {}
         }
-        let lag_max = self.config.limits.promote_lag;
-        let has_caught_up = |metrics: &Metrics| {
-            let matched = metrics.replication.as_ref()?.get(&id.0).copied().flatten()?;
-            (matched.index + lag_max >= metrics.last_log_index.unwrap_or(0)).then_some(())
-        };
-        self.metrics_until(self.config.timings.promote, "the learner to catch up", has_caught_up).await?;
+        if self.metrics(readiness).is_none() {
+            return Err(refused(format!("member {id} has fallen behind again")));
+        }
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id.0])), Removed::Stay).await
+    }
+
+    /// Whether the learner `id` has caught up, once that is known, or why there is no waiting for it any more.
+    fn readiness(&self, metrics: &Metrics, id: MemberId) -> Option<Result<(), ReplicaError>> {
+        if metrics.state != ServerState::Leader {
+            return Some(Err(ReplicaError::NoLeader("leadership was lost".to_owned())));
+        }
+        let membership = &metrics.membership_config;
+        if membership.get_node(&id.0).is_none() {
+            return Some(Err(refused(format!("member {id} is unknown"))));
+        }
+        let matched = metrics.replication.as_ref().and_then(|all| all.get(&id.0).copied().flatten());
+        let last = metrics.last_log_index.unwrap_or(0);
+        let has_caught_up =
+            matched.is_some_and(|matched| matched.index + self.config.limits.promote_lag >= last);
+        let is_voter = membership.voter_ids().any(|voter| voter == id.0);
+        (has_caught_up || is_voter).then_some(Ok(()))
     }
 
     pub(super) async fn demote(self: Arc<Self>, id: MemberId) -> Result<(), ReplicaError> {

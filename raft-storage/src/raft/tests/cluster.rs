@@ -198,6 +198,31 @@ async fn members_come_and_go_under_ids_of_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_learner_that_does_not_catch_up_keeps_nobody_waiting() {
+    let mut cluster = Cluster::tuned(3, |config| config.limits.promote_lag = 1).await;
+    let leader = cluster.leader().await;
+    let learner = cluster.join().await;
+    cluster.net.isolate(learner);
+    for _ in 0..5 {
+        cluster.write("a", "1").await;
+    }
+    let promoting = tokio::spawn({
+        let leader = leader.clone();
+        async move { leader.promote(learner).await }
+    });
+    tokio::task::yield_now().await;
+    let before = tokio::time::Instant::now();
+    leader.transfer_leadership(None).await.unwrap();
+    assert!(before.elapsed() < LONG, "it had to wait");
+    // Whoever does not lead any more waits for no learner.
+    let ended = promoting.await.unwrap();
+    assert!(matches!(ended, Err(ReplicaError::NoLeader(_))), "{ended:?}");
+    cluster.net.heal();
+    cluster.leader().await.promote(learner).await.unwrap();
+    cluster.check_equal().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_voter_stays() {
     let cluster = Cluster::new(1).await;
     let refused = cluster.leader().await.remove(MemberId(1)).await;
