@@ -164,7 +164,8 @@ impl Call<'_> {
         }
         let Some(key) = leases::token_key_of(id) else { return Ok(None) };
         let wanted = TokenRef { namespace_id: self.namespace_id().to_owned(), key: key.to_owned() };
-        let found = kernel.tokens.find_key(tx, &wanted, self.now)?.filter(|entry| entry.lease_id() == id);
+        let found = kernel.tokens.find_key(tx, &wanted, self.now)?;
+        let found = found.filter(|entry| entry.has_lease() && entry.lease_id() == id);
         Ok(found.map(Leased::Token))
     }
 

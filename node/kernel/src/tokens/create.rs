@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arca_engine_api::{Clock, Entropy, UnixMillis};
 use zeroize::Zeroizing;
 
-use super::entry::TokenType;
+use super::entry::{ROOT_PATH, TokenType};
 use super::store::DEPTH_MAX;
 use super::{TokenEntry, TokenStore, batch, lifetime, secret};
 use crate::kernel::Kernel;
@@ -122,7 +122,7 @@ impl TokenStore {
             namespace_id: ROOT_ID.to_owned(),
             policies: vec![ROOT.to_owned()],
             display_name: "root".to_owned(),
-            path: "auth/token/root".to_owned(),
+            path: ROOT_PATH.to_owned(),
             created: now,
             ..TokenEntry::default()
         };

@@ -177,6 +177,13 @@ impl TokenEntry {
         matches!(self.policies.as_slice(), [only] if only == RESPONSE_WRAPPING)
     }
 
+    /// Whether a lease leads to it. None does to a root token of init or of the holders of the key shares: no request
+    /// made it, so no prefix of paths takes it away.
+    #[must_use]
+    pub(crate) fn has_lease(&self) -> bool {
+        !(self.is_root() && self.path == ROOT_PATH)
+    }
+
     /// Whether it has no parent.
     #[must_use]
     pub fn is_orphan(&self) -> bool {
@@ -226,6 +233,9 @@ impl TokenEntry {
         lease_id(&self.path, &self.key, &self.namespace_id)
     }
 }
+
+/// Path of root tokens that no request made.
+pub(super) const ROOT_PATH: &str = "auth/token/root";
 
 /// Marks the last segment of a token's lease id.
 pub(crate) const LEASE_MARK: char = 'h';

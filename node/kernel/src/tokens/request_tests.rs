@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use arca_barrier::Class;
 use arca_engine_api::Operation;
 use serde_json::{Value, json};
 
 use super::rig::{Rig, text};
+use super::store::by_path_prefix;
 use crate::KernelError;
 use crate::answer::{Answer, AnswerBody};
+use crate::tx::Plain;
 
 fn raw(answer: Answer) -> Value {
     match answer.body {
@@ -103,6 +106,26 @@ async fn token_leases_are_seen_by_path_and_revoked_by_id() {
     rig.post("root", "sys/leases/revoke", json!({"lease_id": id})).await.unwrap();
     assert_eq!(text(rig.get(&token, "auth/token/lookup-self").await), "permission denied");
     assert_eq!(text(rig.post("root", "sys/leases/lookup", json!({"lease_id": id})).await), "invalid lease");
+}
+
+#[tokio::test]
+async fn a_prefix_leaves_the_root_tokens_that_no_request_made() {
+    let rig = Rig::active().await;
+    let id = rig.root.lease_id();
+    let keys = rig.list("root", "sys/leases/lookup/auth/token/").await;
+    assert_eq!(text(keys), "Some({}) []");
+    // A link that an earlier version left.
+    let link = by_path_prefix("root", &id);
+    rig.commit(|tx| Ok(tx.put(Class::Local, &link, Plain::default())?)).await.unwrap();
+    assert_eq!(text(rig.post("root", "sys/leases/lookup", json!({"lease_id": id})).await), "invalid lease");
+    let child = rig.made("root", json!({"policies": "root"})).await;
+    for (prefix, is_sync) in [(id.as_str(), false), ("auth/token/root", true), ("auth/token", true)] {
+        let path = format!("sys/leases/revoke-prefix/{prefix}");
+        rig.post("root", &path, json!({"sync": is_sync})).await.unwrap();
+        assert!(rig.get("root", "auth/token/lookup-self").await.is_ok(), "{prefix}");
+    }
+    assert_eq!(text(rig.get(&child, "auth/token/lookup-self").await), "permission denied");
+    assert!(rig.view().get(Class::Local, &link).unwrap().is_none());
 }
 
 /// CVE-2026-45808: the old names of lease paths decided differently.

@@ -176,7 +176,10 @@ impl TokenStore {
         for link in &links {
             if let Some(key) = leases::token_key_of(link) {
                 let wanted = TokenRef { namespace_id: namespace_id.to_owned(), key: key.to_owned() };
-                self.revoke_tree(tx, &wanted, now)?;
+                // Earlier versions left such a link to root tokens that have no lease.
+                if self.load(tx, &wanted)?.is_some_and(|entry| entry.has_lease()) {
+                    self.revoke_tree(tx, &wanted, now)?;
+                }
             }
             tx.delete(Class::Local, link)?;
         }

@@ -249,7 +249,9 @@ impl TokenStore {
         self.save(tx, entry)?;
         let record = AccessorRecord { key: entry.key.clone() };
         tx.put_record(Class::Local, &accessor_path(namespace_id, &entry.accessor), &record)?;
-        tx.put(Class::Local, &by_path_prefix(namespace_id, &entry.lease_id()), Plain::default())?;
+        if entry.has_lease() {
+            tx.put(Class::Local, &by_path_prefix(namespace_id, &entry.lease_id()), Plain::default())?;
+        }
         if let Some(parent) = &entry.parent {
             tx.put(Class::Local, &child_path(parent, &entry.reference()), Plain::default())?;
         }
