@@ -17,7 +17,7 @@ const STEP_MAX: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "do")]
 pub enum Work {
-    /// End every lease below a path that ends in `/`.
+    /// End every lease below a path that ends in `/`, then revoke the tokens that wrap answers from there.
     EndLeases {
         /// The path.
         prefix: String,
@@ -51,12 +51,12 @@ pub(super) fn job_path(namespace_id: &str, id: &str) -> String {
 }
 
 impl Work {
-    /// The work that ends what requests below `prefix` granted. Paths below `auth/` made tokens and nothing else,
-    /// other paths leases and nothing else, so neither touches the other's (Vault 0.6.0).
+    /// The work that ends what requests below `prefix` granted. Paths below `auth/` made tokens and nothing else.
+    /// Other paths made leases and tokens that wrap an answer, and no token but these (Vault 0.6.0).
     #[must_use]
     pub fn ending(prefix: &str, is_forced: bool) -> Self {
         let prefix = format!("{}/", prefix.trim_end_matches('/'));
-        if prefix.starts_with("auth/") || prefix.starts_with("sys/wrapping/") {
+        if prefix.starts_with("auth/") {
             Self::RevokeTokens { prefix }
         } else {
             Self::EndLeases { prefix, is_forced }
@@ -146,6 +146,15 @@ impl Leases {
             self.end(tx, lease, is_forced)?;
         }
         job.after = found.last().cloned();
-        Ok(found.len() < STEP_MAX)
+        let left = STEP_MAX - found.len();
+        let Work::EndLeases { prefix, .. } = &job.work else { return Ok(left > 0) };
+        if left == 0 {
+            return Ok(false);
+        }
+        if tokens.revoke_by_path(tx, namespace_id, prefix, left, now)? < left {
+            return Ok(true);
+        }
+        job.work = Work::RevokeTokens { prefix: prefix.clone() };
+        Ok(false)
     }
 }

@@ -296,17 +296,20 @@ impl Leases {
         Ok(found)
     }
 
-    /// Whether any lease or token made by requests below `prefix` is left: what a mount waits for before it goes.
+    /// Whether any lease or token made by requests at or below `prefix` is left: what a mount waits for before it
+    /// goes.
     ///
     /// # Errors
     /// When storage fails.
     pub fn has_any_below(&self, tx: &Tx, namespace_id: &str, prefix: &str) -> Result<bool, KernelError> {
-        let leases = tx.some_below(Class::Local, &id_path(namespace_id, prefix), 1)?;
-        if !leases.is_empty() || !prefix.starts_with("auth/") {
-            return Ok(!leases.is_empty()); // Tokens that wrap answers of secrets engines do not hold a mount up.
+        let folder = format!("{}/", prefix.trim_end_matches('/'));
+        let (lease, leases) = (id_path(namespace_id, prefix), id_path(namespace_id, &folder));
+        for path in [lease, leases, by_path_prefix(namespace_id, &folder)] {
+            if !tx.some_below(Class::Local, &path, 1)?.is_empty() {
+                return Ok(true);
+            }
         }
-        let tokens = by_path_prefix(namespace_id, prefix);
-        Ok(!tx.some_below(Class::Local, &tokens, 1)?.is_empty())
+        Ok(false)
     }
 }
 

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use arca_barrier::{Class, TimedIndex};
-use arca_engine_api::{EngineKind, LeaseGrant};
+use arca_engine_api::{EngineKind, LeaseGrant, Operation};
+use serde_json::json;
 
 use super::jobs::Work;
 use super::{ATTEMPTS_MAX, LeaseState, token_key_of};
 use crate::KernelError;
-use crate::tokens::rig::{Rig, spec};
+use crate::tokens::rig::{Rig, spec, text};
 use crate::tokens::spec::NewTokenSpec;
 
 fn none() -> Vec<String> {
@@ -131,6 +132,34 @@ async fn vault_0_6_0_a_prefix_reaches_only_its_own_kind() {
     assert!(rig.has_lease(&similar) && !rig.lets_in(&token));
 }
 
+#[tokio::test]
+async fn what_is_wrapped_ends_with_the_path_it_came_from() {
+    let rig = Rig::active().await;
+    let unwrap = async |info: &crate::WrapInfo| {
+        text(rig.post(&info.token, "sys/wrapping/unwrap", json!({})).await).contains("is not valid")
+    };
+    let (inside, similar) = (rig.wrapped_at("aws/creds/x").await, rig.wrapped_at("aws/creds-other/x").await);
+    rig.post("root", "sys/leases/revoke-prefix/aws/creds", json!({})).await.unwrap();
+    assert!(unwrap(&inside).await && !unwrap(&similar).await);
+    let forced = rig.wrapped_at("aws/creds/x").await;
+    rig.post("root", "sys/leases/revoke-force/aws", json!({})).await.unwrap();
+    assert!(unwrap(&forced).await);
+    let late = rig.wrapped_at("aws/creds/x").await;
+    rig.ask("root", Operation::Delete, "sys/mounts/aws", json!(null), None).await.unwrap();
+    assert!(unwrap(&late).await);
+    assert_eq!(rig.leftovers(), none());
+}
+
+#[tokio::test]
+async fn at_once_means_everything_below() {
+    let rig = Rig::active().await;
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", 600).await.unwrap();
+    rig.break_engine(true).await;
+    let asked = rig.post("root", "sys/leases/revoke-prefix/aws/creds", json!({"sync": true})).await;
+    assert_eq!(text(asked), "some leases could not be revoked yet; they will be tried again");
+    assert!(rig.has_lease(&lease));
+}
+
 /// Vault 0.5.3 note: a failed revocation counted as a success.
 #[tokio::test]
 async fn vault_0_5_3_a_failed_revocation_keeps_the_lease() {
@@ -179,6 +208,9 @@ async fn many_leases_end_in_small_steps_across_a_failover() {
     let token = rig.child(&rig.root, spec(600)).await.unwrap();
     for _ in 0..700 {
         rig.lease(&token.entry, "root", "aws/creds/x", 600).await.unwrap();
+    }
+    for _ in 0..300 {
+        rig.wrapped_at("aws/creds/x").await;
     }
     let tx = rig.kernel.store.begin(crate::tx::Mode::ReadWrite);
     let work = Work::ending("aws/creds", false);

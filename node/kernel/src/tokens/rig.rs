@@ -22,6 +22,7 @@ use crate::testing::{LocalReplica, NotingCluster, SeededEntropy, TestClock};
 use crate::tokens::spec::{Asker, NewTokenSpec};
 use crate::tokens::{NewToken, TokenEntry};
 use crate::tx::{Mode, Tx};
+use crate::wrapping::Wrapping;
 use crate::{Answer, Body, Incoming, Kernel, KernelConfig, KernelError, KernelParts};
 
 /// Grants whatever it is asked for. Revocations fail while `broken` is stored, never end while `hung` is, and leave a
@@ -374,6 +375,20 @@ impl Rig {
     pub(crate) async fn made(&self, token: &str, body: Value) -> String {
         let answer = self.post(token, "auth/token/create", body).await.unwrap();
         answer.auth.unwrap().client_token.to_string()
+    }
+
+    /// An answer of `path`, put away.
+    pub(crate) async fn wrapped_at(&self, path: &str) -> crate::WrapInfo {
+        let kernel = &self.kernel;
+        let (router, namespace) = (kernel.mounts.router(&kernel.store).unwrap(), Namespace::root());
+        let (clock, entropy) = (self.clock.as_ref(), kernel.entropy.as_ref());
+        let answer = Answer { data: Some(Map::new()), ..Answer::default() };
+        self.commit(|tx| {
+            let wrapping = Wrapping::new(tx, &kernel.tokens, clock, entropy, &router, &namespace)?;
+            wrapping.wrap(&answer, Duration::from_secs(60), path)
+        })
+        .await
+        .unwrap()
     }
 
     pub(crate) async fn wrapped(&self, body: Value) -> crate::WrapInfo {
