@@ -374,6 +374,7 @@ impl Mounts {
         entropy: &dyn Entropy,
     ) -> Result<MountRecord, KernelError> {
         let path = canonical_path(kind, &new.path)?;
+        refuse_wrong_table(kind, &path, "mount")?;
         let (engine, version) = self.resolve_type(kind, &new.engine)?;
         if let Some(version) = version {
             new.options.insert("version".to_owned(), version);
@@ -561,6 +562,15 @@ pub(crate) fn refuse_protected(path: &str, verb: &str) -> Result<(), KernelError
         None if is_token => Err(KernelError::invalid(format!("cannot {verb} \"auth/token/\""))),
         None => Ok(()),
     }
+}
+
+/// # Errors
+/// When an auth method is named as if it were a secrets engine: `sys/auth` needs sudo, `sys/mounts` does not.
+pub(crate) fn refuse_wrong_table(kind: EngineKind, path: &str, verb: &str) -> Result<(), KernelError> {
+    if kind == EngineKind::Secrets && path.starts_with("auth/") {
+        return Err(KernelError::invalid(format!("cannot {verb} {path:?}")));
+    }
+    Ok(())
 }
 
 /// # Errors

@@ -75,3 +75,21 @@ async fn options_an_engine_does_not_take_are_refused_at_once() {
     let data = rig.get("root", "sys/mounts/named").await.unwrap().data.unwrap();
     assert_eq!(data["options"], json!({"version": "2"}));
 }
+
+/// `sys/mounts` needs no sudo, `sys/auth` does: the first is no way around the second.
+#[tokio::test]
+async fn auth_methods_come_and_go_through_their_own_table() {
+    let rig = Rig::active().await;
+    for path in ["auth", "auth/new", "auth/userpass", "auth/token", "/auth//"] {
+        let shown = format!("{}/", path.trim_matches('/'));
+        let table = format!("sys/mounts/{path}");
+        let mounted = rig.post("root", &table, json!({"type": "stubborn"})).await;
+        assert_eq!(text(mounted), format!("cannot mount \"{shown}\""));
+        let unmounted = rig.ask("root", Operation::Delete, &table, Value::Null, None).await;
+        assert_eq!(text(unmounted), format!("cannot unmount \"{shown}\""));
+    }
+    assert!(rig.get("root", "sys/mounts/auth/userpass").await.is_ok(), "looking is no harm");
+    let tuned = rig.post("root", "sys/mounts/auth/userpass/tune", json!({"description": "x"})).await;
+    assert_eq!(text(tuned), "None []");
+    assert!(rig.get("root", "sys/auth/userpass").await.is_ok());
+}

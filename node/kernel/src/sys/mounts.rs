@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::mount_info::{self, Tuning, shown, shown_tune, tune_from};
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
-use crate::mounts::{MountState, NewMount, UNTUNABLE, canonical_path, refuse_protected};
+use crate::mounts::{MountState, NewMount, UNTUNABLE, canonical_path, refuse_protected, refuse_wrong_table};
 use crate::router::Mount;
 use crate::tx::EngineStorage;
 
@@ -261,6 +261,7 @@ async fn initialize(ctx: &BuiltinCtx<'_>, record: &crate::mounts::MountRecord) -
 
 fn disable(ctx: &BuiltinCtx<'_>, kind: EngineKind, path: &str) -> Result<BuiltinAnswer, KernelError> {
     let full = canonical_path(kind, path)?;
+    refuse_wrong_table(kind, &full, "unmount")?;
     if full == "auth/token/" {
         return Err(KernelError::invalid("token credential backend cannot be disabled"));
     }
