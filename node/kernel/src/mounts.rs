@@ -407,14 +407,20 @@ impl Mounts {
         if name.is_empty() {
             return Err(KernelError::invalid("backend type must be specified as a string"));
         }
-        if let Some(engine) = self.engine(kind, name) {
-            return Ok((engine, None));
+        if kind == EngineKind::Auth && name == TOKEN_TYPE {
+            return Err(KernelError::invalid("token credential backend cannot be instantiated"));
         }
-        let versioned = name.rsplit_once("-v").and_then(|(base, version)| {
+        let versioned = || {
+            let (base, version) = name.rsplit_once("-v")?;
             version.parse::<u8>().ok()?;
             Some((self.engine(kind, base)?, Some(version.to_owned())))
-        });
-        versioned.ok_or_else(|| {
+        };
+        let found = self.engine(kind, name).map(|engine| (engine, None)).or_else(versioned);
+        let base = found.as_ref().map_or(name, |(engine, _)| engine.name);
+        if kind == EngineKind::Secrets && UNMOUNTABLE.contains(&base) {
+            return Err(KernelError::invalid(format!("mount type of {base:?} is not mountable")));
+        }
+        found.ok_or_else(|| {
             let noun = if kind == EngineKind::Auth { "auth method" } else { "secrets engine" };
             KernelError::invalid(format!("plugin not found in the catalog: unknown {noun} type {name:?}"))
         })
@@ -545,6 +551,9 @@ pub fn canonical_path(kind: EngineKind, path: &str) -> Result<String, KernelErro
 
 /// Paths the kernel keeps for itself.
 const PROTECTED: &[&str] = &["audit/", "auth/", "cubbyhole/", "identity/", "sys/"];
+
+/// Types of the kernel's own mounts: there is one of each, at its fixed place.
+const UNMOUNTABLE: &[&str] = &["cubbyhole", "identity", SYSTEM_TYPE, TOKEN_TYPE];
 
 /// Mounts of the kernel's own: only what the audit log shows of them can be changed.
 pub(crate) const UNTUNABLE: &[&str] = &["cubbyhole/", "identity/", "sys/"];

@@ -93,3 +93,16 @@ async fn auth_methods_come_and_go_through_their_own_table() {
     assert_eq!(text(tuned), "None []");
     assert!(rig.get("root", "sys/auth/userpass").await.is_ok());
 }
+
+#[tokio::test]
+async fn the_fixed_types_are_mounted_once() {
+    let rig = Rig::active().await;
+    for name in ["cubbyhole", "identity", "system", "token"] {
+        let mounted = rig.post("root", "sys/mounts/new", json!({"type": name})).await;
+        assert_eq!(text(mounted), format!("mount type of \"{name}\" is not mountable"));
+    }
+    let versioned = rig.post("root", "sys/mounts/new", json!({"type": "cubbyhole-v2"})).await;
+    assert_eq!(text(versioned), "mount type of \"cubbyhole\" is not mountable");
+    let method = rig.post("root", "sys/auth/new", json!({"type": "token"})).await;
+    assert_eq!(text(method), "token credential backend cannot be instantiated");
+}
