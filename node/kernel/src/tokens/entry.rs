@@ -114,10 +114,10 @@ pub struct TokenEntry {
     /// Lifetime given at creation.
     #[serde(with = "super::lifetime::millis")]
     pub ttl: Duration,
-    /// Lifetime no renewal can pass; zero for none.
+    /// Lifetime no renewal can pass, as its maker asked; zero for none. Its role may say less.
     #[serde(with = "super::lifetime::millis")]
     pub explicit_max_ttl: Duration,
-    /// Each renewal resets the lifetime to this; zero for not periodic.
+    /// Each renewal resets the lifetime to this, as its maker asked; zero for not periodic. Its role may say less.
     #[serde(with = "super::lifetime::millis")]
     pub period: Duration,
     /// Uses left; zero for no limit. A token whose last use is taken is no longer live.

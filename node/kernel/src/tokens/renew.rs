@@ -101,9 +101,8 @@ impl TokenStore {
             let role = self.role(tx, &entry.namespace_id, &entry.role)?.ok_or_else(|| {
                 KernelError::invalid("original token role could not be found, not renewing")
             })?;
-            if !role.period.is_zero() {
-                wish.period = lifetime::lesser(entry.period, role.period);
-            }
+            wish.period = lifetime::lesser(entry.period, role.period);
+            wish.explicit_max_ttl = lifetime::lesser(entry.explicit_max_ttl, role.explicit_max_ttl);
         }
         Ok(wish)
     }

@@ -174,8 +174,9 @@ impl Asker<'_> {
             created: now,
             expires: ttl.map(|ttl| now.after(ttl)),
             ttl: ttl.unwrap_or_default(),
-            explicit_max_ttl,
-            period,
+            // What the role says is read from the role of that day, at each renewal.
+            explicit_max_ttl: spec.explicit_max_ttl,
+            period: spec.period,
             num_uses,
             kind,
             role: self.role.map(|role| role.name.clone()).unwrap_or_default(),

@@ -393,10 +393,41 @@ async fn renewal_of_a_roles_token_follows_the_role() {
     assert_eq!(draft.entry.path, "auth/token/create/r");
     let entropy = rig.kernel.entropy.as_ref();
     let token = rig.commit(|tx| rig.kernel.tokens.issue(tx, entropy, draft.entry, None)).await.unwrap();
-    write(json!({"token_period": "10m"})).await.unwrap();
-    assert_eq!(renew(&rig, &token, 0).await.unwrap().time_left(rig.now()), Some(secs(600)));
+    assert_eq!((token.entry.period, token.entry.ttl), (secs(0), secs(3_600)), "the role's stays the role's");
+    for (period, max, want) in [("10m", "0", 600), ("2h", "0", 7_200), ("0", "20m", 1_200), ("0", "0", 3_600)]
+    {
+        write(json!({"token_period": period, "token_explicit_max_ttl": max})).await.unwrap();
+        let renewed = renew(&rig, &token, 0).await.unwrap();
+        assert_eq!(renewed.time_left(rig.now()), Some(secs(want)), "{period} {max}");
+    }
     rig.commit(|tx| rig.kernel.tokens.delete_role(tx, "root", "r")).await.unwrap();
     assert!(renew(&rig, &token, 0).await.is_err());
+}
+
+#[tokio::test]
+async fn what_was_asked_for_bounds_a_roles_token_too() {
+    let rig = Rig::new().await;
+    let write = async |body: serde_json::Value| {
+        let body = body.as_object().unwrap().clone();
+        rig.commit(|tx| rig.kernel.tokens.put_role(tx, "root", "r", Fields::new(&body))).await.unwrap();
+        rig.kernel.tokens.role(&rig.view(), "root", "r").unwrap().unwrap()
+    };
+    let role = write(json!({"token_period": "1h", "token_explicit_max_ttl": "3h"})).await;
+    let namespace = Namespace::root();
+    let asker = super::spec::Asker { role: Some(&role), ..rig.asker(&rig.root, &namespace) };
+    let wanted = NewTokenSpec { period: secs(1_800), explicit_max_ttl: secs(7_200), ..spec(0) };
+    let draft = asker.draft(wanted, rig.now()).unwrap();
+    assert_eq!((draft.entry.ttl, draft.entry.explicit_max_ttl), (secs(1_800), secs(7_200)));
+    let entropy = rig.kernel.entropy.as_ref();
+    let token = rig.commit(|tx| rig.kernel.tokens.issue(tx, entropy, draft.entry, None)).await.unwrap();
+    write(json!({"token_period": "0", "token_explicit_max_ttl": "0"})).await;
+    let left = async || renew(&rig, &token, 0).await.unwrap().time_left(rig.now());
+    assert_eq!(left().await, Some(secs(1_800)));
+    for _ in 0..4 {
+        rig.advance(1_500);
+        left().await;
+    }
+    assert_eq!(left().await, Some(secs(1_200)));
 }
 
 #[tokio::test]
