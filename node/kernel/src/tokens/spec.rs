@@ -331,22 +331,24 @@ impl Asker<'_> {
     }
 
     fn policies_by_role(&self, role: &RoleRecord, spec: &NewTokenSpec) -> Result<Vec<String>, KernelError> {
-        let (wanted, inherits) = if !spec.policies.is_empty() {
-            (spec.policies.as_slice(), false)
+        let wanted = if !spec.policies.is_empty() {
+            spec.policies.as_slice()
         } else if !role.allowed_policies.is_empty() {
-            (role.allowed_policies.as_slice(), false)
+            role.allowed_policies.as_slice()
         } else if role.allowed_policies_glob.is_empty() {
-            (self.parent.policies.as_slice(), true)
+            self.parent.policies.as_slice()
         } else {
-            (&[] as &[String], false)
+            &[]
         };
-        let gets_default = !(spec.no_default_policy || role.no_default_policy || inherits);
+        let gets_default = !(spec.no_default_policy || role.no_default_policy || role.disallows(DEFAULT));
         let default = gets_default.then_some(DEFAULT);
         let policies = canonical_names(wanted.iter().map(String::as_str).chain(default))?;
         if let Some(name) = policies.iter().find(|name| role.disallows(name)) {
             return Err(KernelError::invalid(format!("token policy {name:?} is disallowed by this role")));
         }
-        if role.limits_policies() && !policies.iter().all(|name| name == DEFAULT || role.allows(name)) {
+        if role.limits_policies()
+            && !policies.iter().all(|name| (gets_default && name == DEFAULT) || role.allows(name))
+        {
             return Err(KernelError::invalid("token policies must be subset of the role's allowed policies"));
         }
         Ok(policies)

@@ -446,8 +446,15 @@ async fn roles_limit_policies() {
         (json!({"disallowed_policies": "c"}), &["c"], "refused"),
         (json!({"disallowed_policies": "c"}), &["d"], "d default"),
         (json!({"disallowed_policies": "default"}), &[], "refused"),
+        (json!({"disallowed_policies": "default"}), &["d"], "d"),
+        (json!({"disallowed_policies": "default", "allowed_policies": "a"}), &[], "a"),
+        (json!({"disallowed_policies": "default", "allowed_policies": "a"}), &["a"], "a"),
+        (json!({"disallowed_policies": "default", "allowed_policies_glob": "*"}), &["default"], "refused"),
+        (json!({"disallowed_policies_glob": "def*"}), &["d"], "d"),
+        (json!({"disallowed_policies_glob": "*"}), &["d"], "refused"),
         (json!({"disallowed_policies_glob": "x*"}), &["xy"], "refused"),
         (json!({"token_no_default_policy": true, "allowed_policies": "a"}), &[], "a"),
+        (json!({"token_no_default_policy": true, "allowed_policies": "a"}), &["a", "default"], "refused"),
         (json!({"orphan": true}), &["other"], "refused"),
         (json!({"orphan": true}), &[], "default maker"),
     ];
@@ -504,6 +511,23 @@ async fn tidying_finds_what_leads_nowhere() {
         rig.kernel.tokens.accessors(&rig.view(), "root", &arca_engine_api::Page::default()).unwrap();
     assert_eq!(accessors, std::slice::from_ref(&rig.root.accessor));
     assert!(!rig.lets_in(&child));
+}
+
+/// A role that says anything about policies decides about `default` too, whatever the parent has.
+#[tokio::test]
+async fn a_role_gives_default_to_a_child_of_a_parent_without() {
+    let rig = Rig::new().await;
+    let bare = NewTokenSpec { policies: vec!["maker".to_owned()], no_default_policy: true, ..spec(60) };
+    let parent = rig.child(&rig.root, bare).await.unwrap();
+    for (disallowed, want) in [("c", &["default", "maker"][..]), ("default", &["maker"])] {
+        let body = json!({"disallowed_policies": disallowed}).as_object().unwrap().clone();
+        rig.commit(|tx| rig.kernel.tokens.put_role(tx, "root", "r", Fields::new(&body))).await.unwrap();
+        let role = rig.kernel.tokens.role(&rig.view(), "root", "r").unwrap().unwrap();
+        let namespace = Namespace::root();
+        let asker = super::spec::Asker { role: Some(&role), ..rig.asker(&parent.entry, &namespace) };
+        let draft = asker.draft(NewTokenSpec { policies: Vec::new(), ..spec(60) }, rig.now()).unwrap();
+        assert_eq!(draft.entry.policies, want);
+    }
 }
 
 /// A record as it is stored: its fields are on disk for ever.
