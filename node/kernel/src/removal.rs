@@ -12,7 +12,7 @@ use crate::kernel::Kernel;
 use crate::mounts::MountState;
 use crate::router::Mount;
 use crate::sys::{Migration, migration_path};
-use crate::tx::Mode;
+use crate::tx::{Mode, Tx};
 
 /// Entries removed with one commit.
 const BATCH: usize = 512;
@@ -38,17 +38,26 @@ impl Drop for Claim<'_> {
     }
 }
 
+/// How far a change is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finished {
+    Done,
+    /// Somebody else is at it, perhaps at what the mount went through before. Housekeeping looks at it again.
+    NotYet,
+}
+
 impl Kernel {
     /// Finishes what a mount is going through. Fine to call for one that is going through nothing.
-    pub(crate) async fn finish_change(&self, uuid: &str) -> Result<(), KernelError> {
-        let Some(_claim) = Claim::take(self, uuid) else { return Ok(()) };
+    pub(crate) async fn finish_change(&self, uuid: &str) -> Result<Finished, KernelError> {
+        let Some(_claim) = Claim::take(self, uuid) else { return Ok(Finished::NotYet) };
         let router = self.mounts.router(&self.store)?;
-        let Some(mount) = router.by_uuid(uuid).cloned() else { return Ok(()) };
+        let Some(mount) = router.by_uuid(uuid).cloned() else { return Ok(Finished::Done) };
         match &mount.record.state {
-            MountState::Active => Ok(()),
-            MountState::Disabling => self.remove(&mount).await,
-            MountState::Moving { to, migration } => self.relocate(&mount, to, migration).await,
+            MountState::Active => {}
+            MountState::Disabling => self.remove(&mount).await?,
+            MountState::Moving { to, migration } => self.relocate(&mount, to, migration).await?,
         }
+        Ok(Finished::Done)
     }
 
     /// As [`Self::finish_change`], without waiting. A failure is left to housekeeping.
@@ -99,25 +108,79 @@ impl Kernel {
     async fn relocate(&self, mount: &Mount, to: &str, migration: &str) -> Result<(), KernelError> {
         self.revoke_mount(mount).await?;
         let namespace_id = mount.namespace.id.as_str();
-        self.commit_staged(|tx| {
-            let mut record = self.mounts.reread(tx, namespace_id, &mount.record)?;
-            let from = std::mem::replace(&mut record.path, to.to_owned());
-            record.state = MountState::Active;
-            self.mounts.write(tx, namespace_id, &record)?;
-            let done = Migration { from, to: to.to_owned(), status: "success".to_owned() };
-            tx.put_record(Class::Local, &migration_path(migration), &done)?;
-            Ok(())
-        })
-        .await?;
-        tracing::info!(mount = mount.record.uuid, path = to, "a mount is moved");
+        let is_moved = self
+            .commit_staged(|tx| {
+                let mut record = self.mounts.reread(tx, namespace_id, &mount.record)?;
+                if record.state != mount.record.state {
+                    end_migration(tx, migration, &record.path, to, "failure")?;
+                    return Ok(false); // Disabled meanwhile, and that is what it goes through now.
+                }
+                let from = std::mem::replace(&mut record.path, to.to_owned());
+                record.state = MountState::Active;
+                self.mounts.write(tx, namespace_id, &record)?;
+                end_migration(tx, migration, &from, to, "success")?;
+                Ok(true)
+            })
+            .await?;
+        if is_moved {
+            tracing::info!(mount = mount.record.uuid, path = to, "a mount is moved");
+        }
         Ok(())
     }
 }
 
+/// Stages how a move ended.
+///
+/// # Errors
+/// When storage fails.
+pub(crate) fn end_migration(
+    tx: &Tx,
+    migration: &str,
+    from: &str,
+    to: &str,
+    status: &str,
+) -> Result<(), KernelError> {
+    let ended = Migration { from: from.to_owned(), to: to.to_owned(), status: status.to_owned() };
+    Ok(tx.put_record(Class::Local, &migration_path(migration), &ended)?)
+}
+
 #[cfg(test)]
 mod tests {
+    use arca_engine_api::Operation;
+    use serde_json::json;
+
     use super::*;
-    use crate::tokens::rig::Rig;
+    use crate::tokens::rig::{Rig, text};
+
+    /// A move that was under way when the mount was disabled does not bring it back.
+    #[tokio::test]
+    async fn a_disable_during_a_move_wins() {
+        let rig = Rig::active().await;
+        let mount = || rig.kernel.mounts.router(&rig.kernel.store).unwrap().at("aws/").cloned();
+        let uuid = mount().unwrap().record.uuid.clone();
+        let claim = Claim::take(&rig.kernel, &uuid).unwrap();
+        let moved = rig.post("root", "sys/remount", json!({"from": "aws", "to": "gcp"})).await.unwrap();
+        let id = moved.data.unwrap()["migration_id"].as_str().unwrap().to_owned();
+        let status = async || {
+            let path = format!("sys/remount/status/{id}");
+            rig.get("root", &path).await.unwrap().data.unwrap()["migration_info"]["status"].clone()
+        };
+        let moving = mount().unwrap();
+        assert_eq!(status().await, json!("in-progress"));
+        let disabled = rig.ask("root", Operation::Delete, "sys/mounts/aws", json!(null), None).await;
+        assert!(text(disabled).contains("goes on in the background"));
+        assert_eq!(status().await, json!("failure"));
+        rig.kernel.relocate(&moving, "gcp/", &id).await.unwrap();
+        assert_eq!(mount().unwrap().record.state, MountState::Disabling);
+        assert_eq!(status().await, json!("failure"));
+        drop(claim);
+        // Housekeeping may be at it as well.
+        for _ in 0..100 {
+            rig.kernel.finish_changes().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert!(mount().is_none());
+    }
 
     #[tokio::test]
     async fn a_mount_is_changed_by_one_at_a_time() {

@@ -12,6 +12,7 @@ use super::mount_info::{self, Tuning, shown, shown_tune, tune_from};
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
 use crate::mounts::{MountState, NewMount, UNTUNABLE, canonical_path, refuse_protected, refuse_wrong_table};
+use crate::removal::{Finished, end_migration};
 use crate::router::Mount;
 use crate::tx::EngineStorage;
 
@@ -269,6 +270,9 @@ fn disable(ctx: &BuiltinCtx<'_>, kind: EngineKind, path: &str) -> Result<Builtin
     let Some(mount) = find(ctx, kind, path)? else { return Ok(Response::empty().into()) };
     let mut record = ctx.kernel.mounts.reread(ctx.tx, &ctx.namespace.id, &mount.record)?;
     if record.state != MountState::Disabling {
+        if let MountState::Moving { to, migration } = &record.state {
+            end_migration(ctx.tx, migration, &record.path, to, "failure")?;
+        }
         record.state = MountState::Disabling;
         ctx.kernel.mounts.write(ctx.tx, &ctx.namespace.id, &record)?;
     }
@@ -276,14 +280,12 @@ fn disable(ctx: &BuiltinCtx<'_>, kind: EngineKind, path: &str) -> Result<Builtin
     Ok(BuiltinAnswer::after(move |kernel| {
         Box::pin(async move {
             match kernel.finish_change(&uuid).await {
-                Ok(()) => Ok(Response::empty()),
-                Err(err) => {
-                    tracing::warn!(error = %err, "removing a disabled mount goes on later");
-                    let text =
-                        "the mount is disabled; removing its leases and data goes on in the background";
-                    Ok(Response::empty().with_warning(text))
-                }
+                Ok(Finished::Done) => return Ok(Response::empty()),
+                Ok(Finished::NotYet) => {}
+                Err(err) => tracing::warn!(error = %err, "removing a disabled mount goes on later"),
             }
+            let text = "the mount is disabled; removing its leases and data goes on in the background";
+            Ok(Response::empty().with_warning(text))
         })
     }))
 }

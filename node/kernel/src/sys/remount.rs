@@ -110,6 +110,9 @@ fn remount(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, Ker
         return Err(KernelError::invalid(format!("path already in use at \"{to}\"")));
     }
     let mut record = kernel.mounts.reread(ctx.tx, &ctx.namespace.id, &mount.record)?;
+    if record.state != MountState::Active {
+        return Err(KernelError::invalid(format!("no matching mount at \"{from}\"")));
+    }
     let id = ids::uuid(kernel.entropy.as_ref())?;
     record.state = MountState::Moving { to: to.clone(), migration: id.clone() };
     kernel.mounts.write(ctx.tx, &ctx.namespace.id, &record)?;
