@@ -93,7 +93,7 @@ def test_mounts(client, mount):
 def test_wrapping(client, mount):
     client.secrets.kv.v2.create_or_update_secret("w", secret={"k": "v"}, mount_point=mount)
     wrapped = client.read(f"{mount}/data/w", wrap_ttl="60s")
-    inside = hvac.Client(url=client.url).sys.unwrap(token=wrapped["wrap_info"]["token"])
+    inside = hvac.Client(url=client.url, token=wrapped["wrap_info"]["token"]).sys.unwrap()
     assert inside["data"]["data"] == {"k": "v"}
     with pytest.raises(hvac.exceptions.InvalidRequest):
         client.sys.unwrap(token=wrapped["wrap_info"]["token"])

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
+use crate::policy::AclRequest;
 use crate::rfc3339;
 use crate::tokens::TokenEntry;
 use crate::wrapping::{self, Wrapping};
@@ -68,7 +69,7 @@ static ROUTES: &[Route] = &[
     route(
         "rewrap",
         "wrapping/rewrap",
-        Access::Unauthenticated,
+        Access::Token,
         UPDATE,
         TOKEN,
         "Moves a wrapped answer to a new token.",
@@ -112,6 +113,7 @@ impl Builtin for WrappingPaths {
         let entry = wanted(ctx, request, &wrapping)?;
         match request.route.id {
             "unwrap" => {
+                take_leave(ctx, request, &entry)?;
                 let body = wrapping.unwrap(&entry)?;
                 let raw = Raw {
                     status: 200,
@@ -137,8 +139,22 @@ impl Builtin for WrappingPaths {
     }
 }
 
-/// The token meant: the one in the body, or the request's own. These paths take anybody, so the pipeline has taken no
-/// use of it.
+/// Whether the caller may take out what `entry` wraps: the wrapping token itself may, and a token whose policies say so,
+/// of which this takes a use. The path is open because a wrapping token that is no good is to be called so.
+fn take_leave(ctx: &BuiltinCtx<'_>, request: &Request, entry: &TokenEntry) -> Result<(), KernelError> {
+    let (Some(caller), Some(acl)) = (ctx.token, ctx.acl) else { return Err(KernelError::Denied) };
+    if caller.reference() == entry.reference() {
+        return Ok(());
+    }
+    let path = format!("{}{}{}", ctx.namespace.path, request.mount_point, request.path);
+    let (operation, data, wrap_ttl) = (request.operation, &request.data, request.wrap_ttl);
+    if !acl.check(AclRequest { operation, path: &path, data, wrap_ttl }).is_allowed {
+        return Err(KernelError::Denied);
+    }
+    ctx.kernel.tokens.use_once(ctx.tx, caller, ctx.kernel.clock.now()).map(drop)
+}
+
+/// The token meant: the one in the body, or the request's own. Nobody has taken its use yet.
 fn wanted(
     ctx: &BuiltinCtx<'_>,
     request: &Request,

@@ -217,7 +217,7 @@ async fn one_of_a_hundred_unwraps_gets_the_answer() {
             if number % 2 == 0 {
                 rig.post(&token, "sys/wrapping/unwrap", json!({})).await
             } else {
-                rig.post("", "sys/wrapping/unwrap", json!({"token": token})).await
+                rig.post("root", "sys/wrapping/unwrap", json!({"token": token})).await
             }
         }
     });
@@ -250,6 +250,33 @@ async fn a_wrapping_token_can_do_nothing_else_and_moves_once() {
     assert_eq!(text(rig.get(&moved.token, "auth/token/lookup-self").await), "permission denied");
     let late = rig.post(&moved.token, "sys/wrapping/unwrap", json!({})).await;
     assert_eq!(text(late), "wrapping token is not valid or does not exist");
+}
+
+/// Without this, whoever holds a wrapping token could keep what it wraps alive for ever.
+#[tokio::test]
+async fn moving_and_unwrapping_by_name_need_a_token_that_may() {
+    let rig = Rig::active().await;
+    let named = async |own: &str, path: &str| {
+        let token = rig.wrapped(json!({"a": 1})).await.token.to_string();
+        let result = rig.post(own, path, json!({"token": token})).await;
+        result.map_err(|err| err.to_string()).map(drop)
+    };
+    let denied = Err("permission denied".to_owned());
+    let by_default = rig.made("root", json!({"policies": "default"})).await;
+    let bare = rig.made("root", json!({"policies": "none", "no_default_policy": true})).await;
+    for own in ["", "nope", &bare] {
+        assert_eq!(named(own, "sys/wrapping/unwrap").await, denied, "{own}");
+        assert_eq!(named(own, "sys/wrapping/rewrap").await, denied, "{own}");
+        assert_eq!(named(own, "sys/wrapping/lookup").await, Ok(()), "{own}");
+    }
+    assert_eq!(named(&by_default, "sys/wrapping/unwrap").await, Ok(()));
+    assert_eq!(named(&by_default, "sys/wrapping/rewrap").await, denied);
+    let wrapping = rig.wrapped(json!({"a": 1})).await.token.to_string();
+    assert_eq!(text(rig.post(&wrapping, "sys/wrapping/rewrap", json!({})).await), "permission denied");
+    // A token that counts its uses gives one for each answer taken out.
+    let once = rig.made("root", json!({"policies": "default", "num_uses": 1})).await;
+    assert_eq!(named(&once, "sys/wrapping/unwrap").await, Ok(()));
+    assert_eq!(named(&once, "sys/wrapping/unwrap").await, denied);
 }
 
 #[tokio::test]
