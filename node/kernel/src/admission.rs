@@ -61,6 +61,8 @@ pub(crate) struct Admitted {
     pub(crate) request: Request,
     /// Path without the namespace.
     pub(crate) path: String,
+    /// Whether something was at the path, if the caller may do only one of creating and updating there.
+    pub(crate) existed: Option<bool>,
     /// Why it will not run.
     pub(crate) refusal: Option<KernelError>,
 }
@@ -133,6 +135,7 @@ impl Kernel {
             decision: AclDecision::default(),
             request,
             path,
+            existed: None,
             refusal: None,
         };
         let allowed = self.authorize(tx, asked, &mut admitted, &full_path);
@@ -155,6 +158,7 @@ impl Kernel {
             decision: AclDecision::default(),
             request,
             path: asked.incoming.path.clone(),
+            existed: None,
             refusal: Some(KernelError::NotFound("namespace not found".to_owned())),
         })
     }
@@ -232,22 +236,39 @@ impl Kernel {
         admitted.request.caller = Some(caller.caller.clone());
         let acl = Arc::clone(&caller.acl);
         admitted.caller = Some(caller);
-        if admitted.request.operation == Operation::Update && self.exists(tx, asked, admitted)? == Some(false)
-        {
+        let is_update = admitted.request.operation == Operation::Update;
+        let existed = if is_update { self.exists(tx, asked, admitted)? } else { None };
+        if existed == Some(false) {
             admitted.request.operation = Operation::Create;
         }
         let request = &mut admitted.request;
-        admitted.decision = acl.check(AclRequest {
-            operation: request.operation,
-            path: full_path,
-            data: &request.data,
-            wrap_ttl: request.wrap_ttl,
+        let decide = |operation| {
+            let (data, wrap_ttl) = (&request.data, request.wrap_ttl);
+            acl.check(AclRequest { operation, path: full_path, data, wrap_ttl })
+        };
+        admitted.decision = decide(request.operation);
+        admitted.existed = existed.filter(|existed| {
+            let other = if *existed { Operation::Create } else { Operation::Update };
+            !decide(other).is_allowed
         });
         let needs_sudo = access == Access::Sudo && request.operation != Operation::Help;
         if !admitted.decision.is_allowed || (needs_sudo && !admitted.decision.has_sudo) {
             return Err(KernelError::Denied);
         }
         admitted.decision.limit_page(request.operation, &mut request.data);
+        Ok(())
+    }
+
+    /// Makes the commit depend on what was at the path when the caller was allowed to create or to update it.
+    pub(crate) fn hold_existence(
+        &self,
+        tx: &Tx,
+        asked: &Asked,
+        admitted: &Admitted,
+    ) -> Result<(), KernelError> {
+        if admitted.existed.is_some() {
+            self.exists(tx, asked, admitted)?; // The view is the same: what counts is that this transaction read it.
+        }
         Ok(())
     }
 

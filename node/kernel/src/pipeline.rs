@@ -137,6 +137,7 @@ impl Kernel {
             let (key, version) = &mount.guard;
             tx.guard(key, *version);
         }
+        self.hold_existence(&tx, asked, admitted)?;
         self.spend(&tx, admitted)?;
         let ran = match self.run(&tx, asked, admitted).await {
             Ok(ran) => ran,

@@ -1,9 +1,12 @@
 //! Requests as they pass through the pipeline.
 
 use arca_engine_api::Operation;
+use serde_json::json;
 
-use crate::KernelError;
-use crate::tokens::rig::Rig;
+use crate::admission::Asked;
+use crate::tokens::rig::{Rig, text};
+use crate::tx::Mode;
+use crate::{Body, Incoming, KernelError};
 
 #[tokio::test]
 async fn a_state_that_is_not_here_is_asked_of_the_active_node_if_the_caller_wants() {
@@ -19,4 +22,36 @@ async fn a_state_that_is_not_here_is_asked_of_the_active_node_if_the_caller_want
     rig.become_standby();
     assert!(matches!(ask(&rig, true).await, Err(KernelError::NeedsActive)));
     assert!(matches!(ask(&rig, false).await, Err(KernelError::NotYet)));
+}
+
+/// Of two requests that saw nothing at a path, one creates what is there; the other may not write over it.
+#[tokio::test]
+async fn create_without_update_writes_over_nothing() {
+    let rig = Rig::active().await;
+    rig.post("root", "sys/mounts/notes", json!({"type": "notes"})).await.unwrap();
+    let policy = r#"path "notes/new/*" { capabilities = ["create"] }
+        path "notes/old/*" { capabilities = ["update"] }
+        path "notes/any/*" { capabilities = ["create", "update"] }"#;
+    rig.post("root", "sys/policies/acl/p", json!({"policy": policy})).await.unwrap();
+    rig.post("root", "notes/old/a", json!({"by": "root"})).await.unwrap();
+    let token = rig.made("root", json!({"policies": "p"})).await;
+    // Decides, lets another request get in between, then runs.
+    let overtaken = async |path: &str, operation, body| -> Result<(), KernelError> {
+        let data = json!({"by": "p"}).as_object().unwrap().clone();
+        let incoming = rig.incoming(&token, Operation::Update, path);
+        let mut asked = Asked::new(Incoming { body: Body::Fields(data), ..incoming });
+        let tx = rig.kernel.store.begin(Mode::ReadOnly);
+        let mut admitted = rig.kernel.admit(&tx, &mut asked)?;
+        rig.ask("root", operation, path, body, None).await.unwrap();
+        rig.kernel.attempt(tx, &asked, &mut admitted).await.map(drop)
+    };
+    let by_root = json!({"by": "root"});
+    assert!(overtaken("notes/new/a", Operation::Update, by_root.clone()).await.unwrap_err().is_conflict());
+    assert!(overtaken("notes/old/a", Operation::Delete, json!(null)).await.unwrap_err().is_conflict());
+    assert!(overtaken("notes/any/a", Operation::Update, by_root.clone()).await.is_ok(), "no matter here");
+    // Run again, they are refused.
+    let again = async |path: &str| text(rig.post(&token, path, json!({"by": "p"})).await);
+    assert_eq!(again("notes/new/a").await, "permission denied");
+    assert_eq!(again("notes/old/a").await, "permission denied");
+    assert_eq!(rig.get("root", "notes/new/a").await.unwrap().data.unwrap()["by"], json!("root"));
 }

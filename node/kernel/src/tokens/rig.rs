@@ -18,7 +18,7 @@ use crate::initial::{NewCluster, initial_state};
 use crate::leases::{GrantTo, LeaseEntry, worker::limits_of};
 use crate::mounts::NewMount;
 use crate::namespaces::{Namespace, ROOT_ID};
-use crate::testing::{LocalReplica, NotingCluster, SeededEntropy, TestClock};
+use crate::testing::{LocalReplica, NotingCluster, SeededEntropy, TestClock, notes_engine};
 use crate::tokens::spec::{Asker, NewTokenSpec};
 use crate::tokens::{NewToken, TokenEntry};
 use crate::tx::{Mode, Tx};
@@ -419,6 +419,7 @@ fn start(
             engine_type("stubborn", EngineKind::Secrets),
             engine_type("stubborn", EngineKind::Auth),
             engine_type("cubbyhole", EngineKind::Secrets),
+            notes_engine(EngineKind::Secrets),
         ],
         cluster: Arc::clone(cluster) as Arc<dyn crate::ports::ClusterPort>,
         config: KernelConfig::default(),
