@@ -1,7 +1,8 @@
 //! What the kernel owes an answer: the token of a login, a lease on what was issued, the wrapping that was asked for,
 //! and the use that was taken. All of it joins the request's own transaction.
 
-use arca_engine_api::{LeaseGrant, Login};
+use arca_engine_api::{LeaseGrant, Login, Map, Operation};
+use serde_json::json;
 
 use crate::KernelError;
 use crate::admission::{Admitted, Asked};
@@ -41,7 +42,7 @@ impl Kernel {
             }
         }
         if let Some(ttl) = asked.incoming.wrap_ttl
-            && is_worth_wrapping(&answer)
+            && is_worth_wrapping(&answer, asked.incoming.operation)
         {
             if asked.incoming.wants_jwt_wrapping {
                 return Err(KernelError::invalid("wrapping tokens in JWT format are not supported"));
@@ -129,10 +130,63 @@ impl Kernel {
     }
 }
 
-/// There is something in it, and it is JSON.
-fn is_worth_wrapping(answer: &Answer) -> bool {
+/// There is something in it, and it is JSON. What is missing may come with facts about it; a list without names is
+/// nothing.
+fn is_worth_wrapping(answer: &Answer, operation: Operation) -> bool {
+    let is_list = matches!(operation, Operation::List | Operation::Scan);
+    let says_something = |data: &Map| !is_list || data.values().any(|value| *value != json!([]));
     matches!(answer.body, AnswerBody::Json)
         && answer.wrap_info.is_none()
-        && !answer.is_missing
-        && (answer.auth.is_some() || answer.data.as_ref().is_some_and(|data| !data.is_empty()))
+        && (answer.auth.is_some() || answer.data.as_ref().is_some_and(says_something))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::tokens::rig::Rig;
+
+    #[track_caller]
+    fn check(operation: Operation, data: Option<Value>, want: bool) {
+        let data = data.map(|data| data.as_object().unwrap().clone());
+        for is_missing in [false, true] {
+            let answer = Answer { data: data.clone(), is_missing, ..Answer::default() };
+            assert_eq!(is_worth_wrapping(&answer, operation), want, "{data:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_says_something_is_wrapped() {
+        check(Operation::Read, Some(json!({"metadata": {}})), true);
+        check(Operation::Update, Some(json!({})), true);
+        check(Operation::Update, None, false);
+        check(Operation::List, Some(json!({"keys": ["a"]})), true);
+        check(Operation::List, Some(json!({"keys": []})), false);
+        check(Operation::List, Some(json!({})), false);
+        check(Operation::List, None, false);
+    }
+
+    #[tokio::test]
+    async fn nothing_of_ones_own_can_be_wrapped_too() {
+        let rig = Rig::active().await;
+        let info = rig.wrapped(json!({})).await;
+        let answer = rig.post(&info.token, "sys/wrapping/unwrap", json!({})).await.unwrap();
+        let AnswerBody::Raw(raw) = answer.body else { panic!("no raw body") };
+        assert_eq!(serde_json::from_slice::<Value>(&raw.body).unwrap()["data"], json!({}));
+    }
+
+    /// Facts about what is not there come out as they would have been sent.
+    #[tokio::test]
+    async fn what_is_missing_is_missing_when_unwrapped() {
+        let rig = Rig::active().await;
+        let data = json!({"metadata": {"destroyed": true}}).as_object().unwrap().clone();
+        let missing = Answer { data: Some(data), is_missing: true, ..Answer::default() };
+        let info = rig.put_away(&missing, "kv/data/a").await;
+        let moved =
+            rig.post("root", "sys/wrapping/rewrap", json!({"token": info.token.as_str()})).await.unwrap();
+        let token = moved.wrap_info.unwrap().token.to_string();
+        let answer = rig.post(&token, "sys/wrapping/unwrap", json!({})).await.unwrap();
+        assert!(matches!(&answer.body, AnswerBody::Raw(raw) if raw.status == 404));
+    }
 }

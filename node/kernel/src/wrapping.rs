@@ -41,6 +41,9 @@ pub(crate) struct Wrapped {
     /// Accessor of a token inside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) wrapped_accessor: Option<String>,
+    /// The answer is about something that is not there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_missing: bool,
 }
 
 /// What wrapping works with, within one transaction.
@@ -94,15 +97,21 @@ impl<'a> Wrapping<'a> {
         let body =
             serde_json::to_string(&enveloped(answer)).map_err(|err| KernelError::Bug(err.to_string()))?;
         let accessor = answer.auth.as_ref().map(|auth| auth.accessor.clone()).filter(|text| !text.is_empty());
-        self.put_away(&Zeroizing::new(body), ttl, creation_path, accessor)
+        let facts = Wrapped {
+            creation_ttl: seconds(ttl),
+            creation_time: self.now,
+            creation_path: creation_path.to_owned(),
+            wrapped_accessor: accessor,
+            is_missing: answer.is_missing,
+        };
+        self.put_away(&Zeroizing::new(body), ttl, facts)
     }
 
     fn put_away(
         &self,
         body: &Zeroizing<String>,
         ttl: Duration,
-        creation_path: &str,
-        wrapped_accessor: Option<String>,
+        facts: Wrapped,
     ) -> Result<WrapInfo, KernelError> {
         if ttl > TTL_MAX {
             return Err(KernelError::invalid("the wrapping time is too long"));
@@ -112,7 +121,7 @@ impl<'a> Wrapping<'a> {
             namespace_path: self.namespace.path.clone(),
             policies: vec![RESPONSE_WRAPPING.to_owned()],
             display_name: "wrapping".to_owned(),
-            path: creation_path.to_owned(),
+            path: facts.creation_path.clone(),
             created: self.now,
             expires: Some(self.now.after(ttl)),
             ttl,
@@ -124,20 +133,14 @@ impl<'a> Wrapping<'a> {
         let class = self.cubbyhole.class();
         let record = json!({ RESPONSE: body.as_str() });
         self.tx.put_record(class, &self.path(&token.entry.key, RESPONSE), &record)?;
-        let facts = Wrapped {
-            creation_ttl: seconds(ttl),
-            creation_time: self.now,
-            creation_path: creation_path.to_owned(),
-            wrapped_accessor: wrapped_accessor.clone(),
-        };
         self.tx.put_record(class, &self.path(&token.entry.key, WRAP_INFO), &facts)?;
         Ok(WrapInfo {
             token: Arc::clone(&token.secret),
             accessor: token.entry.accessor.clone(),
-            ttl: seconds(ttl),
-            creation_time: self.now,
-            creation_path: creation_path.to_owned(),
-            wrapped_accessor,
+            ttl: facts.creation_ttl,
+            creation_time: facts.creation_time,
+            creation_path: facts.creation_path,
+            wrapped_accessor: facts.wrapped_accessor,
         })
     }
 
@@ -182,12 +185,8 @@ impl<'a> Wrapping<'a> {
     pub(crate) fn rewrap(&self, entry: &TokenEntry) -> Result<WrapInfo, KernelError> {
         let facts = self.facts(entry)?;
         let body = self.unwrap(entry)?;
-        self.put_away(
-            &body,
-            Duration::from_secs(facts.creation_ttl),
-            &facts.creation_path,
-            facts.wrapped_accessor,
-        )
+        let ttl = Duration::from_secs(facts.creation_ttl);
+        self.put_away(&body, ttl, Wrapped { creation_time: self.now, ..facts })
     }
 }
 

@@ -114,9 +114,10 @@ impl Builtin for WrappingPaths {
         match request.route.id {
             "unwrap" => {
                 take_leave(ctx, request, &entry)?;
+                let status = if wrapping.facts(&entry)?.is_missing { 404 } else { 200 };
                 let body = wrapping.unwrap(&entry)?;
                 let raw = Raw {
-                    status: 200,
+                    status,
                     content_type: "application/json".to_owned(),
                     body: body.as_bytes().to_vec(),
                 };

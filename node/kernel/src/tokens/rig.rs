@@ -379,13 +379,17 @@ impl Rig {
 
     /// An answer of `path`, put away.
     pub(crate) async fn wrapped_at(&self, path: &str) -> crate::WrapInfo {
+        self.put_away(&Answer { data: Some(Map::new()), ..Answer::default() }, path).await
+    }
+
+    /// As [`Self::wrapped_at`], this answer.
+    pub(crate) async fn put_away(&self, answer: &Answer, path: &str) -> crate::WrapInfo {
         let kernel = &self.kernel;
         let (router, namespace) = (kernel.mounts.router(&kernel.store).unwrap(), Namespace::root());
         let (clock, entropy) = (self.clock.as_ref(), kernel.entropy.as_ref());
-        let answer = Answer { data: Some(Map::new()), ..Answer::default() };
         self.commit(|tx| {
             let wrapping = Wrapping::new(tx, &kernel.tokens, clock, entropy, &router, &namespace)?;
-            wrapping.wrap(&answer, Duration::from_secs(60), path)
+            wrapping.wrap(answer, Duration::from_secs(60), path)
         })
         .await
         .unwrap()
