@@ -45,11 +45,11 @@ pub enum StorageError {
     /// A standby met a write: the whole request goes to the active node.
     #[error("this node cannot write")]
     ReadOnly,
-    /// One entry or one request is over the limit.
-    #[error("entry {key} is too large: {size} bytes, at most {limit}")]
+    /// One entry or one request is over the limit. Shown to the caller, so it names no key.
+    #[error("the {what} is too large: {size} bytes, at most {limit}")]
     TooLarge {
-        /// Logical key.
-        key: String,
+        /// What is.
+        what: &'static str,
         /// Bytes found.
         size: usize,
         /// Bytes allowed.

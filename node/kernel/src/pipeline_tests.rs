@@ -55,3 +55,11 @@ async fn create_without_update_writes_over_nothing() {
     assert_eq!(again("notes/old/a").await, "permission denied");
     assert_eq!(rig.get("root", "notes/new/a").await.unwrap().data.unwrap()["by"], json!("root"));
 }
+
+#[tokio::test]
+async fn what_is_too_large_is_told_without_where_it_would_lie() {
+    let rig = Rig::active().await;
+    rig.post("root", "sys/mounts/notes", json!({"type": "notes"})).await.unwrap();
+    let refused = rig.post("root", "notes/a", json!({"a": "x".repeat(1 << 20)})).await;
+    assert_eq!(text(refused), "the value is too large: 1048584 bytes, at most 1048576");
+}

@@ -208,11 +208,7 @@ impl Tx {
     /// On a read-only transaction, or when the value is over [`ENTRY_SIZE_MAX`].
     pub fn put(&self, class: Class, path: &str, value: Plain) -> Result<(), StorageError> {
         if value.len() > ENTRY_SIZE_MAX {
-            return Err(StorageError::TooLarge {
-                key: path.to_owned(),
-                size: value.len(),
-                limit: ENTRY_SIZE_MAX,
-            });
+            return Err(StorageError::TooLarge { what: "value", size: value.len(), limit: ENTRY_SIZE_MAX });
         }
         self.stage(class, path, Some(value))
     }
@@ -505,7 +501,7 @@ fn parse<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, StorageErro
 /// What is wrong with the entry at `path`, or with `path` itself: that may be a caller's text, and is not repeated.
 fn damaged(path: &str, err: &arca_barrier::BarrierError) -> StorageError {
     use arca_barrier::BarrierError::{PathTooDeep, PathTooLong, SegmentTooLong};
-    let too_large = |size, limit| StorageError::TooLarge { key: "name".to_owned(), size, limit };
+    let too_large = |size, limit| StorageError::TooLarge { what: "name", size, limit };
     match *err {
         PathTooDeep { limit } => return too_large(path.split('/').count(), limit),
         PathTooLong { size, limit } | SegmentTooLong { size, limit } => return too_large(size, limit),
