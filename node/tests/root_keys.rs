@@ -301,14 +301,62 @@ async fn an_attempt_dies_with_the_active_node_and_changes_nothing() {
     assert_eq!(read_secret(&cluster, next).await, Some(json!("v")));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn key_shares_need_a_token_by_default() {
+/// One node with the default listener.
+async fn single() -> (Cluster, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let mut options = ClusterOptions::new(env!("CARGO_BIN_EXE_arca"), dir.path().join("cluster"));
-    options.nodes = 1;
-    options.storage = "inmem";
+    (options.nodes, options.storage) = (1, "file");
     let mut cluster = Cluster::start(options).unwrap();
     cluster.bring_up().await.unwrap();
+    (cluster, dir)
+}
+
+/// Runs `arca operator …` with the root token; what it prints, as JSON.
+async fn operator(cluster: &Cluster, args: &[&str]) -> Value {
+    let done = tokio::process::Command::new(env!("CARGO_BIN_EXE_arca"))
+        .args(["operator", args[0], "-format=json"])
+        .args(&args[1..])
+        .env("ARCA_ADDR", cluster.nodes[0].url())
+        .env("ARCA_CACERT", cluster.ca_file())
+        .env("ARCA_TOKEN", &cluster.root_token)
+        .output()
+        .await
+        .unwrap();
+    assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    serde_json::from_slice(&done.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_replaces_shares_and_makes_root_tokens() {
+    let (cluster, _dir) = single().await;
+    let begin = ["rotate-keys", "-init", "-verify", "-key-shares=2", "-key-threshold=2"];
+    let begun = operator(&cluster, &begin).await;
+    assert_eq!((begun["started"].as_bool(), begun["n"].as_u64()), (Some(true), Some(2)));
+    let mut done = Value::Null;
+    for share in &cluster.shares[..3] {
+        done = operator(&cluster, &["rekey", share]).await;
+    }
+    let new = shares(&done);
+    assert_eq!(
+        (new.len(), operator(&cluster, &["rekey", "-verify", "-status"]).await["started"].as_bool()),
+        (2, Some(true))
+    );
+    operator(&cluster, &["rekey", "-verify", &new[0]]).await;
+    assert_eq!(operator(&cluster, &["rekey", "-verify", &new[1]]).await["complete"], true);
+    wait_for_counts(&cluster, 0, 2).await;
+
+    let begun = operator(&cluster, &["generate-root", "-init"]).await;
+    operator(&cluster, &["generate-root", &new[0]]).await;
+    let done = operator(&cluster, &["generate-root", &new[1]]).await;
+    let (encoded, otp) = (text(&done, "encoded_token"), text(&begun, "otp"));
+    let decoded = operator(&cluster, &["generate-root", "-decode", &encoded, "-otp", &otp]).await;
+    let root = stranger(&cluster, 0).with_token(Some(Token::new(text(&decoded, "token"))));
+    assert_eq!(get(&root, "auth/token/lookup-self").await["data"]["policies"], json!(["root"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn key_shares_need_a_token_by_default() {
+    let (cluster, _dir) = single().await;
     let root = cluster.client(0).unwrap();
     put(&root, "sys/rotate/root/init", json!({ "secret_shares": 4, "secret_threshold": 3 })).await.unwrap();
     let anybody = stranger(&cluster, 0);

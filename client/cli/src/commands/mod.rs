@@ -26,6 +26,7 @@ mod policy;
 mod policy_format;
 mod raft;
 mod raft_snapshot;
+mod rekey;
 mod status;
 mod token;
 

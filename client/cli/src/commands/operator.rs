@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use super::generate_root::GenerateRoot;
 use super::init::{Init, Unseal};
 use super::raft::Raft;
+use super::rekey::Rekey;
 use crate::context::Context;
 use crate::error::{Doing, Outcome};
 use crate::output::table;
@@ -33,6 +34,9 @@ pub enum Operator {
     Members(Nothing),
     /// Make a new root token with key shares
     GenerateRoot(GenerateRoot),
+    /// Replace the key shares by new ones
+    #[command(visible_alias = "rekey")]
+    RotateKeys(Rekey),
     /// Work with the cluster's members and snapshots
     #[command(subcommand)]
     Raft(Raft),
@@ -61,6 +65,7 @@ impl Operator {
             Self::KeyStatus(_) => key_status(context).await,
             Self::Members(_) => members(context).await,
             Self::GenerateRoot(command) => command.run(context).await,
+            Self::RotateKeys(command) => command.run(context).await,
             Self::Raft(command) => command.run(context).await,
         }
     }
