@@ -159,6 +159,7 @@ impl Calls {
         if let Some(newer) = self.newer_vote(&head.vote) {
             return reply(&SnapshotReply { vote: newer });
         }
+        self.check_room()?;
         self.check_head(&head)?;
         let staged = self.take_in(&head, chunks).await?;
         let snapshot = Snapshot { meta: head.meta(), snapshot: SnapshotData::staged(staged) };
@@ -170,6 +171,18 @@ impl Calls {
     fn newer_vote(&self, vote: &Vote) -> Option<Vote> {
         let mine = self.0.metrics(|metrics| metrics.vote);
         (mine > *vote).then_some(mine)
+    }
+
+    /// A store that cannot be filled for want of room would end this member; the sender tries again later.
+    fn check_room(&self) -> Result<(), String> {
+        let free = self.0.log.free_space();
+        // Not to know is no reason to stay behind.
+        let has_room = free.map_or(true, |free| free >= self.0.config.low_water_bytes);
+        if has_room && !self.0.gate.is_disk_full.get() {
+            Ok(())
+        } else {
+            Err("the disk of this member is full".to_owned())
+        }
     }
 
     /// What openraft takes for granted, and panics without.
@@ -193,6 +206,7 @@ impl Calls {
             let Some(chunk) = chunk.map_err(|_| "the snapshot's sender fell silent".to_owned())? else {
                 break;
             };
+            self.check_room()?;
             receiver.push(&chunk?).map_err(|err| err.to_string())?;
             if !is_checked {
                 is_checked = self.check_stream(head, &receiver)?;

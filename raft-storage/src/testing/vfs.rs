@@ -184,6 +184,12 @@ impl ModelVfs {
         self.0.lock().capacity = bytes;
     }
 
+    /// How many bytes the files take.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.0.lock().used()
+    }
+
     /// Flips one bit of a stored file. False if the file is missing or shorter.
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> bool {
         let state = &mut *self.0.lock();

@@ -1,6 +1,7 @@
 //! Whole clusters in one process, on paused time: nothing sleeps for real, everything waits for a condition.
 
 mod cluster;
+mod import;
 mod peers;
 mod reads;
 mod suite;

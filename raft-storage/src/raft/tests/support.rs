@@ -80,9 +80,15 @@ impl Cluster {
 
     /// A new member, added as a learner.
     pub(super) async fn join(&mut self) -> MemberId {
+        self.join_with(|_, _| {}).await
+    }
+
+    /// The same, after `prepare` was told who it will be.
+    pub(super) async fn join_with(&mut self, prepare: impl FnOnce(&Self, MemberId)) -> MemberId {
         let leader = self.leader().await;
         let id = leader.reserve_member_id().await.unwrap();
         self.start_new(id).await;
+        prepare(self, id);
         leader.add_learner(member(id)).await.unwrap();
         id
     }
