@@ -176,6 +176,7 @@ pub(crate) async fn import(
              and tokens of the time and cluster of the snapshot",
         ));
     }
+    tracing::warn!(cluster_id = origin, is_forced, "restoring a backup of the named cluster");
     replica.import(stream_of(unpacked.state)).await?;
     Ok(origin)
 }

@@ -188,6 +188,11 @@ impl Command {
         }
     }
 
+    /// Whether applying the command in `bytes` builds a whole store. Looks at nothing but its tag.
+    pub(crate) fn builds_a_store(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&IMPORT_COMMIT)
+    }
+
     const fn tag(&self) -> u8 {
         match self {
             Self::Batch(_) => BATCH,

@@ -4,11 +4,12 @@
 //! new store, and one that cannot stops there, at every start again, until it has room.
 
 use futures::StreamExt as _;
+use openraft::ServerState;
 
-use super::shared::Shared;
+use super::shared::{Metrics, Shared};
 use crate::command::Command;
 use crate::state::{Outcome, Uploader};
-use crate::{ReplicaError, SnapshotStream};
+use crate::{ProposeError, ReplicaError, SnapshotStream};
 
 /// Free bytes, beyond what writes always need, for each byte of a backup that came: for the store that is built of it,
 /// and for compacting that meanwhile. The log and what is staged have taken their part of the disk by then.
@@ -44,7 +45,28 @@ impl Shared {
         }
         let commit = uploader.finish().map_err(damaged)?;
         self.check_room(staged)?;
-        self.import_step(&commit).await.map(drop)
+        self.commit(&commit).await
+    }
+
+    /// A whole store is built before this is answered, which takes as long as it takes: only the loss of leadership
+    /// leaves doubt.
+    async fn commit(&self, command: &Command) -> Result<(), ReplicaError> {
+        let bytes = command.encode().map_err(|err| ReplicaError::Snapshot(err.to_string()))?;
+        let is_over = |metrics: &Metrics| (metrics.state != ServerState::Leader).then_some(());
+        let written = tokio::select! {
+            biased;
+            written = self.write(bytes) => written,
+            over = self.metrics_when(is_over) => {
+                over?;
+                Err(ProposeError::OutcomeUnknown)
+            }
+        };
+        let unknown = "leadership was lost while the backup was restored: it may or may not have happened";
+        match written {
+            Ok((_, outcome)) => checked(outcome),
+            Err(ProposeError::OutcomeUnknown) => Err(ReplicaError::Snapshot(unknown.to_owned())),
+            Err(err) => Err(self.not_leading(&err)),
+        }
     }
 
     /// Whether there is room for a backup of which so many bytes came.
@@ -61,9 +83,13 @@ impl Shared {
 
     async fn import_step(&self, command: &Command) -> Result<u64, ReplicaError> {
         let (index, outcome) = self.command(command).await?;
-        match outcome {
-            Outcome::Import(Err(reason)) => Err(ReplicaError::Snapshot(reason)),
-            Outcome::Import(Ok(())) | Outcome::Nothing | Outcome::Sets(_) => Ok(index),
-        }
+        checked(outcome).map(|()| index)
+    }
+}
+
+fn checked(outcome: Outcome) -> Result<(), ReplicaError> {
+    match outcome {
+        Outcome::Import(Err(reason)) => Err(ReplicaError::Snapshot(reason)),
+        Outcome::Import(Ok(())) | Outcome::Nothing | Outcome::Sets(_) => Ok(()),
     }
 }

@@ -13,6 +13,7 @@ use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 
 use super::config::Threads;
+use crate::command::Command;
 use crate::log::ClusterId;
 use crate::state::{Apply, Exporter, Meta, Payload, Scope, Staged, State, StateError};
 use crate::types::{Entry, LogId, StoredMembership, TypeConfig};
@@ -113,7 +114,16 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let mut chunks = entries.ready_chunks(ENTRIES_PER_APPLY);
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.into_iter().collect::<io::Result<Vec<_>>>()?;
-            self.apply_all(chunk).map_err(io::Error::other)?;
+            let applied = if self.threads == Threads::Spawn && chunk.iter().any(builds_a_store) {
+                // Minutes, perhaps: not in the way of other tasks.
+                let machine = self.clone();
+                tokio::task::spawn_blocking(move || machine.apply_all(chunk))
+                    .await
+                    .map_err(io::Error::other)?
+            } else {
+                self.apply_all(chunk)
+            };
+            applied.map_err(io::Error::other)?;
         }
         Ok(())
     }
@@ -144,6 +154,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let current = self.current().map_err(io::Error::other)?;
         Ok(current.meta.last_log_id.is_some().then_some(current))
     }
+}
+
+fn builds_a_store((entry, _): &EntryResponder<TypeConfig>) -> bool {
+    matches!(&entry.payload, EntryPayload::Normal(data) if Command::builds_a_store(&data.0))
 }
 
 fn receive_all(state: &State, exporter: Exporter) -> Result<Staged, StateError> {

@@ -66,28 +66,34 @@ impl Shared {
         look(&self.raft.metrics().borrow_watched())
     }
 
-    /// Waits until openraft's figures satisfy `condition`.
+    /// Waits until openraft's figures satisfy `condition`, no longer than `limit`.
     pub(super) async fn metrics_until<T>(
         &self,
         limit: Duration,
         what: &'static str,
+        condition: impl FnMut(&Metrics) -> Option<T>,
+    ) -> Result<T, ReplicaError> {
+        let found = timeout(limit, self.metrics_when(condition)).await;
+        found.map_err(|_| ReplicaError::Timeout(what))?
+    }
+
+    /// Waits until openraft's figures satisfy `condition`, however long that takes.
+    pub(super) async fn metrics_when<T>(
+        &self,
         mut condition: impl FnMut(&Metrics) -> Option<T>,
     ) -> Result<T, ReplicaError> {
         let mut metrics = self.raft.metrics();
-        let wait = async {
-            loop {
-                let found = {
-                    let metrics = metrics.borrow_and_update();
-                    metrics.running_state.as_ref().map_err(stopped)?;
-                    condition(&metrics)
-                };
-                if let Some(found) = found {
-                    return Ok(found);
-                }
-                metrics.changed().await.map_err(|_| ReplicaError::Stopped("openraft ended".to_owned()))?;
+        loop {
+            let found = {
+                let metrics = metrics.borrow_and_update();
+                metrics.running_state.as_ref().map_err(stopped)?;
+                condition(&metrics)
+            };
+            if let Some(found) = found {
+                return Ok(found);
             }
-        };
-        timeout(limit, wait).await.map_err(|_| ReplicaError::Timeout(what))?
+            metrics.changed().await.map_err(|_| ReplicaError::Stopped("openraft ended".to_owned()))?;
+        }
     }
 
     /// The leader this member knows of, itself included.
@@ -151,7 +157,7 @@ impl Shared {
         }
     }
 
-    fn not_leading(&self, err: &ProposeError) -> ReplicaError {
+    pub(super) fn not_leading(&self, err: &ProposeError) -> ReplicaError {
         match self.metrics(|metrics| metrics.running_state.clone()) {
             Err(fatal) => stopped(&fatal),
             Ok(()) => ReplicaError::NoLeader(err.to_string()),

@@ -1,10 +1,17 @@
 //! Restoring backups where there is little room, or little speed.
 
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use super::support::{Cluster, LONG, bytes};
-use crate::kv::Kv as _;
-use crate::{Replica as _, ReplicaError, SnapshotStream, Visit};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::support::{Cluster, LONG, bytes, member, put};
+use crate::kv::{Kv, KvDraft, KvError, KvHome, ModelHome};
+use crate::testing::ModelVfs;
+use crate::{
+    MemberId, Nobody, RaftConfig, RaftParts, RaftReplica, Replica as _, ReplicaError, SnapshotStream, Visit,
+};
 
 /// Free space below which a member refuses writes.
 const LOW_WATER: u64 = 1 << 20;
@@ -94,4 +101,58 @@ async fn a_full_disk_takes_in_no_snapshot() {
     cluster.nodes[&learner].vfs.set_capacity(1 << 40);
     leader.promote(learner).await.unwrap();
     assert_eq!(cluster.read(learner, "7").await, Some("x".repeat(100)));
+}
+
+/// A home where building a store takes until it is let through.
+#[derive(Debug)]
+struct SlowHome {
+    inner: ModelHome,
+    begun: Notify,
+    through: Mutex<mpsc::Receiver<()>>,
+}
+
+impl KvHome for SlowHome {
+    fn open(&self) -> Result<Arc<dyn Kv>, KvError> {
+        self.inner.open()
+    }
+
+    fn draft(&self) -> Result<Box<dyn KvDraft>, KvError> {
+        self.begun.notify_one();
+        self.through.lock().recv_timeout(LONG).unwrap();
+        self.inner.draft()
+    }
+}
+
+/// On threads, since it blocks one, and so in real time until nothing but that one is under way.
+#[tokio::test]
+async fn a_backup_that_takes_long_to_restore_is_restored() {
+    let (let_through, through) = mpsc::channel();
+    let home =
+        Arc::new(SlowHome { inner: ModelHome::new(), begun: Notify::new(), through: Mutex::new(through) });
+    let id = MemberId(1);
+    let parts = RaftParts {
+        vfs: Arc::new(ModelVfs::new(1)),
+        log_dir: "/data/log".into(),
+        node_dir: "/data".into(),
+        home: home.clone(),
+        transport: Arc::new(Nobody),
+    };
+    let replica = RaftReplica::open(RaftConfig::new(id, "test"), parts).await.unwrap();
+    replica.bootstrap(member(id), put("a", "then")).await.unwrap();
+    let backup = replica.export().await.unwrap();
+    replica.propose(put("a", "now")).await.unwrap();
+    let importing = tokio::spawn({
+        let replica = replica.clone();
+        async move { replica.import(backup).await }
+    });
+    home.begun.notified().await;
+    tokio::time::pause();
+    for _ in 0..600 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert!(!importing.is_finished());
+    tokio::time::resume();
+    let_through.send(()).unwrap();
+    importing.await.unwrap().unwrap();
+    assert_eq!(replica.view().get(&bytes("a")).unwrap().unwrap().value, b"then");
 }
