@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::TokenEntry;
 use super::entry::TokenType;
-use super::secret::{BATCH_PREFIX, namespace_suffix};
+use super::secret::{BATCH_PREFIX, TOKEN_MAX, namespace_suffix};
 use crate::KernelError;
 
 /// Stands in for the physical key that binds stored values. No stored key begins with this byte, so no stored value
@@ -19,6 +19,9 @@ const SEALED_FOR: &[u8] = b"\xfebatch token";
 const RECORD_V1: u8 = 1;
 
 /// The token.
+///
+/// # Errors
+/// When it would be too long to be presented.
 pub(super) fn seal(barrier: &Barrier, entry: &TokenEntry) -> Result<Zeroizing<String>, KernelError> {
     let mut plain = Zeroizing::new(vec![RECORD_V1]);
     serde_json::to_writer(&mut *plain, entry).map_err(|err| KernelError::Bug(err.to_string()))?;
@@ -26,6 +29,10 @@ pub(super) fn seal(barrier: &Barrier, entry: &TokenEntry) -> Result<Zeroizing<St
     let mut token = Zeroizing::new(BATCH_PREFIX.to_owned());
     URL_SAFE_NO_PAD.encode_string(sealed, &mut token);
     token.push_str(&namespace_suffix(&entry.namespace_id));
+    if token.len() > TOKEN_MAX {
+        let text = "a batch token carries its policies and metadata, and these are too much for one";
+        return Err(KernelError::invalid(format!("{text}: {} bytes, at most {TOKEN_MAX}", token.len())));
+    }
     Ok(token)
 }
 

@@ -239,6 +239,26 @@ async fn batch_tokens_are_stored_nowhere_and_end_with_their_parent() {
     assert!(!rig.lets_in(&orphan));
 }
 
+/// What is given out can be presented, or it is not given out.
+#[tokio::test]
+async fn a_batch_token_is_no_longer_than_one_may_be() {
+    let rig = Rig::new().await;
+    let mut refused = 0;
+    for entries in [1, 8, 9, 10, 11, 12, 13, 14, 64] {
+        let metadata = (0..entries).map(|at| (format!("{at}"), "x".repeat(512))).collect();
+        let wanted = NewTokenSpec { kind: "batch".to_owned(), metadata, ..spec(60) };
+        match rig.child(&rig.root, wanted).await {
+            Ok(batch) => assert!(rig.lets_in(&batch), "{entries} entries, {} bytes", batch.secret.len()),
+            Err(KernelError::Invalid(text)) => {
+                assert!(text.contains("too much"), "{text}");
+                refused += 1;
+            }
+            Err(err) => panic!("{err}"),
+        }
+    }
+    assert!((1..9).contains(&refused));
+}
+
 #[tokio::test]
 async fn changed_batch_tokens_are_refused() {
     let rig = Rig::new().await;
