@@ -1,6 +1,7 @@
 //! What a running command holds: the console, the global flags, and the ways to print an answer.
 
 use arca_client::{Client, Config, PlannedRequest, Secret, Token};
+use http::HeaderValue;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -90,9 +91,7 @@ impl<'a> Context<'a> {
             config.add_header("x-vault-mfa", factor).doing(|| "use -mfa".to_owned())?;
         }
         if flags.policy_override {
-            config
-                .add_header("x-vault-policy-override", "true")
-                .doing(|| "use -policy-override".to_owned())?;
+            config.headers.insert("x-vault-policy-override", HeaderValue::from_static("true"));
         }
         if config.token.is_none() {
             config.token = token_file::load(self.console).map_err(CliError::TokenFile)?;

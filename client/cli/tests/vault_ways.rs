@@ -418,7 +418,7 @@ fn operators_scripts_find_what_they_look_for() {
 #[test]
 fn headers_and_addresses_by_flag() {
     server([]).check("read -policy-override -mfa=id:1 -namespace=a -output-curl-string x", expect![[r#"
-        curl -H 'x-vault-mfa: id:1' -H 'x-vault-policy-override: true' -H 'x-vault-request: true' -H 'x-vault-namespace: a' -H "X-Vault-Token: $(arca print token)" 'http://server/v1/x'
+        curl -H 'x-vault-mfa: (hidden)' -H 'x-vault-policy-override: true' -H 'x-vault-request: true' -H 'x-vault-namespace: a' -H "X-Vault-Token: $(arca print token)" 'http://server/v1/x'
         exit 0
     "#]]);
     server([]).check(

@@ -44,7 +44,8 @@ pub fn policy(request: &PlannedRequest) -> String {
     format!("path {path:?} {{\n  capabilities = [{capabilities}{sudo}]\n}}")
 }
 
-/// A curl command. The token is fetched when it runs and does not stand in it.
+/// A curl command. The token is fetched when it runs and does not stand in it; nor does any other header that may hold a
+/// secret, which whoever runs the command fills in.
 pub fn curl(request: &PlannedRequest) -> String {
     let mut parts = vec!["curl".to_owned()];
     if request.method != Method::GET {
@@ -53,7 +54,8 @@ pub fn curl(request: &PlannedRequest) -> String {
     for (name, value) in &request.headers {
         let is_default = name == header::CONTENT_TYPE && request.method != Method::PATCH;
         if !is_default {
-            parts.push(format!("-H {}", quoted(&format!("{name}: {}", value.to_str().unwrap_or_default()))));
+            let shown = if value.is_sensitive() { "(hidden)" } else { value.to_str().unwrap_or_default() };
+            parts.push(format!("-H {}", quoted(&format!("{name}: {shown}"))));
         }
     }
     if request.has_token {
