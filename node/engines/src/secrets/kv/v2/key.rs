@@ -60,6 +60,9 @@ pub(super) struct Key {
     /// Writes must name the version they replace.
     #[serde(default)]
     pub(super) cas_required: bool,
+    /// Changes of the settings must name the settings they replace.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) metadata_cas_required: bool,
     /// New versions delete themselves after this; zero leaves it to the mount.
     #[serde(default)]
     pub(super) delete_version_after: Duration,
@@ -132,6 +135,7 @@ impl Key {
             ("custom_metadata".to_owned(), json!(self.custom)),
             ("delete_version_after".to_owned(), span(self.delete_version_after).into()),
             ("max_versions".to_owned(), self.max_versions.into()),
+            ("metadata_cas_required".to_owned(), self.metadata_cas_required.into()),
             ("oldest_version".to_owned(), self.oldest().into()),
             ("updated_time".to_owned(), moment(Some(self.updated)).into()),
             ("versions".to_owned(), Value::Object(versions)),

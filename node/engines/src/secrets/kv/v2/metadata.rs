@@ -9,8 +9,10 @@ use super::key::Key;
 use super::keys::Keys;
 use crate::secrets::kv::page;
 
-const CAS_IS_MANDATED: &str =
-    "\"cas_required\" set to false, but is mandated by backend config. This value will be ignored.";
+/// Settings that a key cannot switch off where the mount has them on.
+fn mandated(config: &Config) -> [(&'static str, bool); 2] {
+    [("cas_required", config.cas_required), ("metadata_cas_required", config.metadata_cas_required)]
+}
 
 pub(super) fn read(keys: &Keys<'_>, path: &str) -> Result<Response, EngineError> {
     Ok(Response { data: keys.find(path)?.map(|key| key.shown()), ..Response::default() })
@@ -44,6 +46,7 @@ pub(super) fn patch(keys: &Keys<'_>, request: &Request) -> Result<Response, Engi
             ("custom_metadata", Value::Null) => key.custom = None,
             ("max_versions", Value::Null) => key.max_versions = 0,
             ("cas_required", Value::Null) => key.cas_required = false,
+            ("metadata_cas_required", Value::Null) => key.metadata_cas_required = false,
             ("delete_version_after", Value::Null) => key.delete_version_after = std::time::Duration::ZERO,
             _ => {}
         }
@@ -54,7 +57,8 @@ pub(super) fn patch(keys: &Keys<'_>, request: &Request) -> Result<Response, Engi
     store(keys, path, key, &config, fields)
 }
 
-const SETTINGS: [&str; 4] = ["cas_required", "custom_metadata", "delete_version_after", "max_versions"];
+const SETTINGS: [&str; 5] =
+    ["cas_required", "custom_metadata", "delete_version_after", "max_versions", "metadata_cas_required"];
 
 fn change(key: &mut Key, fields: Fields<'_>) -> Result<(), EngineError> {
     if let Some(max) = max_versions(fields)? {
@@ -62,6 +66,9 @@ fn change(key: &mut Key, fields: Fields<'_>) -> Result<(), EngineError> {
     }
     if let Some(required) = fields.boolean("cas_required")? {
         key.cas_required = required;
+    }
+    if let Some(required) = fields.boolean("metadata_cas_required")? {
+        key.metadata_cas_required = required;
     }
     if let Some(life) = fields.duration("delete_version_after")? {
         key.delete_version_after = life;
@@ -71,10 +78,10 @@ fn change(key: &mut Key, fields: Fields<'_>) -> Result<(), EngineError> {
 
 fn check_and_set(fields: Fields<'_>, config: &Config, key: &Key) -> Result<(), EngineError> {
     match fields.integer("metadata_cas")? {
-        Some(seen) if u64::try_from(seen).ok() != Some(key.settings_version) => Err(EngineError::invalid(
-            "metadata check-and-set parameter did not match the current version",
-        )),
-        None if config.metadata_cas_required => {
+        Some(seen) if u64::try_from(seen).ok() != Some(key.settings_version) => {
+            Err(EngineError::invalid("metadata check-and-set parameter does not match the current version"))
+        }
+        None if config.metadata_cas_required || key.metadata_cas_required => {
             Err(EngineError::invalid("metadata check-and-set parameter required for this call"))
         }
         _ => Ok(()),
@@ -90,9 +97,14 @@ fn store(
 ) -> Result<Response, EngineError> {
     key.settings_version += 1;
     keys.store(path, &mut key)?;
-    let is_ignored = config.cas_required && fields.boolean("cas_required")? == Some(false);
-    let response = Response::empty();
-    Ok(if is_ignored { response.with_warning(CAS_IS_MANDATED) } else { response })
+    let mut response = Response::empty();
+    for (name, _) in mandated(config).into_iter().filter(|(_, is_on)| *is_on) {
+        if fields.boolean(name)? == Some(false) {
+            let text = "set to false, but is mandated by backend config. This value will be ignored.";
+            response = response.with_warning(format!("{name:?} {text}"));
+        }
+    }
+    Ok(response)
 }
 
 pub(super) fn delete(keys: &Keys<'_>, path: &str) -> Result<Response, EngineError> {

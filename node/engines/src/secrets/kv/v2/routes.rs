@@ -21,6 +21,8 @@ const CAS_REQUIRED: Field =
     field("cas_required", FieldKind::Bool, "Whether a write must say which version it replaces.");
 const LIMIT: Field = field("limit", FieldKind::Int, "At most so many names, in a listing.");
 const MAX_VERSIONS: Field = field("max_versions", FieldKind::Int, "Versions to keep of each key; 0 for ten.");
+const METADATA_CAS_REQUIRED: Field =
+    field("metadata_cas_required", FieldKind::Bool, "Whether changes of settings must be checked.");
 const VERSION: Field = field("version", FieldKind::Int, "Which version; the latest unless said.");
 const VERSIONS: &[Field] = &[field("versions", FieldKind::List, "Numbers of the versions.")];
 
@@ -40,7 +42,7 @@ pub(super) static ROUTES: &[Route] = &[
                 "Age at which versions delete themselves; negative for never, zero to leave it to the keys.",
             ),
             MAX_VERSIONS,
-            field("metadata_cas_required", FieldKind::Bool, "Whether changes of settings must be checked."),
+            METADATA_CAS_REQUIRED,
         ],
         "What holds for every key of the mount.",
     ),
@@ -117,6 +119,7 @@ pub(super) static ROUTES: &[Route] = &[
             LIMIT,
             MAX_VERSIONS,
             field("metadata_cas", FieldKind::Int, "The version of the settings this change replaces."),
+            METADATA_CAS_REQUIRED,
         ],
         "Keys: settings, versions, listings.",
     ),

@@ -34,11 +34,10 @@ fn a_write_makes_a_version() {
     check(&rig, Update, "data/a", &json!({"data": {"k": "v"}}), first);
     check(&rig, Read, "data/a", &json!({}), &format!(r#"{{"data":{{"k":"v"}},"metadata":{first}}}"#));
     put(&rig, "a", &json!({"k": "w"}));
-    assert_eq!((data(&rig, "a", 1), data(&rig, "a", 2), data(&rig, "a", 0)), (
-        json!({"k": "v"}),
-        json!({"k": "w"}),
-        json!({"k": "w"})
-    ));
+    assert_eq!(
+        (data(&rig, "a", 1), data(&rig, "a", 2), data(&rig, "a", 0)),
+        (json!({"k": "v"}), json!({"k": "w"}), json!({"k": "w"}))
+    );
     check(&rig, Read, "data/a", &json!({"version": 3}), "none");
     check(&rig, Update, "data/a", &json!({"k": "v"}), "error: no data provided");
     assert_eq!((rig.exists("data/a"), rig.exists("data/b")), (Some(true), Some(false)));
@@ -138,16 +137,36 @@ fn a_key_carries_settings_and_notes() {
     assert!(rig.stored().is_empty(), "a write of nothing makes nothing");
     let notes = json!({"custom_metadata": {"owner": "ops"}, "max_versions": "3"});
     check(&rig, Update, "metadata/a", &notes, "none");
-    let shown = r#"{"cas_required":false,"created_time":"1970-01-01T00:00:01.000000000Z","current_metadata_version":1,"current_version":0,"custom_metadata":{"owner":"ops"},"delete_version_after":"0s","max_versions":3,"oldest_version":0,"updated_time":"1970-01-01T00:00:01.000000000Z","versions":{}}"#;
+    let shown = r#"{"cas_required":false,"created_time":"1970-01-01T00:00:01.000000000Z","current_metadata_version":1,"current_version":0,"custom_metadata":{"owner":"ops"},"delete_version_after":"0s","max_versions":3,"metadata_cas_required":false,"oldest_version":0,"updated_time":"1970-01-01T00:00:01.000000000Z","versions":{}}"#;
     check(&rig, Read, "metadata/a", &json!({}), shown);
     check(&rig, Patch, "metadata/a", &json!({"custom_metadata": {"team": "a", "owner": null}}), "none");
     let after = rig.call(Read, "metadata/a", &json!({})).unwrap().data.unwrap();
     assert_eq!((&after["custom_metadata"], &after["max_versions"]), (&json!({"team": "a"}), &json!(3)));
-    let stale = "error: metadata check-and-set parameter did not match the current version";
+    let stale = "error: metadata check-and-set parameter does not match the current version";
     check(&rig, Patch, "metadata/a", &json!({"max_versions": 4, "metadata_cas": 1}), stale);
     assert!(rig.call(Patch, "metadata/a", &json!({"max_versions": null, "metadata_cas": 2})).is_ok());
     assert!(matches!(rig.call(Patch, "metadata/b", &json!({"max_versions": 1})), Err(EngineError::NotFound)));
     check(&rig, Read, "data/a", &json!({}), "none");
+}
+
+#[test]
+fn a_key_may_ask_for_checked_changes_of_its_own() {
+    let rig = rig();
+    let required = "error: metadata check-and-set parameter required for this call";
+    check(&rig, Update, "metadata/a", &json!({"metadata_cas_required": true}), "none");
+    for operation in [Update, Patch] {
+        check(&rig, operation, "metadata/a", &json!({"max_versions": 3}), required);
+        check(&rig, operation, "metadata/a", &json!({"metadata_cas_required": false}), required);
+    }
+    check(&rig, Patch, "metadata/a", &json!({"metadata_cas_required": null}), required);
+    check(&rig, Update, "metadata/a", &json!({"max_versions": 3, "metadata_cas": 1}), "none");
+    assert!(rig.say(Read, "metadata/a", &json!({})).contains(r#""metadata_cas_required":true"#));
+    check(&rig, Patch, "metadata/a", &json!({"metadata_cas_required": null, "metadata_cas": 2}), "none");
+    check(&rig, Update, "metadata/a", &json!({"max_versions": 4}), "none");
+    rig.call(Update, "config", &json!({"metadata_cas_required": true})).unwrap();
+    check(&rig, Update, "metadata/b", &json!({"max_versions": 4}), required);
+    let warned = rig.say(Update, "metadata/b", &json!({"metadata_cas_required": false, "metadata_cas": 0}));
+    assert!(warned.starts_with("none warning: \"metadata_cas_required\" set to false"), "{warned}");
 }
 
 #[test]
@@ -181,7 +200,9 @@ fn shows_the_shape_of_a_secret() {
 fn says_where_to_go_instead() {
     let rig = rig();
     let lost = rig.say(Read, "a", &json!({}));
-    assert!(lost.starts_with("404 none warning: Invalid path for a versioned K/V") && lost.contains("'kv get'"));
+    assert!(
+        lost.starts_with("404 none warning: Invalid path for a versioned K/V") && lost.contains("'kv get'")
+    );
     let root = "404 none warning: Non-listing operations on the root of a K/V v2 mount are not supported.";
     check(&rig, Read, "data", &json!({}), root);
     check(&rig, Read, "data/", &json!({}), root);
