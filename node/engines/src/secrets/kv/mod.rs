@@ -28,10 +28,11 @@ fn make(mount: &MountView) -> Result<Arc<dyn Engine>, EngineError> {
     }
 }
 
-/// `after` and `limit` of a listing. As other servers of this family, it takes a limit that is none for no limit.
+/// `after` and `limit` of a listing. A limit that is empty or not above zero stands for none.
 fn page(request: &Request) -> Result<Page, EngineError> {
     let fields = request.fields();
-    let limit = fields.integer("limit").ok().flatten();
+    let is_said = fields.string("limit")?.is_some_and(|text| !text.is_empty());
+    let limit = if is_said { fields.integer("limit")? } else { None };
     Ok(Page {
         after: fields.string("after")?.filter(|after| !after.is_empty()),
         limit: limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0),

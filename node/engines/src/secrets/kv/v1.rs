@@ -49,12 +49,17 @@ impl Engine for Kv1 {
             _ => {}
         }
         if path.is_empty() || path.ends_with('/') {
-            return Err(EngineError::invalid("the path names no secret"));
+            // No secret has such a path, so there is none to be read or deleted.
+            return match request.operation {
+                Operation::Read | Operation::Delete => Ok(Response::empty()),
+                _ => Err(EngineError::invalid("missing path")),
+            };
         }
         match request.operation {
             Operation::Read => {
                 let data = plain::load(ctx.storage, path)?.map(|secret| secret.data);
-                let lease_duration_hint = Some(data.as_ref().and_then(ttl_of).unwrap_or(ctx.mount.default_lease_ttl));
+                let lease_duration_hint =
+                    Some(data.as_ref().and_then(ttl_of).unwrap_or(ctx.mount.default_lease_ttl));
                 Ok(Response { data, lease_duration_hint, ..Response::default() })
             }
             Operation::Delete => {
@@ -106,6 +111,13 @@ mod tests {
         assert_eq!((rig.exists("a"), rig.exists("d")), (Some(true), Some(false)));
         assert_eq!(rig.say(Delete, "a", &json!({})), "none");
         assert_eq!(rig.say(Read, "a", &json!({})), "none");
-        assert_eq!(rig.say(Delete, "a/", &json!({})), "error: the path names no secret");
+        for path in ["", "d/"] {
+            assert_eq!(
+                (rig.say(Read, path, &json!({})), rig.say(Delete, path, &json!({}))),
+                ("none".to_owned(), "none".to_owned())
+            );
+        }
+        assert_eq!(rig.say(Update, "", &json!({"n": 1})), "error: missing path");
+        assert_eq!(rig.say(Scan, "", &json!({})), r#"{"keys":["d/e"]}"#);
     }
 }

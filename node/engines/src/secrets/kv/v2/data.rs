@@ -1,5 +1,7 @@
 //! `data/` and `subkeys/`: reading and writing versions.
 
+use std::borrow::Cow;
+
 use arca_engine_api::{EngineError, Fields, Map, Request, Response};
 use serde_json::Value;
 
@@ -68,7 +70,7 @@ pub(super) fn write(keys: &Keys<'_>, request: &Request) -> Result<Response, Engi
     let config = keys.config()?;
     let key = keys.find(request.param("path"))?.unwrap_or_else(|| Key::new(keys.now()));
     check_and_set(request.fields(), &config, &key)?;
-    add(keys, request.param("path"), key, &config, data)
+    add(keys, request.param("path"), key, &config, &data)
 }
 
 pub(super) fn patch(keys: &Keys<'_>, request: &Request) -> Result<Response, EngineError> {
@@ -82,12 +84,17 @@ pub(super) fn patch(keys: &Keys<'_>, request: &Request) -> Result<Response, Engi
         return Ok(Response { data, is_missing: true, ..Response::default() });
     }
     let mut data = keys.data(path, &key, key.current)?;
-    merge(&mut data, patch);
+    merge(&mut data, &patch);
     add(keys, path, key, &config, &data)
 }
 
-fn given_data(request: &Request) -> Result<&Map, EngineError> {
-    request.fields().object("data")?.ok_or_else(|| EngineError::invalid("no data provided"))
+/// The secret sent; null stands for one without fields.
+fn given_data(request: &Request) -> Result<Cow<'_, Map>, EngineError> {
+    match request.fields().object("data")? {
+        Some(data) => Ok(Cow::Borrowed(data)),
+        None if request.data.contains_key("data") => Ok(Cow::Owned(Map::new())),
+        None => Err(EngineError::invalid("no data provided")),
+    }
 }
 
 fn check_and_set(fields: Fields<'_>, config: &Config, key: &Key) -> Result<(), EngineError> {
@@ -202,7 +209,8 @@ mod tests {
 
     #[track_caller]
     fn check_shape(levels: u32, want: &Value) {
-        let secret = json!({"user": "alice", "db": {"host": "h", "auth": {"pw": "x"}}, "none": {}, "l": [{"a": 1}]});
+        let secret =
+            json!({"user": "alice", "db": {"host": "h", "auth": {"pw": "x"}}, "none": {}, "l": [{"a": 1}]});
         assert_eq!(Value::Object(without_values(map(&secret), levels)), *want);
     }
 

@@ -40,6 +40,8 @@ fn a_write_makes_a_version() {
     );
     check(&rig, Read, "data/a", &json!({"version": 3}), "none");
     check(&rig, Update, "data/a", &json!({"k": "v"}), "error: no data provided");
+    put(&rig, "null", &json!(null));
+    assert_eq!(data(&rig, "null", 1), json!({}));
     assert_eq!((rig.exists("data/a"), rig.exists("data/b")), (Some(true), Some(false)));
 }
 
@@ -180,6 +182,11 @@ fn lists_one_level_or_all() {
     check(&rig, Scan, "metadata/", &json!({}), r#"{"keys":["a","a/b","a/c/d","e"]}"#);
     check(&rig, List, "metadata/", &json!({"after": "a", "limit": "1"}), r#"{"keys":["a/"]}"#);
     check(&rig, List, "metadata/nowhere/", &json!({}), "{}");
+    for (limit, want) in [("", "3 names"), ("-1", "3 names"), ("2", "2 names"), ("abc", "refused")] {
+        let listed = rig.call(List, "metadata/", &json!({"limit": limit}));
+        let names = listed.map(|response| response.data.unwrap()["keys"].as_array().unwrap().len());
+        assert_eq!(names.map_or_else(|_| "refused".to_owned(), |count| format!("{count} names")), want);
+    }
     let detailed = rig.call(List, "detailed-metadata/", &json!({})).unwrap().data.unwrap();
     assert_eq!(detailed["keys"], json!(["a", "a/", "e"]));
     let described: Vec<&String> = detailed["key_info"].as_object().unwrap().keys().collect();
