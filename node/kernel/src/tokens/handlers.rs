@@ -344,13 +344,9 @@ impl Call<'_> {
     }
 }
 
-/// `increment`; negative ones count as zero.
+/// `increment`; zero stands for the usual.
 pub(crate) fn increment(request: &Request) -> Result<Duration, KernelError> {
-    let fields = request.fields();
-    if fields.string("increment")?.is_some_and(|text| text.trim().starts_with('-')) {
-        return Ok(Duration::ZERO);
-    }
-    Ok(fields.duration("increment")?.unwrap_or_default())
+    Ok(request.fields().duration("increment")?.unwrap_or_default())
 }
 
 /// The answer to a revocation: once it is committed, what hung on the token goes as far as a moment allows.

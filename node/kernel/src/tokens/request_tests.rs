@@ -27,6 +27,8 @@ async fn a_token_looks_after_itself() {
     assert_eq!((&data["id"], &data["ttl"]), (&json!(token), &json!(3_600)));
     let renewed = rig.post(&token, "auth/token/renew-self", json!({"increment": "2h"})).await.unwrap();
     assert_eq!(renewed.auth.unwrap().lease_duration, 7_200);
+    let negative = rig.post(&token, "auth/token/renew-self", json!({"increment": "-5"})).await;
+    assert!(text(negative).ends_with("expected a duration"));
     assert!(rig.list(&token, "auth/token/accessors/").await.is_err());
     rig.post(&token, "auth/token/revoke-self", json!({})).await.unwrap();
     assert_eq!(text(rig.get(&token, "auth/token/lookup-self").await), "permission denied");
