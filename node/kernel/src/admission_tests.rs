@@ -101,3 +101,14 @@ async fn help_on_a_protected_path_needs_no_sudo() {
     assert!(answer.data.unwrap()["help"].as_str().unwrap().contains("Matching Route: step-down"));
     assert_eq!(text(rig.post(&token, "sys/step-down", json!({})).await), "permission denied");
 }
+
+#[tokio::test]
+async fn the_types_of_one_kind_are_for_sudo() {
+    let rig = Rig::active().await;
+    for (capability, want) in [(r#""list""#, "permission denied"), (r#""list", "sudo""#, "stubborn")] {
+        let policy = format!(r#"path "sys/plugins/catalog/*" {{ capabilities = [{capability}] }}"#);
+        let token = rig.holder_of(&policy).await;
+        let answer = text(rig.list(&token, "sys/plugins/catalog/auth").await);
+        assert!(answer.contains(want), "{answer}");
+    }
+}

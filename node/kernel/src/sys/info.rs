@@ -42,7 +42,10 @@ static ROUTES: &[Route] = &[
     route("in-flight", "in-flight-req", READ, "Requests under way on this node."),
     route("locked-users", "locked-users", READ, "Users locked out by failed logins."),
     route("plugins", "plugins/catalog", READ, "Every type that can be mounted."),
-    route("plugins-of", "plugins/catalog/{kind}", LIST, "Types of one kind."),
+    Route {
+        access: Access::Sudo,
+        ..route("plugins-of", "plugins/catalog/{kind}", LIST, "Types of one kind.")
+    },
     route("counter-tokens", "internal/counters/tokens", READ, "How many service tokens there are."),
     route(
         "counter-requests",
