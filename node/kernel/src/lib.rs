@@ -41,6 +41,7 @@ mod sys;
 pub mod testing;
 pub mod tokens;
 pub mod tx;
+mod walk;
 pub mod watch;
 mod wrapping;
 

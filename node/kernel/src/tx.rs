@@ -4,7 +4,7 @@
 //! sealed on the other; nothing outside this file and [`crate::store`] calls the barrier for stored data.
 //! Read next: [`crate::store`] for where transactions begin and are committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use crate::cache::PlainCache;
+use crate::walk::walk;
 
 /// Largest plaintext of one entry, bytes.
 pub const ENTRY_SIZE_MAX: usize = 1 << 20;
@@ -245,12 +246,12 @@ impl Tx {
     /// # Errors
     /// When a name is damaged or the store fails.
     pub fn list(&self, class: Class, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
-        let mut names = BTreeMap::new();
+        let mut names = Names::new(page, self.removals(class, prefix));
         let start = self.barrier.seal_name(class, prefix).map_err(|err| damaged(prefix, &err))?;
         let mut failure = None;
         let mut visitor = |key: &[u8], _: &[u8], _: Version| match self.barrier.open_child(&start, key) {
             Ok(child) => {
-                names.insert(child.name, true);
+                names.insert(&child.name);
                 child.subtree_end.map_or(Visit::Next, Visit::Seek)
             }
             Err(err) => {
@@ -258,23 +259,29 @@ impl Tx {
                 Visit::Stop
             }
         };
-        self.view
-            .visit(&start, Some(&Barrier::subtree_end(&start)), &mut visitor)
+        walk(self.view.as_ref(), &start, &Barrier::subtree_end(&start), &mut visitor)
             .map_err(|err| StorageError::Failed(err.to_string()))?;
         if let Some(err) = failure {
             return Err(err);
         }
         self.overlay_list(class, prefix, &mut names)?;
-        Ok(paged(names, page))
+        Ok(names.into_page())
+    }
+
+    /// How many removals are staged below `prefix`.
+    fn removals(&self, class: Class, prefix: &str) -> usize {
+        let staged = self.staged.lock();
+        let from = (Bound::Included((class, prefix.to_owned())), Bound::Unbounded);
+        staged
+            .writes
+            .range(from)
+            .take_while(|((other, path), _)| *other == class && path.starts_with(prefix))
+            .filter(|(_, value)| value.is_none())
+            .count()
     }
 
     /// Adds names staged here and takes out names whose last entry is deleted here.
-    fn overlay_list(
-        &self,
-        class: Class,
-        prefix: &str,
-        names: &mut BTreeMap<String, bool>,
-    ) -> Result<(), StorageError> {
+    fn overlay_list(&self, class: Class, prefix: &str, names: &mut Names<'_>) -> Result<(), StorageError> {
         let mut deleted_folders = Vec::new();
         {
             let staged = self.staged.lock();
@@ -283,8 +290,8 @@ impl Tx {
                 let Some(rest) = path.strip_prefix(prefix).filter(|_| *other == class) else { break };
                 let (name, is_folder) = child_name(rest);
                 match (value, is_folder) {
-                    (Some(_), _) => drop(names.insert(name, true)),
-                    (None, false) => drop(names.remove(&name)),
+                    (Some(_), _) => names.insert(&name),
+                    (None, false) => names.remove(&name),
                     (None, true) => deleted_folders.push(name),
                 }
             }
@@ -307,12 +314,12 @@ impl Tx {
     /// When a name is damaged or the store fails.
     pub fn scan(&self, class: Class, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
         let start = self.barrier.seal_name(class, prefix).map_err(|err| damaged(prefix, &err))?;
-        let mut found = BTreeMap::new();
+        let mut found = Names::new(page, self.removals(class, prefix));
         let mut failure = None;
         let mut visitor = |key: &[u8], _: &[u8], _: Version| match self.barrier.open_name(key) {
             Ok((_, path)) => {
                 if let Some(rest) = path.strip_prefix(prefix) {
-                    found.insert(rest.to_owned(), true);
+                    found.insert(rest);
                 }
                 Visit::Next
             }
@@ -321,8 +328,7 @@ impl Tx {
                 Visit::Stop
             }
         };
-        self.view
-            .visit(&start, Some(&Barrier::subtree_end(&start)), &mut visitor)
+        walk(self.view.as_ref(), &start, &Barrier::subtree_end(&start), &mut visitor)
             .map_err(|err| StorageError::Failed(err.to_string()))?;
         if let Some(err) = failure {
             return Err(err);
@@ -332,13 +338,13 @@ impl Tx {
         for ((other, path), value) in staged.writes.range(from) {
             let Some(rest) = path.strip_prefix(prefix).filter(|_| *other == class) else { break };
             if value.is_some() {
-                found.insert(rest.to_owned(), true);
+                found.insert(rest);
             } else {
                 found.remove(rest);
             }
         }
         drop(staged);
-        Ok(paged(found, page))
+        Ok(found.into_page())
     }
 
     /// Up to `limit` paths below `prefix`, full and in no useful order, own staged writes left out: for removing a
@@ -515,13 +521,42 @@ fn child_name(rest: &str) -> (String, bool) {
     rest.split_once('/').map_or_else(|| (rest.to_owned(), false), |(head, _)| (format!("{head}/"), true))
 }
 
-fn paged(names: BTreeMap<String, bool>, page: &Page) -> Vec<String> {
-    let limit = page.limit.unwrap_or(usize::MAX);
-    names
-        .into_keys()
-        .filter(|name| page.after.as_ref().is_none_or(|after| name > after))
-        .take(limit)
-        .collect()
+/// The first names of a listing, no more than its page asks for. Sealed names are stored in another order: all have to
+/// be looked at, but not kept.
+struct Names<'a> {
+    page: &'a Page,
+    /// The page, and as many names as may be taken out again.
+    most: usize,
+    kept: BTreeSet<String>,
+}
+
+impl<'a> Names<'a> {
+    /// None yet; at most `removals` of them will be removed.
+    fn new(page: &'a Page, removals: usize) -> Self {
+        let most = page.limit.map_or(usize::MAX, |limit| limit.saturating_add(removals));
+        Self { page, most, kept: BTreeSet::new() }
+    }
+
+    fn insert(&mut self, name: &str) {
+        if self.page.after.as_ref().is_some_and(|after| name <= after.as_str()) {
+            return;
+        }
+        if self.kept.len() < self.most {
+            self.kept.insert(name.to_owned());
+        } else if self.kept.last().is_some_and(|last| name < last.as_str())
+            && self.kept.insert(name.to_owned())
+        {
+            self.kept.pop_last();
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        self.kept.remove(name);
+    }
+
+    fn into_page(self) -> Vec<String> {
+        self.kept.into_iter().take(self.page.limit.unwrap_or(usize::MAX)).collect()
+    }
 }
 
 /// An engine's window on a transaction: everything below one prefix.
@@ -569,5 +604,51 @@ impl Storage for EngineStorage<'_> {
     fn delete(&self, key: &str) -> Result<(), StorageError> {
         let (class, path) = self.address(key);
         self.tx.delete(class, &path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names in a scattered order.
+    fn scattered(count: usize) -> impl Iterator<Item = String> {
+        (0..count).map(move |at| format!("{:05}", at * 7_919 % count))
+    }
+
+    fn check(after: Option<&str>, limit: Option<usize>, removed: &[&str]) {
+        const COUNT: usize = 20_000;
+        let page = Page { after: after.map(str::to_owned), limit };
+        let mut names = Names::new(&page, removed.len());
+        let mut largest = 0;
+        for name in scattered(COUNT) {
+            names.insert(&name);
+            largest = largest.max(names.kept.len());
+        }
+        for name in removed {
+            names.remove(name);
+        }
+        names.insert("00003+");
+        let mut want: BTreeSet<String> = scattered(COUNT).chain(["00003+".to_owned()]).collect();
+        want.retain(|name| !removed.contains(&name.as_str()));
+        let want: Vec<String> = want
+            .into_iter()
+            .filter(|name| after.is_none_or(|after| name.as_str() > after))
+            .take(limit.unwrap_or(COUNT * 2))
+            .collect();
+        assert_eq!(names.into_page(), want, "after {after:?}, limit {limit:?}, without {removed:?}");
+        if let Some(limit) = limit {
+            assert!(largest <= limit + removed.len(), "{largest} kept for {limit}");
+        }
+    }
+
+    #[test]
+    fn a_page_keeps_no_more_than_it_shows() {
+        for after in [None, Some("00002"), Some("19998"), Some("99999")] {
+            for limit in [Some(0), Some(1), Some(2), Some(5), Some(100), None] {
+                check(after, limit, &[]);
+                check(after, limit, &["00000", "00003", "19999", "nowhere"]);
+            }
+        }
     }
 }
