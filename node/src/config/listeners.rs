@@ -9,7 +9,7 @@ use arca_api::{ClosedPaths, ListenerOptions, TlsOptions};
 
 use super::ListenerConfig;
 use super::file::API_PORT;
-use super::listener;
+use super::listener_values;
 use super::section::{ConfigError, Kind, Section};
 
 /// Understood, checked, and without effect.
@@ -72,7 +72,7 @@ fn one(
     if let Some(timeout) = positive(section.duration("http_idle_timeout")?) {
         options.idle_timeout = timeout;
     }
-    options.response_headers = listener::response_headers(section, warnings)?;
+    options.response_headers = listener_values::response_headers(section, warnings)?;
     options.closed = ClosedPaths {
         generate_root: section.flag("disable_unauthed_generate_root_endpoints")?.unwrap_or(true),
         rekey: section.flag("disable_unauthed_rekey_endpoints")?.unwrap_or(true),
@@ -118,9 +118,9 @@ fn tls_options(section: &Section<'_>, is_plain: bool) -> Result<Option<TlsOption
         client_ca_file: file("tls_client_ca_file")?,
         requires_client_cert: section.flag("tls_require_and_verify_client_cert")?.unwrap_or_default(),
         disables_client_certs: section.flag("tls_disable_client_certs")?.unwrap_or_default(),
-        is_tls13_only: listener::tls_version(section, "tls_min_version")? == Some(13),
-        is_tls12_only: listener::tls_version(section, "tls_max_version")? == Some(12),
-        cipher_suites: listener::cipher_suites(section)?,
+        is_tls13_only: listener_values::tls_version(section, "tls_min_version")? == Some(13),
+        is_tls12_only: listener_values::tls_version(section, "tls_max_version")? == Some(12),
+        cipher_suites: listener_values::cipher_suites(section)?,
     };
     let missing =
         [("tls_cert_file", cert), ("tls_key_file", key)].into_iter().find(|(_, path)| path.is_none());

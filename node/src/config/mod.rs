@@ -4,7 +4,7 @@
 mod file;
 #[cfg(test)]
 mod file_tests;
-mod listener;
+mod listener_values;
 mod listeners;
 mod sanitized;
 mod section;
