@@ -9,6 +9,7 @@ pub mod error;
 pub mod fields;
 pub mod request;
 pub mod response;
+pub mod rfc3339;
 pub mod route;
 pub mod storage;
 pub mod world;

@@ -33,7 +33,6 @@ pub mod policy;
 pub mod ports;
 mod recording;
 mod removal;
-pub mod rfc3339;
 pub mod root_keys;
 pub mod router;
 pub mod store;
@@ -46,6 +45,7 @@ pub mod watch;
 mod wrapping;
 
 pub use answer::{Answer, AnswerAuth, AnswerBody, Shape, WrapInfo};
+pub use arca_engine_api::rfc3339;
 pub use error::KernelError;
 pub use incoming::{Body, Incoming};
 pub use initial::{NewCluster, cluster_name, initial_state};

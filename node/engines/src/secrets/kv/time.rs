@@ -2,23 +2,11 @@
 
 use std::time::Duration;
 
-use arca_engine_api::UnixMillis;
+use arca_engine_api::{UnixMillis, rfc3339};
 
 /// RFC 3339, with nine digits of fraction; empty for no moment.
 pub(super) fn moment(at: Option<UnixMillis>) -> String {
-    let Some(at) = at else { return String::new() };
-    let (days, millis) = (at.0 / 86_400_000, at.0 % 86_400_000);
-    // Civil date from day count: H. Hinnant, "chrono-compatible low-level date algorithms".
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
-    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (millis / 3_600_000, millis / 60_000 % 60, millis / 1_000 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}000000Z", millis % 1_000)
+    at.map_or_else(String::new, rfc3339::format_nanos)
 }
 
 /// `768h0m0s`, as Go writes whole seconds.

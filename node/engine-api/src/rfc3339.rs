@@ -1,19 +1,29 @@
 //! Moments as text, the way Go writes them: `2026-11-24T03:53:16.623Z`. UTC out, any offset in.
 
-use arca_engine_api::UnixMillis;
+use crate::UnixMillis;
 
 const DAY_MS: u64 = 86_400_000;
 
 /// UTC, with as many fraction digits as needed and none when there is no fraction.
 #[must_use]
 pub fn format(moment: UnixMillis) -> String {
-    let (days, rest) = (moment.0 / DAY_MS, moment.0 % DAY_MS);
-    let (year, month, day) = civil_from_days(days);
-    let (hour, minute, second, milli) =
-        (rest / 3_600_000, rest / 60_000 % 60, rest / 1_000 % 60, rest % 1_000);
+    let milli = moment.0 % 1_000;
     let fraction =
         if milli == 0 { String::new() } else { format!(".{milli:03}").trim_end_matches('0').to_owned() };
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+    format!("{}{fraction}Z", to_the_second(moment))
+}
+
+/// UTC, always with nine fraction digits.
+#[must_use]
+pub fn format_nanos(moment: UnixMillis) -> String {
+    format!("{}.{:03}000000Z", to_the_second(moment), moment.0 % 1_000)
+}
+
+fn to_the_second(moment: UnixMillis) -> String {
+    let (days, rest) = (moment.0 / DAY_MS, moment.0 % DAY_MS);
+    let (year, month, day) = civil_from_days(days);
+    let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1_000 % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
 /// Reads RFC 3339 text, or whole seconds since the epoch. `None` for anything else and for moments before 1970.
@@ -101,6 +111,19 @@ mod tests {
     #[track_caller]
     fn check(text: &str, want: Option<u64>) {
         assert_eq!(parse(text).map(|moment| moment.0), want, "input {text:?}");
+    }
+
+    #[track_caller]
+    fn check_written(moment: u64, want: &str, want_nanos: &str) {
+        let moment = UnixMillis(moment);
+        assert_eq!((format(moment).as_str(), format_nanos(moment).as_str()), (want, want_nanos));
+    }
+
+    #[test]
+    fn writes_two_forms() {
+        check_written(0, "1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000000000Z");
+        check_written(951_782_400_120, "2000-02-29T00:00:00.12Z", "2000-02-29T00:00:00.120000000Z");
+        check_written(4_294_967_296_001, "2106-02-07T06:28:16.001Z", "2106-02-07T06:28:16.001000000Z");
     }
 
     #[test]
