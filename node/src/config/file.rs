@@ -75,7 +75,7 @@ pub fn load(paths: &[PathBuf], dev: Option<ListenerConfig>) -> Result<(Config, V
 }
 
 fn unreadable(path: &Path, err: impl std::fmt::Display) -> ConfigError {
-    Place { file: path, line: 0 }.error(format!("cannot be read: {err}"))
+    ConfigError { file: path.display().to_string(), line: None, message: format!("cannot be read: {err}") }
 }
 
 /// The file itself, or the configuration files of a folder by name.

@@ -420,9 +420,13 @@ fn a_folder_stands_for_its_files() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().to_owned();
     let said = |paths: &[std::path::PathBuf]| {
-        load(paths, None).map_or_else(|err| err.message, |_| "read".to_owned())
+        load(paths, None).map_or_else(|err| err.to_string(), |_| "read".to_owned())
     };
-    assert_eq!(said(std::slice::from_ref(&folder)), "cannot be read: it holds no .hcl or .json file");
+    let shown = folder.display();
+    let want = format!("{shown}: cannot be read: it holds no .hcl or .json file");
+    assert_eq!(said(std::slice::from_ref(&folder)), want);
+    let want = format!("{shown}/none.hcl: cannot be read: No such file or directory (os error 2)");
+    assert_eq!(said(&[folder.join("none.hcl")]), want);
     std::fs::write(folder.join("1.hcl"), START).unwrap();
     std::fs::write(folder.join("2.json"), r#"{"cluster_name": "two"}"#).unwrap();
     std::fs::write(folder.join(".3.hcl"), "not a file of ours").unwrap();

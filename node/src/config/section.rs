@@ -13,12 +13,12 @@ use serde_json::json;
 
 /// A setting that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{line}: {message}")]
+#[error("{file}{}: {message}", .line.map_or_else(String::new, |line| format!(":{line}")))]
 pub struct ConfigError {
     /// File.
     pub file: String,
-    /// Line, from 1.
-    pub line: usize,
+    /// Line, from 1; none when it is about the file as a whole.
+    pub line: Option<usize>,
     /// What was expected.
     pub message: String,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Place<'a> {
 
 impl Place<'_> {
     pub(crate) fn error(self, message: impl Into<String>) -> ConfigError {
-        ConfigError { file: self.file.display().to_string(), line: self.line, message: message.into() }
+        ConfigError { file: self.file.display().to_string(), line: Some(self.line), message: message.into() }
     }
 }
 
