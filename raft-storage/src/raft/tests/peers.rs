@@ -67,6 +67,9 @@ async fn a_removed_member_is_not_heard() {
     let index = leader.read_barrier().await.unwrap();
     cluster.at(stays).await_applied(index, LONG).await.unwrap();
     let inbound = cluster.at(stays).inbound();
+    assert!(inbound.is_removed(gone) && !inbound.is_removed(leader.status().id));
+    let unheard_of = MemberId(leader.status().applied_index + 1);
+    assert!(!inbound.is_removed(unheard_of), "it may have joined since");
     let refused = inbound.serve(gone, call, payload).await.unwrap_err();
     assert_eq!(refused, format!("member {gone} was removed from the cluster"));
 }
