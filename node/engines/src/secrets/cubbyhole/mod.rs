@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use arca_engine_api::{
-    Access, Ctx, Engine, EngineError, EngineKind, EngineType, Map, Method, MountView, Operation, Page, Request,
-    Response, Route, RouteTable, StorageExt as _,
+    Access, Ctx, Engine, EngineError, EngineKind, EngineType, Map, Method, MountView, Operation, Page,
+    Request, Response, Route, RouteTable, StorageExt as _,
 };
 use async_trait::async_trait;
 

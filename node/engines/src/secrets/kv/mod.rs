@@ -15,10 +15,8 @@ const fn of(name: &'static str, summary: &'static str) -> EngineType {
 }
 
 /// The types this folder brings. `generic` is version 1's old name.
-pub const TYPES: &[EngineType] = &[
-    of("generic", "Key/value secrets without versions."),
-    of("kv", "Key/value secrets; version 1 or 2."),
-];
+pub const TYPES: &[EngineType] =
+    &[of("generic", "Key/value secrets without versions."), of("kv", "Key/value secrets; version 1 or 2.")];
 
 fn make(mount: &MountView) -> Result<Arc<dyn Engine>, EngineError> {
     match mount.options.get("version").map_or("1", String::as_str) {

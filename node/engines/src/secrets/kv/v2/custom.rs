@@ -38,7 +38,9 @@ fn text_of(name: &str, value: &Value) -> Result<String, EngineError> {
         // As the reference servers convert them.
         Value::Bool(flag) => Ok(u8::from(*flag).to_string()),
         Value::Null => Ok(String::new()),
-        Value::Array(_) | Value::Object(_) => Err(refused(&format!("value for key {name:?} is not a string"))),
+        Value::Array(_) | Value::Object(_) => {
+            Err(refused(&format!("value for key {name:?} is not a string")))
+        }
     }
 }
 

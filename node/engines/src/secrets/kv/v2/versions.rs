@@ -41,7 +41,9 @@ pub(super) fn destroy(keys: &Keys<'_>, request: &Request) -> Result<Response, En
     let (path, mut numbers) = (request.param("path"), named(request)?);
     let Some(mut key) = keys.find(path)? else { return Ok(Response::empty()) };
     numbers.retain(|number| {
-        key.versions.get_mut(number).is_some_and(|version| !std::mem::replace(&mut version.is_destroyed, true))
+        key.versions
+            .get_mut(number)
+            .is_some_and(|version| !std::mem::replace(&mut version.is_destroyed, true))
     });
     // First the key: storing it may move version 1 to where it is destroyed next.
     keys.store(path, &mut key)?;
