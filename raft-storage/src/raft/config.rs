@@ -149,6 +149,11 @@ impl Default for Timings {
 }
 
 impl Timings {
+    /// How long nothing is heard of a leader before nobody is said to lead: several elections could have been.
+    pub(super) const fn silence(&self) -> Duration {
+        self.election_max.saturating_mul(5)
+    }
+
     /// How long a quorum's answer keeps others from being elected. openraft uses the longest election timeout.
     pub(super) const fn lease(&self) -> Duration {
         self.election_max

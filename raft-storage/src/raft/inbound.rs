@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use openraft::raft::{TransferLeaderError, TransferLeaderRequest, VoteRequest};
+use openraft::raft::{AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, VoteRequest};
 use openraft::storage::Snapshot;
 use serde::Serialize;
 use tokio::time::timeout;
@@ -106,6 +106,9 @@ impl Calls {
             return Err("the disk of this member is full".to_owned());
         }
         let response = self.0.raft.append_entries(request).await.map_err(|err| err.to_string())?;
+        if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+            self.0.status.hear();
+        }
         reply(&AppendReply::from(response))
     }
 

@@ -171,7 +171,7 @@ impl RaftReplica {
         let (reads, asker) = ReadBarrier::new();
         let (proposer, batcher) = Proposer::new(&config.limits);
         let shared = Arc::new(Shared {
-            status: StatusCell::new(config.id),
+            status: StatusCell::new(config.id, config.timings.silence()),
             transport: parts.transport,
             changing: tokio::sync::Mutex::default(),
             receiving: tokio::sync::Mutex::default(),

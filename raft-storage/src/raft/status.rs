@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant as _, ServerState, TokioInstant};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -23,6 +24,10 @@ const INDEX_PERIOD: Duration = Duration::from_millis(100);
 pub(super) struct StatusCell {
     seen: ArcSwap<Seen>,
     published: watch::Sender<ReplicaStatus>,
+    /// When a leader was last heard of.
+    heard: Mutex<Option<Instant>>,
+    /// Silence after which nobody is said to lead.
+    silence: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -32,19 +37,35 @@ struct Seen {
 }
 
 impl StatusCell {
-    pub(super) fn new(id: MemberId) -> Self {
+    pub(super) fn new(id: MemberId, silence: Duration) -> Self {
         let status = ReplicaStatus { id, ..ReplicaStatus::default() };
         let published = watch::Sender::new(status.clone());
-        Self { seen: ArcSwap::from_pointee(Seen { status, quorum_acked: None }), published }
+        let seen = ArcSwap::from_pointee(Seen { status, quorum_acked: None });
+        Self { seen, published, heard: Mutex::default(), silence }
     }
 
     pub(super) fn get(&self, applied_index: u64) -> ReplicaStatus {
         let seen = self.seen.load();
-        ReplicaStatus {
-            applied_index: seen.status.applied_index.max(applied_index),
-            quorum_ack_age: seen.quorum_acked.map(|acked| acked.elapsed()),
-            ..seen.status.clone()
+        let mut status = seen.status.clone();
+        status.applied_index = status.applied_index.max(applied_index);
+        status.quorum_ack_age = seen.quorum_acked.map(|acked| acked.elapsed());
+        // Openraft names a leader until another is elected, which takes a quorum.
+        let age = match status.role {
+            Role::Leader => status.quorum_ack_age,
+            _ => self.heard.lock().map(|heard| heard.elapsed()),
+        };
+        let leads_itself = status.leader.as_ref().is_some_and(|leader| leader.id == status.id);
+        let is_alone = status.role == Role::Leader && age.is_none();
+        let is_heard = is_alone || age.is_some_and(|age| age <= self.silence);
+        if !is_heard || leads_itself != (status.role == Role::Leader) {
+            status.leader = None;
         }
+        status
+    }
+
+    /// A leader has spoken.
+    pub(super) fn hear(&self) {
+        *self.heard.lock() = Some(Instant::now());
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<ReplicaStatus> {
@@ -165,7 +186,10 @@ fn look(shared: &Shared, metrics: &Metrics, was_member: &mut bool) -> Seen {
         is_removed,
         is_disk_full: shared.gate.is_disk_full.get(),
     };
-    Seen { status, quorum_acked: metrics.last_quorum_acked.map(openraft::metrics::SerdeInstant::into_inner) }
+    // Who votes alone is a quorum, and hears of nobody.
+    let is_alone = metrics.membership_config.voter_ids().nth(1).is_none();
+    let acked = metrics.last_quorum_acked.filter(|_| !is_alone);
+    Seen { status, quorum_acked: acked.map(openraft::metrics::SerdeInstant::into_inner) }
 }
 
 /// Why this is not a member any more, if it was one. A member that is still catching up was not.

@@ -144,6 +144,30 @@ async fn a_cut_off_member_does_not_depose_the_leader() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_is_said_to_lead_without_a_quorum() {
+    let cluster = Cluster::new(3).await;
+    let leader = cluster.leader().await.status().id;
+    for id in cluster.ids() {
+        assert_eq!(cluster.at(id).status().leader.map(|leader| leader.id), Some(leader));
+        cluster.net.isolate(id);
+    }
+    tokio::time::sleep(LONG).await;
+    for id in cluster.ids() {
+        assert_eq!(cluster.at(id).status().leader, None, "as {id} has it");
+    }
+    cluster.net.heal();
+    cluster.write("a", "1").await;
+    cluster.check_equal().await;
+    for id in cluster.ids() {
+        assert!(cluster.at(id).status().leader.is_some(), "as {id} has it");
+    }
+    // Who is alone needs to hear of nobody.
+    let alone = Cluster::new(1).await;
+    tokio::time::sleep(LONG).await;
+    assert!(alone.at(MemberId(1)).status().leader.is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leader_that_reaches_only_a_bridge_does_not_block_the_rest() {
     let cluster = Cluster::new(5).await;
     let leader = cluster.leader().await.status().id;
