@@ -24,6 +24,8 @@ use zeroize::Zeroizing;
 const CHUNK_SIZE: usize = 256 << 10;
 /// Largest `meta.json` and checksum files, bytes.
 const SMALL_FILE_MAX: u64 = 1 << 20;
+/// Room that a restore needs on each member's disk, for each byte: in the log, staged, and twice while a store is built.
+const ROOM_PER_BYTE: u64 = 4;
 const SEAL_CONTEXT: &str = "arca 2026-11 backup: seal over SHA256SUMS";
 
 fn failed(doing: &str, err: impl std::fmt::Display) -> KernelError {
@@ -156,14 +158,20 @@ struct Unpacked {
     sealed: Vec<u8>,
 }
 
-/// Restores a backup: verified whole before anything changes. Answers the id of the cluster that it says it is of.
-pub(crate) async fn import(
-    replica: &RaftReplica,
+/// A backup that was verified whole and may be restored.
+pub(crate) struct Verified {
+    /// The id of the cluster that it says it is of.
+    pub(crate) origin: String,
+    state: std::fs::File,
+}
+
+/// Verifies a backup. Nothing has changed yet.
+pub(crate) async fn verify(
     root: &RootKey,
     cluster_id: &str,
     stream: SnapshotStream,
     is_forced: bool,
-) -> Result<String, KernelError> {
+) -> Result<Verified, KernelError> {
     let (packed, _) = collect(stream).await?;
     let unpacked = blocking(move || unpack(packed)).await?;
     let origin = unpacked.meta.get("ClusterID").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -176,9 +184,28 @@ pub(crate) async fn import(
              and tokens of the time and cluster of the snapshot",
         ));
     }
-    tracing::warn!(cluster_id = origin, is_forced, "restoring a backup of the named cluster");
-    replica.import(stream_of(unpacked.state)).await?;
-    Ok(origin)
+    Ok(Verified { origin, state: unpacked.state })
+}
+
+impl Verified {
+    /// Refuses it unless every member has room for it. Who does not say is taken to have: it may be away, and takes the
+    /// backup in when it is back and has room.
+    pub(crate) fn check_room(&self, rooms: &[(String, Option<u64>)]) -> Result<(), KernelError> {
+        let size = self.state.metadata().map_err(|err| failed("measuring", err))?.len();
+        let needed = size.saturating_mul(ROOM_PER_BYTE);
+        match rooms.iter().find(|(_, room)| room.is_some_and(|room| room < needed)) {
+            None => Ok(()),
+            Some((name, _)) => Err(refused(format!(
+                "restoring its {size} bytes takes {needed} on the disk of every member, and {name} has less to spare"
+            ))),
+        }
+    }
+
+    /// Restores it.
+    pub(crate) async fn import(self, replica: &RaftReplica) -> Result<(), KernelError> {
+        tracing::warn!(cluster_id = self.origin, "restoring a backup of the named cluster");
+        Ok(replica.import(stream_of(self.state)).await?)
+    }
 }
 
 fn unpack(packed: std::fs::File) -> Result<Unpacked, KernelError> {
@@ -259,6 +286,21 @@ mod tests {
             }
         }
         assert_eq!(at, 1_000_000);
+    }
+
+    #[test]
+    fn a_backup_needs_room_on_every_disk_that_is_known() {
+        let state = scratch().unwrap();
+        state.set_len(1_000).unwrap();
+        let backup = Verified { origin: String::new(), state };
+        let check = |rooms: &[Option<u64>]| {
+            let names = ["n1", "n2", "n3"].map(str::to_owned).into_iter();
+            let rooms: Vec<_> = names.zip(rooms.iter().copied()).collect();
+            backup.check_room(&rooms).map_err(|err| err.to_string())
+        };
+        assert_eq!(check(&[Some(4_000), None, Some(4_000)]), Ok(()));
+        let err = check(&[Some(4_000), None, Some(3_999)]).unwrap_err();
+        assert!(err.contains("takes 4000") && err.contains("n3 has less"), "{err}");
     }
 
     #[tokio::test]

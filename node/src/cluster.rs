@@ -101,6 +101,13 @@ impl Cluster {
         self.node()?.unsealed.load_full().ok_or(KernelError::Sealed)
     }
 
+    /// How much room the disk of each member has, by name, as far as it says.
+    async fn rooms(&self) -> Vec<(String, Option<u64>)> {
+        let facts = self.ask_peers().await;
+        let others = facts.into_values().map(|facts| (facts.node_name, facts.room_bytes));
+        others.chain([(self.me.name.clone(), self.replica.room_bytes())]).collect()
+    }
+
     fn member_named(&self, name: &str) -> Result<(MemberId, MemberKind), KernelError> {
         let membership = self.replica.membership();
         let found = membership.members.values().find(|(member, _)| member.name == name);
@@ -240,8 +247,10 @@ impl ClusterPort for Cluster {
 
     async fn restore(&self, stream: SnapshotStream, is_forced: bool) -> Result<(), KernelError> {
         let unsealed = self.unsealed()?;
-        let origin =
-            backup::import(&self.replica, &self.keys.root(), &self.cluster_id, stream, is_forced).await?;
+        let backup = backup::verify(&self.keys.root(), &self.cluster_id, stream, is_forced).await?;
+        backup.check_room(&self.rooms().await)?;
+        let origin = backup.origin.clone();
+        backup.import(&self.replica).await?;
         if self.keys.is_locked_out() {
             tracing::error!(
                 cluster_id = origin,

@@ -371,6 +371,7 @@ impl Gatekeeper for Gate {
             hostname: crate::host::hostname(),
             applied_index: self.replica.status().applied_index,
             is_sealed: false,
+            room_bytes: self.replica.room_bytes(),
         }
     }
 

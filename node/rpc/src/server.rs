@@ -49,6 +49,8 @@ pub struct NodeFacts {
     pub applied_index: u64,
     /// Whether it is sealed.
     pub is_sealed: bool,
+    /// Free bytes of its disk beyond those it keeps free, if it can tell.
+    pub room_bytes: Option<u64>,
 }
 
 /// What becomes of a member's announcement that it moved.
@@ -229,6 +231,7 @@ impl Node for Service {
             hostname: facts.hostname,
             applied_index: facts.applied_index,
             is_sealed: facts.is_sealed,
+            room_bytes: facts.room_bytes,
         }))
     }
 

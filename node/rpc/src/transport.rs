@@ -86,6 +86,8 @@ pub struct PeerFacts {
     pub applied_index: u64,
     /// Whether it is sealed.
     pub is_sealed: bool,
+    /// Free bytes of its disk beyond those it keeps free, if it says so.
+    pub room_bytes: Option<u64>,
 }
 
 /// A client a peer and lane, with the address it was made for.
@@ -209,6 +211,7 @@ impl GrpcTransport {
             hostname: reply.hostname,
             applied_index: reply.applied_index,
             is_sealed: reply.is_sealed,
+            room_bytes: reply.room_bytes,
         })
     }
 }

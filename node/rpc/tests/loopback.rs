@@ -60,7 +60,7 @@ impl Gatekeeper for Members {
     }
 
     fn facts(&self) -> NodeFacts {
-        NodeFacts { node_name: "n1".to_owned(), ..NodeFacts::default() }
+        NodeFacts { node_name: "n1".to_owned(), room_bytes: Some(7), ..NodeFacts::default() }
     }
 
     async fn announced(
@@ -125,7 +125,8 @@ async fn members_call_forward_and_ship_snapshots() {
     assert_eq!(&reply[..], b"\x02abc");
     let response = transport.forward(&to, request(), SOON).await.unwrap();
     assert_eq!((response.status, &response.body[..]), (201, &b"body"[..]));
-    assert_eq!(transport.echo(&to, "n2", SOON).await.unwrap().node_name, "n1");
+    let facts = transport.echo(&to, "n2", SOON).await.unwrap();
+    assert_eq!((facts.node_name.as_str(), facts.room_bytes), ("n1", Some(7)));
     let announced = transport.announce(&to, "there:1", "https://there", SOON).await.unwrap();
     assert_eq!(announced, Announced::Recorded);
     let announced = transport.announce(&to, "ask:1", "https://there", SOON).await.unwrap();

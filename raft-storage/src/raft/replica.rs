@@ -206,6 +206,13 @@ impl RaftReplica {
         &self.shared.log
     }
 
+    /// Free bytes of this member's disk beyond those it keeps free, if it can tell.
+    #[must_use]
+    pub fn room_bytes(&self) -> Option<u64> {
+        let free = self.shared.log.free_space().ok()?;
+        Some(free.saturating_sub(self.shared.config.low_water_bytes))
+    }
+
     /// How far each member is, as the leader knows; empty elsewhere.
     #[must_use]
     pub fn progress(&self) -> std::collections::BTreeMap<MemberId, Progress> {
