@@ -71,9 +71,10 @@ impl Write for Line {
 /// # Errors
 /// When the log file cannot be opened, or logging was started before.
 pub fn start(config: &Config) -> Result<Log, String> {
-    // The libraries below speak up only when something is wrong.
+    // The libraries below speak up only when something is wrong. openraft warns of every message to a member that is
+    // gone; `arca_raft_storage` tells that once.
     let level = &config.log_level;
-    let filter = EnvFilter::new(format!("warn,arca={level},{}", own_crates(level)));
+    let filter = EnvFilter::new(format!("warn,openraft=error,arca={level},{}", own_crates(level)));
     let mut log = Log::default();
     let writer = match &config.log_file {
         None => BoxMakeWriter::new(io::stderr),

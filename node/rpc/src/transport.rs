@@ -336,7 +336,11 @@ fn describe(status: &Status) -> String {
     let mut text = status.message().to_owned();
     let mut cause = std::error::Error::source(status);
     while let Some(err) = cause {
-        text = format!("{text}: {err}");
+        // Some say their own cause as well.
+        let more = err.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
         cause = err.source();
     }
     text

@@ -32,6 +32,7 @@ mod proposer;
 mod recover;
 mod replica;
 mod shared;
+mod silence;
 mod status;
 mod upkeep;
 mod wire;

@@ -27,6 +27,7 @@ use serde::de::DeserializeOwned;
 use super::gate::Gate;
 use super::machine::SnapshotData;
 use super::shared::{Metrics, Raft};
+use super::silence::Silences;
 use super::wire::{
     AppendReply, Envelope, SnapshotHead, SnapshotReply, TransferCall, TransferReply, VoteCall, VoteReply,
     parse, put_append,
@@ -47,6 +48,7 @@ pub(super) struct Network {
     /// For one AppendEntries. openraft's own limit, a heartbeat, is shorter than a slow sync.
     pub(super) append_timeout: Duration,
     pub(super) addresses: Addresses,
+    pub(super) silences: Silences,
 }
 
 /// Where members are now. openraft keeps a client for as long as its target stays a member, with the record it was made
@@ -105,7 +107,9 @@ impl Peer {
         timeout: Duration,
     ) -> Result<T, RpcError> {
         let payload = payload.map_err(|err| NetworkError::new(&err))?;
-        let reply = self.network.transport.call(&self.member(), call, payload, timeout).await;
+        let member = self.member();
+        let reply = self.network.transport.call(&member, call, payload, timeout).await;
+        self.network.silences.heard(&member, &reply);
         let reply = reply.map_err(|err| self.failed(call, timeout, err))?;
         parse(&reply).map_err(|err| Unreachable::new(&err).into())
     }

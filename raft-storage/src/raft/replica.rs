@@ -23,6 +23,7 @@ use super::machine::Machine;
 use super::network::{Addresses, Network};
 use super::proposer::Proposer;
 use super::shared::{Metrics, Shared, stopped};
+use super::silence::Silences;
 use super::status::{self, StatusCell};
 use super::{OpenError, guard, upkeep};
 use crate::kv::{KvError, KvHome, Visit};
@@ -158,6 +159,7 @@ impl RaftReplica {
             cluster,
             me: config.id,
             append_timeout: config.timings.append,
+            silences: Silences::default(),
         };
         let machine = Machine::new(state.clone(), cluster, config.threads);
         let has_lived = log.state().vote.is_some();
