@@ -9,7 +9,7 @@ use arca_raft_storage::{ProposeError, ReplicaError};
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// No audit device took the entry, so the request may not go on.
-    #[error("audit: no device accepted the entry")]
+    #[error("no audit device of this node could write the entry, so the request may not go on: see its log")]
     AuditFailed,
     /// The barrier refused.
     #[error(transparent)]
@@ -138,7 +138,9 @@ impl KernelError {
     #[must_use]
     pub fn public_messages(&self) -> Vec<String> {
         match self.fault() {
-            Fault::Internal if !matches!(self, Self::Contention) => vec!["internal error".to_owned()],
+            Fault::Internal if !matches!(self, Self::AuditFailed | Self::Contention) => {
+                vec!["internal error".to_owned()]
+            }
             Fault::NotFound if self.to_string().is_empty() => Vec::new(),
             _ => vec![self.to_string()],
         }

@@ -179,11 +179,32 @@ impl AuditBroker {
             }
             Arc::clone(&loaded)
         };
+        let current =
+            if current.slots.iter().all(|slot| slot.device.is_some()) { current } else { self.mended() };
         let devices = current.slots.iter().filter_map(|slot| slot.device.as_ref());
         let offered: Vec<_> =
             devices.filter_map(|device| device.offer(line(&device.style, &current.headers))).collect();
         let written = join_all(offered.into_iter().map(super::device::Pending::written)).await;
         if written.into_iter().any(|is_written| is_written) { Ok(()) } else { Err(KernelError::AuditFailed) }
+    }
+
+    /// Tries devices again whose options did not hold here, such as a file in a folder that is missing.
+    fn mended(&self) -> Arc<Current> {
+        let _one_at_a_time = self.loading.lock();
+        let current = self.current.load_full();
+        let again = |slot: &Arc<Slot>| {
+            if slot.device.is_some() {
+                return Arc::clone(slot);
+            }
+            // Why not was told when the slot was made.
+            let Ok(device) = self.open(&slot.path, &slot.record, false) else { return Arc::clone(slot) };
+            tracing::info!(device = slot.path, "audit device can be opened again");
+            Arc::new(Slot { path: slot.path.clone(), record: slot.record.clone(), device: Some(device) })
+        };
+        let slots = current.slots.iter().map(again).collect();
+        let mended = Arc::new(Current { slots, headers: current.headers.clone() });
+        self.current.store(Arc::clone(&mended));
+        mended
     }
 
     /// Opens every file anew (SIGHUP), after it was moved away by log rotation. Devices whose options did not hold
