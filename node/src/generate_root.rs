@@ -11,7 +11,8 @@ use crate::root_attempt::{AttemptError, Collected, check_nonce, share};
 
 const WHAT: &str = "root generation";
 /// Said of a set of shares that is not the key.
-pub(crate) const ABORTED: &str = "root generation aborted: key shares do not give the key; start again";
+pub(crate) const ABORTED: &str =
+    "root generation aborted: key shares do not give the key; give them again, the attempt goes on";
 
 /// An attempt under way.
 #[derive(Debug)]

@@ -124,7 +124,11 @@ pub(crate) enum AskError {
 
 impl AskError {
     fn useless(err: impl std::fmt::Display) -> Self {
-        Self::Useless(err.to_string().chars().take(REASON_CHARS_MAX).collect())
+        let mut reason: String = err.to_string().chars().take(REASON_CHARS_MAX).collect();
+        if reason.contains("UnknownIssuer") {
+            reason.push_str(" (its CA is set by leader_ca_cert_file, in the same retry_join)");
+        }
+        Self::Useless(reason)
     }
 
     /// What the caller hears.

@@ -22,7 +22,7 @@ const OWN: &[External] = &[
 /// Run a server until it is told to stop (SIGTERM, SIGINT). SIGHUP reads certificates again and reopens log and audit
 /// files.
 #[derive(Parser)]
-#[command(name = "arca server", after_help = EXAMPLES)]
+#[command(name = "arca server", bin_name = "arca server", after_help = EXAMPLES)]
 struct ServerArgs {
     /// Configuration file, HCL or JSON, or a folder of .hcl and .json files. May be given more than once: of a setting
     /// in several files the last one counts. [env: ARCA_CONFIG_PATH, VAULT_CONFIG_PATH]
@@ -109,7 +109,7 @@ const EXAMPLES: &str = "Examples:
 
 /// Check the hash chain of an audit file: that no line was changed, removed, added or moved.
 #[derive(Parser)]
-#[command(name = "arca audit verify")]
+#[command(name = "arca audit verify", bin_name = "arca audit verify")]
 struct VerifyArgs {
     /// The file.
     file: PathBuf,

@@ -13,7 +13,7 @@ use arca_raft_storage::{Member, Version};
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
-use crate::config::Config;
+use crate::config::{Config, Storage};
 use crate::disk::Disk;
 use crate::joiner::{Joiner, PendingJoin};
 use crate::node_file::{NodeRecord, Stage};
@@ -243,7 +243,7 @@ impl Node {
             *phase = Phase::Sealed(Box::new(self.sealed_parts(NodeRecord::clone(record))?));
         }
         let share = match &*phase {
-            Phase::New => return Err(NodeError::Uninitialized),
+            Phase::New => return Err(self.uninitialized()),
             Phase::Removed => return Err(NodeError::Invalid(REMOVED.to_owned())),
             Phase::Unsealed => return Ok(self.seal_status()),
             Phase::Joining(_) | Phase::Sealed(_) | Phase::Unreadable(_) => {
@@ -272,6 +272,19 @@ impl Node {
         };
         self.show(&phase);
         outcome.map(|()| self.seal_status())
+    }
+
+    /// A node that looks for its cluster must not be taken for one that wants a cluster of its own.
+    fn uninitialized(&self) -> NodeError {
+        let Storage::Raft { retry_join, .. } = &self.config.storage else { return NodeError::Uninitialized };
+        if retry_join.is_empty() {
+            return NodeError::Uninitialized;
+        }
+        NodeError::Invalid(
+            "server is not yet initialized: it has not found the cluster named in its retry_join so far, and its log \
+             says why. Initialize one node of a cluster, not this one as well"
+                .to_owned(),
+        )
     }
 
     /// Forgets the shares given so far.
@@ -465,7 +478,6 @@ mod tests {
     use base64::engine::general_purpose::STANDARD;
 
     use super::*;
-    use crate::config::Storage;
     use crate::world::SystemClock;
 
     /// A node of its own in a directory.

@@ -16,7 +16,8 @@ use crate::key_keeper::ROOT_KEY_PATH;
 use crate::root_attempt::{AttemptError, Collected, check_nonce, share};
 
 /// Said of shares of today that are not the key.
-pub(crate) const WRONG_OLD: &str = "failed to read root key: key shares do not give the key; start again";
+pub(crate) const WRONG_OLD: &str =
+    "failed to read root key: key shares do not give the key; give them again, the attempt goes on";
 const WRONG_NEW: &str = "rekey verification failed; incorrect key shares supplied";
 const NO_REKEY: AttemptError = AttemptError::None("no barrier rekey in progress");
 

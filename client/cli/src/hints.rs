@@ -69,7 +69,7 @@ fn is_default_address(err: &TransportError, console: &Console) -> bool {
 }
 
 /// What servers say, and what to do about it.
-const SAID: [(&str, &str); 14] = [
+const SAID: [(&str, &str); 16] = [
     ("already initialized", "unseal the servers with the keys that were shown when it was initialized."),
     ("not initialized", "initialize the cluster with `arca operator init`."),
     ("uninitialized", "initialize the cluster with `arca operator init`."),
@@ -81,7 +81,12 @@ const SAID: [(&str, &str); 14] = [
         "check-and-set parameter required",
         "say which version you replace with -cas=N: the current one (`arca kv metadata get`), or 0 for a new key.",
     ),
+    ("Address already in use", "another process has that port; see `ss -ltnp` on the server's machine."),
     ("already in use", "give it another path with -path, or disable what is there."),
+    (
+        "removed from its cluster",
+        "its data can never rejoin: stop the server, empty its data directory, start it again and unseal it.",
+    ),
     ("no matching mount", "`arca secrets list` and `arca auth list` show what is mounted, and where."),
     ("plugin not found in the catalog", "`arca read sys/plugins/catalog` shows the types this server has."),
     ("no member of that name", "`arca operator raft list-peers` shows the members."),
@@ -118,6 +123,7 @@ fn api(err: &ApiError, console: &Console) -> Option<String> {
             Some(format!("this path does not know that verb; `arca path-help {path}` shows what it knows."))
         }
         413 => Some("send less at once; the server's listener sets the limit (max_request_size).".into()),
+        429 if path.starts_with("sys/health") => Some("429 means here that this server is a standby.".into()),
         429 => Some(match err.retry_after {
             Some(wait) => format!("a rate limit holds; try again in {} s.", wait.as_secs()),
             None => "a rate limit holds; try again a little later.".into(),
@@ -127,7 +133,11 @@ fn api(err: &ApiError, console: &Console) -> Option<String> {
             Some("unseal the server with `arca operator unseal`; `arca status` shows how far it is.".into())
         }
         503 => {
-            Some("no active server at the moment; `arca status` shows who leads. Try again shortly.".into())
+            Some(
+                "no active server at the moment: a quorum of the servers must run, unsealed, and reach each other. \
+                 `arca status` on each shows how it is. Try again shortly."
+                    .into(),
+            )
         }
         _ if !raw.is_empty() => {
             Some("this answer is not in the API's form; is the address a server's own?".into())

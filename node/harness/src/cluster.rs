@@ -1,5 +1,6 @@
 //! A cluster: its nodes, its keys, and the questions a test or a demonstration asks it.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -106,7 +107,8 @@ impl Cluster {
     /// # Errors
     /// When a file cannot be written or the binary cannot be started.
     pub fn start(options: ClusterOptions) -> Result<Self> {
-        let made = std::fs::create_dir_all(&options.dir);
+        // Keys and tokens are kept in it.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.dir);
         made.map_err(|err| HarnessError::new("creating the directory", err))?;
         let certificates = Certificates::make(&options.dir).map_err(HarnessError)?;
         let mut cluster = Self {

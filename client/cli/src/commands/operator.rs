@@ -57,9 +57,12 @@ impl Operator {
             }
             Self::StepDown(_) => {
                 let client = context.client()?;
+                // Whoever was asked may have passed it on.
+                let was_active = client.live().sys().leader().await.map(|leader| leader.leader_address);
                 client.sys().step_down().await.doing(|| "make the active server stand down".to_owned())?;
-                let address = client.address().map(ToString::to_string).unwrap_or_default();
-                context.success(&format!("Stood down: {address}"))
+                let was_active = was_active.ok().filter(|address| !address.is_empty());
+                context
+                    .success(&format!("Stood down: {}", was_active.as_deref().unwrap_or("the active server")))
             }
             Self::Rotate(_) => rotate(context).await,
             Self::KeyStatus(_) => key_status(context).await,

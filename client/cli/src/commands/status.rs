@@ -95,8 +95,10 @@ fn leader_rows(leader: &Leader) -> Vec<(&'static str, String)> {
     } else {
         let mode = if leader.performance_standby { "performance standby" } else { "standby" };
         rows.push(("HA Mode", mode.to_owned()));
-        if !leader.leader_address.is_empty() {
-            rows.push(("Active Node Address", leader.leader_address.clone()));
+        let is_led = !leader.leader_address.is_empty() || !leader.leader_cluster_address.is_empty();
+        let address = if is_led { leader.leader_address.as_str() } else { "none: there is no quorum" };
+        if !address.is_empty() {
+            rows.push(("Active Node Address", address.to_owned()));
         }
     }
     let indexes = [
