@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arca_raft_storage::state::State;
 use arca_raft_storage::{KvHome, RaftParts, Transport, Vfs};
@@ -13,6 +14,10 @@ use crate::config::Storage;
 use crate::measured_vfs::MeasuredVfs;
 use crate::node::NodeError;
 use crate::node_file::{NodeFile, NodeRecord};
+
+/// How long the state machine may take to close once everything that uses it was told to stop.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(10);
+const CLOSING_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where a node keeps what it knows.
 pub struct Disk {
@@ -149,6 +154,18 @@ impl Disk {
         State::open(Arc::clone(&self.home))
             .map(Arc::new)
             .map_err(|err| NodeError::failed("opening the state machine", err))
+    }
+
+    /// Waits until nobody here uses the state machine any more: who stops it does not see the last of those who read.
+    pub(crate) async fn closed(&self) {
+        let deadline = tokio::time::Instant::now() + CLOSING_PATIENCE;
+        while self.home.is_in_use() {
+            if tokio::time::Instant::now() >= deadline {
+                tracing::warn!("the state machine is still in use here");
+                return;
+            }
+            tokio::time::sleep(CLOSING_PAUSE).await;
+        }
     }
 
     /// What Raft runs on.

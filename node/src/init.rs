@@ -58,6 +58,7 @@ impl Node {
         };
         record.stage = Stage::Member;
         self.disk.write_record(&record)?;
+        self.disk.closed().await;
         *phase = Phase::Sealed(Box::new(self.sealed_parts(record)?));
         self.show(&phase);
         tracing::info!(cluster_id, "initialized a new cluster");

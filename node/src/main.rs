@@ -272,7 +272,7 @@ mod tests {
         check_error("server", "-config is missing");
         check_error("server -dev -log-level=loud", "-log-level: expected trace, debug, info, warn or error");
         check_error("server -dev -log-format=xml", "-log-format: expected standard or json");
-        check_error("server -config=/nowhere.hcl", "/nowhere.hcl:0: cannot be read");
+        check_error("server -config=/nowhere.hcl", "/nowhere.hcl: cannot be read");
         check_error("server -dev -dev-tls-cert-file=a.pem", "--dev-tls-key-file");
         check_error("server -devv", "unexpected argument");
     }

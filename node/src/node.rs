@@ -240,6 +240,7 @@ impl Node {
         let told = if Share::parse(key).is_ok() { self.learn_of_seal().await } else { Told::default() };
         let mut phase = self.phase.lock().await;
         if let Phase::Unreadable(record) = &*phase {
+            self.disk.closed().await;
             *phase = Phase::Sealed(Box::new(self.sealed_parts(NodeRecord::clone(record))?));
         }
         let share = match &*phase {
@@ -318,7 +319,7 @@ impl Node {
                 Ok(())
             }
             Err(err) => {
-                *phase = self.sealed_again(record);
+                *phase = self.sealed_again(record).await;
                 Err(err)
             }
         }
@@ -326,7 +327,8 @@ impl Node {
 
     /// What a member without keys is, as its data directory can be read now. A new TLS key may have been made since
     /// `record` was read, so the file has the last word.
-    fn sealed_again(&self, record: NodeRecord) -> Phase {
+    async fn sealed_again(&self, record: NodeRecord) -> Phase {
+        self.disk.closed().await;
         let record = self.disk.record().ok().flatten().unwrap_or(record);
         match self.sealed_parts(record.clone()) {
             Ok(parts) => Phase::Sealed(Box::new(parts)),
@@ -343,7 +345,7 @@ impl Node {
         let Some(unsealed) = self.unsealed.swap(None) else { return };
         self.face.write().is_sealed = true;
         unsealed.stop(HAND_OVER_PATIENCE).await;
-        self.forget_keys(&mut phase, unsealed);
+        self.forget_keys(&mut phase, unsealed).await;
         tracing::info!("sealed");
     }
 
@@ -357,13 +359,13 @@ impl Node {
         unsealed.kernel.deactivate();
         unsealed.let_others_follow(FOLLOW_PATIENCE).await;
         unsealed.stop(Duration::ZERO).await;
-        self.forget_keys(&mut phase, unsealed);
+        self.forget_keys(&mut phase, unsealed).await;
     }
 
-    fn forget_keys(&self, phase: &mut Phase, unsealed: Arc<Unsealed>) {
+    async fn forget_keys(&self, phase: &mut Phase, unsealed: Arc<Unsealed>) {
         let record = unsealed.record.clone();
         drop(unsealed);
-        *phase = self.sealed_again(record);
+        *phase = self.sealed_again(record).await;
         self.show(phase);
     }
 

@@ -159,8 +159,11 @@ impl Unsealed {
     /// Stops everything, handing leadership over first if it can be done within `patience`.
     pub(crate) async fn stop(&self, patience: Duration) {
         self.hand_over(patience).await;
-        for task in self.tasks.lock().drain(..) {
+        let tasks: Vec<_> = self.tasks.lock().drain(..).collect();
+        for task in tasks {
             task.abort();
+            // What it holds keeps the store open: the next unseal would find it locked.
+            let _ = task.await;
         }
         self.kernel.deactivate();
         self.kernel.shutdown().await;

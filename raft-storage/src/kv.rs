@@ -111,6 +111,11 @@ pub trait KvHome: Debug + Send + Sync {
     /// When it is damaged, of a newer format, in use by another process, or the system fails.
     fn open(&self) -> Result<Arc<dyn Kv>, KvError>;
 
+    /// Whether the current store is open in this process, so that opening it again would be refused.
+    fn is_in_use(&self) -> bool {
+        false
+    }
+
     /// An empty store beside the current one.
     ///
     /// # Errors

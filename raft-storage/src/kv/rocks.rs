@@ -7,8 +7,8 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DataBlockIndexType, ErrorKind,
@@ -45,6 +45,8 @@ pub struct RocksKv {
 pub(super) struct Store {
     db: DB,
     dir: Directory,
+    /// Gone once the database is closed, which takes a moment after its last user has left.
+    open: Arc<()>,
 }
 
 struct Directory {
@@ -63,6 +65,11 @@ impl Drop for Directory {
 }
 
 impl Store {
+    /// Lives as long as the database is open.
+    pub(super) fn open(&self) -> Weak<()> {
+        Arc::downgrade(&self.open)
+    }
+
     /// Removes the directory once the last user is gone.
     pub(super) fn doom(&self, is_doomed: bool) {
         self.dir.is_doomed.store(is_doomed, Ordering::Release);
@@ -98,7 +105,7 @@ impl RocksKv {
         let db = DB::open(options, dir).map_err(|err| error(dir, &err))?;
         restrict_files(dir)?;
         let dir = Directory { path: dir.to_owned(), is_doomed: AtomicBool::new(false) };
-        Ok(Self { store: Arc::new(Store { db, dir }) })
+        Ok(Self { store: Arc::new(Store { db, dir, open: Arc::default() }) })
     }
 
     pub(super) const fn store(&self) -> &Arc<Store> {

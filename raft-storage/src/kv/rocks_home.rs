@@ -43,6 +43,8 @@ struct Shared {
 struct HomeState {
     /// The current store, while somebody uses it.
     current: Weak<Store>,
+    /// Lives as long as that store is open.
+    open: Weak<()>,
     /// Highest generation ever given out by this object or found.
     generation: u64,
 }
@@ -76,7 +78,12 @@ impl KvHome for RocksHome {
             }
         }
         state.current = Arc::downgrade(kv.store());
+        state.open = kv.store().open();
         Ok(Arc::new(kv))
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.shared.state.lock().open.strong_count() > 0
     }
 
     fn draft(&self) -> Result<Box<dyn KvDraft>, KvError> {
@@ -239,6 +246,7 @@ impl KvDraft for RocksDraft {
             old.doom(true);
         }
         state.current = Arc::downgrade(self.rocks.store());
+        state.open = self.rocks.store().open();
         Ok(self.kv)
     }
 }

@@ -394,3 +394,22 @@ fn a_first_start_that_was_cut_off_starts_again() {
     fs::remove_file(dir.path().join("state/live")).unwrap();
     assert_eq!(reopened(dir.path()).unwrap(), Entries::new());
 }
+
+#[test]
+fn a_store_is_in_use_until_its_last_reader_has_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = rocks(dir.path());
+    assert!(!home.is_in_use());
+    let kv = home.open().unwrap();
+    let snapshot = kv.snapshot();
+    drop(kv);
+    assert!(home.is_in_use() && home.open().is_err());
+    drop(snapshot);
+    assert!(!home.is_in_use());
+    let draft = home.draft().unwrap();
+    assert!(!home.is_in_use(), "a draft is no current store");
+    let kv = draft.promote().unwrap();
+    assert!(home.is_in_use());
+    drop(kv);
+    drop(home.open().unwrap());
+}
