@@ -74,7 +74,8 @@ impl Asker {
             if waiters.is_empty() && self.rx.recv_many(&mut waiters, QUEUE).await == 0 {
                 return;
             }
-            // Whoever came since may share the question, for it is asked only now.
+            // Whoever is about to come may share the question, for it is asked only then: many answers ask at once again.
+            tokio::task::yield_now().await;
             while let Ok(waiter) = self.rx.try_recv() {
                 waiters.push(waiter);
             }
@@ -156,6 +157,9 @@ fn leased(shared: &Shared) -> Option<u64> {
 /// openraft answers with the later of its commit and the first entry of its term, so a new leader whose commit is
 /// still unknown to it is covered.
 pub(super) async fn confirm(shared: &Shared) -> Result<Option<u64>, ReplicaError> {
+    if let Some(index) = leased(shared) {
+        return Ok(Some(index));
+    }
     let timings = &shared.config.timings;
     let option =
         LinearizerOption::new(Some(timings.lease_for_reads()), true).with_wait_timeout(timings.election_max);
