@@ -43,11 +43,11 @@ impl ReadBarrier {
 
     /// Waits until this member has applied everything committed before the call.
     pub(super) async fn wait(&self, shared: &Shared) -> Result<u64, ReplicaError> {
-        if let Some(index) = leased(shared) {
-            return Ok(index);
-        }
         let limit = shared.config.timings.read;
         let deadline = Instant::now() + limit;
+        if let Some(index) = leased(shared) {
+            return shared.await_applied(index, limit).await;
+        }
         let ended = || ReplicaError::Stopped("the read barrier ended".to_owned());
         let asked = async {
             let (tx, rx) = oneshot::channel();
@@ -132,8 +132,9 @@ async fn ask_leader(shared: &Shared, leader: &Member) -> Result<u64, ReplicaErro
     }
 }
 
-/// As leader within its lease: what is applied here is all there is to see. Whatever was acknowledged in this term was
-/// applied here first, and what was committed in earlier terms lies below this term's first entry.
+/// As leader within its lease: the index that a read which starts now must see. Whatever was acknowledged in this term
+/// was applied here first, what was committed in earlier terms lies below this term's first entry, and what others may
+/// show before it is applied here is what they were told is committed.
 ///
 /// The lease is openraft's, read from its figures instead of asked of its task: while a quorum's answer is younger
 /// than the lease, no other member is elected, unless this one hands leadership over; then the lease no longer counts.
@@ -148,7 +149,7 @@ fn leased(shared: &Shared) -> Option<u64> {
             && metrics.last_applied.is_some_and(|id| id.committed_leader_id().term == metrics.current_term)
             && !shared.gate.is_handed_over(metrics.current_term)
     });
-    is_leased.then_some(applied)
+    is_leased.then(|| applied.max(shared.gate.told_commit()))
 }
 
 /// As leader: the index that a read which starts now must see. `None` when this member does not lead, or no quorum

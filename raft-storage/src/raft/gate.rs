@@ -18,6 +18,8 @@ pub(super) struct Gate {
     removed_at: AtomicU64,
     /// The last term in which this member, leading, asked another one to take over.
     handed_over_in: AtomicU64,
+    /// The highest commit index that this member, leading, has told others of.
+    told_commit: AtomicU64,
 }
 
 impl Gate {
@@ -29,6 +31,16 @@ impl Gate {
     /// Whether the lease of `term` cannot be relied on any more.
     pub(super) fn is_handed_over(&self, term: u64) -> bool {
         self.handed_over_in.load(Ordering::Acquire) >= term
+    }
+
+    /// Others are about to be told that everything up to `index` is committed, and may show it before this member does.
+    pub(super) fn tell_commit(&self, index: u64) {
+        self.told_commit.fetch_max(index, Ordering::AcqRel);
+    }
+
+    /// What others may show already.
+    pub(super) fn told_commit(&self) -> u64 {
+        self.told_commit.load(Ordering::Acquire)
     }
 
     /// A peer answered that by the committed membership at `index` this is not a member.

@@ -180,6 +180,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        // Before it is sent: a read that starts after another member has shown it must find it here too.
+        self.network.gate.tell_commit(request.leader_commit.as_ref().map_or(0, |log_id| log_id.index));
         let payload = put_append(self.envelope().open(), request);
         let reply: AppendReply = self.call(Call::Append, payload, self.network.append_timeout).await?;
         Ok(reply.into())

@@ -57,7 +57,7 @@ pub struct RaftParts {
 
 /// One member of the replicated store.
 pub struct RaftReplica {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     reads: ReadBarrier,
     proposer: Proposer,
     tasks: Mutex<Vec<JoinHandle<()>>>,

@@ -1,6 +1,10 @@
 //! Elections, hand-over, membership, snapshots, crashes.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use bytes::Bytes;
+use futures::future::select;
 use parking_lot::Mutex;
 
 use super::support::{Cluster, LONG, bytes, member, put};
@@ -141,6 +145,21 @@ async fn a_cut_off_member_does_not_depose_the_leader() {
     cluster.net.heal();
     assert_eq!(cluster.read(away, "a").await.as_deref(), Some("1"));
     assert_eq!((leader.status().term, leader.status().role), (term, Role::Leader));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_read_is_behind_what_others_were_told() {
+    let cluster = Cluster::new(3).await;
+    let (leader, other) = (cluster.leader().await, cluster.at(cluster.others().await[0]));
+    let index = leader.read_barrier().await.unwrap();
+    // A member that was told may have shown the next entry before the leader applies it.
+    leader.shared.gate.tell_commit(index + 1);
+    let (mut here, mut there) = (pin!(leader.read_barrier()), pin!(other.read_barrier()));
+    let pending = tokio::time::timeout(Duration::from_millis(100), select(&mut here, &mut there)).await;
+    assert!(pending.is_err(), "neither answers before it is applied");
+    let written = leader.propose(put("a", "1")).await.unwrap().index;
+    assert_eq!(written, index + 1);
+    assert!(here.await.unwrap() >= written && there.await.unwrap() >= written);
 }
 
 #[tokio::test(start_paused = true)]
