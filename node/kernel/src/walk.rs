@@ -5,6 +5,7 @@
 use std::num::NonZero;
 use std::sync::LazyLock;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use arca_raft_storage::replica::VersionedVisitor;
 use arca_raft_storage::{KvError, ReadView, Visit};
@@ -15,6 +16,10 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 const MOMENT: usize = 256;
 /// Entries looked at in one turn.
 const SLICE: usize = 4096;
+/// Longest wait for a turn: whoever waits may hold a lock that others need.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// Most walks that wait, each on a thread of its own. The runtime has 512 to give, and others need some.
+const WAITING_MAX: usize = 32;
 
 static TURNS: LazyLock<Turns> =
     LazyLock::new(|| Turns::new(available_parallelism().map_or(1, NonZero::get).saturating_sub(1).max(1)));
@@ -60,7 +65,7 @@ fn part(
 /// none to spare, and does it at once.
 fn aside<T>(work: impl FnOnce() -> T) -> T {
     let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
-    if !matches!(flavor, Ok(RuntimeFlavor::MultiThread)) {
+    if !matches!(flavor, Ok(RuntimeFlavor::MultiThread)) || !TURNS.has_room() {
         return work();
     }
     tokio::task::block_in_place(|| {
@@ -69,22 +74,34 @@ fn aside<T>(work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// So many at once; others wait, on threads of their own.
+/// So many at once; others wait a little, on threads of their own.
 struct Turns {
-    free: Mutex<usize>,
+    state: Mutex<State>,
     freed: Condvar,
+}
+
+struct State {
+    free: usize,
+    waiting: usize,
 }
 
 impl Turns {
     fn new(most: usize) -> Self {
-        Self { free: Mutex::new(most), freed: Condvar::new() }
+        Self { state: Mutex::new(State { free: most, waiting: 0 }), freed: Condvar::new() }
     }
 
-    fn take(&self) -> Turn<'_> {
-        let mut free = self.free.lock();
-        self.freed.wait_while(&mut free, |free| *free == 0);
-        *free -= 1;
-        Turn(self)
+    fn has_room(&self) -> bool {
+        self.state.lock().waiting < WAITING_MAX
+    }
+
+    /// `None`: waited long enough.
+    fn take(&self) -> Option<Turn<'_>> {
+        let mut state = self.state.lock();
+        state.waiting += 1;
+        self.freed.wait_while_for(&mut state, |state| state.free == 0, PATIENCE);
+        state.waiting -= 1;
+        state.free = state.free.checked_sub(1)?;
+        Some(Turn(self))
     }
 }
 
@@ -93,7 +110,7 @@ struct Turn<'a>(&'a Turns);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.0.free.lock() += 1;
+        self.0.state.lock().free += 1;
         self.0.freed.notify_one();
     }
 }
