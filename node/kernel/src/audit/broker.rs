@@ -2,16 +2,18 @@
 //!
 //! Without devices an entry costs one atomic load. With several, an entry is offered to all at once and counts as
 //! taken when one wrote it; the others' failures are logged. A device that cannot be opened on this node stays in
-//! the list, refuses, and is tried again with each entry: a broken path never turns into "no devices".
+//! the list, refuses, and is tried again now and then: a broken path never turns into "no devices".
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arca_engine_api::{Entropy, UnixMillis};
 use futures::future::join_all;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::device::{Device, MakeId, Sink};
 use super::entry::{RequestRecord, ResponseRecord};
@@ -24,6 +26,9 @@ use super::syslog::Syslog;
 use super::table::{self, DeclaredDevice, DeviceRecord};
 use crate::KernelError;
 use crate::tx::Tx;
+
+/// How often devices that could not be opened are tried again.
+const RETRY_EVERY: Duration = Duration::from_secs(5);
 
 /// What the node says about audit.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +61,9 @@ pub struct AuditBroker {
     /// Applied index of the view the devices were read from.
     loaded_at: AtomicU64,
     loading: Mutex<()>,
+    /// When devices that could not be opened were tried last, and how often they are.
+    retried: Mutex<Option<Instant>>,
+    retry_every: Duration,
 }
 
 impl AuditBroker {
@@ -68,6 +76,8 @@ impl AuditBroker {
             current: ArcSwap::default(),
             loaded_at: AtomicU64::new(0),
             loading: Mutex::new(()),
+            retried: Mutex::default(),
+            retry_every: RETRY_EVERY,
         }
     }
 
@@ -188,9 +198,18 @@ impl AuditBroker {
         if written.into_iter().any(|is_written| is_written) { Ok(()) } else { Err(KernelError::AuditFailed) }
     }
 
-    /// Tries devices again whose options did not hold here, such as a file in a folder that is missing.
+    /// Tries devices again whose options did not hold here, such as a file in a folder that is missing: now and then,
+    /// and never while somebody else does, for the file system may hang.
     fn mended(&self) -> Arc<Current> {
-        let _one_at_a_time = self.loading.lock();
+        let current = self.current.load_full();
+        {
+            let mut retried = self.retried.lock();
+            if retried.is_some_and(|at| at.elapsed() < self.retry_every) {
+                return current;
+            }
+            *retried = Some(Instant::now());
+        }
+        let Some(_one_at_a_time) = self.loading.try_lock() else { return current };
         let current = self.current.load_full();
         let again = |slot: &Arc<Slot>| {
             if slot.device.is_some() {

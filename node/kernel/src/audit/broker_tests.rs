@@ -137,12 +137,14 @@ async fn a_device_whose_path_is_gone_refuses_rather_than_vanishes() {
 
 #[tokio::test]
 async fn a_device_writes_again_once_its_folder_is_back() {
-    let broker = broker();
+    let mut broker = broker();
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("logs");
     install(&broker, vec![("f/", file_record(&folder.join("audit.log")))]);
     assert!(is_refused(broker.request(&request("a", &NO_DATA)).await));
     std::fs::create_dir(&folder).unwrap();
+    assert!(is_refused(broker.request(&request("a", &NO_DATA)).await), "tried a moment ago");
+    broker.retry_every = Duration::ZERO;
     assert!(broker.request(&request("a", &NO_DATA)).await.is_ok());
     assert!(folder.join("audit.log").exists());
 }
