@@ -39,7 +39,7 @@ impl Class {
 const BOOT: u8 = 0;
 
 /// The physical key of an entry that must be readable while sealed: its name is plain.
-/// In use: `seal-config`, `root-key`, `keyring`.
+/// In use: `seal-config`, `root-key`, `keyring`, `ca`.
 #[must_use]
 pub fn boot_key(name: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + name.len());

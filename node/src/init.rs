@@ -171,6 +171,7 @@ impl Node {
             ("seal-config", &keys.seal_config),
             ("root-key", &keys.wrapped_root_key),
             ("keyring", &keys.sealed_keyring),
+            ("ca", &authority.certificate().to_vec()),
         ] {
             set.writes.push(Write::Put(boot_key(name), value.clone()));
         }

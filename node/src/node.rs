@@ -80,6 +80,8 @@ pub(crate) struct SealedParts {
     pub(crate) progress: UnsealProgress,
     pub(crate) wrapped_root_key: Vec<u8>,
     pub(crate) sealed_keyring: Vec<u8>,
+    /// Certificate of the CA in the state, DER: after a restore it may be another than the record's.
+    pub(crate) ca: Vec<u8>,
     /// Log index that wrote the wrapped root key.
     pub(crate) seal_version: Version,
     /// The members it last knew.
@@ -211,8 +213,9 @@ impl Node {
         }
         let wrapped_root_key = read("root-key", &record.root_key)?;
         let sealed_keyring = read("keyring", &record.keyring)?;
+        let ca = read("ca", &record.ca)?;
         let (seal_version, members) = crate::superseded::last_known(&state)?;
-        Ok(SealedParts { record, progress, wrapped_root_key, sealed_keyring, seal_version, members })
+        Ok(SealedParts { record, progress, wrapped_root_key, sealed_keyring, ca, seal_version, members })
     }
 
     /// Publishes what status pages show of `phase`.
@@ -457,9 +460,10 @@ pub(crate) const REMOVED: &str = "this node was removed from its cluster. Its da
                                   again, stop it, empty its data directory and let it join anew";
 
 /// Said when a restored backup locks the node out.
-const LOCKED_OUT: &str = "the state was replaced by a backup made under other keys, and this node cannot open it: it \
-                          seals itself. Unseal it with the shares of the cluster the backup was made in, as they were \
-                          then; the log of the node that took the backup in names that cluster";
+const LOCKED_OUT: &str = "the state is now under other keys than this node has: it seals itself. If a backup was restored, \
+                          unseal it with the shares of the cluster the backup was made in, as they were then; the log of \
+                          the node that took the backup in names that cluster. Otherwise the key shares were replaced \
+                          while this node was away: unseal it with the new ones";
 
 /// Carries out the node's orders to itself, one after the other.
 async fn obey(node: Arc<Node>, mut orders: mpsc::UnboundedReceiver<Order>) {

@@ -114,7 +114,7 @@ impl SealFacts {
 }
 
 /// What to ask before a share is taken.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 enum Question {
     /// A sealed member: has the seal changed?
     Seal(Vec<JoinTarget>),
@@ -128,12 +128,13 @@ enum Question {
 #[derive(Clone, Default)]
 pub(crate) struct Told {
     seals: Vec<SealFacts>,
-    challenge: Option<Challenge>,
+    /// And whom it came from.
+    challenge: Option<(Box<Wanted>, Challenge)>,
 }
 
-/// The last answer, and when it came.
+/// The last answer, when it came, and to what.
 #[derive(Default)]
-pub(crate) struct LastTold(Option<(Instant, Told)>);
+pub(crate) struct LastTold(Option<(Instant, Question, Told)>);
 
 /// What the state of a node that is not running says: which wrapping it has, and who the members were.
 pub(crate) fn last_known(state: &State) -> Result<(Version, Vec<Member>), NodeError> {
@@ -163,11 +164,13 @@ impl Node {
     /// whoever comes meanwhile waits for the same answer, so nobody can make others wait for more than one.
     pub(crate) async fn learn_of_seal(&self) -> Told {
         let mut last = self.told.lock().await;
-        if let Some((_, told)) = last.0.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+        let question = self.question(&*self.phase.lock().await);
+        let is_fresh =
+            |(at, asked, _): &&(Instant, Question, Told)| at.elapsed() < FRESH && *asked == question;
+        if let Some((_, _, told)) = last.0.as_ref().filter(is_fresh) {
             return told.clone();
         }
-        let question = self.question(&*self.phase.lock().await);
-        let told = match question {
+        let told = match &question {
             Question::Seal(peers) => {
                 let asking = peers.iter().map(|peer| async move {
                     tokio::time::timeout(PATIENCE, ask(peer)).await.ok().flatten()
@@ -178,11 +181,12 @@ impl Node {
             Question::Challenge(wanted) => {
                 let asking = crate::joiner::ask_for_challenge(&wanted.target, &self.config.node_name);
                 let challenge = tokio::time::timeout(PATIENCE, asking).await.ok().and_then(Result::ok);
+                let challenge = challenge.map(|challenge| (wanted.clone(), challenge));
                 Told { challenge, ..Told::default() }
             }
             Question::Nothing => return Told::default(),
         };
-        last.0 = Some((Instant::now(), told.clone()));
+        last.0 = Some((Instant::now(), question, told.clone()));
         told
     }
 
@@ -202,8 +206,7 @@ impl Node {
     pub(crate) fn follow_seal(&self, phase: &mut Phase, told: Told) {
         match phase {
             Phase::Sealed(parts) => {
-                let ca = hex::decode(&parts.record.ca).unwrap_or_default();
-                let facts = newest(told.seals, &parts.record.cluster_id, &ca, parts.seal_version);
+                let facts = newest(told.seals, &parts.record.cluster_id, &parts.ca, parts.seal_version);
                 let Some(facts) = facts else { return };
                 match facts.apply(parts) {
                     Ok(config) => {
@@ -218,7 +221,8 @@ impl Node {
                 }
             }
             Phase::Joining(pending) => {
-                if let Some(config) = told.challenge.and_then(|challenge| pending.renew(challenge)) {
+                let fresh = told.challenge.filter(|(wanted, _)| **wanted == *pending.wanted());
+                if let Some(config) = fresh.and_then(|(_, challenge)| pending.renew(challenge)) {
                     self.show_counts(&config);
                 }
             }
