@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::args::{Format, Global};
 use crate::console::Console;
 use crate::error::{CliError, Doing, Outcome};
+use crate::input;
 use crate::output::{json, plan, secret, table, yaml};
 use crate::token_file;
 
@@ -110,6 +111,15 @@ impl<'a> Context<'a> {
         let line = self.console.ask_secret(prompt);
         let line = line.map_err(|err| CliError::Usage(format!("{prompt} is missing ({err}); {instead}")))?;
         Ok(Token::new(line.trim()))
+    }
+
+    /// A key share: the argument, a line of standard input for `-`, or asked for.
+    pub fn share(&mut self, given: Option<&str>) -> Result<Token, CliError> {
+        match given {
+            Some("-") => Ok(Token::new(input::value("-", &mut self.console.stdin)?.trim())),
+            Some(key) => Ok(Token::new(key.trim())),
+            None => self.ask_secret("Unseal Key", "give it as an argument, or pipe it in"),
+        }
     }
 
     /// Tells a person that it worked. Programs hear it from the exit code.

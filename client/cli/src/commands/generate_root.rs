@@ -1,6 +1,6 @@
 //! `arca operator generate-root`: a new root token from key shares, hidden by a one-time pad on its way.
 
-use arca_client::{Request, Token};
+use arca_client::Request;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use clap::Args;
@@ -9,6 +9,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::init::pgp_key;
+use super::rekey::data_of;
 use crate::context::Context;
 use crate::error::{CliError, Doing, Outcome};
 use crate::input;
@@ -73,22 +74,6 @@ struct Attempt {
     otp_length: usize,
 }
 
-/// The attempt, as paths with a token wrap it and others do not.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Answer {
-    Wrapped { data: Attempt },
-    Bare(Attempt),
-}
-
-impl Answer {
-    fn into_attempt(self) -> Attempt {
-        match self {
-            Self::Wrapped { data } | Self::Bare(data) => data,
-        }
-    }
-}
-
 impl GenerateRoot {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
         if let Some(encoded) = &self.decode {
@@ -103,44 +88,45 @@ impl GenerateRoot {
             (false, false) => "sys/generate-root",
         };
         let attempt_path = || format!("{base}/attempt");
+        let doing = || "make a root token".to_owned();
         let ask = |request: Request| {
             let client = client.clone();
-            async move { client.send(request).await?.json::<Answer>().map(Answer::into_attempt) }
+            async move {
+                let answer = data_of(client.send(request).await.doing(doing)?.json().doing(doing)?);
+                let attempt = Attempt::deserialize(answer);
+                attempt
+                    .map_err(|err| CliError::Usage(format!("the server's answer is not understood: {err}")))
+            }
         };
-        let doing = || "make a root token".to_owned();
         if self.cancel {
             client.send(Request::delete(attempt_path())).await.doing(doing)?;
             return context.success("The attempt is given up, if there was one.");
         }
         if self.generate_otp {
-            let attempt = ask(Request::get(attempt_path())).await.doing(doing)?;
+            let attempt = ask(Request::get(attempt_path())).await?;
             let otp = otp(attempt.otp_length.max(1))?;
             context.console.say(&otp);
             return Ok(0);
         }
         let attempt = if self.status {
-            ask(Request::get(attempt_path())).await.doing(doing)?
+            ask(Request::get(attempt_path())).await?
         } else if self.init {
             let pgp_key = self.pgp_key.as_deref().map(pgp_key).transpose()?.unwrap_or_default();
             let body = json!({"otp": self.otp.unwrap_or_default(), "pgp_key": pgp_key});
-            let attempt = ask(Request::put(attempt_path()).json(&body).doing(doing)?).await.doing(doing)?;
+            let attempt = ask(Request::put(attempt_path()).json(&body).doing(doing)?).await?;
             if !attempt.otp.is_empty() {
                 context.console.note("Keep the OTP: -decode needs it, and it is not shown again.");
             }
             attempt
         } else {
-            let attempt = ask(Request::get(attempt_path())).await.doing(doing)?;
+            let attempt = ask(Request::get(attempt_path())).await?;
             if !attempt.started {
                 return Err(CliError::Usage("no attempt is under way; begin one with -init".into()));
             }
-            let share = match self.key.as_deref() {
-                Some("-") => Token::new(input::value("-", &mut context.console.stdin)?.trim()),
-                Some(key) => Token::new(key.trim()),
-                None => context.ask_secret("Unseal Key", "give it as an argument, or pipe it in")?,
-            };
+            let share = context.share(self.key.as_deref())?;
             // The share is the request.
             let body = json!({"key": share.expose(), "nonce": self.nonce.unwrap_or(attempt.nonce)});
-            ask(Request::put(format!("{base}/update")).json(&body).doing(doing)?).await.doing(doing)?
+            ask(Request::put(format!("{base}/update")).json(&body).doing(doing)?).await?
         };
         show(context, &attempt)
     }

@@ -9,7 +9,6 @@ use super::status;
 use crate::args::Format;
 use crate::context::Context;
 use crate::error::{AtFile, CliError, Doing, Outcome};
-use crate::input;
 
 /// Initializes a cluster: makes its keys, shows the shares and the first root token, once.
 #[derive(Args, Debug)]
@@ -192,11 +191,7 @@ impl Unseal {
         let status = if self.reset {
             client.sys().unseal_reset().await
         } else {
-            let share = match self.key.as_deref() {
-                Some("-") => Token::new(input::value("-", &mut context.console.stdin)?.trim()),
-                Some(key) => Token::new(key.trim()),
-                None => context.ask_secret("Unseal Key", "give it as an argument, or pipe it in")?,
-            };
+            let share = context.share(self.key.as_deref())?;
             client.sys().unseal(&share, self.migrate).await
         };
         let status = status.doing(|| "unseal".to_owned())?;

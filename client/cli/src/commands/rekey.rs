@@ -1,6 +1,6 @@
 //! `arca operator rotate-keys`, also called `rekey`: new key shares for old.
 
-use arca_client::{Client, Request, Token};
+use arca_client::{Client, Request};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::init::pgp_key;
 use crate::context::Context;
 use crate::error::{CliError, Doing, Outcome};
-use crate::input;
 
 /// Replaces the key shares by new ones.
 #[derive(Args, Debug)]
@@ -86,12 +85,7 @@ impl Paths {
     async fn ask(&self, request: Request) -> Result<Value, CliError> {
         let doing = || "replace the key shares".to_owned();
         let answer: Value = self.client.send(request).await.and_then(|answer| answer.json()).doing(doing)?;
-        Ok(match answer {
-            Value::Object(mut fields) if fields.get("data").is_some_and(Value::is_object) => {
-                fields.remove("data").unwrap_or_default()
-            }
-            bare => bare,
-        })
+        Ok(data_of(answer))
     }
 }
 
@@ -136,16 +130,22 @@ impl Rekey {
             };
             return Err(CliError::Usage(missing.into()));
         }
-        let share = match self.key.as_deref() {
-            Some("-") => Token::new(input::value("-", &mut context.console.stdin)?.trim()),
-            Some(key) => Token::new(key.trim()),
-            None => context.ask_secret("Unseal Key", "give it as an argument, or pipe it in")?,
-        };
+        let share = context.share(self.key.as_deref())?;
         // The share is the request.
         let body = json!({"key": share.expose(), "nonce": self.nonce.clone().unwrap_or(known.nonce)});
         let path = paths.at(if self.verify { "verify" } else { "update" });
         let doing = || "replace the key shares".to_owned();
         paths.ask(Request::put(path).json(&body).doing(doing)?).await
+    }
+}
+
+/// What an answer says: paths that need a token put it into an envelope, others do not.
+pub(super) fn data_of(answer: Value) -> Value {
+    match answer {
+        Value::Object(mut fields) if fields.get("data").is_some_and(Value::is_object) => {
+            fields.remove("data").unwrap_or_default()
+        }
+        bare => bare,
     }
 }
 
