@@ -310,18 +310,7 @@ async fn a_far_behind_learner_gets_a_snapshot() {
         config.limits.segment_bytes = 4096;
     })
     .await;
-    for n in 0..200 {
-        cluster.write(&n.to_string(), &"x".repeat(100)).await;
-    }
-    let leader = cluster.leader().await;
-    leader.flush().await.unwrap();
-    // Purging follows by itself.
-    let purged = async {
-        while leader.log().state().purged.is_none_or(|purged| purged.index < 100) {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(LONG, purged).await.unwrap();
+    let leader = cluster.fill_and_purge().await;
     let learner = cluster.join().await;
     leader.promote(learner).await.unwrap();
     assert_eq!(cluster.net.snapshots(), 1);

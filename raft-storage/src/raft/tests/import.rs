@@ -75,17 +75,7 @@ async fn a_full_disk_takes_in_no_snapshot() {
         config.timings.check = LONG;
     })
     .await;
-    for n in 0..200 {
-        cluster.write(&n.to_string(), &"x".repeat(100)).await;
-    }
-    let leader = cluster.leader().await;
-    leader.flush().await.unwrap();
-    let purged = async {
-        while leader.log().state().purged.is_none_or(|purged| purged.index < 100) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(LONG, purged).await.unwrap();
+    let leader = cluster.fill_and_purge().await;
     let sender = leader.status().id;
     let learner = cluster.join_with(|cluster, id| cluster.net.cut(sender, id)).await;
     tokio::time::sleep(Duration::from_millis(50)).await;

@@ -177,6 +177,23 @@ impl Cluster {
         timeout(LONG, work).await.unwrap()
     }
 
+    /// Two hundred entries, keys `0` to `199`, of which the leader's log keeps at most the second half: purging follows
+    /// a flush by itself where retention is zero. Answers the leader.
+    pub(super) async fn fill_and_purge(&self) -> Arc<RaftReplica> {
+        for n in 0..200 {
+            self.write(&n.to_string(), &"x".repeat(100)).await;
+        }
+        let leader = self.leader().await;
+        leader.flush().await.unwrap();
+        let purged = async {
+            while leader.log().state().purged.is_none_or(|purged| purged.index < 100) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        timeout(LONG, purged).await.unwrap();
+        leader
+    }
+
     pub(super) async fn read(&self, id: MemberId, key: &str) -> Option<String> {
         self.at(id).read_barrier().await.unwrap();
         self.peek(id, key)
