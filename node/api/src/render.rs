@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use arca_engine_api::{Map, Operation, rfc3339};
-use arca_kernel::{Answer, AnswerAuth, AnswerBody, Shape, WrapInfo};
+use arca_kernel::{Answer, AnswerAuth, Shape, WrapInfo};
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
@@ -92,7 +92,6 @@ impl<'a> WrapView<'a> {
 
 /// The JSON answer to `operation`; the caller has already dealt with raw and streamed bodies.
 pub(crate) fn answer(answer: &Answer, operation: Operation) -> Rendered {
-    debug_assert!(matches!(answer.body, AnswerBody::Json), "raw answers are not rendered here");
     if answer.shape == Shape::Bare {
         return Rendered { status: StatusCode::OK, body: to_json(&answer.data) };
     }
