@@ -11,6 +11,7 @@ mod closed;
 mod coming;
 mod connection;
 mod cors;
+mod finishing;
 pub mod handler;
 #[cfg(test)]
 mod handler_tests;

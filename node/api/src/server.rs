@@ -33,6 +33,7 @@ use crate::client_addr::ForwardedFor;
 use crate::closed::ClosedPaths;
 use crate::coming::ComingBodies;
 use crate::connection::{Activity, End, SentBody, Watched};
+use crate::finishing::{Finishing, Panicked};
 use crate::handler::{Api, RawBody, RawRequest, ResponseBody};
 use crate::render;
 use crate::response_headers::ResponseHeaders;
@@ -126,7 +127,7 @@ pub(crate) struct Shared {
     api: Arc<Api>,
     options: Arc<ListenerOptions>,
     stop: CancellationToken,
-    /// Requests being served, each in a task of its own.
+    /// Requests being served, with their connection or after it.
     requests: TaskTracker,
     request_slots: Arc<Semaphore>,
     pub(crate) coming: ComingBodies,
@@ -284,7 +285,7 @@ impl Connection {
         response.map(|body| serving.sending(body))
     }
 
-    /// Hands the request to a task of its own and waits for it, no longer than the listener allows.
+    /// Serves the request, and waits for it no longer than the listener allows.
     async fn served(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, Refused> {
         let shared = &self.shared;
         within_limits(request.headers())?;
@@ -294,15 +295,15 @@ impl Connection {
         // A streamed restore or backup has no time limit of its own: size, not slowness, makes it long.
         let is_streamed = matches!(request.body, RawBody::Stream(_));
         let api = Arc::clone(&shared.api);
-        let task = shared.requests.spawn(async move {
+        let request = Finishing::new(&shared.requests, async move {
             let _held = (slot, place);
             api.respond(request).await
         });
-        let ended = if is_streamed { Ok(task.await) } else { tokio::time::timeout(limit, task).await };
+        let ended = if is_streamed { Ok(request.await) } else { tokio::time::timeout(limit, request).await };
         match ended {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(err)) => {
-                tracing::error!(error = %err, "serving a request failed");
+            Ok(Err(Panicked)) => {
+                tracing::error!("serving a request failed");
                 Err((StatusCode::INTERNAL_SERVER_ERROR, "internal error".to_owned()))
             }
             // Not 503, which says that nothing was done: clients would do it again.
