@@ -20,7 +20,7 @@ pub use fields::Fields;
 pub use request::{Caller, Operation, Request};
 pub use response::{LeaseGrant, Login, Raw, Response, TokenKind};
 pub use route::{Access, Effect, Field, FieldKind, Method, Route, RouteMatch, RouteTable};
-pub use storage::{Class, Page, Storage, StorageError, StorageExt};
+pub use storage::{Class, Decoded, Page, Storage, StorageError, StorageExt};
 pub use world::{Clock, Entropy, EntropyError, UnixMillis};
 
 /// A JSON object, the shape of every request and response body. Keys are sorted, as Go sorts them.

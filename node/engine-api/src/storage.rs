@@ -4,6 +4,9 @@
 //! in one Raft entry, after the engine returned; if anything the request read has changed by then, nothing is
 //! written and the kernel runs the engine again on fresh state. Calls are synchronous: the data is on this node.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
@@ -69,6 +72,9 @@ impl StorageError {
     }
 }
 
+/// An entry's value once decoded, shared by everybody who reads it.
+pub type Decoded = Arc<dyn Any + Send + Sync>;
+
 /// Keys are `/`-separated, without a leading slash; a key may be both an entry and a folder.
 pub trait Storage: Send + Sync {
     /// The value at `key`, this request's own writes included.
@@ -76,6 +82,19 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// When the entry is damaged or the backend fails.
     fn get(&self, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StorageError>;
+
+    /// The value at `key` as `decode` makes it of the bytes. Storage that remembers what it decoded does so once for
+    /// as long as the entry stays the same, so what is kept must hold no secret.
+    ///
+    /// # Errors
+    /// As [`Self::get`], and what `decode` says.
+    fn decoded(
+        &self,
+        key: &str,
+        decode: &dyn Fn(&[u8]) -> Result<Decoded, StorageError>,
+    ) -> Result<Option<Decoded>, StorageError> {
+        self.get(key)?.map(|bytes| decode(&bytes)).transpose()
+    }
 
     /// Names directly under `prefix` (empty, or ending in `/`), sorted, folders with a trailing slash.
     ///
@@ -109,11 +128,24 @@ pub trait StorageExt: Storage {
     /// # Errors
     /// As [`Storage::get`], and when the record does not parse.
     fn get_record<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StorageError> {
-        let Some(bytes) = self.get(key)? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).map_err(|err| StorageError::Damaged {
-            key: key.to_owned(),
-            reason: format!("line {}", err.line()),
-        })
+        self.get(key)?.map(|bytes| parse(key, &bytes)).transpose()
+    }
+
+    /// The record at `key`, parsed once for many readers: for what is read often, is small and holds no secret.
+    ///
+    /// # Errors
+    /// As [`Self::get_record`].
+    fn get_shared<T>(&self, key: &str) -> Result<Option<Arc<T>>, StorageError>
+    where
+        T: DeserializeOwned + Send + Sync + 'static,
+    {
+        let decode = |bytes: &[u8]| parse::<T>(key, bytes).map(|record| Arc::new(record) as Decoded);
+        match self.decoded(key, &decode)?.map(Arc::downcast) {
+            None => Ok(None),
+            Some(Ok(record)) => Ok(Some(record)),
+            // It was decoded as something else before.
+            Some(Err(_)) => Ok(self.get_record(key)?.map(Arc::new)),
+        }
     }
 
     /// Stages `record` at `key`.
@@ -127,3 +159,8 @@ pub trait StorageExt: Storage {
 }
 
 impl<S: Storage + ?Sized> StorageExt for S {}
+
+fn parse<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StorageError> {
+    serde_json::from_slice(bytes)
+        .map_err(|err| StorageError::Damaged { key: key.to_owned(), reason: format!("line {}", err.line()) })
+}

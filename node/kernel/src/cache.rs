@@ -9,11 +9,11 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arca_barrier::Class;
-use arca_engine_api::StorageError;
+use arca_engine_api::{Decoded, StorageError};
 use arca_raft_storage::Version;
 use foldhash::fast::FixedState;
 use parking_lot::Mutex;
@@ -138,6 +138,30 @@ pub struct Opened {
     pub version: Version,
     /// The value. Wiped when the last holder drops it.
     pub value: Plain,
+    decoded: OnceLock<Decoded>,
+}
+
+impl Opened {
+    /// A value as it was written by `version`.
+    #[must_use]
+    pub fn new(version: Version, value: Plain) -> Self {
+        Self { version, value, decoded: OnceLock::new() }
+    }
+
+    /// What `decode` makes of the value, once.
+    ///
+    /// # Errors
+    /// What `decode` says; it is asked again then.
+    pub fn decoded(
+        &self,
+        decode: &dyn Fn(&[u8]) -> Result<Decoded, StorageError>,
+    ) -> Result<Decoded, StorageError> {
+        if let Some(decoded) = self.decoded.get() {
+            return Ok(Arc::clone(decoded));
+        }
+        let decoded = decode(&self.value)?;
+        Ok(Arc::clone(self.decoded.get_or_init(|| decoded)))
+    }
 }
 
 /// Small values, opened: what is read often is not opened each time.
@@ -158,10 +182,10 @@ impl PlainCache {
     }
 
     /// Keeps a value read from a view that shows `view_index`, unless its key was written since or it is large.
-    pub fn insert(&self, key: &[u8], view_index: u64, version: Version, value: &Plain) {
-        if value.len() <= PLAIN_SIZE_MAX {
-            let weight = key.len() + value.len() + ENTRY_OVERHEAD;
-            self.0.insert(key, view_index, Arc::new(Opened { version, value: value.clone() }), weight);
+    pub fn insert(&self, key: &[u8], view_index: u64, opened: &Arc<Opened>) {
+        if opened.value.len() <= PLAIN_SIZE_MAX {
+            let weight = key.len() + opened.value.len() + ENTRY_OVERHEAD;
+            self.0.insert(key, view_index, Arc::clone(opened), weight);
         }
     }
 
@@ -304,22 +328,35 @@ mod tests {
     fn a_view_meets_no_value_written_after_it() {
         let cache = PlainCache::default();
         let value = |text: &str| Plain::new(text.as_bytes().to_vec());
-        cache.insert(b"key", 9, Version(5), &value("five"));
+        let written = |version, text| Arc::new(Opened::new(Version(version), value(text)));
+        cache.insert(b"key", 9, &written(5, "five"));
         assert!(cache.find(b"key", 4).is_none(), "a view from before entry 5");
         assert_eq!(cache.find(b"key", 5).unwrap().value, value("five"));
         cache.evict(b"key", 10);
-        cache.insert(b"key", 9, Version(5), &value("five"));
+        cache.insert(b"key", 9, &written(5, "five"));
         assert!(cache.find(b"key", 9).is_none(), "read before entry 10");
-        cache.insert(b"key", 10, Version(10), &value("ten"));
+        cache.insert(b"key", 10, &written(10, "ten"));
         assert!(cache.find(b"key", 9).is_none());
         assert_eq!(cache.find(b"key", 12).unwrap().value, value("ten"));
     }
 
     #[test]
+    fn a_value_is_decoded_once() {
+        let opened = Opened::new(Version(1), Plain::new(b"text".to_vec()));
+        let refused = opened.decoded(&|_| Err(StorageError::Failed("at first".to_owned())));
+        assert!(refused.is_err());
+        let decode = |bytes: &[u8]| Ok(Arc::new(bytes.len()) as Decoded);
+        assert_eq!(*opened.decoded(&decode).unwrap().downcast::<usize>().unwrap(), 4);
+        let again = opened.decoded(&|_| Err(StorageError::Failed("a second time".to_owned())));
+        assert_eq!(*again.unwrap().downcast::<usize>().unwrap(), 4);
+    }
+
+    #[test]
     fn it_holds_a_bounded_number_of_bytes() {
         let cache = PlainCache::default();
+        let value = |size| Arc::new(Opened::new(Version(1), Plain::new(vec![7; size])));
         for number in 0..40_000_u32 {
-            cache.insert(&number.to_be_bytes(), 1, Version(1), &Plain::new(vec![7; 2_000]));
+            cache.insert(&number.to_be_bytes(), 1, &value(2_000));
         }
         let weigh = |map: &HashMap<Box<[u8]>, (Arc<Opened>, usize), FixedState>| {
             map.values().map(|(_, weight)| weight).sum()
@@ -338,7 +375,7 @@ mod tests {
                 .iter()
                 .all(|(young, old, counted)| young == counted && young.max(old) <= &PLAIN_BYTES_MAX)
         );
-        cache.insert(b"large", 1, Version(1), &Plain::new(vec![7; PLAIN_SIZE_MAX + 1]));
+        cache.insert(b"large", 1, &value(PLAIN_SIZE_MAX + 1));
         assert!(cache.find(b"large", 1).is_none());
     }
 }

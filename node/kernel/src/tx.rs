@@ -9,14 +9,14 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use arca_barrier::{Barrier, Class};
-use arca_engine_api::{Page, Storage, StorageError, UnixMillis};
+use arca_engine_api::{Decoded, Page, Storage, StorageError, UnixMillis};
 use arca_raft_storage::{Key, ReadView, Version, Visit, Write, WriteSet};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use crate::cache::PlainCache;
+use crate::cache::{Opened, PlainCache};
 use crate::walk::walk;
 
 /// Largest plaintext of one entry, bytes.
@@ -168,27 +168,56 @@ impl Tx {
         {
             return Ok(own.clone());
         }
-        let key = self.barrier.seal_name(class, path).map_err(|err| damaged(path, &err))?;
-        let (value, version) = self.opened(path, &key)?;
-        if is_guarded && self.mode == Mode::ReadWrite {
-            self.staged.lock().reads.entry(key).or_insert(version);
-        }
-        Ok(value)
+        Ok(self.stored(class, path, is_guarded)?.map(|opened| opened.value.clone()))
     }
 
-    /// The value at a physical key and its version, opened now or before.
-    fn opened(&self, path: &str, key: &Key) -> Result<(Option<Plain>, Version), StorageError> {
+    /// The value at `path` as `decode` makes it of the bytes, guarded as by [`Self::get`]; once for all who read it,
+    /// unless this transaction itself staged it.
+    ///
+    /// # Errors
+    /// As [`Self::get`], and what `decode` says.
+    pub fn decoded(
+        &self,
+        class: Class,
+        path: &str,
+        decode: &dyn Fn(&[u8]) -> Result<Decoded, StorageError>,
+    ) -> Result<Option<Decoded>, StorageError> {
+        if self.has_staged(class, path) {
+            return self.get(class, path)?.map(|bytes| decode(&bytes)).transpose();
+        }
+        self.stored(class, path, true)?.map(|opened| opened.decoded(decode)).transpose()
+    }
+
+    /// The value at `path` without own writes.
+    fn stored(
+        &self,
+        class: Class,
+        path: &str,
+        is_guarded: bool,
+    ) -> Result<Option<Arc<Opened>>, StorageError> {
+        let key = self.barrier.seal_name(class, path).map_err(|err| damaged(path, &err))?;
+        let opened = self.opened(path, &key)?;
+        if is_guarded && self.mode == Mode::ReadWrite {
+            let version = opened.as_ref().map_or(Version::ABSENT, |opened| opened.version);
+            self.staged.lock().reads.entry(key).or_insert(version);
+        }
+        Ok(opened)
+    }
+
+    /// The value at a physical key, opened now or before.
+    fn opened(&self, path: &str, key: &Key) -> Result<Option<Arc<Opened>>, StorageError> {
         let index = self.view.index();
         if let Some(known) = self.opened.as_ref().and_then(|opened| opened.find(key, index)) {
-            return Ok((Some(known.value.clone()), known.version));
+            return Ok(Some(known));
         }
         let found = self.view.get(key).map_err(|err| StorageError::Failed(err.to_string()))?;
-        let Some(found) = found else { return Ok((None, Version::ABSENT)) };
+        let Some(found) = found else { return Ok(None) };
         let value = self.barrier.open_value(key, &found.value).map_err(|err| damaged(path, &err))?;
-        if let Some(opened) = &self.opened {
-            opened.insert(key, index, found.version, &value);
+        let opened = Arc::new(Opened::new(found.version, value));
+        if let Some(cache) = &self.opened {
+            cache.insert(key, index, &opened);
         }
-        Ok((Some(value), found.version))
+        Ok(Some(opened))
     }
 
     /// The JSON record at `path`.
@@ -584,6 +613,15 @@ impl Storage for EngineStorage<'_> {
     fn get(&self, key: &str) -> Result<Option<Plain>, StorageError> {
         let (class, path) = self.address(key);
         self.tx.get(class, &path)
+    }
+
+    fn decoded(
+        &self,
+        key: &str,
+        decode: &dyn Fn(&[u8]) -> Result<Decoded, StorageError>,
+    ) -> Result<Option<Decoded>, StorageError> {
+        let (class, path) = self.address(key);
+        self.tx.decoded(class, &path, decode)
     }
 
     fn list(&self, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {

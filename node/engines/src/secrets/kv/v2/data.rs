@@ -68,14 +68,14 @@ fn without_values(data: Map, levels: u32) -> Map {
 pub(super) fn write(keys: &Keys<'_>, request: &Request) -> Result<Response, EngineError> {
     let data = given_data(request)?;
     let config = keys.config()?;
-    let key = keys.find(request.param("path"))?.unwrap_or_else(|| Key::new(keys.now()));
+    let key = keys.load(request.param("path"))?.unwrap_or_else(|| Key::new(keys.now()));
     check_and_set(request.fields(), &config, &key)?;
     add(keys, request.param("path"), key, &config, &data)
 }
 
 pub(super) fn patch(keys: &Keys<'_>, request: &Request) -> Result<Response, EngineError> {
     let (path, patch) = (request.param("path"), given_data(request)?);
-    let Some(key) = keys.find(path)? else { return Err(EngineError::NotFound) };
+    let Some(key) = keys.load(path)? else { return Err(EngineError::NotFound) };
     let config = keys.config()?;
     check_and_set(request.fields(), &config, &key)?;
     let Some(version) = key.versions.get(&key.current) else { return Err(EngineError::NotFound) };
@@ -163,7 +163,7 @@ fn merge(target: &mut Map, patch: &Map) {
 
 /// Deletes the latest version, if it is there.
 pub(super) fn delete_latest(keys: &Keys<'_>, path: &str) -> Result<Response, EngineError> {
-    let Some(mut key) = keys.find(path)? else { return Ok(Response::empty()) };
+    let Some(mut key) = keys.load(path)? else { return Ok(Response::empty()) };
     let now = keys.now();
     if let Some(version) = key.versions.get_mut(&key.current).filter(|version| version.is_live(now)) {
         version.deleted = Some(now);

@@ -2,6 +2,8 @@
 //! it kept versions. Such a secret is shown as its own first version, and moved by the first change to it, so turning
 //! versioning on takes no time however much is stored.
 
+use std::sync::Arc;
+
 use arca_engine_api::{Ctx, EngineError, Map, Page, Storage, StorageError, StorageExt as _, UnixMillis};
 
 use super::config::Config;
@@ -27,11 +29,16 @@ impl<'a> Keys<'a> {
         Config::load(self.storage)
     }
 
-    pub(super) fn find(&self, path: &str) -> Result<Option<Key>, StorageError> {
-        if let Some(key) = self.storage.get_record(&format!("meta/{path}"))? {
+    pub(super) fn find(&self, path: &str) -> Result<Option<Arc<Key>>, StorageError> {
+        if let Some(key) = self.storage.get_shared(&format!("meta/{path}"))? {
             return Ok(Some(key));
         }
-        Ok(plain::load(self.storage, path)?.map(|secret| Key::from_plain(secret.written)))
+        Ok(plain::load(self.storage, path)?.map(|secret| Arc::new(Key::from_plain(secret.written))))
+    }
+
+    /// The same, to be changed.
+    pub(super) fn load(&self, path: &str) -> Result<Option<Key>, StorageError> {
+        Ok(self.find(path)?.map(Arc::unwrap_or_clone))
     }
 
     pub(super) fn data(&self, path: &str, key: &Key, number: u64) -> Result<Map, EngineError> {

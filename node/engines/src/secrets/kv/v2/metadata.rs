@@ -25,7 +25,7 @@ pub(super) fn write(keys: &Keys<'_>, request: &Request) -> Result<Response, Engi
     }
     let custom = fields.object("custom_metadata")?.map(custom::replaced).transpose()?;
     let config = keys.config()?;
-    let mut key = keys.find(path)?.unwrap_or_else(|| Key::new(keys.now()));
+    let mut key = keys.load(path)?.unwrap_or_else(|| Key::new(keys.now()));
     check_and_set(fields, &config, &key)?;
     change(&mut key, fields)?;
     if custom.is_some() {
@@ -37,7 +37,7 @@ pub(super) fn write(keys: &Keys<'_>, request: &Request) -> Result<Response, Engi
 /// As [`write()`], for a key that exists: custom metadata merges, and a null setting goes back to its default.
 pub(super) fn patch(keys: &Keys<'_>, request: &Request) -> Result<Response, EngineError> {
     let (path, fields) = (request.param("path"), request.fields());
-    let Some(mut key) = keys.find(path)? else { return Err(EngineError::NotFound) };
+    let Some(mut key) = keys.load(path)? else { return Err(EngineError::NotFound) };
     let config = keys.config()?;
     check_and_set(fields, &config, &key)?;
     change(&mut key, fields)?;

@@ -15,7 +15,7 @@ fn named(request: &Request) -> Result<Vec<u64>, EngineError> {
 
 pub(super) fn delete(keys: &Keys<'_>, request: &Request) -> Result<Response, EngineError> {
     let (path, numbers, now) = (request.param("path"), named(request)?, keys.now());
-    let Some(mut key) = keys.find(path)? else { return Ok(Response::empty()) };
+    let Some(mut key) = keys.load(path)? else { return Ok(Response::empty()) };
     for number in numbers {
         if let Some(version) = key.versions.get_mut(&number).filter(|version| version.is_live(now)) {
             version.deleted = Some(now);
@@ -27,7 +27,7 @@ pub(super) fn delete(keys: &Keys<'_>, request: &Request) -> Result<Response, Eng
 
 pub(super) fn undelete(keys: &Keys<'_>, request: &Request) -> Result<Response, EngineError> {
     let (path, numbers) = (request.param("path"), named(request)?);
-    let Some(mut key) = keys.find(path)? else { return Ok(Response::empty()) };
+    let Some(mut key) = keys.load(path)? else { return Ok(Response::empty()) };
     for number in numbers {
         if let Some(version) = key.versions.get_mut(&number).filter(|version| !version.is_destroyed) {
             version.deleted = None;
@@ -39,7 +39,7 @@ pub(super) fn undelete(keys: &Keys<'_>, request: &Request) -> Result<Response, E
 
 pub(super) fn destroy(keys: &Keys<'_>, request: &Request) -> Result<Response, EngineError> {
     let (path, mut numbers) = (request.param("path"), named(request)?);
-    let Some(mut key) = keys.find(path)? else { return Ok(Response::empty()) };
+    let Some(mut key) = keys.load(path)? else { return Ok(Response::empty()) };
     numbers.retain(|number| {
         key.versions
             .get_mut(number)
