@@ -100,7 +100,7 @@ pub struct Request {
     /// Headers the mount's tune lets through, lower-case names.
     pub headers: BTreeMap<String, Vec<String>>,
     /// The caller, unless the route takes anybody.
-    pub caller: Option<Caller>,
+    pub caller: Option<Arc<Caller>>,
     /// The token as presented. Only for engines that hand it on; never log it.
     pub client_token: Option<Arc<Zeroizing<String>>>,
     /// Address of the client (of the first hop when a standby forwarded the request).

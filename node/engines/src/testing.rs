@@ -142,7 +142,7 @@ impl Rig {
             route,
             data: data.as_object().cloned().unwrap_or_else(Map::new),
             headers: BTreeMap::new(),
-            caller: Some(caller()),
+            caller: Some(Arc::new(caller())),
             client_token: None,
             remote_addr: None,
             remote_port: 0,

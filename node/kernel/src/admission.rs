@@ -233,7 +233,7 @@ impl Kernel {
             return Ok(());
         }
         let caller = self.identify(tx, asked, &admitted.namespace)?;
-        admitted.request.caller = Some(caller.caller.clone());
+        admitted.request.caller = Some(Arc::clone(&caller.caller));
         let acl = Arc::clone(&caller.acl);
         admitted.caller = Some(caller);
         let is_update = admitted.request.operation == Operation::Update;

@@ -21,7 +21,7 @@ pub(crate) struct Identified {
     /// The token's record.
     pub(crate) entry: Arc<TokenEntry>,
     /// The caller as engines see it.
-    pub(crate) caller: Caller,
+    pub(crate) caller: Arc<Caller>,
     /// What its policies amount to.
     pub(crate) acl: Arc<Acl>,
 }
@@ -57,16 +57,7 @@ impl Kernel {
                 now,
             },
         )?;
-        let caller = Caller {
-            token_key: entry.key.clone(),
-            accessor: entry.accessor.clone(),
-            display_name: entry.display_name.clone(),
-            entity_id: entry.entity_id.clone(),
-            policies: entry.policies.as_slice().into(),
-            metadata: Arc::new(entry.metadata.clone()),
-            is_batch: entry.is_batch(),
-            is_root: entry.is_root(),
-        };
+        let caller = entry.caller();
         Ok(Identified { entry, caller, acl })
     }
 }

@@ -1,9 +1,10 @@
 //! What is known of a token. Never the token itself.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arca_engine_api::{Map, UnixMillis};
+use arca_engine_api::{Caller, Map, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use super::Cidr;
@@ -150,9 +151,56 @@ pub struct TokenEntry {
     /// The login it came from; none for tokens made by tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<LoginOrigin>,
+    #[serde(skip)]
+    pub(crate) seen_by_engines: MadeOnce<Caller>,
+}
+
+/// Made of an entry's other fields when first asked for. A copy of the entry may be changed, so it makes its own; and
+/// whether it was made says nothing about the entry.
+pub(crate) struct MadeOnce<T>(OnceLock<Arc<T>>);
+
+impl<T> Default for MadeOnce<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T> Clone for MadeOnce<T> {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl<T> PartialEq for MadeOnce<T> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl<T> std::fmt::Debug for MadeOnce<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MadeOnce")
+    }
 }
 
 impl TokenEntry {
+    /// Its holder as engines see them. The entry is not changed any more once this was asked.
+    pub(crate) fn caller(&self) -> Arc<Caller> {
+        let make = || {
+            Arc::new(Caller {
+                token_key: self.key.clone(),
+                accessor: self.accessor.clone(),
+                display_name: self.display_name.clone(),
+                entity_id: self.entity_id.clone(),
+                policies: self.policies.as_slice().into(),
+                metadata: Arc::new(self.metadata.clone()),
+                is_batch: self.is_batch(),
+                is_root: self.is_root(),
+            })
+        };
+        Arc::clone(self.seen_by_engines.0.get_or_init(make))
+    }
+
     /// Names it.
     #[must_use]
     pub fn reference(&self) -> TokenRef {
