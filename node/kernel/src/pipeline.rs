@@ -5,10 +5,12 @@
 //! of it once.
 //! Read next: [`crate::admission`] for the decisions, [`crate::grants`] for tokens, leases and wrapping.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use arca_engine_api::{Ctx, EngineError, Fault, Operation, Response, StorageError};
 use arca_raft_storage::Committed;
+use tracing::Instrument as _;
 
 use crate::admission::{Admitted, Asked};
 use crate::answer::{Answer, AnswerBody, Shape};
@@ -40,8 +42,14 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::fault`] says what the caller can do. `NeedsActive` comes before anything was done or audited,
     /// except when leadership was lost on the way, and then nothing was written.
-    #[tracing::instrument(name = "request", skip_all, fields(request_id = %incoming.id))]
     pub async fn handle(&self, incoming: Incoming) -> Result<Answer, KernelError> {
+        let span = tracing::info_span!("request", request_id = %incoming.id);
+        // Pinned first: what is wrapped in a span is moved, and this is large.
+        let serving = pin!(self.serve(incoming));
+        serving.instrument(span).await
+    }
+
+    async fn serve(&self, incoming: Incoming) -> Result<Answer, KernelError> {
         let _inside = self.enter()?;
         let _shown = self.in_flight.enter(&incoming, self.clock.now());
         let mut asked = Asked::new(incoming);
@@ -76,7 +84,7 @@ impl Kernel {
                 turn = self.contention.turn(&asked.incoming.path).await;
             }
         }
-        self.give_up(&mut asked).await
+        Box::pin(self.give_up(&mut asked)).await
     }
 
     /// A standby passes on what writes; one that answers from what it has also passes on every refusal, since it
@@ -128,11 +136,17 @@ impl Kernel {
             match self.run(&tx, asked, admitted).await {
                 Err(err) if is_read_only(&err) && self.is_active() => {}
                 Err(err) if is_read_only(&err) => return Err(KernelError::NeedsActive),
+                Ok(Ran { answer, after: None }) => return Ok(answer),
                 Ok(ran) => return self.finish(ran, None).await,
                 Err(err) => return Err(err),
             }
         }
-        let tx = tx.writing();
+        // Boxed, or reads would carry its room about.
+        Box::pin(self.write(tx.writing(), asked, admitted)).await
+    }
+
+    /// Runs an admitted request with leave to write.
+    async fn write(&self, tx: Tx, asked: &Asked, admitted: &Admitted) -> Result<Answer, KernelError> {
         if let Some(mount) = &admitted.mount {
             let (key, version) = &mount.guard;
             tx.guard(key, *version);
