@@ -34,8 +34,7 @@ impl System for NodeSystem {
 
     fn is_behind(&self) -> bool {
         // A member whose disk is full takes no entries. Of the active one nothing is behind.
-        let behind =
-            |unsealed: &Unsealed| !unsealed.kernel.is_active() && unsealed.replica.status().is_disk_full;
+        let behind = |unsealed: &Unsealed| !unsealed.kernel.is_active() && unsealed.replica.is_disk_full();
         self.0.unsealed.load().as_ref().is_some_and(|unsealed| behind(unsealed))
     }
 

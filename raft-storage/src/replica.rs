@@ -257,6 +257,11 @@ pub trait Replica: Debug + Send + Sync {
     /// Role, leader and indexes now.
     fn status(&self) -> ReplicaStatus;
 
+    /// [`ReplicaStatus::is_disk_full`], for those who ask at every request.
+    fn is_disk_full(&self) -> bool {
+        self.status().is_disk_full
+    }
+
     /// The same, as a stream of changes. Role and leader changes always wake it; indexes may be coalesced.
     fn watch(&self) -> watch::Receiver<ReplicaStatus>;
 

@@ -331,6 +331,10 @@ impl Replica for RaftReplica {
         self.shared.status.get(self.shared.state.view().meta().index)
     }
 
+    fn is_disk_full(&self) -> bool {
+        self.shared.gate.is_disk_full.get()
+    }
+
     fn watch(&self) -> watch::Receiver<ReplicaStatus> {
         self.shared.status.watch()
     }
