@@ -69,7 +69,7 @@ struct Outcome {
     first_error: Option<String>,
 }
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Some(plan) = Plan::from_args() else {
         eprintln!("{HELP}");
