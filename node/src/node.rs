@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use arca_api::SealStatus;
+use arca_api::{RequestIds, SealStatus};
 use arca_barrier::{Offer, RootKey, SealConfig, Share, UnsealProgress, boot_key};
 use arca_engine_api::{Clock, EngineType, Entropy, UnixMillis};
 use arca_raft_storage::{Member, Version};
@@ -118,6 +118,7 @@ pub struct Node {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) engines: Vec<EngineType>,
+    pub(crate) request_ids: Arc<RequestIds>,
     pub(crate) disk: Disk,
     pub(crate) phase: Mutex<Phase>,
     pub(crate) face: RwLock<Face>,
@@ -149,12 +150,15 @@ impl Node {
         engines: Vec<EngineType>,
     ) -> Result<Arc<Self>, NodeError> {
         let disk = Disk::new(&config.storage);
+        let request_ids =
+            RequestIds::new(&SystemEntropy).map_err(|err| NodeError::failed("starting", err))?;
         let (orders, received) = mpsc::unbounded_channel();
         let mut node = Self {
             config,
             clock,
             entropy: Arc::new(SystemEntropy),
             engines,
+            request_ids: Arc::new(request_ids),
             disk,
             phase: Mutex::new(Phase::New),
             face: RwLock::default(),

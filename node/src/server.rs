@@ -13,7 +13,7 @@ use crate::config::{Config, ListenerConfig};
 use crate::logging::Log;
 use crate::node::Node;
 use crate::system::NodeSystem;
-use crate::world::{SystemClock, SystemEntropy};
+use crate::world::SystemClock;
 use crate::{hygiene, notify, telemetry};
 
 /// How long requests under way may take once the server was told to stop.
@@ -45,7 +45,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), String> {
         Node::open(config.clone(), Arc::clone(&clock), arca_engines::all()).map_err(|err| err.to_string())?;
     let api = Arc::new(Api {
         system: Arc::new(NodeSystem(Arc::clone(&node))),
-        entropy: Arc::new(SystemEntropy),
+        request_ids: Arc::clone(&node.request_ids),
         clock,
     });
     let stop = CancellationToken::new();

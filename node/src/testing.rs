@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config;
 use crate::node::Node;
 use crate::system::NodeSystem;
-use crate::world::{SystemClock, SystemEntropy};
+use crate::world::SystemClock;
 
 /// A port that is free now.
 fn free_port() -> u16 {
@@ -48,7 +48,7 @@ impl Rig {
         let clock = Arc::new(SystemClock);
         let node = Node::open(config, clock.clone(), arca_engines::all()).unwrap();
         let system = Arc::new(NodeSystem(Arc::clone(&node)));
-        let api = Arc::new(Api { system, entropy: Arc::new(SystemEntropy), clock });
+        let api = Arc::new(Api { system, request_ids: Arc::clone(&node.request_ids), clock });
         Self { node, api, stop: CancellationToken::new() }
     }
 

@@ -343,7 +343,7 @@ impl Gatekeeper for Gate {
         let Some(node) = self.node.upgrade() else { return unavailable() };
         let Some(raw) = raw_request(request) else { return unavailable() };
         let api = Api {
-            entropy: Arc::clone(&node.entropy),
+            request_ids: Arc::clone(&node.request_ids),
             clock: Arc::clone(&node.clock),
             system: Arc::new(NodeSystem(node)),
         };

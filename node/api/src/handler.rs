@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arca_engine_api::fields::parse_duration;
-use arca_engine_api::{Clock, Entropy, Fault, Map, Operation};
+use arca_engine_api::{Clock, Fault, Map, Operation};
 use arca_kernel::{Answer, AnswerBody, Body, Incoming, Kernel, KernelError};
 use arca_raft_storage::SnapshotStream;
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use crate::closed::ClosedPaths;
 use crate::cors::{self, Verdict};
 use crate::lifecycle::{self, Endpoint};
 use crate::render::{self, Rendered};
+use crate::request_ids::RequestIds;
 use crate::status::status_of;
 use crate::system::{Carried, CarriedBack, CarryFailure, System};
 use crate::{body, path, query};
@@ -80,8 +81,8 @@ pub struct RawRequest {
 pub struct Api {
     /// The node.
     pub system: Arc<dyn System>,
-    /// For request ids.
-    pub entropy: Arc<dyn Entropy>,
+    /// Names for requests.
+    pub request_ids: Arc<RequestIds>,
     /// For latencies.
     pub clock: Arc<dyn Clock>,
 }
@@ -269,7 +270,7 @@ impl Api {
         let wants_jwt_wrapping = header(headers, "x-vault-wrap-format")?.eq_ignore_ascii_case("jwt");
         let required_index = texts(headers, "x-vault-index");
         let passed = passed_headers(headers);
-        let id = self.request_id()?;
+        let id = self.request_ids.next();
         let body = if is_streamed {
             match std::mem::replace(&mut request.body, RawBody::Bytes(Bytes::new())) {
                 RawBody::Stream(stream) => Body::stream(stream.into_inner()),
@@ -296,19 +297,6 @@ impl Api {
             forwards_when_behind: forwards_when_behind(headers),
             allows_stale: request.allows_stale,
         })
-    }
-
-    /// A random (version 4) UUID.
-    fn request_id(&self) -> Result<String, Refusal> {
-        let mut bytes = [0_u8; 16];
-        self.entropy
-            .fill(&mut bytes)
-            .map_err(|err| Refusal(StatusCode::INTERNAL_SERVER_ERROR, err.to_string()))?;
-        let number = u128::from_be_bytes(bytes) & !(0xf000_u128 << 64) & !(0xc000_u128 << 48);
-        let number = number | (0x4000_u128 << 64) | (0x8000_u128 << 48);
-        let hex = format!("{number:032x}");
-        let parts = [hex.get(..8), hex.get(8..12), hex.get(12..16), hex.get(16..20), hex.get(20..)];
-        Ok(parts.map(Option::unwrap_or_default).join("-"))
     }
 
     /// Carries the request to the active node, waiting up to `patience` for there to be one. `None`: it was not

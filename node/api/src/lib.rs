@@ -20,6 +20,7 @@ mod lifecycle;
 mod path;
 mod query;
 mod render;
+pub mod request_ids;
 pub mod response_headers;
 pub mod server;
 #[cfg(test)]
@@ -34,6 +35,7 @@ mod tls_tests;
 
 pub use closed::ClosedPaths;
 pub use handler::{Api, RawBody, RawRequest};
+pub use request_ids::RequestIds;
 pub use server::{Listener, ListenerOptions};
 pub use system::{
     Health, InitRequest, InitResponse, JoinRequest, LeaderStatus, SealStatus, System, SystemError,

@@ -18,8 +18,8 @@ use zeroize::Zeroizing;
 use crate::handler::ResponseBody;
 use crate::system::{Carried, CarriedBack, CarryFailure};
 use crate::{
-    Api, Health, InitRequest, InitResponse, JoinRequest, LeaderStatus, RawBody, RawRequest, SealStatus,
-    System, SystemError, UnsealRequest,
+    Api, Health, InitRequest, InitResponse, JoinRequest, LeaderStatus, RawBody, RawRequest, RequestIds,
+    SealStatus, System, SystemError, UnsealRequest,
 };
 
 /// See the file's header.
@@ -129,7 +129,7 @@ impl System for FakeSystem {
 pub(crate) fn api(system: Arc<dyn System>) -> Arc<Api> {
     Arc::new(Api {
         system,
-        entropy: Arc::new(SeededEntropy::default()),
+        request_ids: Arc::new(RequestIds::new(&SeededEntropy::default()).unwrap()),
         clock: Arc::new(TestClock::default()),
     })
 }
