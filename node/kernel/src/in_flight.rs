@@ -1,18 +1,20 @@
 //! The requests under way on this node, for `sys/in-flight-req`: who asked for what, and since when. Never a body, a
 //! token or an answer.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use arca_engine_api::{Map, Operation, UnixMillis};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use slab::Slab;
 
 use crate::Incoming;
 
 /// What is kept of one.
 #[derive(Debug)]
 struct UnderWay {
+    /// As clients know it. May be anything.
+    id: String,
     began: UnixMillis,
     remote: Option<SocketAddr>,
     operation: Operation,
@@ -22,41 +24,40 @@ struct UnderWay {
 /// See the file's header. Bounded by the connections a node takes.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
-    requests: Mutex<BTreeMap<u64, (String, UnderWay)>>,
-    next: std::sync::atomic::AtomicU64,
+    requests: Mutex<Slab<UnderWay>>,
 }
 
 /// A request is under way as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Passage<'a> {
     all: &'a InFlight,
-    number: u64,
+    place: usize,
 }
 
 impl Drop for Passage<'_> {
     fn drop(&mut self) {
-        self.all.requests.lock().remove(&self.number);
+        self.all.requests.lock().try_remove(self.place);
     }
 }
 
 impl InFlight {
-    /// Notes a request; its id may be anything, so it is told apart by a number of its own.
+    /// Notes a request.
     pub(crate) fn enter(&self, incoming: &Incoming, now: UnixMillis) -> Passage<'_> {
-        let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let noted = UnderWay {
+            id: incoming.id.clone(),
             began: now,
             remote: incoming.remote_addr.map(|addr| SocketAddr::new(addr, incoming.remote_port)),
             operation: incoming.operation,
             path: incoming.path.clone(),
         };
-        self.requests.lock().insert(number, (incoming.id.clone(), noted));
-        Passage { all: self, number }
+        let place = self.requests.lock().insert(noted);
+        Passage { all: self, place }
     }
 
     /// By request id, as clients know it.
     pub(crate) fn shown(&self) -> Map {
         let requests = self.requests.lock();
-        requests.values().map(|(id, request)| (id.clone(), request.shown())).collect()
+        requests.iter().map(|(_, request)| (request.id.clone(), request.shown())).collect()
     }
 }
 
