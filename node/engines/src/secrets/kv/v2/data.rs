@@ -166,7 +166,7 @@ pub(super) fn delete_latest(keys: &Keys<'_>, path: &str) -> Result<Response, Eng
     let Some(mut key) = keys.load(path)? else { return Ok(Response::empty()) };
     let now = keys.now();
     if let Some(version) = key.versions.get_mut(&key.current).filter(|version| version.is_live(now)) {
-        version.deleted = Some(now);
+        version.delete(now);
         keys.store(path, &mut key)?;
     }
     Ok(Response::empty())

@@ -20,9 +20,12 @@ const VERSIONS_KEPT: u32 = 10;
 pub(super) struct Version {
     /// When it was written.
     pub(super) created: UnixMillis,
-    /// From when on it counts as deleted; may lie ahead.
+    /// When it was deleted, or when it will count as deleted by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) deleted: Option<UnixMillis>,
+    /// It was deleted by a caller, and is so at once on every node, whatever that node's clock says of `deleted`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_deleted: bool,
     /// Its data is gone for good.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) is_destroyed: bool,
@@ -31,7 +34,17 @@ pub(super) struct Version {
 impl Version {
     /// Whether its data may be shown.
     pub(super) fn is_live(&self, now: UnixMillis) -> bool {
-        !self.is_destroyed && self.deleted.is_none_or(|deleted| deleted > now)
+        !self.is_destroyed && !self.is_deleted && self.deleted.is_none_or(|deleted| deleted > now)
+    }
+
+    pub(super) fn delete(&mut self, now: UnixMillis) {
+        self.deleted = Some(now);
+        self.is_deleted = true;
+    }
+
+    pub(super) fn undelete(&mut self) {
+        self.deleted = None;
+        self.is_deleted = false;
     }
 
     fn shown(&self) -> Map {
@@ -102,7 +115,7 @@ impl Key {
         self.current += 1;
         self.updated = now;
         let deleted = config.life_of(self.delete_version_after).map(|life| now.after(life));
-        self.versions.insert(self.current, Version { created: now, deleted, is_destroyed: false });
+        self.versions.insert(self.current, Version { created: now, deleted, ..Version::default() });
         let kept = match self.max_versions.max(config.max_versions) {
             0 => VERSIONS_KEPT,
             kept => kept,
@@ -179,8 +192,20 @@ mod tests {
     #[test]
     fn a_version_lives_until_its_time_or_its_destruction() {
         let now = UnixMillis(1_000);
-        let version = Version { created: now, deleted: Some(UnixMillis(1_001)), is_destroyed: false };
+        let version = Version { created: now, deleted: Some(UnixMillis(1_001)), ..Version::default() };
         assert!(version.is_live(now) && !version.is_live(UnixMillis(1_001)));
         assert!(!Version { is_destroyed: true, deleted: None, ..version }.is_live(now));
+    }
+
+    #[test]
+    fn what_a_caller_deleted_is_gone_on_a_node_whose_clock_is_behind() {
+        let mut version = Version { created: UnixMillis(500), ..Version::default() };
+        version.delete(UnixMillis(1_000));
+        assert!(!version.is_live(UnixMillis(400)));
+        version.undelete();
+        assert!(version.is_live(UnixMillis(400)));
+        // As older builds wrote it.
+        let stored: Version = serde_json::from_str(r#"{"created":500,"deleted":1000}"#).unwrap();
+        assert!(!stored.is_live(UnixMillis(1_000)) && !stored.is_deleted);
     }
 }

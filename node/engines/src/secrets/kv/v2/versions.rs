@@ -18,7 +18,7 @@ pub(super) fn delete(keys: &Keys<'_>, request: &Request) -> Result<Response, Eng
     let Some(mut key) = keys.load(path)? else { return Ok(Response::empty()) };
     for number in numbers {
         if let Some(version) = key.versions.get_mut(&number).filter(|version| version.is_live(now)) {
-            version.deleted = Some(now);
+            version.delete(now);
         }
     }
     keys.store(path, &mut key)?;
@@ -30,7 +30,7 @@ pub(super) fn undelete(keys: &Keys<'_>, request: &Request) -> Result<Response, E
     let Some(mut key) = keys.load(path)? else { return Ok(Response::empty()) };
     for number in numbers {
         if let Some(version) = key.versions.get_mut(&number).filter(|version| !version.is_destroyed) {
-            version.deleted = None;
+            version.undelete();
         }
     }
     keys.store(path, &mut key)?;
