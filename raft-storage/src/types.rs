@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::raft::Runtime;
 use crate::replica::Member;
 use crate::state::Outcome;
 
@@ -19,6 +20,7 @@ openraft::declare_raft_types!(
         R = Outcome,
         NodeId = u64,
         Node = Member,
+        AsyncRuntime = Runtime,
 );
 
 /// Where an entry stands: the leader that proposed it, and its index.

@@ -31,6 +31,9 @@ pub struct RaftConfig {
     pub low_water_bytes: u64,
     /// Where blocking work runs.
     pub threads: Threads,
+    /// What openraft's random choices follow from, with this member's id, so that a simulation can be run again. `None`
+    /// outside of one.
+    pub seed: Option<u64>,
 }
 
 impl RaftConfig {
@@ -46,6 +49,7 @@ impl RaftConfig {
             flush: FlushPolicy::default(),
             low_water_bytes: 256 << 20,
             threads: Threads::Spawn,
+            seed: None,
         }
     }
 

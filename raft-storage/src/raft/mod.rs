@@ -31,6 +31,7 @@ mod network;
 mod proposer;
 mod recover;
 mod replica;
+mod runtime;
 mod shared;
 mod silence;
 mod status;
@@ -44,6 +45,7 @@ pub use config::{Limits, RaftConfig, Retention, Threads, Timings};
 pub use machine::{Builder, Machine, SnapshotData, members_of};
 pub use recover::recover_single;
 pub use replica::{RaftParts, RaftReplica};
+pub use runtime::{Rng, Runtime};
 
 use crate::MemberId;
 use crate::kv::KvError;

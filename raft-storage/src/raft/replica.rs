@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use futures::channel::oneshot;
+use openraft::AsyncRuntime as _;
 use openraft::errors::{InitializeError, RaftError};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -25,7 +26,7 @@ use super::proposer::Proposer;
 use super::shared::{Metrics, Shared, stopped};
 use super::silence::Silences;
 use super::status::{self, StatusCell};
-use super::{OpenError, guard, upkeep};
+use super::{OpenError, Runtime, guard, runtime, upkeep};
 use crate::kv::{KvError, KvHome, Visit};
 use crate::log::openraft::RaftLog;
 use crate::log::{Options, SegmentLog};
@@ -144,6 +145,12 @@ impl RaftReplica {
     /// # Errors
     /// When files are damaged, of another member or cluster or of a newer format, naming them; or the system fails.
     pub async fn open(config: RaftConfig, parts: RaftParts) -> Result<Arc<Self>, OpenError> {
+        // Members may be given one seed, and must not draw the same numbers.
+        let seed = config.seed.map(|seed| seed ^ config.id.0.rotate_right(16));
+        runtime::within(seed, Self::start(config, parts)).await
+    }
+
+    async fn start(config: RaftConfig, parts: RaftParts) -> Result<Arc<Self>, OpenError> {
         let settings = Arc::new(config.openraft()?);
         let (node, log) = open_files(&config, &parts)?;
         let state = Arc::new(State::open(parts.home.clone())?);
@@ -300,7 +307,7 @@ fn spawn_vital(
     work: impl Future<Output = ()> + Send + 'static,
 ) -> JoinHandle<()> {
     let shared = shared.clone();
-    tokio::spawn(async move {
+    Runtime::spawn(async move {
         let ended = AssertUnwindSafe(work).catch_unwind().await;
         if !shared.gate.is_closed.get() {
             let how = if ended.is_ok() { "ended" } else { "panicked" };

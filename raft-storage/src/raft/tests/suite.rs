@@ -13,7 +13,7 @@ use openraft::{OptionalSend, StorageError};
 use crate::kv::{KvHome, ModelHome, RocksHome, RocksOptions};
 use crate::log::openraft::RaftLog;
 use crate::log::{ClusterId, Options, SegmentLog};
-use crate::raft::{Builder, Machine, SnapshotData, Threads};
+use crate::raft::{Builder, Machine, Runtime, SnapshotData, Threads};
 use crate::state::State;
 use crate::testing::ModelVfs;
 use crate::types::{Entry, LogId, StoredMembership, TypeConfig};
@@ -114,4 +114,9 @@ fn openraft_suite_on_models() {
 fn openraft_suite_on_files() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(Suite::test_all(OnFiles)).unwrap();
+}
+
+#[test]
+fn openraft_suite_on_the_runtime() {
+    openraft::testing::runtime::Suite::<Runtime>::test_all();
 }
