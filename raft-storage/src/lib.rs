@@ -15,6 +15,7 @@ pub mod testing;
 pub mod transport;
 pub mod types;
 pub mod vfs;
+pub mod watch;
 pub mod write_set;
 
 pub use kv::{Batch, Kv, KvDraft, KvError, KvHome, KvSnapshot, Visit};

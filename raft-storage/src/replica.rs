@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 use crate::kv::{KvError, Visit};
+use crate::watch;
 use crate::{SnapshotStream, Version, Write, WriteSet};
 
 /// Raft id of a member. Never reused: a node that is removed and comes back gets a new one.

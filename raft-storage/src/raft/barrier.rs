@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::LinearizerOption;
-use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::RaftError;
 use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;

@@ -45,7 +45,7 @@ pub use config::{Limits, RaftConfig, Retention, Threads, Timings};
 pub use machine::{Builder, Machine, SnapshotData, members_of};
 pub use recover::recover_single;
 pub use replica::{RaftParts, RaftReplica};
-pub use runtime::{Rng, Runtime};
+pub use runtime::{Rng, Runtime, Watched};
 
 use crate::MemberId;
 use crate::kv::KvError;

@@ -12,7 +12,6 @@ use futures::channel::oneshot;
 use openraft::AsyncRuntime as _;
 use openraft::errors::{InitializeError, RaftError};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
@@ -31,6 +30,7 @@ use crate::kv::{KvError, KvHome, Visit};
 use crate::log::openraft::RaftLog;
 use crate::log::{Options, SegmentLog};
 use crate::state::{NodeStore, Scope, State};
+use crate::watch;
 use crate::{
     ApplyObserver, Committed, Inbound, Member, MemberId, Membership, Progress, ProposeError, ReadView,
     Replica, ReplicaError, ReplicaStatus, SnapshotStream, Transport, Vfs, WriteSet,

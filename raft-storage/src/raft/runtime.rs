@@ -1,4 +1,5 @@
-//! What openraft runs on: tokio, with random numbers that follow a seed where there is one.
+//! What openraft runs on: tokio, with random numbers that follow a seed where there is one, and nothing that draws
+//! others.
 //!
 //! openraft draws when it starts (how long a follower waits before it campaigns, when its clock first ticks) and in the
 //! tasks it spawns from then on. [`within`] gives a future a seed, and every task spawned from it derives its own, so
@@ -14,9 +15,12 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
+use openraft::async_runtime::watch::{RecvError, SendError, Watch, WatchReceiver, WatchSender};
+use openraft::{AsyncRuntime, OptionalSend, OptionalSync, TokioRuntime};
 use rand_core::TryRng;
 use tokio::task::JoinHandle;
+
+use crate::watch;
 
 tokio::task_local! {
     static SEED: Cell<u64>;
@@ -133,7 +137,7 @@ impl AsyncRuntime for Runtime {
     type Timeout<R, T: Future<Output = R> + OptionalSend> = tokio::time::Timeout<T>;
     type ThreadLocalRng = Rng;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
-    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+    type Watch = Watched;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
     type Mutex<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
 
@@ -196,6 +200,55 @@ impl AsyncRuntime for Runtime {
         T: Send + 'static,
     {
         TokioRuntime::spawn_blocking(work)
+    }
+}
+
+/// [`crate::watch`], as openraft asks for it.
+#[derive(Debug)]
+pub struct Watched;
+
+impl Watch for Watched {
+    type Sender<T: OptionalSend + OptionalSync> = watch::Sender<T>;
+    type Receiver<T: OptionalSend + OptionalSync> = watch::Receiver<T>;
+    type Ref<'a, T: OptionalSend + 'a> = watch::Ref<'a, T>;
+
+    fn channel<T: OptionalSend + OptionalSync>(value: T) -> (watch::Sender<T>, watch::Receiver<T>) {
+        watch::channel(value)
+    }
+}
+
+impl<T: OptionalSend + OptionalSync> WatchSender<Watched, T> for watch::Sender<T> {
+    fn send(&self, value: T) -> Result<(), SendError<T>> {
+        self.send(value).map_err(SendError)
+    }
+
+    fn send_if_modified<F>(&self, modify: F) -> bool
+    where
+        F: FnOnce(&mut T) -> bool,
+    {
+        self.send_if_modified(modify)
+    }
+
+    fn borrow_watched(&self) -> watch::Ref<'_, T> {
+        self.borrow()
+    }
+
+    fn subscribe(&self) -> watch::Receiver<T> {
+        self.subscribe()
+    }
+}
+
+impl<T: OptionalSend + OptionalSync> WatchReceiver<Watched, T> for watch::Receiver<T> {
+    async fn changed(&mut self) -> Result<(), RecvError> {
+        self.changed().await.map_err(|watch::Closed| RecvError(()))
+    }
+
+    fn borrow_watched(&self) -> watch::Ref<'_, T> {
+        self.borrow()
+    }
+
+    fn borrow_and_update(&mut self) -> watch::Ref<'_, T> {
+        self.borrow_and_update()
     }
 }
 

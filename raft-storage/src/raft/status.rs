@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant as _, ServerState, TokioInstant};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::shared::{Metrics, Shared, leader_of};
+use crate::watch;
 use crate::{MemberId, ReplicaStatus, Role};
 
 /// How long index changes may go unpublished.

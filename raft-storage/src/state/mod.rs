@@ -23,11 +23,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::command::CommandError;
 use crate::kv::{Kv, KvError, KvHome};
+use crate::watch;
 use crate::{ApplyObserver, ReadView};
 
 pub use apply::{Apply, Outcome, Payload, SetOutcome};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arca_raft_storage::replica::VersionedVisitor;
+use arca_raft_storage::watch;
 use arca_raft_storage::{
     ApplyObserver, Change, Committed, KvError, Member, MemberId, MemberKind, Membership, ProposeError,
     ReadView, Replica, ReplicaError, ReplicaStatus, Role, SnapshotStream, Version, Versioned, Visit, Write,
@@ -15,7 +16,6 @@ use arca_raft_storage::{
 };
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
 
 /// Every value a key ever had, oldest first; `None` for a removal.
 type History = Vec<(u64, Option<Vec<u8>>)>;
