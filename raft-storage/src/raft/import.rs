@@ -53,6 +53,7 @@ impl Shared {
     async fn commit(&self, command: &Command) -> Result<(), ReplicaError> {
         let bytes = command.encode().map_err(|err| ReplicaError::Snapshot(err.to_string()))?;
         let is_over = |metrics: &Metrics| (metrics.state != ServerState::Leader).then_some(());
+        // In this order: what was written counts, even if leadership is lost in the same moment.
         let written = tokio::select! {
             biased;
             written = self.write(bytes) => written,

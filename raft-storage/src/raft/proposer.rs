@@ -94,6 +94,8 @@ impl Batcher {
                 in_flight.push(write(shared.clone(), self.next_entry(&limits)));
                 continue;
             }
+            // In this order what was written is answered before more is taken on. Neither starves the next: only so many
+            // entries are on their way, and while there is no room for more nothing is taken.
             tokio::select! {
                 biased;
                 Some(()) = in_flight.next() => {}
