@@ -37,6 +37,9 @@ impl PartialEq for Path {
 impl Eq for Path {}
 
 /// See the file's header.
+///
+/// The hash is seeded by chance, and stays so in a simulation: callers choose the paths, and must not be able to make
+/// them collide. What follows from the seed shows nowhere, for the maps are only asked, counted and emptied.
 pub(crate) struct Recent<V> {
     young: HashMap<Path, V>,
     old: HashMap<Path, V>,

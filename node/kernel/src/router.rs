@@ -5,7 +5,7 @@
 //! the commit.
 //! Read next: [`crate::mounts`], which builds it and changes the records.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -107,8 +107,10 @@ impl fmt::Debug for Mount {
 pub struct Router {
     built_at: u64,
     namespaces: Arc<NamespaceTree>,
+    /// Only asked, never gone through: its order, another one in every process, shows nowhere.
     by_path: HashMap<Arc<str>, Arc<Mount>>,
-    by_uuid: HashMap<Arc<str>, Arc<Mount>>,
+    /// In the one order in which everything goes through the mounts, the same every time.
+    by_uuid: BTreeMap<Arc<str>, Arc<Mount>>,
     /// Most segments of any mount path.
     depth_max: usize,
 }
@@ -182,12 +184,12 @@ impl Router {
         self.by_uuid.get(uuid)
     }
 
-    /// All mounts of a namespace, in no order.
+    /// All mounts of a namespace, by their ids.
     pub fn mounts_of<'a>(&'a self, namespace_id: &'a str) -> impl Iterator<Item = &'a Arc<Mount>> {
         self.by_uuid.values().filter(move |mount| mount.namespace.id == namespace_id)
     }
 
-    /// All mounts, in no order.
+    /// All mounts, by their ids.
     pub fn mounts(&self) -> impl Iterator<Item = &Arc<Mount>> {
         self.by_uuid.values()
     }

@@ -105,6 +105,8 @@ pub(crate) struct Strength(usize, Reverse<Priority>);
 /// Values by pattern.
 #[derive(Clone, Debug)]
 pub struct Patterns<T> {
+    /// Seeded by chance, for whoever writes policies chooses the keys. Its order shows nowhere: it is asked, or gone
+    /// through for whether there is one, or into a sorted map.
     exact: HashMap<String, T>,
     /// Sorted by text.
     heads: Vec<Head<T>>,

@@ -56,6 +56,7 @@ type SetKey = [u8; 32];
 /// See the module's header.
 #[derive(Default)]
 pub struct PolicyStore {
+    /// Only asked, counted and emptied: its order, another one in every process, shows nowhere.
     sets: RwLock<HashMap<SetKey, CachedSet>>,
 }
 
