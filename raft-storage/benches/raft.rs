@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arca_raft_storage::kv::{RocksHome, RocksOptions};
-use arca_raft_storage::testing::ModelNet;
+use arca_raft_storage::testing::{ModelNet, Weather};
 use arca_raft_storage::{
     Member, MemberId, OsVfs, RaftConfig, RaftParts, RaftReplica, Replica, Role, Vfs, Write, WriteSet,
 };
@@ -44,7 +44,8 @@ fn put(n: u64) -> WriteSet {
 
 impl Cluster {
     async fn new() -> Self {
-        let net = ModelNet::new().with_latency(Duration::ZERO);
+        let net = ModelNet::new();
+        net.set_weather(Weather::calm(Duration::ZERO));
         let mut cluster = Self { net, replicas: BTreeMap::new(), dir: tempfile::tempdir().unwrap() };
         let first = MemberId(1);
         cluster.start(first).await;

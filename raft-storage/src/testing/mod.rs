@@ -8,5 +8,5 @@ mod rng;
 mod vfs;
 
 pub use disk::CrashPolicy;
-pub use net::{Meddler, ModelNet};
+pub use net::{Kind, Listener, Meddler, Message, ModelNet, Weather};
 pub use vfs::{ModelVfs, Operation};

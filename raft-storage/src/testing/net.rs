@@ -1,6 +1,7 @@
 //! Members in one process, talking over links that can be cut, one way or both.
 //!
-//! A cut link swallows: the caller learns nothing until its time is up, as on a real network.
+//! A cut link swallows: the caller learns nothing until its time is up, as on a real network. So does a message that
+//! the [`Weather`] loses. All that is left to chance follows from one seed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,19 +10,98 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
+use super::rng::Dice;
 use crate::{Call, Inbound, Member, MemberId, SnapshotStream, Transport, TransportError};
 
-/// One way of a message, unless told otherwise.
-const LATENCY: Duration = Duration::from_micros(100);
+/// What happens to a message on its way. Each is drawn anew for every message, also for the answer to one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weather {
+    /// Shortest time on its way.
+    pub latency: Duration,
+    /// Up to so much longer.
+    pub jitter: Duration,
+    /// How many of a million take [`Self::spike`] longer still.
+    pub spikes_ppm: u32,
+    /// See [`Self::spikes_ppm`].
+    pub spike: Duration,
+    /// How many of a million are lost. Not the chunks of a snapshot, which a transport would send again.
+    pub losses_ppm: u32,
+}
+
+impl Weather {
+    /// Every message takes as long as any other, and none is lost.
+    #[must_use]
+    pub const fn calm(latency: Duration) -> Self {
+        Self { latency, jitter: Duration::ZERO, spikes_ppm: 0, spike: Duration::ZERO, losses_ppm: 0 }
+    }
+
+    /// Like a good day between data centers: nothing is lost, little is late.
+    #[must_use]
+    pub const fn fair() -> Self {
+        Self {
+            latency: Duration::from_micros(100),
+            jitter: Duration::from_micros(900),
+            spikes_ppm: 500,
+            spike: Duration::from_millis(30),
+            losses_ppm: 0,
+        }
+    }
+
+    /// How long a message takes; `None` when it never arrives. Draws the same count of numbers in any weather, so that
+    /// a change of it disturbs nothing else.
+    fn draw(&self, dice: &mut Dice) -> Option<Duration> {
+        let [loss, spike, jitter] = [dice.roll(), dice.roll(), dice.roll()];
+        let is_one_of = |ppm: u32, drawn: u64| drawn % 1_000_000 < u64::from(ppm);
+        if is_one_of(self.losses_ppm, loss) {
+            return None;
+        }
+        let span = u64::try_from(self.jitter.as_nanos()).unwrap_or(u64::MAX).saturating_add(1);
+        let spike = if is_one_of(self.spikes_ppm, spike) { self.spike } else { Duration::ZERO };
+        Some(self.latency + Duration::from_nanos(jitter % span) + spike)
+    }
+}
+
+/// What a [`Message`] is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A call or its answer.
+    Call(Call),
+    /// A frame of a snapshot.
+    Chunk,
+    /// The header of a snapshot, or the answer to a whole one.
+    Snapshot,
+}
+
+/// A message that is sent now.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Sender.
+    pub from: MemberId,
+    /// Receiver.
+    pub to: MemberId,
+    /// What it is of.
+    pub kind: Kind,
+    /// Whether it answers an earlier one.
+    pub is_answer: bool,
+    /// Its bytes; of a refusal, the reason.
+    pub payload: &'a [u8],
+    /// How long it will be on its way; `None` when it is lost.
+    pub delay: Option<Duration>,
+}
+
+/// Told of every message as it is sent, whether it arrives or not.
+pub type Listener = Arc<dyn Fn(&Message<'_>) + Send + Sync>;
 
 /// Called with sender, receiver, call and payload; answers what arrives instead.
 pub type Meddler = Arc<dyn Fn(MemberId, MemberId, Call, Bytes) -> Bytes + Send + Sync>;
 
-#[derive(Default)]
 struct Links {
+    dice: Dice,
+    weather: Weather,
     members: BTreeMap<MemberId, (u64, Arc<dyn Inbound>)>,
     cut: BTreeSet<(MemberId, MemberId)>,
     calls: BTreeMap<u8, u64>,
@@ -30,15 +110,16 @@ struct Links {
     snapshots: u64,
     lives: u64,
     meddler: Option<Meddler>,
+    listener: Option<Listener>,
 }
 
 /// The network. Clones share it.
 #[derive(Clone)]
-pub struct ModelNet(Arc<Mutex<Links>>, Duration);
+pub struct ModelNet(Arc<Mutex<Links>>);
 
 impl Default for ModelNet {
     fn default() -> Self {
-        Self(Arc::default(), LATENCY)
+        Self::with_weather(0, Weather::calm(Duration::from_micros(100)))
     }
 }
 
@@ -49,16 +130,36 @@ impl fmt::Debug for ModelNet {
 }
 
 impl ModelNet {
-    /// A network without members.
+    /// A network without members, on which every message takes the same short time.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The same network with another time for a message to pass, one way.
+    /// A network without members, in fair weather that follows from `seed`.
     #[must_use]
-    pub fn with_latency(self, latency: Duration) -> Self {
-        Self(self.0, latency)
+    pub fn seeded(seed: u64) -> Self {
+        Self::with_weather(seed, Weather::fair())
+    }
+
+    fn with_weather(seed: u64, weather: Weather) -> Self {
+        Self(Arc::new(Mutex::new(Links {
+            dice: Dice::new(seed),
+            weather,
+            members: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            calls: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            snapshots: 0,
+            lives: 0,
+            meddler: None,
+            listener: None,
+        })))
+    }
+
+    /// Another weather from now on.
+    pub fn set_weather(&self, weather: Weather) {
+        self.0.lock().weather = weather;
     }
 
     /// What the member `id` sends with, in this life of it.
@@ -105,6 +206,11 @@ impl ModelNet {
         self.0.lock().meddler = Some(meddler);
     }
 
+    /// Tells `listener` of every message from now on.
+    pub fn listen(&self, listener: Listener) {
+        self.0.lock().listener = Some(listener);
+    }
+
     /// How many calls of that kind were made.
     #[must_use]
     pub fn calls(&self, call: Call) -> u64 {
@@ -123,9 +229,25 @@ impl ModelNet {
         self.0.lock().snapshots
     }
 
-    async fn pass(&self) {
-        if !self.1.is_zero() {
-            sleep(self.1).await;
+    /// Returns when the message arrives, which may be never.
+    async fn pass(&self, mut message: Message<'_>) {
+        let listener = {
+            let mut links = self.0.lock();
+            let calm = Weather { losses_ppm: 0, ..links.weather };
+            let weather = if message.kind == Kind::Chunk { calm } else { links.weather };
+            message.delay = weather.draw(&mut links.dice);
+            links.listener.clone()
+        };
+        if let Some(listener) = listener {
+            listener(&message);
+        }
+        match message.delay {
+            Some(delay) if delay.is_zero() => {}
+            Some(delay) => sleep(delay).await,
+            None => std::future::pending().await,
+        }
+        if !self.passes(message.from, message.to) {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -153,27 +275,42 @@ struct Port {
 }
 
 impl Port {
-    /// Runs `work` at the other end, as long as both directions let it pass.
-    async fn carry<T: Send + 'static>(
+    /// Takes `payload` to the other end, runs `work` there and brings its answer, if both get through.
+    async fn carry(
         &self,
         to: MemberId,
+        kind: Kind,
+        payload: &[u8],
         limit: Duration,
-        work: impl Future<Output = Result<T, String>> + Send + 'static,
-    ) -> Result<T, TransportError> {
+        work: impl Future<Output = Result<Bytes, String>> + Send + 'static,
+    ) -> Result<Bytes, TransportError> {
         let trip = async {
-            self.net.pass().await;
-            if !self.net.passes(self.id, to) {
-                std::future::pending::<()>().await;
-            }
+            let request = Message { from: self.id, to, kind, is_answer: false, payload, delay: None };
+            self.net.pass(request).await;
             // The other end goes on even if the caller gives up.
-            let done = tokio::spawn(work).await;
-            self.net.pass().await;
-            if !self.net.passes(to, self.id) {
-                std::future::pending::<()>().await;
-            }
-            done.map_err(|err| TransportError::Unreachable(err.to_string()))?.map_err(TransportError::Refused)
+            let done =
+                tokio::spawn(work).await.map_err(|err| TransportError::Unreachable(err.to_string()))?;
+            let payload = done.as_ref().map_or_else(|reason| reason.as_bytes(), |answer| answer.as_ref());
+            let answer = Message { from: to, to: self.id, kind, is_answer: true, payload, delay: None };
+            self.net.pass(answer).await;
+            done.map_err(TransportError::Refused)
         };
         timeout(limit, trip).await.map_err(|_| TransportError::Timeout)?
+    }
+
+    /// `chunks`, each on its way for a while.
+    fn delayed(&self, to: MemberId, chunks: SnapshotStream) -> SnapshotStream {
+        let (net, from) = (self.net.clone(), self.id);
+        let carried = chunks.then(move |chunk| {
+            let net = net.clone();
+            async move {
+                let payload = chunk.as_ref().map_or_else(|reason| reason.as_bytes(), |chunk| chunk.as_ref());
+                let kind = Kind::Chunk;
+                net.pass(Message { from, to, kind, is_answer: false, payload, delay: None }).await;
+                chunk
+            }
+        });
+        carried.boxed()
     }
 
     fn other_end(&self, to: MemberId) -> Result<Arc<dyn Inbound>, TransportError> {
@@ -202,7 +339,9 @@ impl Transport for Port {
         };
         let payload = meddler.map_or(payload.clone(), |meddle| meddle(self.id, to.id, call, payload));
         let from = self.id;
-        self.carry(to.id, timeout, async move { inbound.serve(from, call, payload).await }).await
+        let sent = payload.clone();
+        let work = async move { inbound.serve(from, call, payload).await };
+        self.carry(to.id, Kind::Call(call), &sent, timeout, work).await
     }
 
     async fn send_snapshot(
@@ -214,7 +353,39 @@ impl Transport for Port {
     ) -> Result<Bytes, TransportError> {
         let inbound = self.other_end(to.id)?;
         self.net.0.lock().snapshots += 1;
-        let from = self.id;
-        self.carry(to.id, timeout, async move { inbound.receive_snapshot(from, header, chunks).await }).await
+        let (from, sent) = (self.id, header.clone());
+        let chunks = self.delayed(to.id, chunks);
+        let work = async move { inbound.receive_snapshot(from, header, chunks).await };
+        self.carry(to.id, Kind::Snapshot, &sent, timeout, work).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(seed: u64, weather: Weather) -> Vec<Option<Duration>> {
+        let mut dice = Dice::new(seed);
+        (0..10_000).map(|_| weather.draw(&mut dice)).collect()
+    }
+
+    #[test]
+    fn weather_follows_its_seed_and_keeps_its_odds() {
+        let calm = Duration::from_micros(7);
+        assert!(drawn(1, Weather::calm(calm)).iter().all(|delay| *delay == Some(calm)));
+        let rough = Weather { losses_ppm: 100_000, spikes_ppm: 100_000, ..Weather::fair() };
+        let (delays, again) = (drawn(1, rough), drawn(1, rough));
+        assert_eq!(delays, again);
+        assert_ne!(delays, drawn(2, rough));
+        let count = |is: &dyn Fn(&Option<Duration>) -> bool| delays.iter().filter(|delay| is(delay)).count();
+        assert!((900..1100).contains(&count(&|delay| delay.is_none())));
+        assert!((800..1000).contains(&count(&|delay| delay.is_some_and(|delay| delay >= rough.spike))));
+        let usual = rough.latency..=rough.latency + rough.jitter;
+        assert!((7900..8300).contains(&count(&|delay| delay.is_some_and(|delay| usual.contains(&delay)))));
+        let dry = drawn(1, Weather { losses_ppm: 0, ..rough });
+        assert!(
+            delays.iter().zip(&dry).all(|(wet, dry)| wet.is_none() || wet == dry),
+            "what arrives is the same"
+        );
     }
 }
