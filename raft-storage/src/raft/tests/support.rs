@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::trace::Trace;
 use crate::kv::ModelHome;
 use crate::raft::{RaftConfig, RaftParts, RaftReplica, Threads};
 use crate::testing::{CrashPolicy, ModelNet, ModelVfs};
-use crate::{Committed, Member, MemberId, ProposeError, Replica, ReplicaStatus, Role, Write, WriteSet};
+use crate::{
+    Committed, Member, MemberId, ProposeError, Replica, ReplicaError, ReplicaStatus, Role, Write, WriteSet,
+};
 
 /// Far longer than anything here takes; time is not real.
 pub(super) const LONG: Duration = Duration::from_secs(60);
@@ -25,6 +28,15 @@ pub(super) struct Cluster {
     pub(super) net: ModelNet,
     pub(super) nodes: BTreeMap<MemberId, Node>,
     tune: fn(&mut RaftConfig),
+    sim: Option<Sim>,
+}
+
+/// A cluster that does the same each time.
+struct Sim {
+    seed: u64,
+    /// Members started so far: none draws what it drew in its last life.
+    starts: u64,
+    trace: Arc<Trace>,
 }
 
 pub(super) fn member(id: MemberId) -> Member {
@@ -52,7 +64,19 @@ impl Cluster {
     }
 
     pub(super) async fn tuned(size: usize, tune: fn(&mut RaftConfig)) -> Self {
-        let mut cluster = Self { net: ModelNet::new(), nodes: BTreeMap::new(), tune };
+        Self { net: ModelNet::new(), nodes: BTreeMap::new(), tune, sim: None }.filled(size).await
+    }
+
+    /// The same each time for one seed, and traced.
+    pub(super) async fn seeded(size: usize, tune: fn(&mut RaftConfig), seed: u64, trace: Arc<Trace>) -> Self {
+        let net = ModelNet::seeded(seed);
+        trace.follow_net(&net);
+        let sim = Some(Sim { seed, starts: 0, trace });
+        Self { net, nodes: BTreeMap::new(), tune, sim }.filled(size).await
+    }
+
+    async fn filled(self, size: usize) -> Self {
+        let mut cluster = self;
         let first = MemberId(1);
         cluster.start_new(first).await;
         cluster.at(first).bootstrap(member(first), put("first", "0")).await.unwrap();
@@ -85,11 +109,10 @@ impl Cluster {
 
     /// The same, after `prepare` was told who it will be.
     pub(super) async fn join_with(&mut self, prepare: impl FnOnce(&Self, MemberId)) -> MemberId {
-        let leader = self.leader().await;
-        let id = leader.reserve_member_id().await.unwrap();
+        let id = self.by_leader(async |leader| leader.reserve_member_id().await).await;
         self.start_new(id).await;
         prepare(self, id);
-        leader.add_learner(member(id)).await.unwrap();
+        self.by_leader(async |leader| leader.add_learner(member(id)).await).await;
         id
     }
 
@@ -97,7 +120,11 @@ impl Cluster {
         let mut config = RaftConfig::new(id, "test");
         config.threads = Threads::None;
         (self.tune)(&mut config);
-        let node = Node { vfs: ModelVfs::new(id.0), home: Arc::new(ModelHome::new()), replica: None, config };
+        let vfs = ModelVfs::new(id.0 ^ self.sim.as_ref().map_or(0, |sim| sim.seed));
+        if let Some(sim) = &self.sim {
+            sim.trace.follow_disk(id, &vfs);
+        }
+        let node = Node { vfs, home: Arc::new(ModelHome::new()), replica: None, config };
         self.nodes.insert(id, node);
         self.start(id).await;
     }
@@ -116,7 +143,14 @@ impl Cluster {
     pub(super) async fn start(&mut self, id: MemberId) {
         let parts = self.parts(id);
         let node = self.nodes.get_mut(&id).unwrap();
+        if let Some(sim) = &mut self.sim {
+            sim.starts += 1;
+            node.config.seed = Some(sim.seed.wrapping_add(sim.starts));
+        }
         let replica = RaftReplica::open(node.config.clone(), parts).await.unwrap();
+        if let Some(sim) = &self.sim {
+            replica.observe(sim.trace.applier(id));
+        }
         self.net.join(id, replica.inbound());
         node.replica = Some(replica);
     }
@@ -161,6 +195,23 @@ impl Cluster {
             }
         };
         timeout(LONG, agreed).await.unwrap()
+    }
+
+    /// Has whoever leads do something, and the next one if that does not lead to the end.
+    pub(super) async fn by_leader<T>(
+        &self,
+        work: impl AsyncFn(&RaftReplica) -> Result<T, ReplicaError>,
+    ) -> T {
+        let done = async {
+            loop {
+                match work(self.leader().await.as_ref()).await {
+                    Ok(done) => return done,
+                    Err(ReplicaError::NoLeader(_) | ReplicaError::Timeout(_)) => {}
+                    Err(err) => panic!("{err}"),
+                }
+            }
+        };
+        timeout(LONG * 2, done).await.unwrap()
     }
 
     /// Writes through whoever leads, as a client does: again and again until it is told that it is done.

@@ -9,37 +9,51 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use tokio::task::JoinHandle;
 
 use super::support::{Cluster, bytes, put};
-use crate::raft::RaftReplica;
+use crate::raft::{RaftConfig, RaftReplica};
 use crate::testing::CrashPolicy;
 use crate::{MemberId, ProposeError, Replica, Role};
 
 const CLIENTS: u64 = 4;
 const STEPS: u64 = 40;
 
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[usize::try_from(self.roll(from.len() as u64)).unwrap()]
     }
 }
 
 /// What clients see of the cluster.
 #[derive(Clone, Default)]
-struct Town {
-    members: Arc<RwLock<BTreeMap<MemberId, Arc<RaftReplica>>>>,
+pub(super) struct Town {
+    pub(super) members: Arc<RwLock<BTreeMap<MemberId, Arc<RaftReplica>>>>,
     acknowledged: Arc<[AtomicU64; CLIENTS as usize]>,
     is_over: Arc<AtomicBool>,
 }
 
 impl Town {
+    /// Sets the clients to work.
+    pub(super) fn settle(cluster: &Cluster, seed: u64) -> (Self, Vec<JoinHandle<()>>) {
+        let town = Self::default();
+        town.members.write().extend(cluster.ids().into_iter().map(|id| (id, cluster.at(id))));
+        let clients = (0..CLIENTS).flat_map(|client| {
+            let at = usize::try_from(client).unwrap();
+            let reader = Dice(seed ^ (client + 1) << 20);
+            [tokio::spawn(town.clone().write(at)), tokio::spawn(town.clone().read(at, reader))]
+        });
+        let clients = clients.collect();
+        (town, clients)
+    }
+
     fn any(&self, dice: &mut Dice) -> Option<(MemberId, Arc<RaftReplica>)> {
         let members: Vec<_> = self.members.read().iter().map(|(id, member)| (*id, member.clone())).collect();
         let at = usize::try_from(dice.roll(members.len().max(1) as u64)).unwrap();
@@ -95,7 +109,24 @@ fn counted(member: &RaftReplica, client: usize) -> u64 {
     found.map_or(0, |found| String::from_utf8(found.value).unwrap().parse().unwrap())
 }
 
-async fn step(cluster: &mut Cluster, town: &Town, dice: &mut Dice) {
+/// Short of memory, a log is purged early, and whoever missed something needs a snapshot.
+pub(super) fn tight(config: &mut RaftConfig) {
+    config.retention.bytes = 0;
+    config.limits.segment_bytes = 4096;
+}
+
+/// Lets everything pass again and starts who is down.
+pub(super) async fn mend(cluster: &mut Cluster, town: &Town) {
+    cluster.net.heal();
+    for id in cluster.ids() {
+        if !cluster.running().contains(&id) {
+            cluster.start(id).await;
+            town.members.write().insert(id, cluster.at(id));
+        }
+    }
+}
+
+pub(super) async fn step(cluster: &mut Cluster, town: &Town, dice: &mut Dice) {
     let (ids, running) = (cluster.ids(), cluster.running());
     let (one, other) = (dice.pick(&ids), dice.pick(&ids));
     match dice.roll(10) {
@@ -131,30 +162,17 @@ async fn step(cluster: &mut Cluster, town: &Town, dice: &mut Dice) {
 
 async fn run(seed: u64) {
     let mut dice = Dice(seed);
-    let mut cluster = Cluster::tuned(3, |config| {
-        config.retention.bytes = 0;
-        config.limits.segment_bytes = 4096;
-    })
-    .await;
-    let town = Town::default();
-    town.members.write().extend(cluster.ids().into_iter().map(|id| (id, cluster.at(id))));
-    let clients: Vec<_> = (0..CLIENTS)
-        .flat_map(|client| {
-            let at = usize::try_from(client).unwrap();
-            let reader = Dice(seed ^ (client + 1) << 20);
-            [tokio::spawn(town.clone().write(at)), tokio::spawn(town.clone().read(at, reader))]
-        })
-        .collect();
+    let mut cluster = Cluster::tuned(3, tight).await;
+    let (town, clients) = Town::settle(&cluster, seed);
     for _ in 0..STEPS {
         step(&mut cluster, &town, &mut dice).await;
     }
-    cluster.net.heal();
-    for id in cluster.ids() {
-        if !cluster.running().contains(&id) {
-            cluster.start(id).await;
-            town.members.write().insert(id, cluster.at(id));
-        }
-    }
+    finish(&mut cluster, &town, clients).await;
+}
+
+/// Ends the clients' work and checks what is left of it.
+pub(super) async fn finish(cluster: &mut Cluster, town: &Town, clients: Vec<JoinHandle<()>>) {
+    mend(cluster, town).await;
     town.is_over.store(true, Ordering::SeqCst);
     for client in clients {
         client.await.unwrap();
