@@ -5,6 +5,7 @@ mod determinism;
 mod import;
 mod peers;
 mod reads;
+mod speed;
 mod suite;
 mod support;
 mod torture;
