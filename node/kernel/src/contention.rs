@@ -1,9 +1,12 @@
 //! Turns for requests that keep colliding: after a conflict a request waits for its turn on its path, and while
-//! anybody waits there, newcomers wait too. A path without conflicts costs one atomic load.
+//! anybody waits there, newcomers wait too. A path without conflicts costs a hash and one atomic load.
+//!
+//! Paths whose hashes meet wait for each other. The hash has a key, for callers choose the paths and must not be able to
+//! make others wait; the key is of the node's own entropy, so that a simulation can repeat who waits for whom.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arca_engine_api::{Entropy, EntropyError};
 use tokio::sync::{Mutex, MutexGuard};
 
 const STRIPES: usize = 1024;
@@ -17,13 +20,7 @@ struct Stripe {
 /// See the file's header.
 pub(crate) struct Contention {
     stripes: Vec<Stripe>,
-    hasher: RandomState,
-}
-
-impl Default for Contention {
-    fn default() -> Self {
-        Self { stripes: (0..STRIPES).map(|_| Stripe::default()).collect(), hasher: RandomState::new() }
-    }
+    key: [u8; 32],
 }
 
 /// Counts one waiter for as long as it waits or has the turn.
@@ -49,9 +46,16 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Contention {
+    pub(crate) fn new(entropy: &dyn Entropy) -> Result<Self, EntropyError> {
+        let mut key = [0; 32];
+        entropy.fill(&mut key)?;
+        Ok(Self { stripes: (0..STRIPES).map(|_| Stripe::default()).collect(), key })
+    }
+
     fn stripe(&self, path: &str) -> Option<&Stripe> {
-        let at = self.hasher.hash_one(path) % STRIPES as u64;
-        self.stripes.get(usize::try_from(at).unwrap_or(0))
+        let hash = blake3::keyed_hash(&self.key, path.as_bytes());
+        let [low, high, ..] = *hash.as_bytes();
+        self.stripes.get(usize::from(u16::from_le_bytes([low, high])) % STRIPES)
     }
 
     /// A turn if others wait for one on this path, else none.

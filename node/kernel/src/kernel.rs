@@ -119,7 +119,7 @@ impl Kernel {
     /// Starts a kernel as a standby.
     ///
     /// # Errors
-    /// When names cannot be sealed.
+    /// When names cannot be sealed, or there is no randomness.
     pub fn start(parts: KernelParts) -> Result<Arc<Self>, KernelError> {
         let KernelParts { barrier, replica, clock, entropy, engines, cluster, config } = parts;
         let (cache, watches) = (Arc::new(ObjectCache::default()), Arc::new(Watches::default()));
@@ -130,6 +130,7 @@ impl Kernel {
         mounts.watch_root(&store)?;
         let audit = AuditBroker::new(config.audit.clone(), Arc::clone(&entropy));
         let steady = Mutex::new(SteadyTime::new(clock.now(), clock.monotonic()));
+        let contention = Contention::new(entropy.as_ref())?;
         let kernel = Arc::new_cyclic(|me| Self {
             tokens: TokenStore::new(cache),
             leases: Leases,
@@ -142,7 +143,7 @@ impl Kernel {
             mounts,
             policies: PolicyStore::default(),
             audit,
-            contention: Contention::default(),
+            contention,
             system_groups: sys::groups(),
             token_groups: crate::tokens::routes::groups(),
             changing: Mutex::default(),
