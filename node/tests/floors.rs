@@ -40,6 +40,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
         ],
     ),
     ("arca-harness", 2, &["arca-client"]),
+    ("arca-jepsen", 5, &["arca-client", "arca-harness"]),
 ];
 
 fn root() -> PathBuf {
