@@ -5,6 +5,8 @@
 //! [`models`] say what is right, [`checker`] searches for an explanation where one has to be searched for,
 //! and [`report`] puts a run on a page. **Invariant:** a verdict of `unknown` is never a pass.
 
+pub mod checker;
 pub mod edn;
 pub mod history;
+pub mod models;
 pub mod outcome;

@@ -1,0 +1,157 @@
+//! Short stories, one an operation a line, and what is to be said of them.
+
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)] // A test fails by panicking.
+
+use arca_jepsen::checker::Budget;
+use arca_jepsen::history::{Answer, Call, Event, History, Kind, ModelName};
+use arca_jepsen::models::{self, Options};
+
+/// A line is `PROCESS FROM TO CALL[=NUMBER] END`; times are milliseconds, TO may be `-`.
+fn parse(model: ModelName, story: &str) -> History {
+    let mut events = Vec::new();
+    for line in story.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [process, from, to, call, end] = words.as_slice() else { panic!("{line}") };
+        let (name, number) = call.split_once('=').unwrap_or((call, "0"));
+        let number: u64 = number.parse().unwrap();
+        let call = match name {
+            "create" if model == ModelName::Lease => Call::Create { uses: None, ttl_ms: Some(number) },
+            "create" if model == ModelName::Counter => Call::Create { uses: Some(number), ttl_ms: None },
+            "create" => Call::Create { uses: None, ttl_ms: None },
+            "probe" => Call::Probe,
+            "revoke" => Call::Revoke,
+            "spend" => Call::Spend,
+            "unwrap" => Call::Unwrap,
+            "use" => Call::Use,
+            "wrap" => Call::Wrap,
+            other => panic!("{other}"),
+        };
+        let (kind, answer) = match *end {
+            "ok" => (Kind::Ok, Some(Answer::Done)),
+            "absent" => (Kind::Ok, Some(Answer::Absent)),
+            "refused" => (Kind::Fail, Some(Answer::Refused)),
+            "fail" => (Kind::Fail, None),
+            _ => (Kind::Info, None),
+        };
+        let (process, key) = (process.parse().unwrap(), "k".to_owned());
+        let begin = Event {
+            index: 0,
+            time: from.parse::<u64>().unwrap() * 1_000_000,
+            process,
+            kind: Kind::Invoke,
+            model,
+            key,
+            call,
+            answer: None,
+            error: None,
+        };
+        if *to != "-" {
+            let time = to.parse::<u64>().unwrap() * 1_000_000;
+            events.push(Event { time, kind, answer, ..begin.clone() });
+        }
+        events.push(begin);
+    }
+    events.sort_by_key(|event| (event.time, event.kind != Kind::Invoke));
+    History::new(events).unwrap()
+}
+
+#[track_caller]
+fn check(model: ModelName, story: &str, want: &str) {
+    let options = Options { lease_slack_ms: 100, revoke_slack_ms: 1_000 };
+    let verdicts = models::check(&parse(model, story), options, &mut Budget::steps(1_000));
+    let verdict = verdicts[0].verdict.to_string();
+    assert_eq!(verdict.lines().next().unwrap(), want, "{story}\n{verdict}");
+}
+
+#[test]
+fn tokens_end_once() {
+    let check = |story: &str, want: &str| check(ModelName::Token, story, want);
+    check("0 0 1 create ok\n0 2 3 use ok", "valid");
+    check("0 0 1 create ok\n0 2 3 revoke ok\n0 4 5 use refused\n0 6 7 revoke ok", "valid");
+    check(
+        "0 0 1 create ok\n0 2 3 revoke ok\n0 4 5 use ok",
+        "invalid: a token was good again after it was revoked",
+    );
+    check("0 0 1 create ok\n0 2 9 revoke ok\n1 4 5 use ok\n1 6 7 use refused", "valid");
+    check(
+        "0 0 1 create ok\n0 2 9 revoke ok\n1 4 5 use refused\n1 6 7 use ok",
+        "invalid: a token was good again after it was revoked",
+    );
+    check(
+        "0 0 1 create ok\n0 2 3 use refused",
+        "invalid: a token was refused that no revocation can have ended by then",
+    );
+    check("0 0 1 create ok\n0 2 3 revoke ?\n1 4 5 use ok\n1 6 7 use refused", "valid");
+    check("0 0 1 create ok\n0 2 3 revoke ?\n1 4 5 use ok", "valid");
+    check(
+        "0 0 1 create ok\n0 2 3 revoke fail\n1 4 5 use refused",
+        "invalid: a token was refused that no revocation can have ended by then",
+    );
+}
+
+#[test]
+fn counters_let_so_many_through() {
+    let check = |story: &str, want: &str| check(ModelName::Counter, story, want);
+    check("0 0 1 create=2 ok\n0 2 3 spend ok\n0 4 5 spend ok\n0 6 7 spend refused", "valid");
+    check(
+        "0 0 1 create=1 ok\n0 2 3 spend ok\n0 4 5 spend ok",
+        "invalid: 2 uses were let through, of a token for 1",
+    );
+    check(
+        "0 0 1 create=2 ok\n0 2 3 spend ok\n0 4 5 spend refused",
+        "invalid: a use was refused when at most 1 of 2 had been taken",
+    );
+    check("0 0 1 create=2 ok\n0 2 3 spend ok\n1 4 5 spend ?\n0 6 7 spend refused", "valid");
+    check("0 0 1 create=2 ok\n0 2 3 spend ok\n1 4 5 spend ?\n0 6 7 spend ok\n0 8 9 spend refused", "valid");
+    check(
+        "0 0 1 create=2 ok\n0 2 3 spend ?\n1 4 5 spend ok\n1 6 7 spend refused\n1 8 9 spend ok",
+        "invalid: a use was let through after another had been refused",
+    );
+    check("0 0 1 spend ok", "invalid: it was used before anybody made it");
+    check("0 0 1 create=2 fail", "valid");
+}
+
+#[test]
+fn wrapped_answers_come_out_once() {
+    let check = |story: &str, want: &str| check(ModelName::Wrapping, story, want);
+    check("0 0 1 wrap ok\n0 2 3 unwrap ok\n0 4 5 unwrap refused", "valid");
+    check(
+        "0 0 1 wrap ok\n0 2 3 unwrap ok\n1 2 4 unwrap ok",
+        "invalid: 2 uses were let through, of a token for 1",
+    );
+    check(
+        "0 0 1 wrap ok\n0 2 3 unwrap refused",
+        "invalid: a use was refused when at most 0 of 1 had been taken",
+    );
+    check("0 0 1 wrap ok\n0 2 3 unwrap ?\n1 4 5 unwrap refused", "valid");
+    check("0 0 1 wrap ok\n0 2 3 unwrap ?\n1 4 5 unwrap ok", "valid");
+}
+
+#[test]
+fn leases_end_in_time() {
+    let check = |story: &str, want: &str| check(ModelName::Lease, story, want);
+    let gone = "0 7000 7001 probe absent";
+    let with = |middle: &str| format!("0 0 10 create=5000 ok\n{middle}\n{gone}");
+    check(&with("0 4800 4801 use ok\n0 5200 5201 use refused"), "valid");
+    check(&with("0 5000 5001 use ok\n0 5050 5051 use refused"), "valid");
+    check(&with("0 4000 4001 use fail\n0 5999 6000 use fail"), "valid");
+    check(
+        &with("0 4800 4801 use refused"),
+        "invalid: a lease was refused before its deadline: 4800..4801 ms after it was asked for",
+    );
+    check(
+        &with("0 5111 5112 use ok"),
+        "invalid: a lease was good after its deadline: 5111..5112 ms after it was asked for",
+    );
+    check(&with("0 5900 5901 probe ok"), "valid");
+    check(
+        &with("0 6111 6112 probe ok"),
+        "invalid: a lease is still stored long after its deadline: 6111..6112 ms after it was asked for",
+    );
+    check(
+        &with("0 1000 1001 probe absent"),
+        "invalid: a lease was gone before its deadline: 1000..1001 ms after it was asked for",
+    );
+    check("0 0 10 create=5000 ok\n0 20 21 use ok", "unknown: nobody saw it gone after its deadline");
+    check("0 0 10 create=5000 ?", "valid");
+}
