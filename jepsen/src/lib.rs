@@ -10,3 +10,4 @@ pub mod edn;
 pub mod history;
 pub mod models;
 pub mod outcome;
+pub mod report;
