@@ -14,13 +14,19 @@ use todc_utils::Action;
 use todc_utils::WGLChecker;
 use todc_utils::specifications::Specification;
 
+/// By both searches.
 fn is_valid(history: &History) -> bool {
-    let verdicts = models::check(history, Options::default(), &mut Budget::steps(1_000_000));
-    match &verdicts[0].verdict {
-        Verdict::Valid => true,
-        Verdict::Invalid(_) => false,
-        Verdict::Unknown(reason) => panic!("{reason}"),
-    }
+    let by = |mut budget: Budget<'_>| {
+        let verdicts = models::check(history, Options::default(), &mut budget);
+        match &verdicts[0].verdict {
+            Verdict::Valid => true,
+            Verdict::Invalid(_) => false,
+            Verdict::Unknown(reason) => panic!("{reason}"),
+        }
+    };
+    let is_valid = by(Budget::steps(1_000_000));
+    assert_eq!(by(Budget::steps(1_000_000).without_dive()), is_valid, "{history:#?}");
+    is_valid
 }
 
 const MODELS: &[ModelName] =
@@ -170,6 +176,9 @@ proptest! {
         }
         let verdict = checker::check(&mut PlainModel, &ours, &mut Budget::steps(10_000_000));
         let expected = WGLChecker::<PlainModel>::is_linearizable(todc_utils::History::from_actions(theirs));
+        prop_assert_eq!(verdict == Verdict::Valid, expected, "{:?}", ours);
+        let mut budget = Budget::steps(10_000_000).without_dive();
+        let verdict = checker::check(&mut PlainModel, &ours, &mut budget);
         prop_assert_eq!(verdict == Verdict::Valid, expected, "{:?}", ours);
     }
 }

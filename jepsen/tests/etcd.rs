@@ -92,6 +92,8 @@ fn check_file(number: &str, want: &str) {
     assert!(ops.len() > 50, "{} operations", ops.len());
     let verdict = check(&mut EtcdModel, &ops, &mut Budget::steps(1_000_000));
     assert_eq!(verdict.name(), want, "{verdict}");
+    let other = check(&mut EtcdModel, &ops, &mut Budget::steps(1_000_000).without_dive());
+    assert_eq!(other.name(), want, "{other}");
     if let Verdict::Invalid(evidence) = &verdict {
         assert!(!evidence.stuck.is_empty(), "{verdict}");
     }

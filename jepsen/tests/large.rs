@@ -41,33 +41,12 @@ fn right_ones_take_few_steps() {
 
 #[test]
 fn wrong_ones_are_found_wrong() {
-    let verdict = check(&with_a_stale_read(&make(plan(ModelName::Register, 0), 4)), 2_000_000);
-    let Verdict::Invalid(evidence) = verdict else { panic!("{verdict}") };
-    let text = evidence.to_string();
-    assert!(text.lines().count() < 40 && text.contains("read of version"), "{text}");
-}
-
-/// Many operations without an end make a wrong history hard to refute. Then it is not found right either.
-#[test]
-fn wrong_ones_in_doubt_are_never_found_right() {
-    let verdict = check(&with_a_stale_read(&make(plan(ModelName::Register, 2), 4)), 300_000);
-    assert_ne!(verdict, Verdict::Valid);
-    let short = Plan { operations: 200, ..plan(ModelName::Register, 2) };
-    let mut found = 0;
-    for seed in 0..50 {
-        let mut events: Vec<Event> = make(short, seed).events().to_vec();
-        let last = events.iter_mut().rev().find_map(|event| match &mut event.answer {
-            Some(Answer::Value { value: Some(value), .. }) => Some(value),
-            _ => None,
-        });
-        if let Some(value) = last {
-            *value = 1_000_000;
-            let verdict = check(&History::new(events).unwrap(), 2_000_000);
-            assert_eq!(verdict.name(), "invalid", "seed {seed}: {verdict}");
-            found += 1;
-        }
+    for unknown in [0, 2] {
+        let verdict = check(&with_a_stale_read(&make(plan(ModelName::Register, unknown), 4)), 5_000_000);
+        let Verdict::Invalid(evidence) = verdict else { panic!("{verdict}") };
+        let text = evidence.to_string();
+        assert!(text.lines().count() < 40 && text.contains("read of version"), "{text}");
     }
-    assert!(found > 40, "{found}");
 }
 
 #[test]

@@ -102,6 +102,8 @@ pub struct Budget<'a> {
     steps: u64,
     /// States of the search kept at once, which is what takes memory.
     configurations_max: usize,
+    /// Whether the depth-first search comes first.
+    dives: bool,
     is_over: Box<dyn FnMut() -> bool + 'a>,
 }
 
@@ -111,7 +113,7 @@ const STEPS_BETWEEN_LOOKS: u64 = 1 << 10;
 impl<'a> Budget<'a> {
     /// So many steps, until `is_over` says that time is up.
     pub fn new(steps: u64, is_over: impl FnMut() -> bool + 'a) -> Self {
-        Self { steps, configurations_max: 2_000_000, is_over: Box::new(is_over) }
+        Self { steps, configurations_max: 2_000_000, dives: true, is_over: Box::new(is_over) }
     }
 
     /// So many steps, however long they take.
@@ -124,6 +126,13 @@ impl<'a> Budget<'a> {
     #[must_use]
     pub fn with_configurations_max(mut self, max: usize) -> Self {
         self.configurations_max = max;
+        self
+    }
+
+    /// Leaves out the depth-first search. The verdict is the same.
+    #[must_use]
+    pub fn without_dive(mut self) -> Self {
+        self.dives = false;
         self
     }
 

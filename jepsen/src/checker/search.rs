@@ -1,8 +1,12 @@
-//! The search for an order, depth first, never twice from the same place.
+//! The search for an order, never twice from the same place.
 //!
 //! A place (*configuration*) is which operations have been put in order, and what the object then holds:
 //! Lowe's insight is that how one got there does not matter. Wing and Gong's rule says what may come next: an
 //! operation that began before any of those still left over had ended.
+//!
+//! **Twice.** First depth first, which is quick where there is an order. If that takes long, once more in the order of
+//! time, all orders side by side: where there is none, this shows at the first end that nothing explains, instead of
+//! after all that could have been done before.
 //!
 //! **How the set is kept.** Operations that ended are numbered by their beginning. By the rule, those left
 //! over below the highest one in order are all under way at one moment, so there are never more than
@@ -18,6 +22,9 @@
 //!   anything count as used.
 //! - Of equal operations without an end only the first left over is tried: they stay possible for ever, so
 //!   one is as good as the other.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
@@ -44,7 +51,7 @@ struct Place<S> {
 type Used = Vec<u64>;
 
 /// An operation to be put next.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Choice {
     Ended(u32),
     Pending(u32),
@@ -57,6 +64,19 @@ struct Configuration {
     parent: u32,
     choice: Choice,
 }
+
+/// How a search ended.
+enum Found {
+    /// With an order.
+    Order,
+    /// There is none.
+    None,
+}
+
+/// Steps of the first search: so many,
+const DIVE_STEPS_MIN: usize = 10_000;
+/// and so many for each operation.
+const DIVE_STEPS_EACH: usize = 20;
 
 /// A configuration being explored.
 struct Frame {
@@ -118,35 +138,78 @@ impl<'a, M: Model> Search<'a, M> {
     }
 
     fn run(mut self, budget: &mut Budget<'_>) -> Verdict {
+        let patience = DIVE_STEPS_MIN + DIVE_STEPS_EACH * (self.ended.len() + self.pending.len());
+        let verdict = match self.dive(if budget.dives { patience } else { 0 }, budget) {
+            Ok(None) => self.sweep(budget),
+            Ok(Some(verdict)) => Ok(verdict),
+            Err(reason) => Err(reason),
+        };
+        match verdict {
+            Ok(Found::Order) => Verdict::Valid,
+            Ok(Found::None) => Verdict::Invalid(Box::new(self.evidence())),
+            Err(reason) => Verdict::Unknown(format!("{reason} after {} configurations", self.seen.len())),
+        }
+    }
+
+    fn begin(&mut self) -> Option<u32> {
+        self.places.clear();
+        self.seen.clear();
+        self.best = (0, 0);
         let first = Place { next: 0, holes: Vec::new(), state: self.model.initial() };
+        self.enter(first, vec![0; self.pending.len().div_ceil(64)], 0, Choice::Ended(0))
+    }
+
+    /// Depth first, for so many steps.
+    fn dive(&mut self, patience: usize, budget: &mut Budget<'_>) -> Result<Option<Found>, String> {
         let mut stack = Vec::new();
-        let mut reached = Some((first, vec![0; self.pending.len().div_ceil(64)], 0, Choice::Ended(0)));
-        loop {
-            if let Some((place, used, parent, choice)) = reached.take()
-                && let Some(at) = self.enter(place, used, parent, choice)
-            {
+        let mut entered = self.begin();
+        for _ in 0..patience {
+            if let Some(at) = entered.take() {
                 match self.choices(at) {
-                    None => return Verdict::Valid,
-                    Some(choices) => stack.push(Frame { at, choices, tried: 0 }),
+                    None => return Ok(Some(Found::Order)),
+                    Some((choices, _)) => stack.push(Frame { at, choices, tried: 0 }),
                 }
             }
-            let Some(frame) = stack.last_mut() else { break };
+            let Some(frame) = stack.last_mut() else { return Ok(Some(Found::None)) };
             let Some(choice) = frame.choices.get(frame.tried).copied() else {
                 stack.pop();
                 continue;
             };
             frame.tried += 1;
             let parent = frame.at;
-            if let Err(reason) = budget.step(self.seen.len()) {
-                return Verdict::Unknown(format!("{reason} after {} configurations", self.seen.len()));
-            }
+            budget.step(self.seen.len())?;
             let Some((place, used)) = self.put(parent, choice) else { continue };
             if self.only_looks(choice) {
                 frame.tried = frame.choices.len(); // Whatever else is possible here is possible afterwards.
             }
-            reached = Some((place, used, parent, choice));
+            entered = self.enter(place, used, parent, choice);
         }
-        Verdict::Invalid(Box::new(self.evidence()))
+        Ok(None)
+    }
+
+    /// In the order of time: all that leads past one end before anything that leads past the next.
+    fn sweep(&mut self, budget: &mut Budget<'_>) -> Result<Found, String> {
+        let mut queue = BinaryHeap::new();
+        let mut entered: Vec<u32> = self.begin().into_iter().collect();
+        loop {
+            for at in entered.drain(..) {
+                let Some((choices, horizon)) = self.choices(at) else { return Ok(Found::Order) };
+                queue.push(Reverse((horizon, self.used_count(at), at, choices)));
+            }
+            let Some(Reverse((_, _, parent, choices))) = queue.pop() else { return Ok(Found::None) };
+            for choice in choices {
+                budget.step(self.seen.len())?;
+                let Some((place, used)) = self.put(parent, choice) else { continue };
+                entered.extend(self.enter(place, used, parent, choice));
+                if self.only_looks(choice) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn used_count(&self, at: u32) -> u32 {
+        self.seen.get(large(at)).map_or(0, |found| found.used.iter().map(|word| word.count_ones()).sum())
     }
 
     /// Takes a configuration down; `None` if there is nothing new in it.
@@ -181,8 +244,8 @@ impl<'a, M: Model> Search<'a, M> {
         Some((configuration, self.places.get_index(large(configuration.place))?.0))
     }
 
-    /// What may come next; `None` if everything that ended is in order.
-    fn choices(&self, at: u32) -> Option<Vec<Choice>> {
+    /// What may come next, and before which end; `None` if everything that ended is in order.
+    fn choices(&self, at: u32) -> Option<(Vec<Choice>, usize)> {
         let (configuration, place) = self.at(at)?;
         let (ended, horizon) = self.left_over(place);
         if ended.is_empty() {
@@ -199,7 +262,7 @@ impl<'a, M: Model> Search<'a, M> {
                 choices.push(Choice::Pending(small(at)));
             }
         }
-        Some(choices)
+        Some((choices, horizon))
     }
 
     /// Ended operations that may come next, those that ended first in front; and the end of the first.
