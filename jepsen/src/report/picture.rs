@@ -1,16 +1,16 @@
 //! The plot: latency over time by outcome, faults shaded behind. One SVG file that needs nothing else.
 //!
-//! Every operation that ended is a mark, on a grid so coarse that at most [`MARKS_MAX`] fields are filled;
-//! faults that would lie on top of each other in the picture are drawn as one. So its size does not grow with
-//! the run.
+//! Every operation that ended fills a field of a grid; fields side by side are one mark, and the grid is so coarse that
+//! there are at most [`MARKS_MAX`] of them. Faults that would lie on top of each other in the picture are drawn as one.
+//! So its size does not grow with the run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::{Run, latency};
-use crate::history::End;
+use crate::history::{End, Operation};
 
-/// Fields filled at most: what takes bytes.
+/// Marks drawn at most: what takes bytes.
 const MARKS_MAX: usize = 6_000;
 /// Bands drawn at most for one class of faults.
 const BANDS_MAX: usize = 150;
@@ -135,41 +135,76 @@ fn axes(svg: &mut String, end: u64) -> std::fmt::Result {
 fn marks(svg: &mut String, run: &Run<'_>, end: u64) -> std::fmt::Result {
     let operations = run.history.operations();
     let mut size = 2;
-    let mut fields = filled(&operations, end, size);
-    while fields.values().map(BTreeSet::len).sum::<usize>() > MARKS_MAX && size < HEIGHT {
+    let mut marks = filled(&operations, end, size);
+    while marks.values().map(Vec::len).sum::<usize>() > MARKS_MAX && size < HEIGHT {
         size += 1;
-        fields = filled(&operations, end, size);
+        marks = filled(&operations, end, size);
     }
     for (at, (kind, name, colour)) in ENDS.iter().enumerate() {
         let (x, y) = (LEFT + 420 + u64::try_from(at).unwrap_or(0) * 110, 20);
         let count = operations.iter().filter(|operation| operation.end == *kind).count();
         writeln!(svg, "<rect x=\"{x}\" y=\"{}\" width=\"10\" height=\"10\" fill=\"{colour}\"/>", y - 9)?;
         writeln!(svg, "<text x=\"{}\" y=\"{y}\">{name} {count}</text>", x + 14)?;
-        let Some(fields) = fields.get(kind) else { continue };
+        let Some(marks) = marks.get(kind) else { continue };
         write!(svg, "<path fill=\"{colour}\" fill-opacity=\".7\" d=\"")?;
-        for (x, y) in fields {
-            write!(svg, "M{} {}h{size}v{size}h-{size}z", LEFT + x * size, TOP + y * size)?;
+        for Mark { row, column, width } in marks {
+            let (x, y, width) = (LEFT + column * size, TOP + row * size, width * size);
+            write!(svg, "M{x} {y}h{width}v{size}h-{width}z")?;
         }
         writeln!(svg, "\"/>")?;
     }
     Ok(())
 }
 
-/// Fields of a grid in which something ended, by outcome.
-fn filled(
-    operations: &[crate::history::Operation],
-    end: u64,
-    size: u64,
-) -> BTreeMap<End, BTreeSet<(u64, u64)>> {
+/// Fields of a grid side by side in which something ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    row: u64,
+    column: u64,
+    width: u64,
+}
+
+/// Where something ended, by outcome.
+fn filled(operations: &[Operation], end: u64, size: u64) -> BTreeMap<End, Vec<Mark>> {
     let mut fields: BTreeMap<End, BTreeSet<(u64, u64)>> = BTreeMap::new();
     for operation in operations {
         let Some(latency) = latency::of(operation) else { continue };
-        let field = (across(operation.invoked_ns, end, WIDTH) / size, down(latency, HEIGHT) / size);
+        let field = (down(latency, HEIGHT - 1) / size, across(operation.invoked_ns, end, WIDTH - 1) / size);
         fields.entry(operation.end).or_default().insert(field);
     }
-    fields
+    fields.into_iter().map(|(end, fields)| (end, side_by_side(&fields))).collect()
+}
+
+fn side_by_side(fields: &BTreeSet<(u64, u64)>) -> Vec<Mark> {
+    let mut marks: Vec<Mark> = Vec::new();
+    for (row, column) in fields.iter().copied() {
+        match marks.last_mut() {
+            Some(last) if last.row == row && last.column + last.width == column => last.width += 1,
+            _ => marks.push(Mark { row, column, width: 1 }),
+        }
+    }
+    marks
 }
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(fields: &[(u64, u64)], want: &[(u64, u64, u64)]) {
+        let marks = side_by_side(&fields.iter().copied().collect());
+        let marks: Vec<_> = marks.iter().map(|mark| (mark.row, mark.column, mark.width)).collect();
+        assert_eq!(marks, want);
+    }
+
+    #[test]
+    fn neighbours_become_one_mark() {
+        check(&[], &[]);
+        check(&[(1, 4), (1, 5), (1, 7), (2, 6), (1, 6)], &[(1, 4, 4), (2, 6, 1)]);
+        check(&[(1, 4), (2, 5)], &[(1, 4, 1), (2, 5, 1)]);
+    }
 }
