@@ -1,13 +1,21 @@
 //! Real `arca` processes meet real faults, and what their clients saw is checked.
 //!
-//! This half is what needs no cluster. `SEMANTICS.md` says what an answer means, and [`outcome`] is that
-//! table as a function. [`history`] records what clients did, [`edn`] writes the same for other checkers.
-//! [`models`] say what is right, [`checker`] searches for an explanation where one has to be searched for,
-//! and [`report`] puts a run on a page. **Invariant:** a verdict of `unknown` is never a pass.
+//! `SEMANTICS.md` says what an answer means, and [`outcome`] is that table as a function. [`history`] records
+//! what clients did, [`edn`] writes the same for other checkers. [`models`] say what is right, [`checker`]
+//! searches for an explanation where one has to be searched for, and [`report`] puts a run on a page.
+//! **Invariant:** a verdict of `unknown` is never a pass.
+//!
+//! Each node runs in a network namespace of its own ([`netns`]), and reaches the others through proxies that
+//! this process runs ([`proxy`]).
+
+#![allow(clippy::disallowed_methods)] // Real processes live in real time.
 
 pub mod checker;
+pub mod dice;
 pub mod edn;
 pub mod history;
 pub mod models;
+pub mod netns;
 pub mod outcome;
+pub mod proxy;
 pub mod report;
