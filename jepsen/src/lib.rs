@@ -5,13 +5,15 @@
 //! searches for an explanation where one has to be searched for, and [`report`] puts a run on a page.
 //! **Invariant:** a verdict of `unknown` is never a pass.
 //!
-//! Each node runs in a network namespace of its own ([`netns`]), and reaches the others through proxies that
-//! this process runs ([`proxy`]).
+//! Each node runs in a network namespace of its own ([`netns`]), reaches the others through proxies that this
+//! process runs ([`proxy`]), and keeps its data on a file system that can lose, refuse and change it
+//! ([`disk`]).
 
 #![allow(clippy::disallowed_methods)] // Real processes live in real time.
 
 pub mod checker;
 pub mod dice;
+pub mod disk;
 pub mod edn;
 pub mod history;
 pub mod models;
