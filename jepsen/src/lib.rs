@@ -12,6 +12,7 @@
 #![allow(clippy::disallowed_methods)] // Real processes live in real time.
 
 pub mod checker;
+pub mod clock;
 pub mod dice;
 pub mod disk;
 pub mod edn;
