@@ -8,17 +8,22 @@
 //! Each node runs in a network namespace of its own ([`netns`]), reaches the others through proxies that this
 //! process runs ([`proxy`]), and keeps its data on a file system that can lose, refuse and change it
 //! ([`disk`]).
+//! Read next: [`cluster`].
 
 #![allow(clippy::disallowed_methods)] // Real processes live in real time.
 
 pub mod checker;
 pub mod clock;
+pub mod cluster;
 pub mod dice;
 pub mod disk;
 pub mod edn;
 pub mod history;
+pub mod leftovers;
 pub mod models;
 pub mod netns;
+pub mod node;
 pub mod outcome;
+pub mod process;
 pub mod proxy;
 pub mod report;
