@@ -8,7 +8,7 @@
 //! Each node runs in a network namespace of its own ([`netns`]), reaches the others through proxies that this
 //! process runs ([`proxy`]), and keeps its data on a file system that can lose, refuse and change it
 //! ([`disk`]).
-//! Read next: [`cluster`].
+//! Read next: [`cluster`], then [`faults`].
 
 #![allow(clippy::disallowed_methods)] // Real processes live in real time.
 
@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod dice;
 pub mod disk;
 pub mod edn;
+pub mod faults;
 pub mod history;
 pub mod leftovers;
 pub mod models;
@@ -27,3 +28,4 @@ pub mod outcome;
 pub mod process;
 pub mod proxy;
 pub mod report;
+pub mod schedule;
