@@ -49,6 +49,8 @@ impl Files {
 /// What happens instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
+    /// No space is said to be left, yet operations succeed.
+    AlmostFull,
     /// `EIO`.
     Broken,
     /// `ENOSPC`, and no space is said to be left.
@@ -133,7 +135,8 @@ impl Troubles {
     /// To be asked before free space is told.
     pub(super) fn is_full(&self) -> bool {
         let mut inner = self.inner.lock();
-        let is_full = inner.troubles.iter().any(|trouble| trouble.effect == Effect::Full);
+        let is_full =
+            inner.troubles.iter().any(|trouble| matches!(trouble.effect, Effect::AlmostFull | Effect::Full));
         inner.hits.refusals += u64::from(is_full);
         is_full
     }
@@ -154,6 +157,7 @@ impl Troubles {
             }
         }
         match effect {
+            Effect::AlmostFull => Ok(()),
             Effect::Broken => {
                 inner.hits.errors += 1;
                 Err(rustix::io::Errno::IO.into())

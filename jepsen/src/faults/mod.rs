@@ -34,6 +34,8 @@ const TAKE_INTERVAL: Duration = Duration::from_millis(100);
 pub enum Class {
     /// A stored bit of the log reads wrong while a node starts.
     BitFlipLog,
+    /// Bits of what a new member receives read wrong.
+    BitFlipSnapshot,
     /// A stored bit of a table of the state reads wrong while a node starts and serves.
     BitFlipTable,
     /// Two sides see each other only through one node.
@@ -70,8 +72,9 @@ pub enum Class {
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BitFlipLog,
+        Self::BitFlipSnapshot,
         Self::BitFlipTable,
         Self::Bridge,
         Self::Clock,
@@ -95,6 +98,7 @@ impl Class {
     pub const fn name(self) -> &'static str {
         match self {
             Self::BitFlipLog => "bitflip-log",
+            Self::BitFlipSnapshot => "bitflip-snapshot",
             Self::BitFlipTable => "bitflip-table",
             Self::Bridge => "bridge",
             Self::Clock => "clock",
@@ -119,6 +123,7 @@ impl Class {
     pub const fn about(self) -> &'static str {
         match self {
             Self::BitFlipLog => "a bit of the Raft log reads wrong while a node starts",
+            Self::BitFlipSnapshot => "bits of what a new member receives read wrong",
             Self::BitFlipTable => "a bit of a RocksDB table reads wrong while a node starts and serves",
             Self::Bridge => "two sides reach each other only through one node",
             Self::Clock => "a node's wall clock is set up to an hour forward or back",
@@ -143,6 +148,7 @@ impl Class {
     pub fn fault(self) -> Box<dyn Fault> {
         match self {
             Self::BitFlipLog => Box::new(disks::BitFlip { files: crate::disk::Files::Log }),
+            Self::BitFlipSnapshot => Box::new(disks::BitFlipSnapshot),
             Self::BitFlipTable => Box::new(disks::BitFlip { files: crate::disk::Files::Tables }),
             Self::Bridge => Box::new(network::Bridge),
             Self::Clock => Box::new(clocks::Offset),
