@@ -28,4 +28,6 @@ pub mod outcome;
 pub mod process;
 pub mod proxy;
 pub mod report;
+pub mod run;
 pub mod schedule;
+pub mod workload;

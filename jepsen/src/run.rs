@@ -1,0 +1,197 @@
+//! One run: a cluster, a workload, faults by a plan, healing, and the files that say what happened.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arca_harness::HarnessError;
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::cluster::{Cluster, Options};
+use crate::dice::Dice;
+use crate::faults::{Class, FaultLog, Incident};
+use crate::history::recorder::Recorder;
+use crate::schedule::{Mixing, Planned, carry_out, plan};
+use crate::workload::{Worker, Workload};
+
+/// After the last fault was healed, every node serves again within this.
+const HEAL_LIMIT: Duration = Duration::from_secs(90);
+
+/// Nodes keep no more of the log than this, so that those who were away or are new get snapshots.
+const LOG_BYTES: u64 = 4 << 20;
+
+type Result<T> = std::result::Result<T, HarnessError>;
+
+/// What to run.
+pub struct Settings {
+    /// The `arca` binary.
+    pub binary: PathBuf,
+    /// How many nodes.
+    pub nodes: usize,
+    /// How many clients.
+    pub clients: usize,
+    /// How long faults are begun.
+    pub length: Duration,
+    /// Which.
+    pub classes: Vec<Class>,
+    /// Whether they wait for each other.
+    pub mixing: Mixing,
+    /// What clients do.
+    pub workload: Box<dyn Workload>,
+    /// For all choices.
+    pub seed: u64,
+    /// Where everything goes: an absolute path.
+    pub report: PathBuf,
+    /// Whether data directories are kept after a run without problems.
+    pub keeps_data: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What faults did.
+    pub incidents: Vec<Incident>,
+    /// Promised classes that were not exercised.
+    pub not_exercised: Vec<Class>,
+    /// What did not go as it should.
+    pub problems: Vec<String>,
+    /// How many operations ended how.
+    pub operations: BTreeMap<&'static str, usize>,
+}
+
+/// Carries a run out.
+///
+/// # Errors
+/// When the harness fails. What the cluster does wrong is in the outcome.
+pub async fn run(settings: &Settings) -> Result<Outcome> {
+    let at = |what: &str, err: &dyn std::fmt::Display| HarnessError::new(what, err);
+    let nodes_dir = settings.report.join("nodes");
+    fs::create_dir_all(&nodes_dir).map_err(|err| at("creating the report's directory", &err))?;
+    let planned = plan(settings.seed, &settings.classes, settings.length, settings.mixing);
+    let options = Options {
+        binary: settings.binary.clone(),
+        nodes: settings.nodes,
+        dir: nodes_dir,
+        seed: settings.seed,
+        extra_config: String::new(),
+        extra_storage: format!("  log_retention_bytes = {LOG_BYTES}\n"),
+    };
+    let (mut cluster, removed) = Cluster::build(options)?;
+    for what in removed {
+        eprintln!("removed what an earlier run left: {what}");
+    }
+    cluster.up().await?;
+    let start = Instant::now();
+    let now = move || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let history = fs::File::create(settings.report.join("history.jsonl"));
+    let history = history.map_err(|err| at("creating the history", &err))?;
+    let recorder = Recorder::with_copy(Box::new(now), Box::new(BufWriter::new(history)));
+    let log = FaultLog::new(Arc::new(now), true);
+    let mut problems = work(settings, &cluster, &planned, &recorder, &log).await?;
+    let incidents = log.incidents();
+    problems.extend(incidents.iter().filter_map(|incident| {
+        incident.problem.as_ref().map(|problem| format!("{}: {problem}", incident.class))
+    }));
+    let exercised = log.exercised();
+    let not_exercised: Vec<Class> =
+        settings.classes.iter().copied().filter(|class| !exercised.contains_key(class)).collect();
+    let history = recorder.history().map_err(|err| at("writing the history", &err))?;
+    let mut operations = BTreeMap::new();
+    for event in history.events() {
+        *operations.entry(event.kind.name()).or_default() += 1;
+    }
+    write_incidents(&settings.report, settings, &planned, &incidents)?;
+    drop(cluster);
+    if problems.is_empty() && !settings.keeps_data {
+        remove_data(&settings.report.join("nodes"), settings.nodes);
+    }
+    Ok(Outcome { incidents, not_exercised, problems, operations })
+}
+
+/// Workers and faults side by side; then healing, while workers go on. Answers what did not heal.
+async fn work(
+    settings: &Settings,
+    cluster: &Cluster,
+    planned: &[Planned],
+    recorder: &Recorder,
+    log: &FaultLog,
+) -> Result<Vec<String>> {
+    let (stop, stopped) = watch::channel(false);
+    let clients = (0..settings.nodes).map(|at| cluster.client(at)).collect::<Result<Vec<_>>>()?;
+    let mut dice = Dice::new(settings.seed).split();
+    let workers = (0_u64..).zip(clients.iter().cycle()).take(settings.clients).map(|(number, client)| {
+        let worker = Worker::new(number, client, recorder, dice.split(), stopped.clone());
+        settings.workload.run(worker)
+    });
+    let workers = futures::future::join_all(workers);
+    let faults = async {
+        carry_out(cluster, planned, settings.length, settings.mixing, log).await;
+        let left = settings.length.saturating_sub(Duration::from_nanos(recorder.now()));
+        tokio::time::sleep(left).await;
+        let problems = heal(cluster).await;
+        let _ = stop.send(true);
+        problems
+    };
+    let (_, problems) = tokio::join!(workers, faults);
+    Ok(problems)
+}
+
+/// Ends every fault, brings every node back, and waits until all of them serve.
+async fn heal(cluster: &Cluster) -> Vec<String> {
+    cluster.network.heal();
+    let mut problems = Vec::new();
+    for (at, node) in cluster.nodes.iter().enumerate() {
+        node.disk.heal();
+        let _ = node.clock.set_offset_millis(0);
+        if let Err(err) = cluster.restart(at, HEAL_LIMIT).await {
+            problems.push(err.0);
+        }
+    }
+    if let Err(err) = cluster.wait_until_whole(HEAL_LIMIT).await {
+        problems.push(format!("after all faults were healed: {err}"));
+    }
+    problems
+}
+
+fn write_incidents(
+    report: &Path,
+    settings: &Settings,
+    planned: &[Planned],
+    incidents: &[Incident],
+) -> Result<()> {
+    let planned: Vec<_> = planned
+        .iter()
+        .map(|strike| json!({"at_ms": millis(strike.at), "class": strike.class.name(), "hold_ms": millis(strike.hold)}))
+        .collect();
+    let incidents: Vec<_> = incidents
+        .iter()
+        .map(|incident| {
+            json!({
+                "class": incident.class.name(), "begun": incident.begun, "healed": incident.healed,
+                "hits": incident.hits, "skipped": incident.is_skipped, "problem": incident.problem,
+                "steps": incident.steps.iter().map(|(at, text)| json!({"time": at, "text": text})).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let text = json!({
+        "seed": settings.seed, "workload": settings.workload.name(), "nodes": settings.nodes,
+        "planned": planned, "incidents": incidents,
+    });
+    fs::write(report.join("faults.json"), format!("{text:#}\n"))
+        .map_err(|err| HarnessError::new("writing faults.json", err))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Removes what nodes stored; logs and configurations stay.
+fn remove_data(nodes: &Path, count: usize) {
+    for number in 1..=count {
+        let _ = fs::remove_dir_all(nodes.join(format!("node{number}")).join("backing"));
+    }
+}
