@@ -183,7 +183,9 @@ impl Cluster {
             extra = self.options.extra_config,
         );
         let data = node.disk.path().join("data");
+        // The directory is given to the node, so it must not be lost for want of a sync that is not the node's to make.
         std::fs::create_dir_all(&data)
+            .and_then(|()| std::fs::File::open(node.disk.path())?.sync_all())
             .and_then(|()| std::fs::write(&node.config, text))
             .map_err(|err| HarnessError::new(&format!("configuring {}", node.name), err))
     }
