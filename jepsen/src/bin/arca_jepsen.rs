@@ -12,6 +12,7 @@ use arca_jepsen::run::{Outcome, Settings, run};
 use arca_jepsen::schedule::Mixing;
 use arca_jepsen::workload;
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 #[command(name = "arca-jepsen", about = "Real arca processes under real faults", after_help = NEEDS)]
@@ -87,9 +88,11 @@ async fn start(arguments: Run) -> Result<bool, HarnessError> {
     check_machine()?;
     let settings = settings(arguments)?;
     println!("seed {}", settings.seed);
+    let mut ended = signal(SignalKind::terminate()).map_err(|err| HarnessError::new("signals", err))?;
     let outcome = tokio::select! {
         outcome = run(&settings) => outcome?,
         // What was started is dropped with the run.
+        _ = ended.recv() => return Err(HarnessError("stopped; everything was removed".to_owned())),
         _ = tokio::signal::ctrl_c() => return Err(HarnessError("stopped; everything was removed".to_owned())),
     };
     Ok(tell(&settings, &outcome))
