@@ -231,6 +231,18 @@ impl Scene<'_> {
         }
     }
 
+    /// Takes one certain node out, once others have let go of enough, if they do so in a while.
+    pub(crate) async fn take_this(&self, at: usize) -> Option<Reserved> {
+        let deadline = tokio::time::Instant::now() + TAKE_LIMIT;
+        loop {
+            let reserved = self.cluster.reserve(1, &[at]);
+            if reserved.is_some() || tokio::time::Instant::now() >= deadline {
+                return reserved;
+            }
+            tokio::time::sleep(TAKE_INTERVAL).await;
+        }
+    }
+
     /// Starts nodes that do not run (any more) and unseals those that are sealed.
     pub(crate) async fn bring_back(&self, nodes: &[usize]) -> Result<(), HarnessError> {
         for at in nodes {

@@ -100,7 +100,7 @@ impl Fault for RollingRestart {
         dice.shuffle(&mut order);
         let mut hits = 0;
         for at in order {
-            let Some(taken) = scene.cluster.reserve(1, &[at]) else { continue };
+            let Some(taken) = scene.take_this(at).await else { continue };
             let node = scene.cluster.node(at)?;
             let status = node.terminate(END_LIMIT).await?;
             if !status.success() {
