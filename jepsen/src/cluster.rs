@@ -17,7 +17,7 @@ use arca_harness::HarnessError;
 use arca_harness::certificates::Certificates;
 use parking_lot::Mutex;
 
-use crate::clock::ClockLibrary;
+use crate::clock::{ClockLibrary, NodeClock};
 use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::leftovers::{self, Entry};
@@ -47,6 +47,10 @@ pub struct Options {
     pub dir: PathBuf,
     /// For the chances the network takes.
     pub seed: u64,
+    /// Whether disks can be made to fail: they are mounts of ours then, else plain directories.
+    pub can_break_disks: bool,
+    /// Whether clocks can be set wrong: a library is put before libc then.
+    pub can_set_clocks: bool,
     /// Lines added to every node's configuration.
     pub extra_config: String,
     /// Lines added to the storage block of every node's configuration.
@@ -95,7 +99,7 @@ impl Cluster {
         std::fs::create_dir_all(&options.dir).map_err(|err| at("creating the directory", &err))?;
         let (entry, removed) = leftovers::enter(&options.dir)?;
         let certificates = Certificates::make(&options.dir).map_err(HarnessError)?;
-        let library = ClockLibrary::build(&options.dir)?;
+        let library = if options.can_set_clocks { Some(ClockLibrary::build(&options.dir)?) } else { None };
         let mut cluster = Self {
             certificates,
             nodes: Vec::new(),
@@ -107,27 +111,36 @@ impl Cluster {
             options,
         };
         for number in 0..cluster.options.nodes {
-            let node = cluster.make_node(number, &library)?;
+            let node = cluster.make_node(number, library.as_ref())?;
             cluster.nodes.push(node);
         }
         cluster.wire().map_err(|err| at("setting up the network", &err))?;
         Ok((cluster, removed))
     }
 
-    fn make_node(&self, number: usize, library: &ClockLibrary) -> Result<Node> {
+    fn make_node(&self, number: usize, library: Option<&ClockLibrary>) -> Result<Node> {
         let name = format!("node{}", number + 1);
         let dir = self.options.dir.join(&name);
         let failed = |err: std::io::Error| HarnessError::new(&format!("making {name}"), err);
         std::fs::create_dir_all(&dir).map_err(failed)?;
-        let disk = Disk::mount(&dir.join("backing"), &dir.join("disk"))
-            .map_err(|err| HarnessError::new(&format!("mounting the disk of {name}"), err))?;
+        let disk = if self.options.can_break_disks {
+            Disk::mount(&dir.join("backing"), &dir.join("disk"))
+        } else {
+            Disk::plain(&dir.join("disk"))
+        };
+        let disk = disk.map_err(|err| HarnessError::new(&format!("making the disk of {name}"), err))?;
+        let clock = dir.join("clock");
+        let clock = match library {
+            Some(library) => library.clock(clock).map_err(failed)?,
+            None => NodeClock::right(clock),
+        };
         let inside =
             NetNs::make().map_err(|err| HarnessError::new(&format!("making the network of {name}"), err))?;
         Ok(Node {
             client_port: arca_harness::free_port()?,
             inside,
             disk,
-            clock: library.clock(dir.join("clock")).map_err(failed)?,
+            clock,
             config: dir.join("arca.hcl"),
             log: dir.join("arca.log"),
             starts: 0.into(),

@@ -77,6 +77,8 @@ pub async fn run(settings: &Settings) -> Result<Outcome> {
         nodes: settings.nodes,
         dir: nodes_dir,
         seed: settings.seed,
+        can_break_disks: settings.classes.iter().any(|class| class.breaks_disks()),
+        can_set_clocks: settings.classes.contains(&Class::Clock),
         extra_config: String::new(),
         extra_storage: format!("  log_retention_bytes = {LOG_BYTES}\n"),
     };
@@ -192,6 +194,8 @@ fn millis(time: Duration) -> u64 {
 /// Removes what nodes stored; logs and configurations stay.
 fn remove_data(nodes: &Path, count: usize) {
     for number in 1..=count {
-        let _ = fs::remove_dir_all(nodes.join(format!("node{number}")).join("backing"));
+        for name in ["backing", "disk"] {
+            let _ = fs::remove_dir_all(nodes.join(format!("node{number}")).join(name));
+        }
     }
 }

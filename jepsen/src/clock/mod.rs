@@ -46,7 +46,7 @@ impl ClockLibrary {
     /// # Errors
     /// When the file cannot be written.
     pub fn clock(&self, file: PathBuf) -> io::Result<NodeClock> {
-        let clock = NodeClock { library: self.path.clone(), file };
+        let clock = NodeClock { library: Some(self.path.clone()), file };
         clock.set_offset_millis(0)?;
         Ok(clock)
     }
@@ -55,18 +55,23 @@ impl ClockLibrary {
 /// One node's wall clock.
 #[derive(Clone, Debug)]
 pub struct NodeClock {
-    library: PathBuf,
+    /// None: it is the system's, whatever it is set to.
+    library: Option<PathBuf>,
     file: PathBuf,
 }
 
 impl NodeClock {
+    /// The system's clock, which nothing sets wrong: `file` is not read by anybody.
+    #[must_use]
+    pub const fn right(file: PathBuf) -> Self {
+        Self { library: None, file }
+    }
+
     /// The variables its process is started with.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, PathBuf)> {
-        vec![
-            ("LD_PRELOAD".to_owned(), self.library.clone()),
-            ("ARCA_JEPSEN_CLOCK".to_owned(), self.file.clone()),
-        ]
+        let Some(library) = &self.library else { return Vec::new() };
+        vec![("LD_PRELOAD".to_owned(), library.clone()), ("ARCA_JEPSEN_CLOCK".to_owned(), self.file.clone())]
     }
 
     /// Sets how far it is ahead of the system's clock (behind, if negative), from now on.

@@ -27,9 +27,11 @@ use crate::dice::Dice;
 const THREADS: usize = 4;
 
 /// See the module's header. It is unmounted when it is dropped; whoever uses it must be gone by then.
+/// A plain one is a directory as any other, and takes no harm.
 #[derive(Debug)]
 pub struct Disk {
-    tree: Arc<tree::Tree>,
+    /// None for a plain one.
+    tree: Option<Arc<tree::Tree>>,
     mount: PathBuf,
     session: Option<BackgroundSession>,
 }
@@ -48,7 +50,16 @@ impl Disk {
         config.mount_options = vec![name, MountOption::RW, MountOption::NoSuid, MountOption::NoDev];
         config.n_threads = Some(THREADS);
         let session = Session::new(fs::Mounted(tree.clone()), mount, &config)?.spawn()?;
-        Ok(Self { tree, mount: mount.to_owned(), session: Some(session) })
+        Ok(Self { tree: Some(tree), mount: mount.to_owned(), session: Some(session) })
+    }
+
+    /// A plain one, which is made if it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn plain(path: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(path)?;
+        Ok(Self { tree: None, mount: path.to_owned(), session: None })
     }
 
     /// Where it is mounted.
@@ -60,41 +71,50 @@ impl Disk {
     /// Takes what was not synced. Its user must have been killed before.
     ///
     /// # Errors
-    /// When the backing directory fails.
+    /// When the backing directory fails, or the disk is a plain one.
     pub fn lose_power(&self, loss: Loss) -> io::Result<Lost> {
-        self.tree.lose(loss)
+        let tree = self.tree.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        tree.lose(loss)
     }
 
     /// How many files and names a power loss would change now.
     #[must_use]
     pub fn unsynced(&self) -> (usize, usize) {
-        self.tree.unsynced()
+        self.tree.as_ref().map_or((0, 0), |tree| tree.unsynced())
     }
 
     /// When names are durable, from now on.
     pub fn set_names(&self, names: Names) {
-        self.tree.set_names(names);
+        if let Some(tree) = &self.tree {
+            tree.set_names(names);
+        }
     }
 
     /// Begins a trouble.
     pub fn trouble(&self, trouble: Trouble) {
-        self.tree.troubles.add(trouble);
+        if let Some(tree) = &self.tree {
+            tree.troubles.add(trouble);
+        }
     }
 
     /// Flips a bit of what is next read of `files`: that bit reads wrong from then on, until it is overwritten.
     pub fn flip_bit(&self, files: Files, dice: Dice) {
-        self.tree.troubles.flip(files, dice);
+        if let Some(tree) = &self.tree {
+            tree.troubles.flip(files, dice);
+        }
     }
 
     /// Ends all troubles, and lets go on what they held up.
     pub fn heal(&self) {
-        self.tree.troubles.heal();
+        if let Some(tree) = &self.tree {
+            tree.troubles.heal();
+        }
     }
 
     /// How often troubles have hit so far.
     #[must_use]
     pub fn hits(&self) -> Hits {
-        self.tree.troubles.hits()
+        self.tree.as_ref().map(|tree| tree.troubles.hits()).unwrap_or_default()
     }
 
     /// Removes everything on it, durably.
@@ -110,7 +130,9 @@ impl Disk {
                 std::fs::remove_file(entry.path())?;
             }
         }
-        self.tree.keep();
+        if let Some(tree) = &self.tree {
+            tree.keep();
+        }
         Ok(())
     }
 }

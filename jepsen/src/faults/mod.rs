@@ -143,6 +143,21 @@ impl Class {
         }
     }
 
+    /// Whether it takes a disk that can be made to fail.
+    #[must_use]
+    pub const fn breaks_disks(self) -> bool {
+        matches!(
+            self,
+            Self::BitFlipLog
+                | Self::BitFlipSnapshot
+                | Self::BitFlipTable
+                | Self::DiskBroken
+                | Self::DiskFull
+                | Self::DiskStall
+                | Self::PowerLoss
+        )
+    }
+
     /// The fault itself.
     #[must_use]
     pub fn fault(self) -> Box<dyn Fault> {
