@@ -85,19 +85,20 @@ fn check_key(
 
 /// The verdict on all keys: invalid if one is, else unknown if one is, or if there is none at all.
 #[must_use]
-pub fn together(verdicts: &[KeyVerdict]) -> Together {
-    let has = |is: fn(&Verdict) -> bool| verdicts.iter().any(|found| is(&found.verdict));
-    if has(|verdict| matches!(verdict, Verdict::Invalid(_))) {
-        Together::Invalid
-    } else if verdicts.is_empty() || has(|verdict| matches!(verdict, Verdict::Unknown(_))) {
-        Together::Unknown
-    } else {
-        Together::Valid
-    }
+pub fn together<'a>(verdicts: impl IntoIterator<Item = &'a KeyVerdict>) -> Together {
+    verdicts
+        .into_iter()
+        .map(|found| match found.verdict {
+            Verdict::Invalid(_) => Together::Invalid,
+            Verdict::Unknown(_) => Together::Unknown,
+            Verdict::Valid => Together::Valid,
+        })
+        .min()
+        .unwrap_or(Together::Unknown)
 }
 
-/// The verdict on all keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The verdict on all keys, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Together {
     /// At least one is wrong.
     Invalid,

@@ -1,8 +1,8 @@
 //! A run on one page: what was asked, what went wrong on purpose, whether all of it did, and what the check
 //! found.
 //!
-//! **Invariant:** a run passes only if every key is valid, something was acknowledged, and every fault that
-//! was promised was seen to begin and to end. The text and the picture stay small however long the run was.
+//! **Invariant:** a run passes only if every key is valid, something was acknowledged, every fault that was
+//! promised was seen to begin, to hit something and to end, and there were no other problems. The text and the picture stay small however long the run was.
 //! Read next: [`picture`] for the plot.
 
 mod latency;
@@ -28,6 +28,8 @@ pub struct Fault {
     pub from_ns: u64,
     /// When it ended; none if it never did.
     pub to_ns: Option<u64>,
+    /// How often it hit something.
+    pub hits: u64,
 }
 
 /// All there is to say about a run.
@@ -43,13 +45,15 @@ pub struct Run<'a> {
     pub promised: &'a [&'a str],
     /// What the check found.
     pub verdicts: &'a [KeyVerdict],
+    /// What else went wrong.
+    pub problems: &'a [String],
 }
 
 impl Run<'_> {
-    /// Promised classes of which no fault began and ended.
+    /// Promised classes of which no fault began, hit something and ended.
     #[must_use]
     pub fn missing(&self) -> Vec<&str> {
-        let ended = self.faults.iter().filter(|fault| fault.to_ns.is_some());
+        let ended = self.faults.iter().filter(|fault| fault.to_ns.is_some() && fault.hits > 0);
         let seen: BTreeSet<&str> = ended.map(|fault| fault.class.as_str()).collect();
         self.promised.iter().copied().filter(|class| !seen.contains(class)).collect()
     }
@@ -67,8 +71,9 @@ impl Run<'_> {
         }
         let missing = self.missing();
         if !missing.is_empty() {
-            reasons.push(format!("promised, and not seen to begin and end: {}", missing.join(", ")));
+            reasons.push(format!("promised, and not seen to begin, hit and end: {}", missing.join(", ")));
         }
+        reasons.extend(self.problems.iter().cloned());
         reasons
     }
 
@@ -133,7 +138,7 @@ mod tests {
 
     fn fault(class: &str, from_ms: u64, to_ms: Option<u64>) -> Fault {
         let (class, detail) = (class.to_owned(), "node <1>".to_owned());
-        Fault { class, detail, from_ns: from_ms * MS, to_ns: to_ms.map(|ms| ms * MS) }
+        Fault { class, detail, from_ns: from_ms * MS, to_ns: to_ms.map(|ms| ms * MS), hits: 1 }
     }
 
     fn found(verdict: Verdict) -> Vec<KeyVerdict> {
@@ -143,7 +148,8 @@ mod tests {
     #[track_caller]
     fn check(faults: &[Fault], promised: &[&str], verdict: Verdict, want: &[&str]) {
         let (history, verdicts) = (history(10), found(verdict));
-        let run = Run { title: "test", history: &history, faults, promised, verdicts: &verdicts };
+        let run =
+            Run { title: "test", history: &history, faults, promised, verdicts: &verdicts, problems: &[] };
         assert_eq!(run.shortcomings(), want);
         assert_eq!(run.passed(), want.is_empty());
     }
@@ -157,22 +163,31 @@ mod tests {
             &faults,
             &["kill", "pause"],
             Verdict::Valid,
-            &["promised, and not seen to begin and end: pause"],
+            &["promised, and not seen to begin, hit and end: pause"],
         );
         check(
             &[],
             &["kill", "pause"],
             Verdict::Valid,
-            &["promised, and not seen to begin and end: kill, pause"],
+            &["promised, and not seen to begin, hit and end: kill, pause"],
         );
         check(&faults, &["kill"], unknown(), &["the verdict is unknown"]);
         check(&faults, &[], Verdict::Invalid(Box::default()), &["the verdict is invalid"]);
+        let missed = [Fault { hits: 0, ..fault("kill", 10, Some(20)) }];
+        check(&missed, &["kill"], Verdict::Valid, &["promised, and not seen to begin, hit and end: kill"]);
     }
 
     #[test]
     fn nothing_acknowledged_is_no_pass() {
         let history = History::default();
-        let run = Run { title: "test", history: &history, faults: &[], promised: &[], verdicts: &[] };
+        let run = Run {
+            title: "test",
+            history: &history,
+            faults: &[],
+            promised: &[],
+            verdicts: &[],
+            problems: &[],
+        };
         assert_eq!(run.shortcomings(), ["the verdict is unknown", "nothing was acknowledged"]);
     }
 
@@ -188,12 +203,14 @@ mod tests {
             faults: &faults,
             promised: &promised,
             verdicts: &verdicts,
+            problems: &["node3 did not come back".to_owned()],
         };
         expect![[r#"
             # Kills: FAILED
 
             - the verdict is invalid
-            - promised, and not seen to begin and end: pause, partition
+            - promised, and not seen to begin, hit and end: pause, partition
+            - node3 did not come back
 
             10 operations of 10 processes on 1 keys in 0.2 s.
 
@@ -209,11 +226,11 @@ mod tests {
 
             ## Faults
 
-            | class | promised | begun | ended | seconds |
-            |---|---|---|---|---|
-            | kill | yes | 2 | 2 | 0.0 |
-            | partition | yes | 0 | 0 | 0.0 |
-            | pause | yes | 1 | 0 | 0.0 |
+            | class | promised | begun | ended | hit | seconds |
+            |---|---|---|---|---|---|
+            | kill | yes | 2 | 2 | 2 | 0.0 |
+            | partition | yes | 0 | 0 | 0 | 0.0 |
+            | pause | yes | 1 | 0 | 1 | 0.0 |
 
             ## Verdicts
 
@@ -232,8 +249,14 @@ mod tests {
     fn the_picture_stays_small() {
         let history = history(60_000);
         let faults: Vec<_> = (0..5_000).map(|at| fault("kill", at * 200, Some(at * 200 + 100))).collect();
-        let run =
-            Run { title: "Long & wide", history: &history, faults: &faults, promised: &[], verdicts: &[] };
+        let run = Run {
+            title: "Long & wide",
+            history: &history,
+            faults: &faults,
+            promised: &[],
+            verdicts: &[],
+            problems: &[],
+        };
         let picture = run.picture();
         assert!(picture.len() < 150_000, "{} bytes", picture.len());
         assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));

@@ -98,13 +98,15 @@ fn faults(page: &mut String, run: &Run<'_>) -> std::fmt::Result {
     if classes.is_empty() {
         return writeln!(page, "None.\n");
     }
-    writeln!(page, "| class | promised | begun | ended | seconds |\n|---|---|---|---|---|")?;
+    writeln!(page, "| class | promised | begun | ended | hit | seconds |\n|---|---|---|---|---|---|")?;
     for class in classes {
         let of_class = || run.faults.iter().filter(|fault| fault.class == class);
         let spans = || of_class().filter_map(|fault| Some(fault.to_ns?.saturating_sub(fault.from_ns)));
         let promised = if run.promised.contains(&class) { "yes" } else { "no" };
         let (begun, ended) = (of_class().count(), spans().count());
-        writeln!(page, "| {class} | {promised} | {begun} | {ended} | {:.1} |", seconds(spans().sum()))?;
+        let hit = of_class().filter(|fault| fault.hits > 0).count();
+        let held = seconds(spans().sum());
+        writeln!(page, "| {class} | {promised} | {begun} | {ended} | {hit} | {held:.1} |")?;
     }
     writeln!(page)
 }
