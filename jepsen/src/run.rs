@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arca_harness::HarnessError;
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -16,7 +17,7 @@ use crate::dice::Dice;
 use crate::faults::{Class, FaultLog, Incident};
 use crate::history::recorder::Recorder;
 use crate::schedule::{Mixing, Planned, carry_out, plan};
-use crate::workload::{Worker, Workload};
+use crate::workload::{Shared, Worker, Workload};
 
 /// After the last fault was healed, every node serves again within this.
 const HEAL_LIMIT: Duration = Duration::from_secs(90);
@@ -124,11 +125,13 @@ async fn work(
 ) -> Result<Vec<String>> {
     let (stop, stopped) = watch::channel(false);
     let clients = (0..settings.nodes).map(|at| cluster.client(at)).collect::<Result<Vec<_>>>()?;
+    let complaints = Mutex::default();
+    let shared = Shared { clients: &clients, recorder, stop: stopped, complaints: &complaints };
     let mut dice = Dice::new(settings.seed).split();
-    let workers = (0_u64..).zip(clients.iter().cycle()).take(settings.clients).map(|(number, client)| {
-        let worker = Worker::new(number, client, recorder, dice.split(), stopped.clone());
-        settings.workload.run(worker)
-    });
+    let workers = (0_u64..)
+        .take(settings.clients)
+        .filter_map(|number| Worker::new(number, &shared, dice.split()))
+        .map(|worker| settings.workload.run(worker));
     let workers = futures::future::join_all(workers);
     let faults = async {
         carry_out(cluster, planned, settings.length, settings.mixing, log).await;
@@ -138,7 +141,8 @@ async fn work(
         let _ = stop.send(true);
         problems
     };
-    let (_, problems) = tokio::join!(workers, faults);
+    let (_, mut problems) = tokio::join!(workers, faults);
+    problems.append(&mut complaints.lock());
     Ok(problems)
 }
 

@@ -1,59 +1,169 @@
 //! What clients do during a run. Each worker is one client of one node that does one thing after another, and writes down
 //! what it asked and what it was answered.
 
+mod counters;
+mod leases;
+mod lists;
+mod pool;
 mod registers;
+mod tokens;
+mod wrappings;
 
 use std::time::Duration;
 
-use arca_client::Client;
+use arca_client::token::NewToken;
+use arca_client::{Client, Error, Token};
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
+pub use self::counters::Counters;
+pub use self::leases::Leases;
+pub use self::lists::Lists;
 pub use self::registers::Registers;
+pub use self::tokens::Tokens;
+pub use self::wrappings::Wrappings;
 use crate::dice::Dice;
-use crate::history::recorder::{Process, Recorder};
+use crate::faults::Class;
+use crate::history::recorder::{Pending, Process, Recorder};
+use crate::history::{Answer, Call, ModelName};
+use crate::outcome::{Outcome, Reply, outcome};
 
 /// After a failure a worker waits so long before it asks again: a sealed node answers at once, and would be asked
 /// thousands of times.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(20);
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
+/// After what went well it waits less than this: histories must stay small enough to be kept.
+const PACE_MS: u64 = 10;
+
+/// A client asks its own node in so many of a hundred cases, and any in the others.
+const AT_HOME_PERCENT: u64 = 60;
+/// One worker's values are its own: below this many.
+const VALUES_EACH: u64 = 1 << 32;
+/// A time to live that no run and no wrong clock outlasts.
+const LONG: &str = "48h";
+
+/// A call that is to go well at least once in a run, or the run has shown nothing of it.
+pub type Promise = (ModelName, &'static str);
+
+/// What all workers of a run share.
+pub struct Shared<'a> {
+    /// A client of each node, without retries.
+    pub clients: &'a [Client],
+    /// Where events go.
+    pub recorder: &'a Recorder,
+    /// Becomes true when the run is over.
+    pub stop: watch::Receiver<bool>,
+    /// What no model looks at, and is wrong.
+    pub complaints: &'a Mutex<Vec<String>>,
+}
 
 /// One client at work.
 pub struct Worker<'a> {
     /// Counted from 0; what it writes is its own by it.
     pub number: u64,
-    /// Its node's client, without retries.
-    pub client: &'a Client,
     /// Writes down what it does.
     pub process: Process,
     /// Its choices.
     pub dice: Dice,
-    /// Becomes true when the run is over.
-    pub stop: watch::Receiver<bool>,
+    shared: &'a Shared<'a>,
+    home: &'a Client,
 }
 
 impl<'a> Worker<'a> {
-    /// A worker that takes its events down with `recorder`.
+    /// A worker; none without nodes.
     #[must_use]
-    pub fn new(
-        number: u64,
-        client: &'a Client,
-        recorder: &Recorder,
-        dice: Dice,
-        stop: watch::Receiver<bool>,
-    ) -> Self {
-        Self { number, client, process: recorder.process(), dice, stop }
+    pub fn new(number: u64, shared: &'a Shared<'a>, dice: Dice) -> Option<Self> {
+        let nodes = u64::try_from(shared.clients.len()).ok().filter(|nodes| *nodes > 0)?;
+        // Workers of one part of a mixed workload are as many apart as there are parts: they get different homes.
+        let home = usize::try_from((number + number / nodes) % nodes).ok()?;
+        let home = shared.clients.get(home)?;
+        Some(Self { number, process: shared.recorder.process(), dice, shared, home })
     }
 
     /// Whether the run is over.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        *self.stop.borrow()
+        *self.shared.stop.borrow()
     }
 
-    /// To be called after a failure.
-    pub async fn pause(&self) {
-        tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+    /// The time now, as events have it.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.shared.recorder.now()
     }
+
+    /// Whom to ask next: mostly the same node.
+    pub fn client(&mut self) -> &'a Client {
+        let other =
+            if self.dice.chance(AT_HOME_PERCENT) { None } else { self.dice.pick(self.shared.clients) };
+        other.unwrap_or(self.home)
+    }
+
+    /// To be called after each operation.
+    pub async fn rest(&mut self, went_well: bool) {
+        let rest = if went_well { self.dice.millis(0..PACE_MS) } else { PAUSE_AFTER_FAILURE };
+        tokio::time::sleep(rest).await;
+    }
+
+    /// Says that something is wrong which no model looks at.
+    pub fn complain(&self, text: String) {
+        self.shared.complaints.lock().push(text);
+    }
+
+    /// Makes a token.
+    async fn make_token(
+        &mut self,
+        model: ModelName,
+        key: String,
+        call: Call,
+        new: &NewToken,
+    ) -> Option<(Held, String)> {
+        let client = self.client();
+        let pending = self.process.invoke(model, key.as_str(), call.clone());
+        let made = settle(pending, &call, client.tokens().create(None, new).await, |_| Answer::Done);
+        let auth = made.ok()?.auth?;
+        Some((Held { key, token: auth.client_token }, auth.accessor))
+    }
+
+    /// Uses a token; whether that went well, which a refusal does too.
+    async fn use_token(&mut self, model: ModelName, call: Call, held: &Held) -> bool {
+        let client = self.client().with_token(Some(held.token.clone()));
+        let pending = self.process.invoke(model, held.key.as_str(), call.clone());
+        let used = client.tokens().lookup_self().await;
+        went_well(&settle(pending, &call, used, |_| Answer::Done))
+    }
+}
+
+/// A token, and the key it has in the history.
+#[derive(Debug)]
+struct Held {
+    key: String,
+    token: Token,
+}
+
+/// Writes down how a call ended.
+fn settle<T>(
+    pending: Pending<'_>,
+    call: &Call,
+    done: Result<T, Error>,
+    answer: impl FnOnce(&T) -> Answer,
+) -> Result<T, Outcome> {
+    match done {
+        Ok(done) => {
+            pending.ok(answer(&done));
+            Ok(done)
+        }
+        Err(err) => {
+            let outcome = outcome(call, &Reply::from(&err));
+            pending.failed(outcome, err.to_string());
+            Err(outcome)
+        }
+    }
+}
+
+/// A refusal is an answer, not a failure.
+const fn went_well<T>(settled: &Result<T, Outcome>) -> bool {
+    matches!(settled, Ok(_) | Err(Outcome::Refused))
 }
 
 /// See the module's header.
@@ -62,17 +172,94 @@ pub trait Workload: Send + Sync {
     /// Its name on the command line and in reports.
     fn name(&self) -> &'static str;
 
+    /// What must go well at least once.
+    fn promises(&self) -> Vec<Promise>;
+
     /// Works until the run is over. Many workers do so at once.
     async fn run(&self, worker: Worker<'_>);
 }
 
-/// The workload called `name`.
+/// Several at once: each worker keeps to one.
+struct Together {
+    name: &'static str,
+    parts: Vec<Box<dyn Workload>>,
+}
+
+#[async_trait]
+impl Workload for Together {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn promises(&self) -> Vec<Promise> {
+        self.parts.iter().flat_map(|part| part.promises()).collect()
+    }
+
+    async fn run(&self, worker: Worker<'_>) {
+        let parts = u64::try_from(self.parts.len()).unwrap_or(u64::MAX).max(1);
+        let part = usize::try_from(worker.number % parts).unwrap_or_default();
+        if let Some(part) = self.parts.get(part) {
+            part.run(worker).await;
+        }
+    }
+}
+
+/// The names of all workloads.
+pub const NAMES: [&str; 7] = ["all", "counters", "leases", "lists", "registers", "tokens", "wrappings"];
+
+/// The workload called `name`, for a run with faults of `classes`. "all" is all of them, one for each worker in turn;
+/// without leases if clocks are set wrong: when a lease ends is then known to the hour at best.
 ///
 /// # Errors
 /// When there is none; says which there are.
-pub fn find(name: &str) -> Result<Box<dyn Workload>, String> {
-    match name {
-        "registers" => Ok(Box::new(Registers::default())),
-        _ => Err(format!("there is no workload {name:?}; there is registers")),
+pub fn find(name: &str, classes: &[Class]) -> Result<Box<dyn Workload>, String> {
+    let has_leases = !classes.contains(&Class::Clock);
+    Ok(match name {
+        "all" => {
+            let mut parts: Vec<Box<dyn Workload>> = vec![
+                Box::new(Registers::default()),
+                Box::new(Lists::default()),
+                Box::new(Tokens::default()),
+                Box::new(Counters::default()),
+                Box::new(Wrappings::default()),
+            ];
+            if has_leases {
+                parts.push(Box::new(Leases::default()));
+            }
+            Box::new(Together { name: if has_leases { "all" } else { "all but leases" }, parts })
+        }
+        "counters" => Box::new(Counters::default()),
+        "leases" if has_leases => Box::new(Leases::default()),
+        "leases" => return Err("leases cannot be judged while clocks are set wrong".to_owned()),
+        "lists" => Box::new(Lists::default()),
+        "registers" => Box::new(Registers::default()),
+        "tokens" => Box::new(Tokens::default()),
+        "wrappings" => Box::new(Wrappings::default()),
+        _ => return Err(format!("there is no workload {name:?}; there are {}", NAMES.join(", "))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_found() {
+        for name in NAMES {
+            assert_eq!(find(name, &[Class::Kill]).ok().unwrap().name(), name);
+        }
+        assert!(
+            find("list", &[])
+                .err()
+                .unwrap()
+                .ends_with("there are all, counters, leases, lists, registers, tokens, wrappings")
+        );
+    }
+
+    #[test]
+    fn wrong_clocks_leave_leases_out() {
+        let all = find("all", &[Class::Clock]).ok().unwrap();
+        assert!(all.promises().iter().all(|(model, _)| *model != ModelName::Lease));
+        assert!(find("leases", &[Class::Clock]).is_err());
     }
 }

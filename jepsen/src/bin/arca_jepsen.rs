@@ -43,13 +43,13 @@ struct Run {
     #[arg(long)]
     mixed: bool,
     /// What clients do
-    #[arg(long, default_value = "registers")]
+    #[arg(long, default_value = "all", value_parser = workload::NAMES)]
     workload: String,
     /// How many nodes: 3 or 5
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=5))]
     nodes: u8,
-    /// How many clients
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=500))]
+    /// How many clients; with "all", each workload gets its share of them
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=500))]
     clients: u16,
     /// Decides when which fault strikes and what is drawn; taken from the clock and printed if absent
     #[arg(long)]
@@ -114,7 +114,7 @@ fn check_machine(classes: &[Class]) -> Result<(), HarnessError> {
 }
 
 fn settings(arguments: Run) -> Result<Settings, HarnessError> {
-    let classes = match arguments.faults.as_str() {
+    let classes: Vec<Class> = match arguments.faults.as_str() {
         "all" => Class::ALL.to_vec(),
         "none" => Vec::new(),
         list => {
@@ -133,9 +133,9 @@ fn settings(arguments: Run) -> Result<Settings, HarnessError> {
         nodes: usize::from(arguments.nodes),
         clients: usize::from(arguments.clients),
         length: Duration::from_secs(arguments.seconds),
+        workload: workload::find(&arguments.workload, &classes).map_err(HarnessError)?,
         classes,
         mixing: if arguments.mixed { Mixing::Mixed } else { Mixing::Apart },
-        workload: workload::find(&arguments.workload).map_err(HarnessError)?,
         seed: arguments.seed.unwrap_or_else(|| u64::from(since.subsec_nanos()) ^ since.as_secs()),
         report: absolute(&arguments.report)?,
         keeps_data: arguments.keep_data,
