@@ -15,6 +15,7 @@
 pub mod checker;
 pub mod clock;
 pub mod cluster;
+pub mod conclusion;
 pub mod dice;
 pub mod disk;
 pub mod edn;

@@ -1,6 +1,5 @@
-//! One run: a cluster, a workload, faults by a plan, healing, and the files that say what happened.
+//! One run: a cluster, a workload, faults by a plan, healing, and a conclusion.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -9,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use arca_harness::HarnessError;
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio::sync::watch;
 
 use crate::cluster::{Cluster, Options};
+use crate::conclusion::{Conclusion, Happened, conclude};
 use crate::dice::Dice;
-use crate::faults::{Class, FaultLog, Incident};
+use crate::faults::{Class, FaultLog};
 use crate::history::recorder::Recorder;
 use crate::schedule::{Mixing, Planned, carry_out, plan};
 use crate::workload::{Shared, Worker, Workload};
@@ -47,28 +46,17 @@ pub struct Settings {
     pub seed: u64,
     /// Where everything goes: an absolute path.
     pub report: PathBuf,
-    /// Whether data directories are kept after a run without problems.
+    /// How long the history may be checked.
+    pub check_limit: Duration,
+    /// Whether data directories are kept after a run that passed.
     pub keeps_data: bool,
 }
 
-/// What came of it.
-#[derive(Debug)]
-pub struct Outcome {
-    /// What faults did.
-    pub incidents: Vec<Incident>,
-    /// Promised classes that were not exercised.
-    pub not_exercised: Vec<Class>,
-    /// What did not go as it should.
-    pub problems: Vec<String>,
-    /// How many operations ended how.
-    pub operations: BTreeMap<&'static str, usize>,
-}
-
-/// Carries a run out.
+/// Carries a run out, and concludes it.
 ///
 /// # Errors
-/// When the harness fails. What the cluster does wrong is in the outcome.
-pub async fn run(settings: &Settings) -> Result<Outcome> {
+/// When the harness fails. What the cluster does wrong is in the conclusion.
+pub async fn run(settings: &Settings) -> Result<Conclusion> {
     let at = |what: &str, err: &dyn std::fmt::Display| HarnessError::new(what, err);
     let nodes_dir = settings.report.join("nodes");
     fs::create_dir_all(&nodes_dir).map_err(|err| at("creating the report's directory", &err))?;
@@ -95,24 +83,18 @@ pub async fn run(settings: &Settings) -> Result<Outcome> {
     let recorder = Recorder::with_copy(Box::new(now), Box::new(BufWriter::new(history)));
     let log = FaultLog::new(Arc::new(now), true);
     let mut problems = work(settings, &cluster, &planned, &recorder, &log).await?;
+    // It is not needed any more, and the check has the machine to itself.
+    drop(cluster);
     let incidents = log.incidents();
     problems.extend(incidents.iter().filter_map(|incident| {
         incident.problem.as_ref().map(|problem| format!("{}: {problem}", incident.class))
     }));
-    let exercised = log.exercised();
-    let not_exercised: Vec<Class> =
-        settings.classes.iter().copied().filter(|class| !exercised.contains_key(class)).collect();
     let history = recorder.history().map_err(|err| at("writing the history", &err))?;
-    let mut operations = BTreeMap::new();
-    for event in history.events() {
-        *operations.entry(event.kind.name()).or_default() += 1;
-    }
-    write_incidents(&settings.report, settings, &planned, &incidents)?;
-    drop(cluster);
-    if problems.is_empty() && !settings.keeps_data {
+    let concluded = conclude(settings, Happened { history, planned, incidents, problems }).await?;
+    if concluded.shortcomings.is_empty() && !settings.keeps_data {
         remove_data(&settings.report.join("nodes"), settings.nodes);
     }
-    Ok(Outcome { incidents, not_exercised, problems, operations })
+    Ok(concluded)
 }
 
 /// Workers and faults side by side; then healing, while workers go on. Answers what did not heal.
@@ -161,38 +143,6 @@ async fn heal(cluster: &Cluster) -> Vec<String> {
         problems.push(format!("after all faults were healed: {err}"));
     }
     problems
-}
-
-fn write_incidents(
-    report: &Path,
-    settings: &Settings,
-    planned: &[Planned],
-    incidents: &[Incident],
-) -> Result<()> {
-    let planned: Vec<_> = planned
-        .iter()
-        .map(|strike| json!({"at_ms": millis(strike.at), "class": strike.class.name(), "hold_ms": millis(strike.hold)}))
-        .collect();
-    let incidents: Vec<_> = incidents
-        .iter()
-        .map(|incident| {
-            json!({
-                "class": incident.class.name(), "begun": incident.begun, "healed": incident.healed,
-                "hits": incident.hits, "skipped": incident.is_skipped, "problem": incident.problem,
-                "steps": incident.steps.iter().map(|(at, text)| json!({"time": at, "text": text})).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    let text = json!({
-        "seed": settings.seed, "workload": settings.workload.name(), "nodes": settings.nodes,
-        "planned": planned, "incidents": incidents,
-    });
-    fs::write(report.join("faults.json"), format!("{text:#}\n"))
-        .map_err(|err| HarnessError::new("writing faults.json", err))
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Removes what nodes stored; logs and configurations stay.

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use arca_harness::{HarnessError, cluster};
+use arca_jepsen::conclusion::Conclusion;
 use arca_jepsen::faults::Class;
-use arca_jepsen::run::{Outcome, Settings, run};
+use arca_jepsen::netns::NetNs;
+use arca_jepsen::run::{Settings, run};
 use arca_jepsen::schedule::Mixing;
 use arca_jepsen::workload;
 use clap::{Parser, Subcommand};
@@ -21,13 +23,15 @@ struct Arguments {
     command: Command,
 }
 
-const NEEDS: &str = "Needs root; /dev/fuse for faults of disks, and a C compiler for those of clocks. The arca binary is the one beside this program, or ARCA_BIN.";
+const NEEDS: &str = "Needs root; /dev/fuse for faults of disks, and a C compiler for those of clocks. The arca binary is the one \
+     beside this program, or ARCA_BIN. Exit codes: 0 passed; 1 something is wrong, or a promised fault did not happen; 2 it \
+     was not found out, or the run broke off; 3 it cannot run here.";
 
 #[derive(Subcommand)]
 enum Command {
     /// Lists the faults.
     Faults,
-    /// Runs a workload on a new cluster, with faults, and writes down what happened.
+    /// Runs a workload on a new cluster, with faults, and checks what clients saw.
     Run(Run),
 }
 
@@ -57,9 +61,30 @@ struct Run {
     /// Where history, faults and logs go; must not hold an earlier run
     #[arg(long, value_name = "DIR")]
     report: PathBuf,
-    /// Keep what the nodes stored, even if all went well
+    /// How long the history may be checked; what is left then is unknown, which is no pass
+    #[arg(long, default_value_t = 120)]
+    check_seconds: u64,
+    /// Keep what the nodes stored, even if the run passed
     #[arg(long)]
     keep_data: bool,
+}
+
+/// Exit code of a run that did not pass: something is wrong, or a promised fault did not happen.
+const FAILED: u8 = 1;
+/// Exit code of a run of which it was not found out, or that could not be carried through.
+const UNKNOWN: u8 = 2;
+/// Exit code where this machine, or this user, cannot run it at all.
+const CANNOT_RUN_HERE: u8 = 3;
+
+enum Failure {
+    CannotRunHere(String),
+    Harness(HarnessError),
+}
+
+impl From<HarnessError> for Failure {
+    fn from(err: HarnessError) -> Self {
+        Self::Harness(err)
+    }
 }
 
 #[tokio::main]
@@ -74,43 +99,49 @@ async fn main() -> ExitCode {
         Command::Run(arguments) => start(arguments).await,
     };
     match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(err) => {
+        Ok(concluded) if concluded.shortcomings.is_empty() => ExitCode::SUCCESS,
+        Ok(concluded) if concluded.is_undecided => ExitCode::from(UNKNOWN),
+        Ok(_) => ExitCode::from(FAILED),
+        Err(Failure::Harness(err)) => {
             eprintln!("arca-jepsen: {err}");
-            ExitCode::from(2)
+            ExitCode::from(UNKNOWN)
+        }
+        Err(Failure::CannotRunHere(why)) => {
+            eprintln!("arca-jepsen: cannot run here: {why}");
+            ExitCode::from(CANNOT_RUN_HERE)
         }
     }
 }
 
-async fn start(arguments: Run) -> Result<bool, HarnessError> {
+async fn start(arguments: Run) -> Result<Conclusion, Failure> {
     let settings = settings(arguments)?;
-    check_machine(&settings.classes)?;
+    check_machine(&settings.classes).map_err(Failure::CannotRunHere)?;
     println!("seed {}", settings.seed);
     let mut ended = signal(SignalKind::terminate()).map_err(|err| HarnessError::new("signals", err))?;
-    let outcome = tokio::select! {
-        outcome = run(&settings) => outcome?,
+    let stopped = || Failure::Harness(HarnessError("stopped; everything was removed".to_owned()));
+    let concluded = tokio::select! {
+        concluded = run(&settings) => concluded?,
         // What was started is dropped with the run.
-        _ = ended.recv() => return Err(HarnessError("stopped; everything was removed".to_owned())),
-        _ = tokio::signal::ctrl_c() => return Err(HarnessError("stopped; everything was removed".to_owned())),
+        _ = ended.recv() => return Err(stopped()),
+        _ = tokio::signal::ctrl_c() => return Err(stopped()),
     };
-    Ok(tell(&settings, &outcome))
+    tell(&settings, &concluded);
+    Ok(concluded)
 }
 
 /// Says at once what would fail later, and what to do about it.
-fn check_machine(classes: &[Class]) -> Result<(), HarnessError> {
+fn check_machine(classes: &[Class]) -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
-        return Err(HarnessError("it must run as root: it makes network namespaces".to_owned()));
+        return Err("it must run as root: it makes network namespaces".to_owned());
     }
-    if !classes.iter().any(|class| class.breaks_disks()) {
-        return Ok(());
+    NetNs::make().map_err(|err| format!("network namespaces cannot be made: {err}"))?;
+    if classes.iter().any(|class| class.breaks_disks()) {
+        let device = std::fs::File::options().read(true).write(true).open("/dev/fuse");
+        device.map_err(|err| {
+            format!("faults of disks need /dev/fuse, which cannot be opened (modprobe fuse): {err}")
+        })?;
     }
-    std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/fuse")
-        .map(drop)
-        .map_err(|err| HarnessError::new("/dev/fuse cannot be opened (modprobe fuse)", err))
+    Ok(())
 }
 
 fn settings(arguments: Run) -> Result<Settings, HarnessError> {
@@ -138,6 +169,7 @@ fn settings(arguments: Run) -> Result<Settings, HarnessError> {
         mixing: if arguments.mixed { Mixing::Mixed } else { Mixing::Apart },
         seed: arguments.seed.unwrap_or_else(|| u64::from(since.subsec_nanos()) ^ since.as_secs()),
         report: absolute(&arguments.report)?,
+        check_limit: Duration::from_secs(arguments.check_seconds),
         keeps_data: arguments.keep_data,
     })
 }
@@ -146,21 +178,14 @@ fn absolute(path: &Path) -> Result<PathBuf, HarnessError> {
     path.canonicalize().map_err(|err| HarnessError::new(&path.display().to_string(), err))
 }
 
-/// Prints what came of it. Answers whether all went well.
-fn tell(settings: &Settings, outcome: &Outcome) -> bool {
-    let counts: Vec<_> = outcome.operations.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-    println!("operations: {}", counts.join(", "));
-    for class in &settings.classes {
-        let strikes: Vec<_> = outcome.incidents.iter().filter(|incident| incident.class == *class).collect();
-        let hit = strikes.iter().filter(|incident| incident.hits > 0).count();
-        println!("{:<16} {} strikes, {hit} hit something", class.name(), strikes.len());
+fn tell(settings: &Settings, concluded: &Conclusion) {
+    for line in &concluded.summary {
+        println!("{line}");
     }
-    for class in &outcome.not_exercised {
-        println!("NOT EXERCISED: {class}");
+    let passed = concluded.shortcomings.is_empty();
+    println!("{}", if passed { "PASSED" } else { "FAILED" });
+    for shortcoming in &concluded.shortcomings {
+        println!("- {shortcoming}");
     }
-    for problem in &outcome.problems {
-        println!("PROBLEM: {problem}");
-    }
-    println!("history, faults and logs: {}", settings.report.display());
-    outcome.not_exercised.is_empty() && outcome.problems.is_empty()
+    println!("report: {}", settings.report.join("report.md").display());
 }
