@@ -1,4 +1,4 @@
-//! Runs real clusters under real faults: `arca-jepsen run`.
+//! Runs real clusters under real faults: `arca-jepsen run`, and `arca-jepsen smoke` for every change.
 
 #![allow(clippy::disallowed_methods)] // Real processes live in real time.
 
@@ -33,7 +33,42 @@ enum Command {
     Faults,
     /// Runs a workload on a new cluster, with faults, and checks what clients saw.
     Run(Run),
+    /// Two minutes of everything clients do, on three nodes that are killed and cut off: for every change.
+    Smoke(Smoke),
 }
+
+#[derive(clap::Args)]
+struct Smoke {
+    /// As for run
+    #[arg(long)]
+    seed: Option<u64>,
+    /// As for run; by default a new directory among the temporary ones
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+}
+
+impl Smoke {
+    fn run(self) -> Run {
+        let report = self.report.unwrap_or_else(|| {
+            std::env::temp_dir().join(format!("arca-jepsen-smoke-{}", std::process::id()))
+        });
+        Run {
+            seconds: SMOKE_S,
+            faults: "kill,partition".to_owned(),
+            mixed: false,
+            workload: "all".to_owned(),
+            nodes: 3,
+            clients: 12,
+            seed: self.seed,
+            report,
+            check_seconds: 20,
+            keep_data: false,
+        }
+    }
+}
+
+/// Starting, healing and checking included, a smoke run takes less than two minutes.
+const SMOKE_S: u64 = 75;
 
 #[derive(clap::Args)]
 struct Run {
@@ -97,6 +132,7 @@ async fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Command::Run(arguments) => start(arguments).await,
+        Command::Smoke(arguments) => start(arguments.run()).await,
     };
     match done {
         Ok(concluded) if concluded.shortcomings.is_empty() => ExitCode::SUCCESS,
@@ -114,8 +150,9 @@ async fn main() -> ExitCode {
 }
 
 async fn start(arguments: Run) -> Result<Conclusion, Failure> {
-    let settings = settings(arguments)?;
-    check_machine(&settings.classes).map_err(Failure::CannotRunHere)?;
+    let classes = classes(&arguments.faults)?;
+    check_machine(&classes).map_err(Failure::CannotRunHere)?;
+    let settings = settings(arguments, classes)?;
     println!("seed {}", settings.seed);
     let mut ended = signal(SignalKind::terminate()).map_err(|err| HarnessError::new("signals", err))?;
     let stopped = || Failure::Harness(HarnessError("stopped; everything was removed".to_owned()));
@@ -144,14 +181,17 @@ fn check_machine(classes: &[Class]) -> Result<(), String> {
     Ok(())
 }
 
-fn settings(arguments: Run) -> Result<Settings, HarnessError> {
-    let classes: Vec<Class> = match arguments.faults.as_str() {
-        "all" => Class::ALL.to_vec(),
-        "none" => Vec::new(),
+fn classes(list: &str) -> Result<Vec<Class>, HarnessError> {
+    match list {
+        "all" => Ok(Class::ALL.to_vec()),
+        "none" => Ok(Vec::new()),
         list => {
-            list.split(',').map(|name| name.trim().parse()).collect::<Result<_, _>>().map_err(HarnessError)?
+            list.split(',').map(|name| name.trim().parse()).collect::<Result<_, _>>().map_err(HarnessError)
         }
-    };
+    }
+}
+
+fn settings(arguments: Run, classes: Vec<Class>) -> Result<Settings, HarnessError> {
     if arguments.report.join("history.jsonl").exists() {
         let text = format!("{} holds an earlier run: name another directory", arguments.report.display());
         return Err(HarnessError(text));
