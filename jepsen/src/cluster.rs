@@ -267,6 +267,17 @@ impl Cluster {
         Some(Reserved { nodes, out: self.out.clone() })
     }
 
+    /// Takes all nodes for a fault, unless another has taken any.
+    #[must_use]
+    pub fn reserve_all(&self) -> Option<Reserved> {
+        let mut out = self.out.lock();
+        if !out.is_empty() {
+            return None;
+        }
+        out.extend(0..self.nodes.len());
+        Some(Reserved { nodes: out.iter().copied().collect(), out: self.out.clone() })
+    }
+
     /// A client of one node with the root token, without retries.
     ///
     /// # Errors

@@ -43,3 +43,25 @@ fn exit_codes() {
     check(&broken, &[], 2, "unknown: 0 operations on 0 keys");
     check(&folder.path().join("none"), &[], 2, "none: No such file");
 }
+
+#[track_caller]
+fn run(arguments: &[&str], code: i32, says: &str) {
+    let output = Command::new(env!("CARGO_BIN_EXE_arca-jepsen")).args(arguments).output().unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(text.contains(says), "{text}");
+}
+
+#[test]
+fn runs_that_are_not_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().to_str().unwrap();
+    run(&["faults"], 0, "and everything not synced is lost");
+    run(
+        &["run", "--report", report, "--faults", "kill,fire"],
+        2,
+        "there is no fault \"fire\"; there are bitflip-log",
+    );
+    run(&["run", "--report", report, "--workload", "work"], 2, "possible values: all, counters");
+    run(&["run", "--report", report, "--nodes", "2"], 2, "2 is not in 3..=5");
+}

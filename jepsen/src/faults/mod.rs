@@ -26,6 +26,8 @@ use crate::dice::Dice;
 pub(crate) const BACK_LIMIT: Duration = Duration::from_secs(90);
 /// How long a fault waits for nodes that others have taken.
 const TAKE_LIMIT: Duration = Duration::from_secs(15);
+/// How often a fault that may strike all nodes does, if no other fault has any.
+const ALL_PERCENT: u64 = 20;
 /// Between two attempts to take some.
 const TAKE_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -131,13 +133,13 @@ impl Class {
             Self::DiskBroken => "reads, writes or syncs answer EIO, once or until healed",
             Self::DiskFull => "writes answer ENOSPC",
             Self::DiskStall => "the disk does not answer until healed",
-            Self::Kill => "SIGKILL, restart, unseal",
+            Self::Kill => "SIGKILL to a minority or to all, restart, unseal",
             Self::Loss => "segments are lost: connections stall or are reset",
             Self::Membership => "a member is removed, and joins again on an empty disk",
             Self::OneWay => "one node hears nothing, or is not heard, or one way of one pair is blocked",
             Self::Partition => "a minority is cut off",
             Self::Pause => "SIGSTOP, SIGCONT",
-            Self::PowerLoss => "SIGKILL, and everything not synced is lost",
+            Self::PowerLoss => "SIGKILL to a minority or to all, and everything not synced is lost",
             Self::RollingRestart => "every node is stopped by SIGTERM and started again, in turn",
             Self::StepDown => "the active node is asked to step down",
         }
@@ -246,6 +248,14 @@ impl Scene<'_> {
         }
     }
 
+    /// Takes `wanted` nodes out, or all of them in some cases: then nothing is left but what is on disks.
+    pub(crate) async fn take_or_all(&self, wanted: usize, dice: &mut Dice) -> Option<Reserved> {
+        match self.cluster.reserve_all().filter(|_| dice.chance(ALL_PERCENT)) {
+            Some(all) => Some(all),
+            None => self.take(wanted, dice).await,
+        }
+    }
+
     /// Takes one certain node out, once others have let go of enough, if they do so in a while.
     pub(crate) async fn take_this(&self, at: usize) -> Option<Reserved> {
         let deadline = tokio::time::Instant::now() + TAKE_LIMIT;
@@ -260,6 +270,10 @@ impl Scene<'_> {
 
     /// Starts nodes that do not run (any more) and unseals those that are sealed.
     pub(crate) async fn bring_back(&self, nodes: &[usize]) -> Result<(), HarnessError> {
+        // All at once: alone, one of many may have nobody to follow.
+        for at in nodes {
+            self.cluster.node(*at)?.start()?;
+        }
         for at in nodes {
             self.cluster.restart(*at, BACK_LIMIT).await?;
         }

@@ -24,7 +24,7 @@ pub(super) struct Kill;
 impl Fault for Kill {
     async fn strike(&self, scene: &Scene<'_>, dice: &mut Dice) -> Result<Struck, HarnessError> {
         let wanted = how_many(scene, dice);
-        let Some(taken) = scene.take(wanted, dice).await else { return Ok(Struck::Skipped) };
+        let Some(taken) = scene.take_or_all(wanted, dice).await else { return Ok(Struck::Skipped) };
         for at in &taken.nodes {
             scene.cluster.node(*at)?.kill().await?;
         }
@@ -63,11 +63,13 @@ pub(super) struct PowerLoss;
 impl Fault for PowerLoss {
     async fn strike(&self, scene: &Scene<'_>, dice: &mut Dice) -> Result<Struck, HarnessError> {
         let wanted = how_many(scene, dice);
-        let Some(taken) = scene.take(wanted, dice).await else { return Ok(Struck::Skipped) };
+        let Some(taken) = scene.take_or_all(wanted, dice).await else { return Ok(Struck::Skipped) };
         let mut hits = 0;
         for at in &taken.nodes {
+            scene.cluster.node(*at)?.kill().await?;
+        }
+        for at in &taken.nodes {
             let node = scene.cluster.node(*at)?;
-            node.kill().await?;
             let (loss, how) = if dice.chance(50) {
                 (Loss::All, "all of it")
             } else {
