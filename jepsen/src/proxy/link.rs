@@ -2,7 +2,7 @@
 //!
 //! Every connection between the two sites obeys it, whichever of them opened it. A link has no packets: what a network
 //! does to packets shows here as it shows to TCP, as time ([`Rules::delay`], [`Loss::stall_percent`]) or as the end of
-//! the connection ([`Loss::reset_percent`]). Bytes are never lost, doubled or reordered within a connection.
+//! the connection ([`Loss::reset_per_mille`]). Bytes are never lost, doubled or reordered within a connection.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
