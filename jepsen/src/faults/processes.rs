@@ -12,6 +12,9 @@ use crate::disk::{Loss, Names};
 /// A server that is asked to end does so within this.
 const END_LIMIT: Duration = Duration::from_secs(30);
 
+/// Between two nodes that lose power together, in milliseconds.
+const STAGGER_MS: std::ops::Range<u64> = 0..150;
+
 /// How many nodes to take: one, or as many as may be.
 fn how_many(scene: &Scene<'_>, dice: &mut Dice) -> usize {
     if dice.chance(50) { 1 } else { scene.cluster.minority().max(1) }
@@ -65,10 +68,14 @@ impl Fault for PowerLoss {
         let wanted = how_many(scene, dice);
         let Some(taken) = scene.take_or_all(wanted, dice).await else { return Ok(Struck::Skipped) };
         let mut hits = 0;
-        for at in &taken.nodes {
+        let mut order = taken.nodes.clone();
+        dice.shuffle(&mut order);
+        for at in &order {
             scene.cluster.node(*at)?.kill().await?;
+            // Not all at one moment: what the last ones still acknowledge, the first ones do not know.
+            tokio::time::sleep(dice.millis(STAGGER_MS)).await;
         }
-        for at in &taken.nodes {
+        for at in &order {
             let node = scene.cluster.node(*at)?;
             let (loss, how) = if dice.chance(50) {
                 (Loss::All, "all of it")
