@@ -145,11 +145,9 @@ impl Disk {
     /// When it is damaged or of a newer format.
     pub fn open_state(&self) -> Result<Arc<State>, NodeError> {
         if let Kind::Directory { raft, .. } = &self.kind {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(raft)
-                .map_err(|err| NodeError::failed(&format!("creating {}", raft.display()), err))?;
+            // With its name on the disk: a member that lost its log in a power loss would vote as if it had none.
+            let made = self.vfs.create_dir_all(raft);
+            made.map_err(|err| NodeError::failed(&format!("creating {}", raft.display()), err))?;
         }
         State::open(Arc::clone(&self.home))
             .map(Arc::new)

@@ -83,7 +83,7 @@ pub trait Vfs: Debug + Send + Sync {
     /// As the system reports.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
 
-    /// Creates a directory and its parents, mode 0700.
+    /// Creates a directory and its parents, mode 0700. Their names are durable when this returns.
     ///
     /// # Errors
     /// As the system reports.

@@ -75,7 +75,11 @@ impl Vfs for OsVfs {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)
+        let missing: Vec<&Path> = dir.ancestors().take_while(|path| !path.exists()).collect();
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        // Also if it was there: whoever made it may have died before this.
+        let made = missing.into_iter().chain([dir]).filter_map(Path::parent);
+        made.filter(|parent| !parent.as_os_str().is_empty()).try_for_each(|parent| self.sync_dir(parent))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
