@@ -41,6 +41,21 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ),
     ("arca-harness", 2, &["arca-client"]),
     ("arca-jepsen", 5, &["arca-client", "arca-harness"]),
+    // Over jepsen for its checker: docs/adr/0017-simulation-at-the-seams.md.
+    (
+        "arca-simulation",
+        6,
+        &[
+            "arca-api",
+            "arca-barrier",
+            "arca-engine-api",
+            "arca-engines",
+            "arca-jepsen",
+            "arca-kernel",
+            "arca-raft-storage",
+            "arca-unify",
+        ],
+    ),
 ];
 
 fn root() -> PathBuf {

@@ -1,0 +1,83 @@
+//! What must hold at every moment, whatever goes wrong. Each is looked at again and again during a run; what each means
+//! is in its file.
+
+mod committed_log;
+mod leader_completeness;
+mod monotonic;
+mod state_hash;
+
+use std::sync::Arc;
+
+use arca_raft_storage::{RaftReplica, ReplicaStatus};
+
+/// A member, as it is right now.
+pub struct Seen {
+    /// Raft on it.
+    pub replica: Arc<RaftReplica>,
+    /// What it says of itself.
+    pub status: ReplicaStatus,
+    /// Which life of it this is: counted up at each start.
+    pub life: u64,
+}
+
+impl std::fmt::Debug for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Seen({})", self.status.id)
+    }
+}
+
+/// Something that must not be was seen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{invariant}: {detail}")]
+pub struct Violation {
+    /// Which invariant.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// One of them.
+pub trait Invariant: Send {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// Looks at all members that run.
+    ///
+    /// # Errors
+    /// A text that says what was seen.
+    fn look(&mut self, members: &[Seen]) -> Result<(), String>;
+}
+
+/// All of them.
+pub struct Invariants(Vec<Box<dyn Invariant>>);
+
+impl std::fmt::Debug for Invariants {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|invariant| invariant.name())).finish()
+    }
+}
+
+impl Default for Invariants {
+    fn default() -> Self {
+        Self(vec![
+            Box::<leader_completeness::LeaderCompleteness>::default(),
+            Box::<monotonic::Monotonic>::default(),
+            Box::<committed_log::CommittedLog>::default(),
+            Box::<state_hash::StateHash>::default(),
+        ])
+    }
+}
+
+impl Invariants {
+    /// Looks at all members that run.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn look(&mut self, members: &[Seen]) -> Result<(), Violation> {
+        for invariant in &mut self.0 {
+            let looked = invariant.look(members);
+            looked.map_err(|detail| Violation { invariant: invariant.name(), detail })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,20 @@
+//! Whole clusters from one seed: members with simulated network, disks and clocks, clients that remember what they
+//! saw, faults, and invariants that are checked all the time.
+//!
+//! Everything runs in one thread, on a clock that stands still while anything is to do, and every choice is drawn from
+//! the seed: the same seed gives the same run, to the last message ([`trace`]).
+//! Read next: [`run`] for the course of a run, [`cluster`] for what is simulated, [`invariants`] for what must hold.
+
+pub mod chaos;
+pub mod client;
+pub mod cluster;
+pub mod dice;
+pub mod invariants;
+pub mod machine;
+pub mod net;
+pub mod plan;
+pub mod run;
+pub mod system;
+pub mod trace;
+pub mod workload;
+pub mod world;

@@ -1,0 +1,194 @@
+//! One simulated member: what outlives a crash, and what runs on it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_api::{Api, RequestIds};
+use arca_barrier::{Barrier, Keyring, RootKey, boot_key};
+use arca_engine_api::Clock;
+use arca_kernel::testing::NotingCluster;
+use arca_kernel::{Kernel, KernelConfig, KernelParts};
+use arca_raft_storage::kv::ModelHome;
+use arca_raft_storage::raft::Threads;
+use arca_raft_storage::testing::{CrashPolicy, ModelVfs};
+use arca_raft_storage::{MemberId, RaftConfig, RaftParts, RaftReplica, Replica as _, Role};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::Shared;
+use crate::dice::Dice;
+use crate::run::Failure;
+use crate::system::MemberSystem;
+use crate::world::{SimClock, SimEntropy};
+
+/// A member's disk, clock and identity, and, unless it is down, its process.
+pub struct Machine {
+    /// Who it is.
+    pub id: MemberId,
+    /// The disk under the log.
+    pub vfs: ModelVfs,
+    /// The disk under the state machine.
+    pub home: Arc<ModelHome>,
+    /// Its clock.
+    pub clock: Arc<SimClock>,
+    /// How often it was started.
+    pub life: u64,
+    /// What runs on it.
+    pub process: Option<Process>,
+    entropy: Arc<SimEntropy>,
+    shared: Arc<Shared>,
+    dice: Dice,
+}
+
+/// A node's process.
+pub struct Process {
+    /// Raft.
+    pub replica: Arc<RaftReplica>,
+    /// What answers requests.
+    pub api: Arc<Api>,
+    /// Cancelled when the process dies: everything that runs on it ends there.
+    pub death: CancellationToken,
+    kernel: Arc<Kernel>,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Machine({}, up: {})", self.id, self.process.is_some())
+    }
+}
+
+impl Machine {
+    /// A machine with empty disks. Its clock is wrong from the beginning, by what the seed says.
+    #[must_use]
+    pub fn new(id: MemberId, shared: &Arc<Shared>) -> Self {
+        let mut dice = Dice::new(shared.plan.seed, &format!("machine {id}"));
+        let vfs = ModelVfs::new(dice.word());
+        let trace = shared.trace.clone();
+        vfs.set_hook(move |operation, path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            trace.note(format_args!("disk {id} {operation:?} {name}"), &[]);
+        });
+        let drift = i64::try_from(dice.below(2 * shared.plan.drift_ppm + 1)).unwrap_or_default()
+            - i64::try_from(shared.plan.drift_ppm).unwrap_or_default();
+        Self {
+            id,
+            vfs,
+            home: Arc::new(ModelHome::new()),
+            clock: Arc::new(SimClock::new(drift)),
+            life: 0,
+            process: None,
+            entropy: Arc::new(SimEntropy::new(Dice::new(shared.plan.seed, &format!("entropy {id}")))),
+            shared: Arc::clone(shared),
+            dice,
+        }
+    }
+
+    /// What randomness on this machine is.
+    #[must_use]
+    pub fn entropy(&self) -> &Arc<SimEntropy> {
+        &self.entropy
+    }
+
+    /// Opens Raft on this machine's disks, reachable by the others.
+    ///
+    /// # Errors
+    /// When what is on the disks is refused.
+    pub async fn open_replica(&mut self) -> Result<Arc<RaftReplica>, Failure> {
+        let mut config = RaftConfig::new(self.id, self.shared.cluster_id.clone());
+        config.threads = Threads::None;
+        config.seed = Some(self.dice.word());
+        let parts = RaftParts {
+            vfs: Arc::new(self.vfs.clone()),
+            log_dir: "/data/log".into(),
+            node_dir: "/data".into(),
+            home: Arc::clone(&self.home) as Arc<dyn arca_raft_storage::KvHome>,
+            transport: self.shared.net.raft().transport(self.id),
+        };
+        let replica = RaftReplica::open(config, parts)
+            .await
+            .map_err(|err| Failure::setup(format!("member {} does not open: {err}", self.id)))?;
+        self.shared.net.raft().join(self.id, replica.inbound());
+        Ok(replica)
+    }
+
+    /// Starts the process: Raft, then the kernel with the keys, as an unsealed node does.
+    ///
+    /// # Errors
+    /// When what is on the disks is refused.
+    pub async fn start(&mut self, root: &RootKey, given_keyring: &[u8]) -> Result<(), Failure> {
+        let replica = self.open_replica().await?;
+        let stored = replica.view().get(&boot_key("keyring")).map_err(Failure::setup)?;
+        let sealed = stored.map_or_else(|| given_keyring.to_vec(), |found| found.value);
+        let keyring = Keyring::open(root, &sealed).map_err(Failure::setup)?;
+        let barrier =
+            Arc::new(Barrier::new(keyring, Arc::clone(&self.entropy) as Arc<dyn arca_barrier::Entropy>));
+        let kernel = Kernel::start(KernelParts {
+            barrier,
+            replica: Arc::clone(&replica) as Arc<dyn arca_raft_storage::Replica>,
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            entropy: Arc::clone(&self.entropy) as Arc<dyn arca_engine_api::Entropy>,
+            engines: arca_engines::all(),
+            cluster: Arc::new(NotingCluster::default()),
+            config: KernelConfig::default(),
+        })
+        .map_err(Failure::setup)?;
+        let death = CancellationToken::new();
+        let system = MemberSystem::new(self.id, &kernel, &replica, &self.shared);
+        let request_ids = RequestIds::new(self.entropy.as_ref()).map_err(Failure::setup)?;
+        let api = Arc::new(Api {
+            system: Arc::new(system),
+            request_ids: Arc::new(request_ids),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+        });
+        self.shared.directory.enter(self.id, &api, &death);
+        let following = follow_role(Arc::clone(&replica), Arc::clone(&kernel));
+        let until = death.clone();
+        tokio::spawn(async move { until.run_until_cancelled(following).await });
+        self.life += 1;
+        self.process = Some(Process { replica, api, death, kernel });
+        Ok(())
+    }
+
+    /// The power goes, or only the process: what was not synced meets a policy that the dice choose.
+    pub fn crash(&mut self) {
+        self.shared.net.raft().leave(self.id);
+        self.shared.directory.leave(self.id);
+        if let Some(process) = self.process.take() {
+            process.death.cancel();
+            process.kernel.deactivate();
+        }
+        let policy = match self.dice.below(5) {
+            0 => CrashPolicy::KeepPending,
+            1 => CrashPolicy::KeepPrefix,
+            2 => CrashPolicy::Reorder { block: 512 },
+            3 => CrashPolicy::Torn { block: 1 },
+            _ => CrashPolicy::LosePending,
+        };
+        self.vfs.crash(policy);
+        self.home.crash(self.dice.word());
+    }
+}
+
+/// As a node does it: active once this member leads and has applied all that was committed before.
+async fn follow_role(replica: Arc<RaftReplica>, kernel: Arc<Kernel>) {
+    let mut changes = replica.watch();
+    loop {
+        let leads = changes.borrow_and_update().role == Role::Leader;
+        match (leads, kernel.is_active()) {
+            (true, false) => {
+                if replica.read_barrier().await.is_ok() {
+                    kernel.activate();
+                } else {
+                    // Leadership was lost again, or its quorum; look once more shortly.
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                }
+            }
+            (false, true) => kernel.deactivate(),
+            _ => {}
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
