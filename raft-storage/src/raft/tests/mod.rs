@@ -5,7 +5,6 @@ mod determinism;
 mod import;
 mod peers;
 mod reads;
-mod speed;
 mod suite;
 mod support;
 mod torture;
