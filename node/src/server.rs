@@ -6,7 +6,7 @@ use std::time::Duration;
 use arca_api::{Api, CertificateStore, Listener, TlsOptions};
 use arca_engine_api::Clock;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ListenerConfig};
@@ -24,6 +24,8 @@ const GRACE: Duration = Duration::from_secs(10);
 /// # Errors
 /// A text for the operator: what could not be started, and why.
 pub async fn run(config: Config, log: Log) -> Result<(), String> {
+    // Before anybody can know of this process, so that no signal finds it unprepared.
+    let signals = Signals::listen()?;
     hygiene::decline_huge_pages();
     hygiene::protect(!config.disable_mlock)?;
     let descriptors = hygiene::raise_descriptor_limit();
@@ -61,7 +63,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), String> {
         crate::dev::prepare(&node, &config).await?;
     }
     notify::ready();
-    wait_for_the_end(&node, &certificates, &log).await?;
+    signals.wait_for_the_end(&node, &certificates, &log).await;
     notify::stopping();
     // Leadership first: another node serves while this one finishes what it has begun.
     node.shutdown().await;
@@ -104,28 +106,41 @@ async fn bind(configs: &[ListenerConfig], connections_max: usize) -> Result<Vec<
     Ok(bound)
 }
 
-/// Returns on SIGTERM or SIGINT; SIGHUP reads certificates and reopens log and audit files.
-async fn wait_for_the_end(
-    node: &Arc<Node>,
-    certificates: &[Arc<CertificateStore>],
-    log: &Log,
-) -> Result<(), String> {
-    let on = |kind| signal(kind).map_err(|err| format!("signal handler: {err}"));
-    let (mut hangup, mut interrupt, mut terminate) =
-        (on(SignalKind::hangup())?, on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
-            _ = hangup.recv() => {
-                log.reopen();
-                for store in certificates {
-                    match store.reload() {
-                        Ok(()) => tracing::info!("certificates and client CAs read again"),
-                        Err(err) => tracing::error!(error = %err, "the old certificate and client CAs stay in use"),
+/// What the operator may tell the process. None is lost from the moment this is there.
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, String> {
+        let on = |kind| signal(kind).map_err(|err| format!("signal handler: {err}"));
+        Ok(Self {
+            hangup: on(SignalKind::hangup())?,
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+        })
+    }
+
+    /// Returns on SIGTERM or SIGINT; SIGHUP reads certificates and reopens log and audit files.
+    async fn wait_for_the_end(mut self, node: &Arc<Node>, certificates: &[Arc<CertificateStore>], log: &Log) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                _ = self.hangup.recv() => {
+                    log.reopen();
+                    for store in certificates {
+                        match store.reload() {
+                            Ok(()) => tracing::info!("certificates and client CAs read again"),
+                            Err(err) => {
+                                tracing::error!(error = %err, "the old certificate and client CAs stay in use");
+                            }
+                        }
                     }
+                    node.reload().await;
                 }
-                node.reload().await;
             }
         }
     }
