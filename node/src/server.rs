@@ -50,6 +50,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), String> {
         request_ids: Arc::clone(&node.request_ids),
         clock,
     });
+    announce(&config); // The sockets are bound: whoever reads it and connects is served.
     let stop = CancellationToken::new();
     let mut serving = Vec::new();
     let mut certificates = Vec::new();
@@ -57,7 +58,6 @@ pub async fn run(config: Config, log: Log) -> Result<(), String> {
         certificates.extend(listener.tls.clone());
         serving.push(tokio::spawn(listener.serve(Arc::clone(&api), stop.clone(), GRACE)));
     }
-    announce(&config);
     node.join_as_configured().map_err(|err| format!("retry_join: {err}"))?;
     if config.dev.is_some() {
         crate::dev::prepare(&node, &config).await?;
