@@ -53,7 +53,6 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "arca-jepsen",
             "arca-kernel",
             "arca-raft-storage",
-            "arca-unify",
         ],
     ),
 ];
