@@ -18,6 +18,14 @@ impl Dice {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
+    /// The choices of `seed` for one `purpose`: how many are made for it moves those of no other.
+    #[must_use]
+    pub fn for_purpose(seed: u64, purpose: &str) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("arca-jepsen 2026 dice");
+        hasher.update(&seed.to_le_bytes()).update(purpose.as_bytes());
+        Self(ChaCha8Rng::from_seed(*hasher.finalize().as_bytes()))
+    }
+
     /// Other dice, for a part of the run whose number of choices must not move those of the rest.
     #[must_use]
     pub fn split(&mut self) -> Self {
@@ -27,6 +35,11 @@ impl Dice {
     /// Any number.
     pub fn number(&mut self) -> u64 {
         self.0.next_u64()
+    }
+
+    /// Any bytes.
+    pub fn fill(&mut self, dest: &mut [u8]) {
+        self.0.fill_bytes(dest);
     }
 
     /// A number within `range`; its start if it is empty.
@@ -43,6 +56,12 @@ impl Dice {
     /// A time within `range`, in milliseconds.
     pub fn millis(&mut self, range: Range<u64>) -> Duration {
         Duration::from_millis(self.within(range))
+    }
+
+    /// A time of at least `low` and at most `high`, to the microsecond.
+    pub fn span(&mut self, low: Duration, high: Duration) -> Duration {
+        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(self.within(micros(low)..micros(high).saturating_add(1)))
     }
 
     /// One of `items`.
@@ -74,6 +93,24 @@ mod tests {
         assert_eq!(rolls(7), rolls(7));
         assert_ne!(rolls(7), rolls(8));
         assert!(rolls(7).iter().all(|roll| (3..9).contains(roll)));
+    }
+
+    #[test]
+    fn each_purpose_has_choices_of_its_own() {
+        let rolled = |seed, purpose| Dice::for_purpose(seed, purpose).number();
+        assert_eq!(rolled(1, "net"), rolled(1, "net"));
+        assert_ne!(rolled(1, "net"), rolled(2, "net"));
+        assert_ne!(rolled(1, "net"), rolled(1, "disk"));
+    }
+
+    #[test]
+    fn choices_stay_within_their_bounds() {
+        let (low, high) = (Duration::from_micros(3), Duration::from_micros(5));
+        let mut dice = Dice::new(7);
+        assert!((0..1_000).all(|_| (low..=high).contains(&dice.span(low, high))));
+        assert_eq!(dice.span(high, high), high);
+        assert_eq!((dice.pick::<u8>(&[]), dice.within(0..0)), (None, 0));
+        assert!(dice.chance(100) && !dice.chance(0));
     }
 
     #[test]

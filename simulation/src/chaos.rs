@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use arca_jepsen::dice::Dice;
 use arca_raft_storage::testing::Operation;
 use arca_raft_storage::{MemberId, Replica as _};
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
-use crate::dice::Dice;
 use crate::plan::Fault;
 use crate::run::Failure;
 
@@ -33,7 +33,7 @@ impl Chaos {
     /// Nothing is wrong yet.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let dice = Dice::new(seed, "chaos");
+        let dice = Dice::for_purpose(seed, "chaos");
         let done = Fault::ALL.map(|fault| (fault, 0)).to_vec();
         Self { dice, next: Instant::now(), down: Vec::new(), healed: None, away: BTreeSet::new(), done }
     }
@@ -161,7 +161,7 @@ impl Chaos {
 
     fn set_clock(&mut self, cluster: &Cluster, id: MemberId) -> bool {
         let Some(machine) = cluster.machines.get(&id) else { return false };
-        let by = i64::try_from(self.dice.below(120_000)).unwrap_or_default() - 60_000;
+        let by = i64::try_from(self.dice.within(0..120_000)).unwrap_or_default() - 60_000;
         machine.clock.set_by(by);
         true
     }
@@ -170,7 +170,7 @@ impl Chaos {
         let Some(machine) = cluster.machines.get(&id) else { return false };
         let operation = if self.dice.chance(50) { Operation::Sync } else { Operation::Write };
         let kind = if self.dice.chance(50) { ErrorKind::StorageFull } else { ErrorKind::Other };
-        machine.vfs.fail_nth(operation, self.dice.between(1, 5), kind);
+        machine.vfs.fail_nth(operation, self.dice.within(1..6), kind);
         true
     }
 
@@ -187,7 +187,7 @@ impl Chaos {
         if most == 0 {
             return false;
         }
-        let count = self.dice.between(1, most as u64);
+        let count = self.dice.within(1..most as u64 + 1);
         for _ in 0..count {
             if let Some(id) = self.dice.pick(running).copied() {
                 self.away.insert(id);

@@ -8,7 +8,6 @@
 pub mod chaos;
 pub mod client;
 pub mod cluster;
-pub mod dice;
 pub mod invariants;
 pub mod machine;
 pub mod net;

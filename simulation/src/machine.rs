@@ -7,6 +7,7 @@ use std::time::Duration;
 use arca_api::{Api, RequestIds};
 use arca_barrier::{Barrier, Keyring, RootKey, boot_key};
 use arca_engine_api::Clock;
+use arca_jepsen::dice::Dice;
 use arca_kernel::testing::NotingCluster;
 use arca_kernel::{Kernel, KernelConfig, KernelParts};
 use arca_raft_storage::kv::ModelHome;
@@ -16,7 +17,6 @@ use arca_raft_storage::{MemberId, RaftConfig, RaftParts, RaftReplica, Replica as
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Shared;
-use crate::dice::Dice;
 use crate::run::Failure;
 use crate::system::MemberSystem;
 use crate::world::{SimClock, SimEntropy};
@@ -61,14 +61,14 @@ impl Machine {
     /// A machine with empty disks. Its clock is wrong from the beginning, by what the seed says.
     #[must_use]
     pub fn new(id: MemberId, shared: &Arc<Shared>) -> Self {
-        let mut dice = Dice::new(shared.plan.seed, &format!("machine {id}"));
-        let vfs = ModelVfs::new(dice.word());
+        let mut dice = Dice::for_purpose(shared.plan.seed, &format!("machine {id}"));
+        let vfs = ModelVfs::new(dice.number());
         let trace = shared.trace.clone();
         vfs.set_hook(move |operation, path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             trace.note(format_args!("disk {id} {operation:?} {name}"), &[]);
         });
-        let drift = i64::try_from(dice.below(2 * shared.plan.drift_ppm + 1)).unwrap_or_default()
+        let drift = i64::try_from(dice.within(0..2 * shared.plan.drift_ppm + 1)).unwrap_or_default()
             - i64::try_from(shared.plan.drift_ppm).unwrap_or_default();
         Self {
             id,
@@ -77,7 +77,7 @@ impl Machine {
             clock: Arc::new(SimClock::new(drift)),
             life: 0,
             process: None,
-            entropy: Arc::new(SimEntropy::new(Dice::new(shared.plan.seed, &format!("entropy {id}")))),
+            entropy: Arc::new(SimEntropy::new(Dice::for_purpose(shared.plan.seed, &format!("entropy {id}")))),
             shared: Arc::clone(shared),
             dice,
         }
@@ -96,7 +96,7 @@ impl Machine {
     pub async fn open_replica(&mut self) -> Result<Arc<RaftReplica>, Failure> {
         let mut config = RaftConfig::new(self.id, self.shared.cluster_id.clone());
         config.threads = Threads::None;
-        config.seed = Some(self.dice.word());
+        config.seed = Some(self.dice.number());
         let parts = RaftParts {
             vfs: Arc::new(self.vfs.clone()),
             log_dir: "/data/log".into(),
@@ -157,7 +157,7 @@ impl Machine {
             process.death.cancel();
             process.kernel.deactivate();
         }
-        let policy = match self.dice.below(5) {
+        let policy = match self.dice.within(0..5) {
             0 => CrashPolicy::KeepPending,
             1 => CrashPolicy::KeepPrefix,
             2 => CrashPolicy::Reorder { block: 512 },
@@ -165,7 +165,7 @@ impl Machine {
             _ => CrashPolicy::LosePending,
         };
         self.vfs.crash(policy);
-        self.home.crash(self.dice.word());
+        self.home.crash(self.dice.number());
     }
 }
 

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arca_jepsen::dice::Dice;
 use arca_raft_storage::MemberId;
 use arca_raft_storage::testing::{Message, ModelNet, Weather};
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
-use crate::dice::Dice;
 use crate::plan::Plan;
 use crate::trace::Trace;
 
@@ -40,8 +40,8 @@ impl Net {
     /// A network whose messages all leave their mark in `trace`.
     #[must_use]
     pub fn new(plan: &Plan, trace: &Trace) -> Self {
-        let mut dice = Dice::new(plan.seed, "links");
-        let raft = ModelNet::seeded(dice.word());
+        let mut dice = Dice::for_purpose(plan.seed, "links");
+        let raft = ModelNet::seeded(dice.number());
         raft.set_weather(plan.weather);
         let trace = trace.clone();
         raft.listen(Arc::new(move |message| {

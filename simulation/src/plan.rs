@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
+use arca_jepsen::dice::Dice;
 use arca_raft_storage::testing::Weather;
-
-use crate::dice::Dice;
 
 /// A class of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,7 +58,7 @@ impl Plan {
     /// What `seed` decides.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let mut dice = Dice::new(seed, "plan");
+        let mut dice = Dice::for_purpose(seed, "plan");
         let members = dice.pick(&[3, 3, 3, 5, 5, 7]).copied().unwrap_or(3);
         let faults = Fault::ALL.into_iter().filter(|_| dice.chance(60)).collect();
         let shortest = dice.span(Duration::from_millis(100), Duration::from_secs(2));
@@ -71,8 +70,8 @@ impl Plan {
             faults,
             chaos: dice.span(low, high),
             pause: (shortest, shortest * 4),
-            clients: usize::try_from(dice.between(2, 8)).unwrap_or(2),
-            keys: dice.between(1, 4),
+            clients: usize::try_from(dice.within(2..9)).unwrap_or(2),
+            keys: dice.within(1..5),
             think: dice.span(Duration::from_millis(20), Duration::from_millis(400)),
             weather: weather(&mut dice),
             drift_ppm: 200,
@@ -85,7 +84,7 @@ fn weather(dice: &mut Dice) -> Weather {
     if dice.chance(50) {
         return Weather::fair();
     }
-    let ppm = |dice: &mut Dice, most| u32::try_from(dice.below(most)).unwrap_or_default();
+    let ppm = |dice: &mut Dice, most| u32::try_from(dice.within(0..most)).unwrap_or_default();
     Weather {
         jitter: dice.span(Duration::ZERO, Duration::from_millis(20)),
         spikes_ppm: ppm(dice, 20_000),

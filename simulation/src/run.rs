@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arca_jepsen::checker::{Budget, Verdict};
+use arca_jepsen::dice::Dice;
 use arca_jepsen::history::recorder::Recorder;
 use arca_jepsen::history::{End, History};
 use arca_jepsen::models::{self, Options};
@@ -20,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use crate::chaos::Chaos;
 use crate::client::Client;
 use crate::cluster::{Cluster, Directory, PATIENCE, Shared};
-use crate::dice::Dice;
 use crate::invariants::{Invariants, Seen, Violation};
 use crate::net::Net;
 use crate::plan::{Fault, Plan};
@@ -150,7 +150,7 @@ async fn course(plan: &Plan, trace: &Trace, recorder: &Recorder, chaos: &mut Cha
     let members: Vec<MemberId> = cluster.machines.keys().copied().collect();
     let worker = |number: u64| {
         let client = Client::new(&shared, &cluster.root_token, number);
-        let dice = Dice::new(plan.seed, &format!("client {number}"));
+        let dice = Dice::for_purpose(plan.seed, &format!("client {number}"));
         Worker::new(client, number, dice, members.clone(), recorder).busy(plan.keys, plan.think)
     };
     let workers: Vec<_> =

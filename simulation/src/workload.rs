@@ -1,5 +1,6 @@
 //! What clients do: read, write, check-and-set and delete secrets, anywhere, and record what they saw.
 
+use arca_jepsen::dice::Dice;
 use arca_jepsen::history::recorder::{Process, Recorder};
 use arca_jepsen::history::{Answer, Call, ModelName};
 use arca_jepsen::outcome::{Outcome, Reply, outcome};
@@ -12,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::dice::Dice;
 
 /// One client at work.
 pub struct Worker {
@@ -73,9 +73,9 @@ impl Worker {
     /// Works until told to stop.
     pub async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let key = self.dice.below(self.keys);
+            let key = self.dice.within(0..self.keys);
             let Some(to) = self.dice.pick(&self.members).copied() else { return };
-            match self.dice.below(10) {
+            match self.dice.within(0..10) {
                 0..=4 => drop(self.read(to, key).await),
                 5..=6 => self.write(to, key).await,
                 7..=8 => self.cas(to, key).await,

@@ -4,10 +4,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arca_engine_api::{Clock, Entropy, EntropyError, UnixMillis};
+use arca_jepsen::dice::Dice;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-
-use crate::dice::Dice;
 
 /// When every simulation begins: noon of 1 January 2026.
 const BEGINNING: i64 = 1_767_268_800_000;
