@@ -28,7 +28,7 @@ fn a_seed_gives_the_same_trace_in_every_process() {
 }
 
 #[test]
-fn a_trace_can_be_written() {
+fn a_trace_can_be_written_and_wrong_orders_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("trace");
     check(&["run", "1", "--trace", path.to_str().unwrap()], "seed 1: ");
@@ -37,4 +37,7 @@ fn a_trace_can_be_written() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).starts_with("arca-simulation: "));
     assert_eq!(simulation(&["run", "no number"]).status.code(), Some(2));
+    // No seed at all would pass for nothing.
+    assert_eq!(simulation(&["many", "--seeds", "0"]).status.code(), Some(2));
+    assert_eq!(simulation(&["meta", "--seeds", "0"]).status.code(), Some(2));
 }
