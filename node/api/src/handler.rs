@@ -37,6 +37,8 @@ pub const NOT_ACTIVE_HEADER: &str = "x-arca-not-active";
 const NAMESPACE_HEADER: &str = "x-vault-namespace";
 /// How long a standby holds a request while a new active node is being found.
 const FAILOVER_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause before a node that was not active a moment ago is asked again.
+const NOTICE_PAUSE: Duration = Duration::from_millis(2);
 
 /// A response body: whole, or streamed (a snapshot).
 pub type ResponseBody = Either<Full<Bytes>, StreamBody<FrameStream>>;
@@ -225,7 +227,9 @@ impl Api {
             match self.carry(&request, patience).await {
                 Some(response) => return response,
                 None if self.clock.monotonic() >= deadline => return self.redirect(&request),
-                None => {} // Leadership has come to this node on the way: serve it here.
+                // Leadership has come to this node on the way: serve it here. Or it has just gone, and the node has
+                // yet to notice: it needs a moment for that.
+                None => tokio::time::sleep(NOTICE_PAUSE).await,
             }
         }
     }

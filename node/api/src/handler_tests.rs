@@ -1,6 +1,7 @@
 //! Requests as a listener hands them over, answered by a node with and without a kernel.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arca_kernel::testing::Pair;
 use http::{HeaderMap, HeaderValue};
@@ -42,6 +43,18 @@ async fn pair() -> (Arc<FakeSystem>, Arc<FakeSystem>) {
         ..FakeSystem::default()
     };
     (Arc::new(active), Arc::new(standby))
+}
+
+/// On one thread, where a request that never waited would keep the node from noticing for ever.
+#[tokio::test(start_paused = true)]
+async fn a_request_gives_the_node_time_to_notice_that_leadership_moved() {
+    let (_, standby) = pair().await;
+    standby.is_alone.store(true, Ordering::Relaxed);
+    let noticing = Arc::clone(&standby);
+    tokio::spawn(async move { noticing.is_alone.store(false, Ordering::Relaxed) });
+    let got = answer(&standby, "PUT", "/v1/sys/step-down", &[TOKEN], &[]).await;
+    assert_eq!(got, "200\n{}");
+    assert_eq!(standby.take_notes().len(), 2, "once in vain");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arca_kernel::Kernel;
@@ -30,6 +31,8 @@ pub(crate) struct FakeSystem {
     pub(crate) redirect_address: Option<String>,
     pub(crate) has_metrics: bool,
     pub(crate) notes: Mutex<Vec<String>>,
+    /// While it is set nothing can be carried anywhere.
+    pub(crate) is_alone: AtomicBool,
     /// Where `init` waits, if it is to wait.
     pub(crate) gate: Option<Gate>,
 }
@@ -113,6 +116,9 @@ impl System for FakeSystem {
 
     async fn carry(&self, request: Carried, _patience: Duration) -> Result<CarriedBack, CarryFailure> {
         self.note(format!("carry {} {}", request.method, request.target));
+        if self.is_alone.load(Ordering::Relaxed) {
+            return Err(CarryFailure::Undelivered);
+        }
         Ok(CarriedBack { status: 200, headers: Vec::new(), body: Bytes::from_static(b"{}") })
     }
 
