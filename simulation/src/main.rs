@@ -80,6 +80,19 @@ fn random() -> u64 {
     now.as_secs().wrapping_mul(1_000) % 1_000_000_000
 }
 
+/// Longest time, by this machine's clock, for one seed. Nearly all take less than a second; one whose simulated clock
+/// stands still for ever, because something never stops being busy, would take for ever.
+const SEED_LIMIT: Duration = Duration::from_secs(120);
+
+/// Ends the process, as a failure of its seed, unless it has ended by then.
+fn give_up_in_time(seed: u64) {
+    std::thread::spawn(move || {
+        std::thread::sleep(SEED_LIMIT);
+        println!("seed {seed}: FAILED: no end after {} s", SEED_LIMIT.as_secs());
+        std::process::exit(1);
+    });
+}
+
 fn run_one(seed: u64, trace: Option<PathBuf>) -> std::io::Result<bool> {
     let copy = match trace {
         Some(path) => Some(Box::new(BufWriter::new(File::create(path)?)) as Box<dyn Write + Send>),
@@ -88,6 +101,7 @@ fn run_one(seed: u64, trace: Option<PathBuf>) -> std::io::Result<bool> {
     if std::env::var_os("ARCA_LOG").is_some() {
         tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     }
+    give_up_in_time(seed);
     let report = run(Plan::new(seed), copy)?;
     println!("{report}");
     Ok(report.failure.is_none())
