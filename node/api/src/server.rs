@@ -194,6 +194,34 @@ impl Listener {
     }
 }
 
+/// A listener without a socket: serves connections that something else accepted, such as a simulation's.
+pub struct Connections(Arc<Shared>);
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connections")
+    }
+}
+
+impl Connections {
+    /// All of them end, each after the request that is under way on it, when `stop` is cancelled.
+    #[must_use]
+    pub fn new(api: Arc<Api>, options: Arc<ListenerOptions>, stop: CancellationToken) -> Self {
+        Self(Shared::new(api, options, stop))
+    }
+
+    /// Serves the connection of `peer` until it ends.
+    ///
+    /// # Errors
+    /// When it ended early: why, in words.
+    pub async fn serve<S>(&self, stream: S, peer: SocketAddr) -> Result<(), String>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        Connection::new(Arc::clone(&self.0), peer, Arc::new([])).speak(stream).await
+    }
+}
+
 /// The next connection, once there is a place for it; none after a failure.
 async fn accept(
     socket: &TcpListener,
