@@ -16,7 +16,7 @@ use crate::dice::Dice;
 use crate::faults::{Class, FaultLog};
 use crate::history::recorder::Recorder;
 use crate::schedule::{Mixing, Planned, carry_out, plan};
-use crate::workload::{Shared, Worker, Workload};
+use crate::workload::{PACE, Shared, Worker, Workload, look_everywhere};
 
 /// After the last fault was healed, every node serves again within this.
 const HEAL_LIMIT: Duration = Duration::from_secs(90);
@@ -107,8 +107,13 @@ async fn work(
 ) -> Result<Vec<String>> {
     let (stop, stopped) = watch::channel(false);
     let clients = (0..settings.nodes).map(|at| cluster.client(at)).collect::<Result<Vec<_>>>()?;
-    let complaints = Mutex::default();
-    let shared = Shared { clients: &clients, recorder, stop: stopped, complaints: &complaints };
+    let shared = Arc::new(Shared {
+        clients,
+        recorder: recorder.clone(),
+        stop: stopped,
+        pace: PACE,
+        complaints: Mutex::default(),
+    });
     let mut dice = Dice::new(settings.seed).split();
     let workers = (0_u64..)
         .take(settings.clients)
@@ -124,7 +129,12 @@ async fn work(
         problems
     };
     let (_, mut problems) = tokio::join!(workers, faults);
-    problems.append(&mut complaints.lock());
+    problems.append(&mut shared.complaints.lock());
+    let history = recorder.history().map_err(|err| HarnessError::new("writing the history", err))?;
+    match look_everywhere(&shared, &history).await {
+        0 => {}
+        count => problems.push(format!("after all faults were healed, {count} reads were not answered")),
+    }
     Ok(problems)
 }
 

@@ -9,6 +9,8 @@ mod registers;
 mod tokens;
 mod wrappings;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arca_client::token::NewToken;
@@ -26,14 +28,14 @@ pub use self::wrappings::Wrappings;
 use crate::dice::Dice;
 use crate::faults::Class;
 use crate::history::recorder::{Pending, Process, Recorder};
-use crate::history::{Answer, Call, ModelName};
+use crate::history::{Answer, Call, History, ModelName};
 use crate::outcome::{Outcome, Reply, outcome};
 
 /// After a failure a worker waits so long before it asks again: a sealed node answers at once, and would be asked
 /// thousands of times.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
-/// After what went well it waits less than this: histories must stay small enough to be kept.
-const PACE_MS: u64 = 10;
+/// After what went well it waits less than this, if nothing else is said: histories must stay small enough to be kept.
+pub const PACE: Duration = Duration::from_millis(10);
 
 /// A client asks its own node in so many of a hundred cases, and any in the others.
 const AT_HOME_PERCENT: u64 = 60;
@@ -46,38 +48,46 @@ const LONG: &str = "48h";
 pub type Promise = (ModelName, &'static str);
 
 /// What all workers of a run share.
-pub struct Shared<'a> {
+pub struct Shared {
     /// A client of each node, without retries.
-    pub clients: &'a [Client],
+    pub clients: Vec<Client>,
     /// Where events go.
-    pub recorder: &'a Recorder,
+    pub recorder: Recorder,
     /// Becomes true when the run is over.
     pub stop: watch::Receiver<bool>,
+    /// After what went well, a worker waits at most so long.
+    pub pace: Duration,
     /// What no model looks at, and is wrong.
-    pub complaints: &'a Mutex<Vec<String>>,
+    pub complaints: Mutex<Vec<String>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shared({} nodes)", self.clients.len())
+    }
 }
 
 /// One client at work.
-pub struct Worker<'a> {
+pub struct Worker {
     /// Counted from 0; what it writes is its own by it.
     pub number: u64,
     /// Writes down what it does.
     pub process: Process,
     /// Its choices.
     pub dice: Dice,
-    shared: &'a Shared<'a>,
-    home: &'a Client,
+    shared: Arc<Shared>,
+    home: Client,
 }
 
-impl<'a> Worker<'a> {
+impl Worker {
     /// A worker; none without nodes.
     #[must_use]
-    pub fn new(number: u64, shared: &'a Shared<'a>, dice: Dice) -> Option<Self> {
+    pub fn new(number: u64, shared: &Arc<Shared>, dice: Dice) -> Option<Self> {
         let nodes = u64::try_from(shared.clients.len()).ok().filter(|nodes| *nodes > 0)?;
         // Workers of one part of a mixed workload are as many apart as there are parts: they get different homes.
         let home = usize::try_from((number + number / nodes) % nodes).ok()?;
-        let home = shared.clients.get(home)?;
-        Some(Self { number, process: shared.recorder.process(), dice, shared, home })
+        let home = shared.clients.get(home)?.clone();
+        Some(Self { number, process: shared.recorder.process(), dice, shared: Arc::clone(shared), home })
     }
 
     /// Whether the run is over.
@@ -93,15 +103,16 @@ impl<'a> Worker<'a> {
     }
 
     /// Whom to ask next: mostly the same node.
-    pub fn client(&mut self) -> &'a Client {
+    pub fn client(&mut self) -> Client {
         let other =
-            if self.dice.chance(AT_HOME_PERCENT) { None } else { self.dice.pick(self.shared.clients) };
-        other.unwrap_or(self.home)
+            if self.dice.chance(AT_HOME_PERCENT) { None } else { self.dice.pick(&self.shared.clients) };
+        other.unwrap_or(&self.home).clone()
     }
 
     /// To be called after each operation.
     pub async fn rest(&mut self, went_well: bool) {
-        let rest = if went_well { self.dice.millis(0..PACE_MS) } else { PAUSE_AFTER_FAILURE };
+        let rest =
+            if went_well { self.dice.span(Duration::ZERO, self.shared.pace) } else { PAUSE_AFTER_FAILURE };
         tokio::time::sleep(rest).await;
     }
 
@@ -161,6 +172,27 @@ fn settle<T>(
     }
 }
 
+/// Reads every register and every list of `history` once more, through each node: what was acknowledged has to be
+/// there, wherever one asks. Answers how many reads were not answered.
+pub async fn look_everywhere(shared: &Shared, history: &History) -> usize {
+    let operations = history.operations();
+    let keys: BTreeSet<(ModelName, &str)> =
+        operations.iter().map(|operation| (operation.model, operation.key.as_str())).collect();
+    let mut process = shared.recorder.process();
+    let mut unanswered = 0;
+    for client in &shared.clients {
+        for (model, key) in &keys {
+            let was_answered = match model {
+                ModelName::List => lists::read_from(&mut process, client, key).await,
+                ModelName::Register => registers::read_from(&mut process, client, key).await.is_some(),
+                _ => true,
+            };
+            unanswered += usize::from(!was_answered);
+        }
+    }
+    unanswered
+}
+
 /// A refusal is an answer, not a failure.
 const fn went_well<T>(settled: &Result<T, Outcome>) -> bool {
     matches!(settled, Ok(_) | Err(Outcome::Refused))
@@ -176,7 +208,7 @@ pub trait Workload: Send + Sync {
     fn promises(&self) -> Vec<Promise>;
 
     /// Works until the run is over. Many workers do so at once.
-    async fn run(&self, worker: Worker<'_>);
+    async fn run(&self, worker: Worker);
 }
 
 /// Several at once: each worker keeps to one.
@@ -195,7 +227,7 @@ impl Workload for Together {
         self.parts.iter().flat_map(|part| part.promises()).collect()
     }
 
-    async fn run(&self, worker: Worker<'_>) {
+    async fn run(&self, worker: Worker) {
         let parts = u64::try_from(self.parts.len()).unwrap_or(u64::MAX).max(1);
         let part = usize::try_from(worker.number % parts).unwrap_or_default();
         if let Some(part) = self.parts.get(part) {

@@ -42,7 +42,7 @@ impl Workload for Counters {
         ["create", "spend"].map(|call| (ModelName::Counter, call)).to_vec()
     }
 
-    async fn run(&self, mut worker: Worker<'_>) {
+    async fn run(&self, mut worker: Worker) {
         while !worker.is_over() {
             let went_well = match self.pool.pick(&mut worker.dice).filter(|_| self.pool.is_full()) {
                 None => self.create(&mut worker).await,
@@ -59,7 +59,7 @@ impl Workload for Counters {
 }
 
 impl Counters {
-    async fn create(&self, worker: &mut Worker<'_>) -> bool {
+    async fn create(&self, worker: &mut Worker) -> bool {
         let key = format!("c/{}", self.pool.number());
         let uses = worker.dice.within(1..20);
         let new = NewToken {

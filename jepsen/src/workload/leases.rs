@@ -52,7 +52,7 @@ impl Workload for Leases {
         ["create", "probe", "use"].map(|call| (ModelName::Lease, call)).to_vec()
     }
 
-    async fn run(&self, mut worker: Worker<'_>) {
+    async fn run(&self, mut worker: Worker) {
         while !worker.is_over() {
             let went_well = match self.pool.pick(&mut worker.dice).filter(|_| self.pool.is_full()) {
                 None => self.create(&mut worker).await,
@@ -62,7 +62,7 @@ impl Workload for Leases {
             tokio::time::sleep(INTERVAL).await;
         }
         // A lease that nobody saw end has shown nothing: those that still run are waited for.
-        let start = std::time::Instant::now();
+        let start = tokio::time::Instant::now();
         while !self.pool.is_empty() && start.elapsed() < LAST_LIMIT {
             if let Some(entry) = self.pool.pick(&mut worker.dice) {
                 let went_well = self.look_at(&mut worker, &entry).await;
@@ -74,7 +74,7 @@ impl Workload for Leases {
 }
 
 impl Leases {
-    async fn create(&self, worker: &mut Worker<'_>) -> bool {
+    async fn create(&self, worker: &mut Worker) -> bool {
         let key = format!("e/{}", self.pool.number());
         let seconds = worker.dice.within(2..9);
         let ttl_ms = seconds * 1_000;
@@ -91,7 +91,7 @@ impl Leases {
         true
     }
 
-    async fn look_at(&self, worker: &mut Worker<'_>, entry: &Arc<Entry>) -> bool {
+    async fn look_at(&self, worker: &mut Worker, entry: &Arc<Entry>) -> bool {
         let after = Duration::from_nanos(worker.now().saturating_sub(entry.deadline_ns));
         if after < USED_AFTER {
             return worker.use_token(ModelName::Lease, Call::Use, &entry.held).await;

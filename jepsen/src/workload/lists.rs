@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use super::{Promise, VALUES_EACH, Worker, Workload, settle};
+use crate::history::recorder::Process;
 use crate::history::{Answer, Call, ModelName};
 use crate::outcome::{Reply, outcome};
 
@@ -35,7 +36,7 @@ impl Workload for Lists {
         vec![(ModelName::List, "append"), (ModelName::List, "read")]
     }
 
-    async fn run(&self, mut worker: Worker<'_>) {
+    async fn run(&self, mut worker: Worker) {
         let mut value = worker.number * VALUES_EACH;
         while !worker.is_over() {
             let operations = self.operations.fetch_add(1, Ordering::Relaxed);
@@ -45,19 +46,24 @@ impl Workload for Lists {
             let went_well = if worker.dice.chance(50) {
                 let call = Call::Append { value };
                 let pending = worker.process.invoke(ModelName::List, key.as_str(), call.clone());
-                settle(pending, &call, append(client, &key, &call, value).await, |()| Answer::Done).is_ok()
+                settle(pending, &call, append(&client, &key, &call, value).await, |()| Answer::Done).is_ok()
             } else {
-                let pending = worker.process.invoke(ModelName::List, key.as_str(), Call::Read);
-                let found = client.kv2("secret").get(&key).await;
-                settle(pending, &Call::Read, found, |found| match found {
-                    None => Answer::Absent,
-                    Some(found) => Answer::List(values(found)),
-                })
-                .is_ok()
+                read_from(&mut worker.process, &client, &key).await
             };
             worker.rest(went_well).await;
         }
     }
+}
+
+/// Reads a list; whether it was answered.
+pub(super) async fn read_from(process: &mut Process, client: &Client, key: &str) -> bool {
+    let pending = process.invoke(ModelName::List, key, Call::Read);
+    let found = client.kv2("secret").get(key).await;
+    settle(pending, &Call::Read, found, |found| match found {
+        None => Answer::Absent,
+        Some(found) => Answer::List(values(found)),
+    })
+    .is_ok()
 }
 
 /// Tries until it is in, or something else is in the way than others who were faster.

@@ -3,11 +3,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arca_client::Client;
 use arca_client::kv::{Cas, Versioned};
 use async_trait::async_trait;
 use serde_json::json;
 
 use super::{Promise, VALUES_EACH, Worker, Workload, settle, went_well};
+use crate::history::recorder::Process;
 use crate::history::{Answer, Call, ModelName};
 
 /// Registers in use at a time: few, so that workers meet.
@@ -25,7 +27,7 @@ pub struct Registers {
 }
 
 impl Registers {
-    fn key(&self, worker: &mut Worker<'_>) -> String {
+    fn key(&self, worker: &mut Worker) -> String {
         let operations = self.operations.fetch_add(1, Ordering::Relaxed);
         let generation = operations / (REGISTERS * OPERATIONS_MAX);
         format!("r/{generation}-{}", worker.dice.within(0..REGISTERS))
@@ -42,7 +44,7 @@ impl Workload for Registers {
         ["cas", "delete", "read", "write"].map(|call| (ModelName::Register, call)).to_vec()
     }
 
-    async fn run(&self, mut worker: Worker<'_>) {
+    async fn run(&self, mut worker: Worker) {
         let mut value = worker.number * VALUES_EACH;
         let mut seen: Option<Seen> = None;
         while !worker.is_over() {
@@ -65,27 +67,35 @@ impl Workload for Registers {
     }
 }
 
-async fn read(worker: &mut Worker<'_>, key: String, seen: &mut Option<Seen>) -> bool {
+async fn read(worker: &mut Worker, key: String, seen: &mut Option<Seen>) -> bool {
     let client = worker.client();
-    let pending = worker.process.invoke(ModelName::Register, key.as_str(), Call::Read);
-    let found = settle(pending, &Call::Read, client.kv2("secret").get(&key).await, |found| match found {
-        None => Answer::Absent,
-        Some(found) => Answer::Value { version: found.metadata.version, value: stored(found) },
-    });
-    let Ok(found) = found else { return false };
-    let (version, value) = found.as_ref().map_or((0, None), |found| (found.metadata.version, stored(found)));
+    let Some((version, value)) = read_from(&mut worker.process, &client, &key).await else { return false };
     *seen = Some((key, version, value));
     true
 }
 
-async fn put(worker: &mut Worker<'_>, key: String, call: Call, cas: Cas, value: u64) -> bool {
+/// Reads a register: its version and what that holds, if it was answered.
+pub(super) async fn read_from(
+    process: &mut Process,
+    client: &Client,
+    key: &str,
+) -> Option<(u64, Option<u64>)> {
+    let pending = process.invoke(ModelName::Register, key, Call::Read);
+    let found = settle(pending, &Call::Read, client.kv2("secret").get(key).await, |found| match found {
+        None => Answer::Absent,
+        Some(found) => Answer::Value { version: found.metadata.version, value: stored(found) },
+    });
+    Some(found.ok()?.map_or((0, None), |found| (found.metadata.version, stored(&found))))
+}
+
+async fn put(worker: &mut Worker, key: String, call: Call, cas: Cas, value: u64) -> bool {
     let client = worker.client();
     let pending = worker.process.invoke(ModelName::Register, key.as_str(), call.clone());
     let written = client.kv2("secret").put_cas(&key, &json!({"value": value}), cas).await;
     went_well(&settle(pending, &call, written, |written| Answer::Version(written.version)))
 }
 
-async fn delete(worker: &mut Worker<'_>, key: String) -> bool {
+async fn delete(worker: &mut Worker, key: String) -> bool {
     let client = worker.client();
     let pending = worker.process.invoke(ModelName::Register, key.as_str(), Call::Delete);
     let deleted = client.kv2("secret").delete(&key).await;

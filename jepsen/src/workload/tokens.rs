@@ -43,7 +43,7 @@ impl Workload for Tokens {
         ["create", "revoke", "use"].map(|call| (ModelName::Token, call)).to_vec()
     }
 
-    async fn run(&self, mut worker: Worker<'_>) {
+    async fn run(&self, mut worker: Worker) {
         while !worker.is_over() {
             let went_well = match self.pool.pick(&mut worker.dice).filter(|_| self.pool.is_full()) {
                 None => self.create(&mut worker).await,
@@ -63,7 +63,7 @@ impl Workload for Tokens {
 }
 
 impl Tokens {
-    async fn create(&self, worker: &mut Worker<'_>) -> bool {
+    async fn create(&self, worker: &mut Worker) -> bool {
         let key = format!("t/{}", self.pool.number());
         let new =
             NewToken { policies: vec!["default".to_owned()], ttl: LONG.to_owned(), ..NewToken::default() };
@@ -78,7 +78,7 @@ impl Tokens {
     }
 }
 
-async fn revoke(worker: &mut Worker<'_>, entry: &Entry) -> bool {
+async fn revoke(worker: &mut Worker, entry: &Entry) -> bool {
     let client = worker.client();
     entry.after.fetch_max(1, Ordering::Relaxed);
     let pending = worker.process.invoke(ModelName::Token, entry.held.key.as_str(), Call::Revoke);

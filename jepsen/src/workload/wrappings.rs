@@ -42,7 +42,7 @@ impl Workload for Wrappings {
         ["unwrap", "wrap"].map(|call| (ModelName::Wrapping, call)).to_vec()
     }
 
-    async fn run(&self, mut worker: Worker<'_>) {
+    async fn run(&self, mut worker: Worker) {
         while !worker.is_over() {
             let went_well = match self.pool.pick(&mut worker.dice).filter(|_| self.pool.is_full()) {
                 None => self.wrap(&mut worker).await,
@@ -59,7 +59,7 @@ impl Workload for Wrappings {
 }
 
 impl Wrappings {
-    async fn wrap(&self, worker: &mut Worker<'_>) -> bool {
+    async fn wrap(&self, worker: &mut Worker) -> bool {
         let key = format!("w/{}", self.pool.number());
         let client = worker.client().with_wrap_ttl(Some(LONG.to_owned()));
         let pending = worker.process.invoke(ModelName::Wrapping, key.as_str(), Call::Wrap);
@@ -71,7 +71,7 @@ impl Wrappings {
     }
 }
 
-async fn unwrap(worker: &mut Worker<'_>, held: &Held) -> bool {
+async fn unwrap(worker: &mut Worker, held: &Held) -> bool {
     let client = worker.client().with_token(Some(held.token.clone()));
     let pending = worker.process.invoke(ModelName::Wrapping, held.key.as_str(), Call::Unwrap);
     let taken = client.sys().unwrap(None).await;
