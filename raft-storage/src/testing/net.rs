@@ -17,6 +17,11 @@ use tokio::time::{sleep, timeout};
 use super::rng::Dice;
 use crate::{Call, Inbound, Member, MemberId, SnapshotStream, Transport, TransportError};
 
+/// How long a connection lives while nothing passes: like the keep-alive of the real one.
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(4);
+/// Between two times that something is sent again.
+const RESEND: Duration = Duration::from_millis(200);
+
 /// What happens to a message on its way. Each is drawn anew for every message, also for the answer to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weather {
@@ -28,7 +33,7 @@ pub struct Weather {
     pub spikes_ppm: u32,
     /// See [`Self::spikes_ppm`].
     pub spike: Duration,
-    /// How many of a million are lost. Not the chunks of a snapshot, which a transport would send again.
+    /// How many of a million are lost. None of a snapshot, which a transport would send again.
     pub losses_ppm: u32,
 }
 
@@ -229,12 +234,14 @@ impl ModelNet {
         self.0.lock().snapshots
     }
 
-    /// Returns when the message arrives, which may be never.
-    async fn pass(&self, mut message: Message<'_>) {
+    /// Returns when the message arrives, which may be never. What is of a snapshot is sent again while its link is cut, as
+    /// a connection does it, for as long as a connection takes to notice that nothing comes back.
+    async fn pass(&self, mut message: Message<'_>) -> Result<(), TransportError> {
+        let is_call = matches!(message.kind, Kind::Call(_));
         let listener = {
             let mut links = self.0.lock();
             let calm = Weather { losses_ppm: 0, ..links.weather };
-            let weather = if message.kind == Kind::Chunk { calm } else { links.weather };
+            let weather = if is_call { links.weather } else { calm };
             message.delay = weather.draw(&mut links.dice);
             links.listener.clone()
         };
@@ -246,9 +253,18 @@ impl ModelNet {
             Some(delay) => sleep(delay).await,
             None => std::future::pending().await,
         }
-        if !self.passes(message.from, message.to) {
-            std::future::pending::<()>().await;
+        let mut waited = Duration::ZERO;
+        while !self.passes(message.from, message.to) {
+            if is_call {
+                std::future::pending::<()>().await;
+            }
+            if waited >= CONNECTION_PATIENCE {
+                return Err(TransportError::Unreachable("the connection broke".to_owned()));
+            }
+            sleep(RESEND).await;
+            waited += RESEND;
         }
+        Ok(())
     }
 
     fn passes(&self, from: MemberId, to: MemberId) -> bool {
@@ -286,13 +302,13 @@ impl Port {
     ) -> Result<Bytes, TransportError> {
         let trip = async {
             let request = Message { from: self.id, to, kind, is_answer: false, payload, delay: None };
-            self.net.pass(request).await;
+            self.net.pass(request).await?;
             // The other end goes on even if the caller gives up.
             let done =
                 tokio::spawn(work).await.map_err(|err| TransportError::Unreachable(err.to_string()))?;
             let payload = done.as_ref().map_or_else(|reason| reason.as_bytes(), |answer| answer.as_ref());
             let answer = Message { from: to, to: self.id, kind, is_answer: true, payload, delay: None };
-            self.net.pass(answer).await;
+            self.net.pass(answer).await?;
             done.map_err(TransportError::Refused)
         };
         timeout(limit, trip).await.map_err(|_| TransportError::Timeout)?
@@ -306,7 +322,8 @@ impl Port {
             async move {
                 let payload = chunk.as_ref().map_or_else(|reason| reason.as_bytes(), |chunk| chunk.as_ref());
                 let kind = Kind::Chunk;
-                net.pass(Message { from, to, kind, is_answer: false, payload, delay: None }).await;
+                let message = Message { from, to, kind, is_answer: false, payload, delay: None };
+                net.pass(message).await.map_err(|err| err.to_string())?;
                 chunk
             }
         });
