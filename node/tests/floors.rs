@@ -48,6 +48,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
         &[
             "arca-api",
             "arca-barrier",
+            "arca-client",
             "arca-engine-api",
             "arca-engines",
             "arca-jepsen",

@@ -8,11 +8,16 @@ use std::time::Duration;
 use arca_jepsen::dice::Dice;
 use arca_raft_storage::testing::Operation;
 use arca_raft_storage::{MemberId, Replica as _};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use self::replace::Replacement;
+use crate::client::client;
 use crate::cluster::Cluster;
 use crate::plan::Fault;
 use crate::run::Failure;
+
+mod replace;
 
 /// What is wrong right now, and when the next thing happens.
 #[derive(Debug)]
@@ -21,6 +26,12 @@ pub struct Chaos {
     next: Instant,
     /// Machines without power, and when it comes back.
     down: Vec<(MemberId, Instant)>,
+    /// Processes that end in order, and how long after it they come back.
+    ending: Vec<(MemberId, JoinHandle<()>, Duration)>,
+    /// A member that another takes the place of.
+    replacement: Option<Replacement>,
+    /// A disk that has got full, and until when.
+    full: Option<(MemberId, Instant)>,
     /// When cut links are whole again.
     healed: Option<Instant>,
     /// Members on the wrong side of a cut.
@@ -35,7 +46,17 @@ impl Chaos {
     pub fn new(seed: u64) -> Self {
         let dice = Dice::for_purpose(seed, "chaos");
         let done = Fault::ALL.map(|fault| (fault, 0)).to_vec();
-        Self { dice, next: Instant::now(), down: Vec::new(), healed: None, away: BTreeSet::new(), done }
+        Self {
+            dice,
+            next: Instant::now(),
+            down: Vec::new(),
+            ending: Vec::new(),
+            replacement: None,
+            full: None,
+            healed: None,
+            away: BTreeSet::new(),
+            done,
+        }
     }
 
     /// Does what is due.
@@ -52,39 +73,39 @@ impl Chaos {
         let (shortest, longest) = plan.pause;
         self.next = Instant::now() + self.dice.span(shortest, longest);
         if let Some(fault) = self.dice.pick(&plan.faults).copied() {
-            self.strike(cluster, fault).await;
+            self.strike(cluster, fault).await?;
         }
         Ok(())
     }
 
-    /// Ends everything that is wrong.
-    ///
-    /// # Errors
-    /// When a machine cannot be started again.
-    pub async fn heal(&mut self, cluster: &mut Cluster) -> Result<(), Failure> {
-        cluster.shared.net.heal();
+    /// Ends everything that is wrong. What takes its time is over when [`Self::is_over`] says so.
+    pub fn heal(&mut self, cluster: &mut Cluster) {
+        let now = Instant::now();
         cluster.shared.net.clear_up();
-        self.away.clear();
-        self.healed = None;
-        for (id, _) in std::mem::take(&mut self.down) {
-            cluster.start(id).await?;
-        }
+        self.healed = Some(now);
+        self.full = self.full.map(|(id, _)| (id, now));
+        self.down.iter_mut().for_each(|(_, at)| *at = now);
         for machine in cluster.machines.values() {
             machine.clock.set_right();
         }
-        Ok(())
     }
 
-    /// After everything was healed: processes that stopped for good on a fault of their disk are started anew.
+    /// After everything was healed: goes on with what takes its time, and starts anew what stopped for good on a fault of
+    /// its disk.
     ///
     /// # Errors
     /// When a machine cannot be started again.
     pub async fn revive(&mut self, cluster: &mut Cluster) -> Result<(), Failure> {
         self.bury(cluster);
-        for (id, _) in std::mem::take(&mut self.down) {
-            cluster.start(id).await?;
-        }
-        Ok(())
+        let now = Instant::now();
+        self.down.iter_mut().for_each(|(_, at)| *at = now);
+        self.repair(cluster, now).await
+    }
+
+    /// Whether nothing is wrong any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.down.is_empty() && self.ending.is_empty() && self.replacement.is_none()
     }
 
     async fn repair(&mut self, cluster: &mut Cluster, now: Instant) -> Result<(), Failure> {
@@ -93,9 +114,22 @@ impl Chaos {
             self.away.clear();
             self.healed = None;
         }
+        if let Some((id, _)) = self.full.filter(|(_, until)| *until <= now) {
+            if let Some(machine) = cluster.machines.get(&id) {
+                machine.vfs.set_capacity(u64::MAX);
+            }
+            self.full = None;
+        }
+        while let Some(at) = self.ending.iter().position(|(_, task, _)| task.is_finished()) {
+            let (id, _, pause) = self.ending.swap_remove(at);
+            self.down.push((id, now + pause));
+        }
         while let Some(at) = self.down.iter().position(|(_, at)| *at <= now) {
             let (id, _) = self.down.swap_remove(at);
             cluster.start(id).await?;
+        }
+        if let Some(replacement) = self.replacement.take() {
+            self.replacement = replacement.step(cluster).await?;
         }
         Ok(())
     }
@@ -109,6 +143,10 @@ impl Chaos {
                 machine.process.as_ref().is_some_and(|process| process.replica.status().fatal.is_some())
             })
             .map(|machine| machine.id)
+            // One that was put out stops for good, and is not started again.
+            .filter(|id| {
+                !self.replacement.as_ref().is_some_and(|replacement| replacement.is_putting_out(*id))
+            })
             .collect();
         for id in dead {
             self.power_off(cluster, id);
@@ -120,7 +158,7 @@ impl Chaos {
         if machine.process.is_none() {
             return;
         }
-        cluster.shared.trace.note(format_args!("crash {id}"), &[]);
+        cluster.shared.trace.note("crash", &[id.0], &[]);
         machine.crash();
         let back = self.dice.span(Duration::from_millis(20), Duration::from_secs(8));
         self.down.push((id, Instant::now() + back));
@@ -128,35 +166,60 @@ impl Chaos {
 
     /// Members that may be taken out without taking the majority.
     fn spare(&self, cluster: &Cluster) -> usize {
+        let down = self.down.iter().map(|(id, _)| *id);
+        let ending = self.ending.iter().map(|(id, ..)| *id);
+        let full = self.full.iter().map(|(id, _)| *id);
         let out: BTreeSet<MemberId> =
-            self.down.iter().map(|(id, _)| *id).chain(self.away.iter().copied()).collect();
-        (cluster.machines.len() - 1) / 2 - out.len().min((cluster.machines.len() - 1) / 2)
+            down.chain(ending).chain(full).chain(self.away.iter().copied()).collect();
+        let minority = (cluster.shared.plan.members - 1) / 2;
+        minority.saturating_sub(out.len() + usize::from(self.replacement.is_some()))
     }
 
-    async fn strike(&mut self, cluster: &mut Cluster, fault: Fault) {
+    async fn strike(&mut self, cluster: &mut Cluster, fault: Fault) -> Result<(), Failure> {
         let running: Vec<MemberId> = cluster
             .machines
             .values()
             .filter(|machine| machine.process.is_some() && !self.away.contains(&machine.id))
             .map(|machine| machine.id)
             .collect();
-        let Some(id) = self.dice.pick(&running).copied() else { return };
+        let Some(id) = self.dice.pick(&running).copied() else { return Ok(()) };
+        let has_spare = self.spare(cluster) > 0;
         let has_struck = match fault {
             Fault::Clock => self.set_clock(cluster, id),
-            Fault::Crash if self.spare(cluster) > 0 => {
+            Fault::Crash if has_spare => {
                 self.power_off(cluster, id);
                 true
             }
-            Fault::Disk if self.spare(cluster) > 0 => self.fail_disk(cluster, id),
-            Fault::HandOver => hand_over(cluster).await,
+            Fault::Disk if has_spare => self.fail_disk(cluster, id),
+            Fault::HandOver => hand_over(cluster),
+            Fault::Member if has_spare && self.replacement.is_none() => self.replace(cluster, id),
             Fault::OneWay => self.cut_one_way(cluster, id),
-            Fault::Partition => self.cut_off(cluster, &running),
-            Fault::Crash | Fault::Disk => false,
+            Fault::Partition if has_spare => self.cut_off(cluster, &running),
+            Fault::Restart if has_spare => self.restart(cluster, id),
+            Fault::Rotate => rotate(cluster, id)?,
+            Fault::Crash | Fault::Disk | Fault::Member | Fault::Partition | Fault::Restart => false,
         };
         if has_struck {
-            cluster.shared.trace.note(format_args!("fault {fault:?} {id}"), &[]);
+            cluster.shared.trace.note("fault", &[fault as u64, id.0], &[]);
             self.done.iter_mut().filter(|(class, _)| *class == fault).for_each(|(_, count)| *count += 1);
         }
+        Ok(())
+    }
+
+    fn replace(&mut self, cluster: &Cluster, id: MemberId) -> bool {
+        let Some(machine) = cluster.machines.get(&id) else { return false };
+        let pause = self.dice.span(Duration::ZERO, Duration::from_secs(4));
+        self.replacement = Some(Replacement::begin(cluster, id, machine.host.clone(), pause));
+        true
+    }
+
+    fn restart(&mut self, cluster: &mut Cluster, id: MemberId) -> bool {
+        let Some(ending) = cluster.machines.get_mut(&id).and_then(|machine| machine.stop()) else {
+            return false;
+        };
+        let pause = self.dice.span(Duration::from_millis(20), Duration::from_secs(2));
+        self.ending.push((id, ending, pause));
+        true
     }
 
     fn set_clock(&mut self, cluster: &Cluster, id: MemberId) -> bool {
@@ -168,6 +231,14 @@ impl Chaos {
 
     fn fail_disk(&mut self, cluster: &Cluster, id: MemberId) -> bool {
         let Some(machine) = cluster.machines.get(&id) else { return false };
+        if self.full.is_none() && self.dice.chance(30) {
+            // Below what is kept free a node takes no writes; with no room at all it cannot go on.
+            let room = if self.dice.chance(50) { self.dice.within(0..1 << 16) } else { 128 << 20 };
+            machine.vfs.set_capacity(machine.vfs.used() + room);
+            self.full =
+                Some((id, Instant::now() + self.dice.span(Duration::from_secs(1), Duration::from_secs(10))));
+            return true;
+        }
         let operation = if self.dice.chance(50) { Operation::Sync } else { Operation::Write };
         let kind = if self.dice.chance(50) { ErrorKind::StorageFull } else { ErrorKind::Other };
         machine.vfs.fail_nth(operation, self.dice.within(1..6), kind);
@@ -183,11 +254,7 @@ impl Chaos {
     }
 
     fn cut_off(&mut self, cluster: &Cluster, running: &[MemberId]) -> bool {
-        let most = self.spare(cluster);
-        if most == 0 {
-            return false;
-        }
-        let count = self.dice.within(1..most as u64 + 1);
+        let count = self.dice.within(1..self.spare(cluster) as u64 + 1);
         for _ in 0..count {
             if let Some(id) = self.dice.pick(running).copied() {
                 self.away.insert(id);
@@ -210,13 +277,21 @@ impl Chaos {
 }
 
 /// Asks whoever leads to let another do so, without waiting for it.
-async fn hand_over(cluster: &Cluster) -> bool {
-    let leaders = cluster.statuses().into_iter();
-    let mut leaders = leaders.filter(|(_, status)| status.role == arca_raft_storage::Role::Leader);
-    let Some((leader, _)) = leaders.next() else { return false };
+fn hand_over(cluster: &Cluster) -> bool {
+    let Some(leader) = cluster.shared.directory.leader() else { return false };
     tokio::spawn(async move {
         // Whether it succeeds is no matter: that nothing is lost by it is.
         let _ = leader.transfer_leadership(None).await;
     });
     true
+}
+
+/// Asks a member for a new term of the keyring, without waiting for it.
+fn rotate(cluster: &Cluster, id: MemberId) -> Result<bool, Failure> {
+    let Some(machine) = cluster.machines.get(&id) else { return Ok(false) };
+    let client = client(&cluster.shared, &machine.host, &cluster.root_token)?;
+    tokio::spawn(async move {
+        let _ = client.write("sys/rotate", &serde_json::json!({})).await;
+    });
+    Ok(true)
 }

@@ -1,83 +1,56 @@
-//! A client: sends requests to any member, and knows of each what an outsider can know.
+//! How clients reach nodes: the SDK, over the simulated network. What it speaks is HTTP, as with a real node.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arca_api::{ClosedPaths, RawBody, RawRequest};
-use arca_jepsen::outcome::Reply;
-use arca_raft_storage::MemberId;
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method};
-use serde_json::Value;
-use tokio::time::{sleep, timeout};
-use zeroize::Zeroizing;
+use arca_client::transport::Connecting;
+use arca_client::{Client, Config, Connect, Stream, Token};
+use tokio::time::sleep;
 
 use crate::cluster::Shared;
+use crate::pipe;
+use crate::run::Failure;
 
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Where all clients are.
+const CLIENT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 40_000);
 
-/// See the file's header.
-#[derive(Clone)]
-pub struct Client {
-    shared: Arc<Shared>,
-    token: Zeroizing<String>,
-    number: u64,
-}
+struct Dialer(Arc<Shared>);
 
-impl std::fmt::Debug for Client {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Client({})", self.number)
+impl Connect for Dialer {
+    fn connect(&self, host: &str, _: u16) -> Connecting {
+        let shared = Arc::clone(&self.0);
+        let host = host.to_owned();
+        Box::pin(async move {
+            sleep(shared.net.latency()).await;
+            let Some(listening) = shared.directory.at(&host) else {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            };
+            let (near, far) = pipe::pair(&shared.net);
+            tokio::spawn(async move {
+                let serving = listening.connections.serve(far, CLIENT);
+                // How a connection ends is for its client to see.
+                let _ = listening.death.run_until_cancelled(serving).await;
+            });
+            Ok(Box::new(near) as Box<dyn Stream>)
+        })
     }
 }
 
-impl Client {
-    /// Client `number`, holder of `token`.
-    #[must_use]
-    pub fn new(shared: &Arc<Shared>, token: &Zeroizing<String>, number: u64) -> Self {
-        Self { shared: Arc::clone(shared), token: token.clone(), number }
-    }
-
-    /// Asks the member `to`. The body of the answer, if there is one, is JSON.
-    pub async fn ask(&self, to: MemberId, method: Method, path: &str, body: &Value) -> (Reply, Value) {
-        let net = &self.shared.net;
-        sleep(net.latency()).await;
-        if !self.shared.directory.is_up(to) {
-            return (Reply::NotSent, Value::Null);
-        }
-        // As with a real listener, what arrived is finished, whether or not anybody waits for it.
-        let work = tokio::spawn(self.shared.directory.work_at(to, self.request(method, path, body)));
-        let answer = timeout(PATIENCE, work).await.ok().and_then(Result::ok).flatten();
-        sleep(net.latency()).await;
-        let Some(answer) = answer else {
-            self.shared.trace.note(format_args!("answer {} {to} none", self.number), &[]);
-            return (Reply::Broken, Value::Null);
-        };
-        self.shared.trace.note(format_args!("answer {} {to} {}", self.number, answer.status), &answer.body);
-        let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let errors = value.get("errors").and_then(Value::as_array).into_iter().flatten();
-        let errors = errors.filter_map(Value::as_str).map(str::to_owned).collect();
-        (Reply::Answered { status: answer.status, errors }, value)
-    }
-
-    fn request(&self, method: Method, path: &str, body: &Value) -> RawRequest {
-        let mut headers = HeaderMap::new();
-        if let Ok(token) = HeaderValue::from_str(&self.token) {
-            headers.insert("x-vault-token", token);
-        }
-        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
-        RawRequest {
-            method,
-            path: format!("/v1/{path}"),
-            query: String::new(),
-            headers,
-            body: RawBody::Bytes(body),
-            remote: ([10, 0, 0, 1], 40_000).into(),
-            client_certificates: Arc::new([]),
-            forwarded_from: None,
-            allows_stale: false,
-            unauthenticated_metrics: false,
-            closed: ClosedPaths::NONE,
-        }
-    }
+/// A client of the node on `host`, holder of `token`. It sends every request once.
+///
+/// # Errors
+/// When `host` is no host's name.
+pub fn client(shared: &Arc<Shared>, host: &str, token: &str) -> Result<Client, Failure> {
+    let mut config = Config::new(format!("http://{host}:8200").parse().map_err(Failure::setup)?);
+    config.retry.retries = 0;
+    config.retry.jitter_seed = Some(shared.plan.seed);
+    config.timeout = PATIENCE;
+    config.connect_timeout = PATIENCE;
+    config.token = Some(Token::new(token));
+    Client::with_connector(config, Arc::new(Dialer(Arc::clone(shared)))).map_err(Failure::setup)
 }

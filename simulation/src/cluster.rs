@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use arca_api::server::Connections;
 use arca_api::system::CarriedBack;
 use arca_api::{Api, RawRequest};
 use arca_barrier::{Barrier, Keyring, RootKey, Suite, boot_key};
@@ -30,34 +31,56 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What answers at a member, until it dies.
-type Listening = (Arc<Api>, CancellationToken);
+/// A process, for those who want something of it.
+#[derive(Clone)]
+pub struct Listening {
+    /// Raft.
+    pub replica: Weak<RaftReplica>,
+    /// What answers requests that another member carries to it.
+    pub api: Arc<Api>,
+    /// What answers connections.
+    pub connections: Arc<Connections>,
+    /// Cancelled when the process dies.
+    pub death: CancellationToken,
+}
 
-/// Who can be reached now. Clones share it.
-#[derive(Clone, Default)]
-pub struct Directory(Arc<Mutex<BTreeMap<MemberId, Listening>>>);
-
-impl fmt::Debug for Directory {
+impl fmt::Debug for Listening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Directory")
+        f.write_str("Listening")
     }
 }
 
+/// Who can be reached now, by host: a member that was replaced is on the host of the one before it. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Directory(Arc<Mutex<BTreeMap<String, (MemberId, Listening)>>>);
+
 impl Directory {
-    /// A process that answers from now on, until `death`.
-    pub fn enter(&self, id: MemberId, api: &Arc<Api>, death: &CancellationToken) {
-        self.0.lock().insert(id, (Arc::clone(api), death.clone()));
+    /// A process that answers from now on, until its death.
+    pub fn enter(&self, host: &str, id: MemberId, listening: Listening) {
+        self.0.lock().insert(host.to_owned(), (id, listening));
     }
 
-    /// It does not answer any more.
-    pub fn leave(&self, id: MemberId) {
-        self.0.lock().remove(&id);
+    /// Nobody answers there any more.
+    pub fn leave(&self, host: &str) {
+        self.0.lock().remove(host);
     }
 
-    /// Whether there is a process that listens.
+    /// Who listens on a host.
     #[must_use]
-    pub fn is_up(&self, id: MemberId) -> bool {
-        self.0.lock().contains_key(&id)
+    pub fn at(&self, host: &str) -> Option<Listening> {
+        self.0.lock().get(host).map(|(_, listening)| listening.clone())
+    }
+
+    /// The leader of the newest term.
+    #[must_use]
+    pub fn leader(&self) -> Option<Arc<RaftReplica>> {
+        let directory = self.0.lock();
+        let running = directory.values().filter_map(|(_, listening)| listening.replica.upgrade());
+        let leaders = running.filter_map(|replica| {
+            let status = replica.status();
+            (status.role == Role::Leader).then_some((status.term, status.id, replica))
+        });
+        leaders.max_by_key(|(term, id, _)| (*term, *id)).map(|(_, _, replica)| replica)
     }
 
     /// Has `request` served by the process that is `to` when this is first polled. Nothing comes back if there is none,
@@ -69,7 +92,8 @@ impl Directory {
     ) -> impl Future<Output = Option<CarriedBack>> + Send + use<> {
         let directory = self.clone();
         async move {
-            let (api, death) = directory.0.lock().get(&to).cloned()?;
+            let found = directory.0.lock().values().find(|(id, _)| *id == to).cloned();
+            let (_, Listening { api, death, .. }) = found?;
             death.run_until_cancelled(collected(api, request)).await.flatten()
         }
     }
@@ -108,13 +132,21 @@ impl fmt::Debug for Cluster {
     }
 }
 
-fn member(id: MemberId) -> Member {
+/// What the cluster knows of the member `id` on `host`.
+#[must_use]
+pub fn member(id: MemberId, host: &str) -> Member {
     Member {
         id,
-        name: format!("n{id}"),
-        cluster_addr: format!("n{id}:8201"),
-        api_addr: format!("http://n{id}:8200"),
+        name: host.to_owned(),
+        cluster_addr: format!("{host}:8201"),
+        api_addr: format!("http://{host}:8200"),
     }
+}
+
+/// The name of a host; they are counted from 1.
+#[must_use]
+pub fn host(number: usize) -> String {
+    format!("n{number}")
 }
 
 impl Cluster {
@@ -123,7 +155,7 @@ impl Cluster {
     /// # Errors
     /// When a cluster without faults cannot be made.
     pub async fn make(shared: &Arc<Shared>) -> Result<Self, Failure> {
-        let mut machine = Machine::new(FIRST, shared);
+        let mut machine = Machine::new(FIRST, host(1), shared);
         let entropy = Arc::clone(machine.entropy());
         let root = RootKey::generate(entropy.as_ref()).map_err(Failure::setup)?;
         let keyring =
@@ -133,20 +165,33 @@ impl Cluster {
         let machines = BTreeMap::from([(FIRST, machine)]);
         let mut cluster = Self { shared: Arc::clone(shared), machines, root_token, root, keyring: sealed };
         cluster.start(FIRST).await?;
-        for _ in 1..shared.plan.members {
-            cluster.grow().await?;
+        for number in 2..=shared.plan.members {
+            cluster.grow(host(number)).await?;
         }
         Ok(cluster)
     }
 
-    /// Adds a voter.
-    async fn grow(&mut self) -> Result<(), Failure> {
+    /// Adds a voter on `host`.
+    async fn grow(&mut self, host: String) -> Result<(), Failure> {
         let leader = self.leader().await?;
-        let id = leader.reserve_member_id().await.map_err(Failure::setup)?;
-        self.machines.insert(id, Machine::new(id, &self.shared));
-        self.start(id).await?;
-        leader.add_learner(member(id)).await.map_err(Failure::setup)?;
+        let id = leader.admit(member(FIRST, &host)).await.map_err(Failure::setup)?;
+        self.install(id, host).await?;
         leader.promote(id).await.map_err(Failure::setup)
+    }
+
+    /// Starts the member `id`, which the cluster knows, on the empty disks of `host`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn install(&mut self, id: MemberId, host: String) -> Result<(), Failure> {
+        self.machines.insert(id, Machine::new(id, host, &self.shared));
+        self.start(id).await
+    }
+
+    /// The names of all hosts.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<String> {
+        (1..=self.shared.plan.members).map(host).collect()
     }
 
     /// Starts the process of a machine that is down.
@@ -174,11 +219,8 @@ impl Cluster {
     pub async fn leader(&self) -> Result<Arc<RaftReplica>, Failure> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            let mut leaders: Vec<_> =
-                self.statuses().into_iter().filter(|(_, status)| status.role == Role::Leader).collect();
-            leaders.sort_by_key(|(_, status)| status.term);
-            if let Some((replica, _)) = leaders.pop() {
-                return Ok(replica);
+            if let Some(leader) = self.shared.directory.leader() {
+                return Ok(leader);
             }
             sleep(LOOK).await;
         }
@@ -245,7 +287,7 @@ async fn bootstrap(
     let mut set: WriteSet = tx.into_write_set().map_err(Failure::setup)?;
     set.reads.clear();
     set.writes.push(Write::Put(boot_key("keyring"), sealed_keyring.to_vec()));
-    replica.bootstrap(member(machine.id), set).await.map_err(Failure::setup)?;
+    replica.bootstrap(member(machine.id, &machine.host), set).await.map_err(Failure::setup)?;
     replica.shutdown().await;
     Ok(token)
 }

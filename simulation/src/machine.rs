@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arca_api::server::{Connections, ListenerOptions};
 use arca_api::{Api, RequestIds};
 use arca_barrier::{Barrier, Keyring, RootKey, boot_key};
 use arca_engine_api::Clock;
@@ -11,20 +12,28 @@ use arca_jepsen::dice::Dice;
 use arca_kernel::testing::NotingCluster;
 use arca_kernel::{Kernel, KernelConfig, KernelParts};
 use arca_raft_storage::kv::ModelHome;
-use arca_raft_storage::raft::Threads;
+use arca_raft_storage::raft::{Retention, Threads};
+use arca_raft_storage::state::FlushPolicy;
 use arca_raft_storage::testing::{CrashPolicy, ModelVfs};
 use arca_raft_storage::{MemberId, RaftConfig, RaftParts, RaftReplica, Replica as _, Role};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::Shared;
+use crate::cluster::{Listening, Shared};
 use crate::run::Failure;
 use crate::system::MemberSystem;
 use crate::world::{SimClock, SimEntropy};
+
+/// How long a process that ends waits for somebody to take leadership over.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
 
 /// A member's disk, clock and identity, and, unless it is down, its process.
 pub struct Machine {
     /// Who it is.
     pub id: MemberId,
+    /// Where it is.
+    pub host: String,
     /// The disk under the log.
     pub vfs: ModelVfs,
     /// The disk under the state machine.
@@ -44,8 +53,6 @@ pub struct Machine {
 pub struct Process {
     /// Raft.
     pub replica: Arc<RaftReplica>,
-    /// What answers requests.
-    pub api: Arc<Api>,
     /// Cancelled when the process dies: everything that runs on it ends there.
     pub death: CancellationToken,
     kernel: Arc<Kernel>,
@@ -60,21 +67,22 @@ impl fmt::Debug for Machine {
 impl Machine {
     /// A machine with empty disks. Its clock is wrong from the beginning, by what the seed says.
     #[must_use]
-    pub fn new(id: MemberId, shared: &Arc<Shared>) -> Self {
+    pub fn new(id: MemberId, host: String, shared: &Arc<Shared>) -> Self {
         let mut dice = Dice::for_purpose(shared.plan.seed, &format!("machine {id}"));
         let vfs = ModelVfs::new(dice.number());
         let trace = shared.trace.clone();
         vfs.set_hook(move |operation, path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            trace.note(format_args!("disk {id} {operation:?} {name}"), &[]);
+            trace.note("disk", &[id.0, operation as u64], name.as_bytes());
         });
         let drift = i64::try_from(dice.within(0..2 * shared.plan.drift_ppm + 1)).unwrap_or_default()
             - i64::try_from(shared.plan.drift_ppm).unwrap_or_default();
         Self {
             id,
+            host,
             vfs,
             home: Arc::new(ModelHome::new()),
-            clock: Arc::new(SimClock::new(drift)),
+            clock: Arc::new(SimClock::new(shared.trace.began(), drift)),
             life: 0,
             process: None,
             entropy: Arc::new(SimEntropy::new(Dice::for_purpose(shared.plan.seed, &format!("entropy {id}")))),
@@ -97,6 +105,12 @@ impl Machine {
         let mut config = RaftConfig::new(self.id, self.shared.cluster_id.clone());
         config.threads = Threads::None;
         config.seed = Some(self.dice.number());
+        if let Some(small) = self.shared.plan.log {
+            config.limits.segment_bytes = small.segment_bytes;
+            config.limits.promote_lag = 20;
+            config.retention = Retention { bytes: small.kept_bytes, bytes_max: small.kept_bytes * 2 };
+            config.flush = FlushPolicy { bytes: small.segment_bytes, interval: small.flush_interval };
+        }
         let parts = RaftParts {
             vfs: Arc::new(self.vfs.clone()),
             log_dir: "/data/log".into(),
@@ -140,22 +154,23 @@ impl Machine {
             request_ids: Arc::new(request_ids),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
         });
-        self.shared.directory.enter(self.id, &api, &death);
+        let options = Arc::new(ListenerOptions::default());
+        let connections = Arc::new(Connections::new(Arc::clone(&api), options, death.clone()));
+        let listening =
+            Listening { replica: Arc::downgrade(&replica), api, connections, death: death.clone() };
+        self.shared.directory.enter(&self.host, self.id, listening);
         let following = follow_role(Arc::clone(&replica), Arc::clone(&kernel));
         let until = death.clone();
         tokio::spawn(async move { until.run_until_cancelled(following).await });
         self.life += 1;
-        self.process = Some(Process { replica, api, death, kernel });
+        self.process = Some(Process { replica, death, kernel });
         Ok(())
     }
 
     /// The power goes, or only the process: what was not synced meets a policy that the dice choose.
     pub fn crash(&mut self) {
-        self.shared.net.raft().leave(self.id);
-        self.shared.directory.leave(self.id);
         if let Some(process) = self.process.take() {
-            process.death.cancel();
-            process.kernel.deactivate();
+            process.leave(&self.shared, self.id, &self.host);
         }
         let policy = match self.dice.within(0..5) {
             0 => CrashPolicy::KeepPending,
@@ -166,6 +181,35 @@ impl Machine {
         };
         self.vfs.crash(policy);
         self.home.crash(self.dice.number());
+    }
+
+    /// Ends the process as an operator does, or a seal: leadership is handed over first, if somebody takes it in time,
+    /// and what was applied is made durable. The machine may be started again once the task has ended.
+    pub fn stop(&mut self) -> Option<JoinHandle<()>> {
+        let process = self.process.take()?;
+        let (vfs, home, seed) = (self.vfs.clone(), Arc::clone(&self.home), self.dice.number());
+        let (shared, id, host) = (Arc::clone(&self.shared), self.id, self.host.clone());
+        Some(tokio::spawn(async move {
+            if process.replica.status().role == Role::Leader {
+                // If nobody takes it, the others find out by themselves.
+                let _ = timeout(HAND_OVER_LIMIT, process.replica.transfer_leadership(None)).await;
+            }
+            process.leave(&shared, id, &host).shutdown().await;
+            vfs.restart();
+            // What was not flushed is gone with the process.
+            home.crash(seed);
+        }))
+    }
+}
+
+impl Process {
+    /// Nobody reaches it any more, and everything that runs on it ends; but not its Raft.
+    fn leave(self, shared: &Shared, id: MemberId, host: &str) -> Arc<RaftReplica> {
+        shared.net.raft().leave(id);
+        shared.directory.leave(host);
+        self.death.cancel();
+        self.kernel.deactivate();
+        self.replica
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arca_jepsen::dice::Dice;
 use arca_raft_storage::MemberId;
-use arca_raft_storage::testing::{Message, ModelNet, Weather};
+use arca_raft_storage::testing::{Kind, Message, ModelNet, Weather};
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
@@ -46,7 +46,14 @@ impl Net {
         let trace = trace.clone();
         raft.listen(Arc::new(move |message| {
             let Message { from, to, kind, is_answer, payload, delay } = message;
-            trace.note(format_args!("message {from} {to} {kind:?} {is_answer} {delay:?}"), payload);
+            let kind = match kind {
+                Kind::Call(call) => *call as u64,
+                Kind::Chunk => 100,
+                Kind::Snapshot => 101,
+            };
+            // Whatever is lost is on its way for ever.
+            let delay = delay.map_or(u64::MAX, |delay| u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX));
+            trace.note("message", &[from.0, to.0, kind, u64::from(*is_answer), delay], payload);
         }));
         let links = Links { cut: BTreeSet::new(), dice };
         Self { raft, links: Arc::new(Mutex::new(links)) }

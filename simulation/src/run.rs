@@ -8,31 +8,32 @@ use std::time::Duration;
 
 use arca_jepsen::checker::{Budget, Verdict};
 use arca_jepsen::dice::Dice;
+use arca_jepsen::faults::Class;
 use arca_jepsen::history::recorder::Recorder;
 use arca_jepsen::history::{End, History};
 use arca_jepsen::models::{self, Options};
-use arca_jepsen::outcome::Reply;
-use arca_raft_storage::MemberId;
-use http::Method;
+use arca_jepsen::workload::{self, Worker, Workload};
+use parking_lot::Mutex;
 use serde_json::json;
-use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 
 use crate::chaos::Chaos;
-use crate::client::Client;
-use crate::cluster::{Cluster, Directory, PATIENCE, Shared};
+use crate::client::client;
+use crate::cluster::{Cluster, Directory, Shared};
 use crate::invariants::{Invariants, Seen, Violation};
 use crate::net::Net;
 use crate::plan::{Fault, Plan};
 use crate::trace::Trace;
-use crate::workload::Worker;
 
 /// Between two looks at the invariants.
 const TICK: Duration = Duration::from_millis(20);
 /// How long clients go on once nothing is wrong any more.
 const CALM: Duration = Duration::from_secs(2);
-/// Longest time a client may take for its last request.
-const LAST_REQUEST: Duration = Duration::from_secs(60);
+/// How long it may take until all is healed, until clients have ended, until members are even: longer than a client
+/// waits for a lease to end.
+const PATIENCE: Duration = Duration::from_secs(150);
 /// Steps of the search for an order of what clients saw.
 const STEPS: u64 = 20_000_000;
 
@@ -127,8 +128,13 @@ async fn simulate(plan: Plan, copy: Option<Box<dyn Write + Send>>) -> Report {
         Recorder::new(Box::new(move || u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)));
     let mut chaos = Chaos::new(plan.seed);
     let outcome = course(&plan, &trace, &recorder, &mut chaos).await;
-    let (events, hash) = trace.hash();
     let history = recorder.history().map_err(|err| Failure::History(err.to_string()));
+    if let Ok(history) = &history {
+        for event in history.events() {
+            trace.note("event", &[], format!("{event:?}").as_bytes());
+        }
+    }
+    let (events, hash) = trace.hash();
     let operations = history.as_ref().map(count).unwrap_or_default();
     let checked = outcome.and_then(|()| check(&history?));
     let simulated = trace.elapsed();
@@ -145,97 +151,109 @@ async fn course(plan: &Plan, trace: &Trace, recorder: &Recorder, chaos: &mut Cha
     });
     let mut cluster = Cluster::make(&shared).await?;
     let mut invariants = Invariants::default();
-    mount(&cluster).await?;
-    let stop = CancellationToken::new();
-    let members: Vec<MemberId> = cluster.machines.keys().copied().collect();
-    let worker = |number: u64| {
-        let client = Client::new(&shared, &cluster.root_token, number);
-        let dice = Dice::for_purpose(plan.seed, &format!("client {number}"));
-        Worker::new(client, number, dice, members.clone(), recorder).busy(plan.keys, plan.think)
-    };
-    let workers: Vec<_> =
-        (1..=plan.clients as u64).map(|number| tokio::spawn(worker(number).run(stop.clone()))).collect();
-    let mut last = worker(0);
+    let (stop, stopped) = watch::channel(false);
+    let hosts = cluster.hosts();
+    let clients = hosts.iter().map(|host| client(&shared, host, &cluster.root_token));
+    let working = Arc::new(workload::Shared {
+        clients: clients.collect::<Result<_, _>>()?,
+        recorder: recorder.clone(),
+        stop: stopped,
+        pace: plan.pace,
+        complaints: Mutex::default(),
+    });
+    mount(&working).await?;
+    let workers = begin_work(plan, &working)?;
     let end = Instant::now() + plan.chaos;
     while Instant::now() < end {
         chaos.step(&mut cluster).await?;
         invariants.look(&shown(&cluster, trace))?;
         sleep(TICK).await;
     }
-    chaos.heal(&mut cluster).await?;
+    chaos.heal(&mut cluster);
     let calm = Instant::now() + CALM;
-    while Instant::now() < calm {
-        chaos.revive(&mut cluster).await?;
-        invariants.look(&shown(&cluster, trace))?;
-        sleep(TICK).await;
-    }
-    stop.cancel();
+    let is_calm = |chaos: &Chaos, _: &Cluster| chaos.is_over() && Instant::now() >= calm;
+    watch_until("all is healed", is_calm, &mut cluster, &mut invariants, chaos).await?;
+    // Nobody listens if all workers have ended.
+    let _ = stop.send(true);
+    let have_ended = |_: &Chaos, _: &Cluster| workers.iter().all(JoinHandle::is_finished);
+    watch_until("clients end", have_ended, &mut cluster, &mut invariants, chaos).await?;
     for worker in workers {
-        let ended = timeout(LAST_REQUEST, worker).await;
-        ended
-            .map_err(|_| Failure::Stuck("a client's last request does not end".to_owned()))?
-            .map_err(Failure::setup)?;
+        worker.await.map_err(Failure::setup)?;
     }
-    settle(&mut cluster, &mut invariants, chaos, trace).await?;
-    serve_everywhere(&mut last, plan, &members, &cluster).await
+    if let Some(complaint) = working.complaints.lock().first() {
+        return Err(Failure::History(complaint.clone()));
+    }
+    let is_even = |chaos: &Chaos, cluster: &Cluster| chaos.is_over() && cluster.is_even();
+    watch_until("the cluster settles", is_even, &mut cluster, &mut invariants, chaos).await?;
+    serve_everywhere(&working, recorder, &cluster).await
+}
+
+/// What clients do, from now on and until they are told to stop.
+fn begin_work(plan: &Plan, working: &Arc<workload::Shared>) -> Result<Vec<JoinHandle<()>>, Failure> {
+    let classes: &[Class] = if plan.faults.contains(&Fault::Clock) { &[Class::Clock] } else { &[] };
+    let work: Arc<dyn Workload> = Arc::from(workload::find(plan.workload, classes).map_err(Failure::Setup)?);
+    let worker = |number: u64| {
+        let dice = Dice::for_purpose(plan.seed, &format!("client {number}"));
+        let worker = Worker::new(number, working, dice)?;
+        let work = Arc::clone(&work);
+        Some(tokio::spawn(async move { work.run(worker).await }))
+    };
+    Ok((plan.first_client..plan.first_client + plan.clients).filter_map(worker).collect())
 }
 
 /// All members that run, as the trace shows them too.
 fn shown(cluster: &Cluster, trace: &Trace) -> Vec<Seen> {
     let seen = cluster.seen();
     for Seen { status, .. } in &seen {
-        let (id, role, term) = (status.id, status.role, status.term);
         let (committed, applied) = (status.committed_index, status.applied_index);
-        trace.note(format_args!("member {id} {role:?} {term} {committed} {applied}"), &[]);
+        trace.note("member", &[status.id.0, status.role as u64, status.term, committed, applied], &[]);
     }
     seen
 }
 
-/// Waits until all members are even.
-async fn settle(
+/// Looks at the invariants until `is_so`, which has to be within a time.
+async fn watch_until(
+    what: &str,
+    is_so: impl Fn(&Chaos, &Cluster) -> bool,
     cluster: &mut Cluster,
     invariants: &mut Invariants,
     chaos: &mut Chaos,
-    trace: &Trace,
 ) -> Result<(), Failure> {
     let deadline = Instant::now() + PATIENCE;
-    while !cluster.is_even() {
+    while !is_so(chaos, cluster) {
         chaos.revive(cluster).await?;
-        invariants.look(&shown(cluster, trace))?;
+        let trace = cluster.shared.trace.clone();
+        invariants.look(&shown(cluster, &trace))?;
         if Instant::now() >= deadline {
-            return Err(Failure::Stuck(format!("the cluster does not settle: {}", cluster.describe())));
+            let waited = PATIENCE.as_secs();
+            return Err(Failure::Stuck(format!("waited {waited} s until {what}: {}", cluster.describe())));
         }
         sleep(TICK).await;
     }
     Ok(())
 }
 
-/// Every member has to answer for every path now: what was acknowledged and is not there is found by the checker.
+/// Every node has to answer for every path now: what was acknowledged and is not there is found by the checker.
 async fn serve_everywhere(
-    worker: &mut Worker,
-    plan: &Plan,
-    members: &[MemberId],
+    working: &workload::Shared,
+    recorder: &Recorder,
     cluster: &Cluster,
 ) -> Result<(), Failure> {
-    for member in members {
-        for key in 0..plan.keys {
-            if !worker.read(*member, key).await {
-                let text = format!("{member} does not answer after all is healed: {}", cluster.describe());
-                return Err(Failure::Stuck(text));
-            }
+    let history = recorder.history().map_err(|err| Failure::History(err.to_string()))?;
+    match workload::look_everywhere(working, &history).await {
+        0 => Ok(()),
+        count => {
+            let text = format!("after all is healed, {count} reads are not answered: {}", cluster.describe());
+            Err(Failure::Stuck(text))
         }
     }
-    Ok(())
 }
 
-async fn mount(cluster: &Cluster) -> Result<(), Failure> {
-    let client = Client::new(&cluster.shared, &cluster.root_token, 0);
+async fn mount(working: &workload::Shared) -> Result<(), Failure> {
     let body = json!({"type": "kv", "options": {"version": "2"}});
-    let first = cluster.machines.keys().next().copied().unwrap_or_default();
-    match client.ask(first, Method::POST, "sys/mounts/secret", &body).await {
-        (Reply::Answered { status: 204, .. }, _) => Ok(()),
-        (reply, _) => Err(Failure::Setup(format!("mounting: {reply:?}"))),
-    }
+    let Some(client) = working.clients.first() else { return Err(Failure::Setup("no nodes".to_owned())) };
+    client.write("sys/mounts/secret", &body).await.map_err(Failure::setup)?;
+    Ok(())
 }
 
 fn count(history: &History) -> Operations {

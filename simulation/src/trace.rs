@@ -21,6 +21,8 @@ struct Kept {
     hasher: blake3::Hasher,
     events: u64,
     copy: Option<Box<dyn Write + Send>>,
+    /// Kept for its room.
+    buffer: Vec<u8>,
 }
 
 impl fmt::Debug for Trace {
@@ -33,23 +35,36 @@ impl Trace {
     /// A trace that begins now. `copy` gets each event as a line, for finding where two runs part.
     #[must_use]
     pub fn new(copy: Option<Box<dyn Write + Send>>) -> Self {
-        let kept = Kept { hasher: blake3::Hasher::new(), events: 0, copy };
+        let kept = Kept { hasher: blake3::Hasher::new(), events: 0, copy, buffer: Vec::new() };
         Self(Arc::new(Shared { began: Instant::now(), kept: Mutex::new(kept) }))
     }
 
-    /// Notes an event. `data` is kept as its hash.
-    pub fn note(&self, what: fmt::Arguments<'_>, data: &[u8]) {
+    /// Notes an event: what it is, its numbers, and bytes it is about.
+    pub fn note(&self, what: &'static str, numbers: &[u64], data: &[u8]) {
         let nanos = self.0.began.elapsed().as_nanos();
-        let digest = blake3::hash(data).to_hex();
-        let line = format!("{nanos} {what} {}\n", digest.get(..16).unwrap_or_default());
         let mut kept = self.0.kept.lock();
-        kept.hasher.update(line.as_bytes());
-        kept.events += 1;
-        if let Some(copy) = &mut kept.copy
-            && copy.write_all(line.as_bytes()).is_err()
-        {
-            // The hash is what counts; whoever wants the lines sees that they end.
-            kept.copy = None;
+        let Kept { hasher, events, copy, buffer } = &mut *kept;
+        buffer.clear();
+        buffer.extend_from_slice(&nanos.to_le_bytes());
+        // Lengths first: no two events may look alike.
+        for length in [what.len(), numbers.len(), data.len()] {
+            buffer.extend_from_slice(&(length as u64).to_le_bytes());
+        }
+        buffer.extend_from_slice(what.as_bytes());
+        for number in numbers {
+            buffer.extend_from_slice(&number.to_le_bytes());
+        }
+        hasher.update(buffer);
+        hasher.update(data);
+        *events += 1;
+        if let Some(out) = copy {
+            let digest = blake3::hash(data).to_hex();
+            let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+            let digest = digest.get(..16).unwrap_or_default();
+            if writeln!(out, "{nanos} {what} {} {} {digest}", numbers.join(" "), data.len()).is_err() {
+                // The hash is what counts; whoever wants the lines sees that they end.
+                *copy = None;
+            }
         }
     }
 
@@ -61,6 +76,12 @@ impl Trace {
             kept.copy = None;
         }
         (kept.events, kept.hasher.finalize().to_hex().to_string())
+    }
+
+    /// When the simulation began.
+    #[must_use]
+    pub fn began(&self) -> Instant {
+        self.0.began
     }
 
     /// Simulated time since the beginning.

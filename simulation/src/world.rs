@@ -22,10 +22,10 @@ pub struct SimClock {
 }
 
 impl SimClock {
-    /// A clock that starts now, right.
+    /// A clock that was right when the simulation `began`.
     #[must_use]
-    pub fn new(drift_ppm: i64) -> Self {
-        Self { began: Instant::now(), drift_ppm, set_by: AtomicI64::new(0) }
+    pub fn new(began: Instant, drift_ppm: i64) -> Self {
+        Self { began, drift_ppm, set_by: AtomicI64::new(0) }
     }
 
     /// Sets the wall clock forward (or back), as an operator or a time server would.
@@ -88,7 +88,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_clock_drifts_and_can_be_set() {
-        let clock = SimClock::new(100);
+        let clock = SimClock::new(Instant::now(), 100);
         let began = clock.now();
         tokio::time::advance(Duration::from_secs(1_000)).await;
         assert_eq!(clock.now().since(began), Duration::from_millis(1_000_100));
