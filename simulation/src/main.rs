@@ -13,6 +13,10 @@ use arca_simulation::plan::Plan;
 use arca_simulation::run::run;
 use clap::{Parser, Subcommand};
 
+/// A run is little but small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs whole clusters from one seed each: simulated network, disks and clocks, faults, and checks.
 #[derive(Parser)]
 #[command(version)]

@@ -2,9 +2,11 @@
 //! that differ anywhere differ here.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::Write;
 use std::sync::Arc;
 
+use foldhash::fast::{FixedState, FoldHasher};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -18,11 +20,10 @@ struct Shared {
 }
 
 struct Kept {
-    hasher: blake3::Hasher,
+    /// The same in every process. Nobody chooses events so that they look alike: a fast hash will do.
+    hasher: FoldHasher<'static>,
     events: u64,
     copy: Option<Box<dyn Write + Send>>,
-    /// Kept for its room.
-    buffer: Vec<u8>,
 }
 
 impl fmt::Debug for Trace {
@@ -35,7 +36,7 @@ impl Trace {
     /// A trace that begins now. `copy` gets each event as a line, for finding where two runs part.
     #[must_use]
     pub fn new(copy: Option<Box<dyn Write + Send>>) -> Self {
-        let kept = Kept { hasher: blake3::Hasher::new(), events: 0, copy, buffer: Vec::new() };
+        let kept = Kept { hasher: FixedState::with_seed(0).build_hasher(), events: 0, copy };
         Self(Arc::new(Shared { began: Instant::now(), kept: Mutex::new(kept) }))
     }
 
@@ -43,19 +44,15 @@ impl Trace {
     pub fn note(&self, what: &'static str, numbers: &[u64], data: &[u8]) {
         let nanos = self.0.began.elapsed().as_nanos();
         let mut kept = self.0.kept.lock();
-        let Kept { hasher, events, copy, buffer } = &mut *kept;
-        buffer.clear();
-        buffer.extend_from_slice(&nanos.to_le_bytes());
+        let Kept { hasher, events, copy } = &mut *kept;
+        hasher.write_u128(nanos);
         // Lengths first: no two events may look alike.
         for length in [what.len(), numbers.len(), data.len()] {
-            buffer.extend_from_slice(&(length as u64).to_le_bytes());
+            hasher.write_usize(length);
         }
-        buffer.extend_from_slice(what.as_bytes());
-        for number in numbers {
-            buffer.extend_from_slice(&number.to_le_bytes());
-        }
-        hasher.update(buffer);
-        hasher.update(data);
+        hasher.write(what.as_bytes());
+        numbers.iter().for_each(|number| hasher.write_u64(*number));
+        hasher.write(data);
         *events += 1;
         if let Some(out) = copy {
             let digest = blake3::hash(data).to_hex();
@@ -75,7 +72,7 @@ impl Trace {
         if kept.copy.as_mut().is_some_and(|copy| copy.flush().is_err()) {
             kept.copy = None;
         }
-        (kept.events, kept.hasher.finalize().to_hex().to_string())
+        (kept.events, format!("{:016x}", kept.hasher.finish()))
     }
 
     /// When the simulation began.
