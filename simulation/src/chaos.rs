@@ -11,17 +11,21 @@ use arca_raft_storage::{MemberId, Replica as _};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+mod replace;
+
 use self::replace::Replacement;
 use crate::client::client;
 use crate::cluster::Cluster;
 use crate::plan::Fault;
 use crate::run::Failure;
 
-mod replace;
-
 /// What is wrong right now, and when the next thing happens.
 #[derive(Debug)]
 pub struct Chaos {
+    seed: u64,
+    /// How many faults were due so far, whether they struck or not.
+    strikes: u64,
+    /// The choices of the newest of them: leaving one out moves those of no other.
     dice: Dice,
     next: Instant,
     /// Machines without power, and when it comes back.
@@ -47,6 +51,8 @@ impl Chaos {
         let dice = Dice::for_purpose(seed, "chaos");
         let done = Fault::ALL.map(|fault| (fault, 0)).to_vec();
         Self {
+            seed,
+            strikes: 0,
             dice,
             next: Instant::now(),
             down: Vec::new(),
@@ -71,11 +77,19 @@ impl Chaos {
         }
         let plan = &cluster.shared.plan;
         let (shortest, longest) = plan.pause;
+        self.strikes += 1;
+        self.dice = Dice::for_purpose(self.seed, &format!("strike {}", self.strikes));
         self.next = Instant::now() + self.dice.span(shortest, longest);
-        if let Some(fault) = self.dice.pick(&plan.faults).copied() {
-            self.strike(cluster, fault).await?;
+        match self.dice.pick(&plan.faults).copied() {
+            Some(fault) if !plan.skip.contains(&self.strikes) => self.strike(cluster, fault),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// How many faults were due.
+    #[must_use]
+    pub fn strikes(&self) -> u64 {
+        self.strikes
     }
 
     /// Ends everything that is wrong. What takes its time is over when [`Self::is_over`] says so.
@@ -111,6 +125,7 @@ impl Chaos {
     async fn repair(&mut self, cluster: &mut Cluster, now: Instant) -> Result<(), Failure> {
         if self.healed.is_some_and(|at| at <= now) {
             cluster.shared.net.heal();
+            cluster.shared.trace.say(format_args!("all links are whole"));
             self.away.clear();
             self.healed = None;
         }
@@ -159,6 +174,7 @@ impl Chaos {
             return;
         }
         cluster.shared.trace.note("crash", &[id.0], &[]);
+        cluster.shared.trace.say(format_args!("member {id} has no power"));
         machine.crash();
         let back = self.dice.span(Duration::from_millis(20), Duration::from_secs(8));
         self.down.push((id, Instant::now() + back));
@@ -175,7 +191,7 @@ impl Chaos {
         minority.saturating_sub(out.len() + usize::from(self.replacement.is_some()))
     }
 
-    async fn strike(&mut self, cluster: &mut Cluster, fault: Fault) -> Result<(), Failure> {
+    fn strike(&mut self, cluster: &mut Cluster, fault: Fault) -> Result<(), Failure> {
         let running: Vec<MemberId> = cluster
             .machines
             .values()
@@ -201,6 +217,7 @@ impl Chaos {
         };
         if has_struck {
             cluster.shared.trace.note("fault", &[fault as u64, id.0], &[]);
+            cluster.shared.trace.say(format_args!("strike {}: {fault:?}, member {id}", self.strikes));
             self.done.iter_mut().filter(|(class, _)| *class == fault).for_each(|(_, count)| *count += 1);
         }
         Ok(())

@@ -163,6 +163,7 @@ impl Machine {
         let until = death.clone();
         tokio::spawn(async move { until.run_until_cancelled(following).await });
         self.life += 1;
+        self.shared.trace.say(format_args!("member {} has started on {}", self.id, self.host));
         self.process = Some(Process { replica, death, kernel });
         Ok(())
     }

@@ -141,7 +141,7 @@ mod tests {
     use crate::trace::Trace;
 
     fn net() -> Net {
-        Net::new(&Plan::new(1), &Trace::new(None))
+        Net::new(&Plan::new(1), &Trace::new(None, false))
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,8 @@
 //! What a seed decides before anything runs: how large the cluster is, which faults it meets, how long and how busy the
 //! run is. Each class of faults is on or off, so that some runs meet one alone and some meet all.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use arca_jepsen::dice::Dice;
@@ -83,6 +85,82 @@ pub struct Plan {
     pub weather: Weather,
     /// How much too fast or slow clocks run, in millionths, at most.
     pub drift_ppm: u64,
+    /// Faults that are left out, counted from 1 in the order in which they are due.
+    pub skip: BTreeSet<u64>,
+}
+
+/// What is other than the seed decides, to find out what of it is needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Changes {
+    /// Leave these faults out: numbers and ranges, as in 1,4-9.
+    #[arg(long, value_name = "LIST", value_parser = numbers, default_value = "")]
+    pub skip: Skipped,
+    /// Have so many clients.
+    #[arg(long)]
+    pub clients: Option<u64>,
+    /// Have clients do this: a workload of jepsen/.
+    #[arg(long, value_parser = workload::NAMES)]
+    pub workload: Option<String>,
+    /// Let no message be late or lost by itself.
+    #[arg(long)]
+    pub fair_weather: bool,
+    /// Keep the whole log, so that no member needs a snapshot.
+    #[arg(long)]
+    pub whole_log: bool,
+}
+
+/// Numbers of faults. Shown as they are written: with ranges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skipped(pub BTreeSet<u64>);
+
+fn numbers(text: &str) -> Result<Skipped, String> {
+    let number = |text: &str| text.trim().parse::<u64>().map_err(|_| format!("{text:?} is no number"));
+    let mut all = BTreeSet::new();
+    for part in text.split(',').filter(|part| !part.trim().is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        all.extend(number(first)?..=number(last)?);
+    }
+    Ok(Skipped(all))
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0.iter().copied().peekable();
+        let mut separator = "";
+        while let Some(first) = rest.next() {
+            let mut last = first;
+            while let Some(next) = rest.next_if_eq(&(last + 1)) {
+                last = next;
+            }
+            write!(f, "{separator}{first}")?;
+            if last > first {
+                write!(f, "-{last}")?;
+            }
+            separator = ",";
+        }
+        Ok(())
+    }
+}
+
+impl Changes {
+    /// The same as arguments of a command line.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+        if !self.skip.0.is_empty() {
+            add("--skip", self.skip.to_string());
+        }
+        if let Some(clients) = self.clients {
+            add("--clients", clients.to_string());
+        }
+        if let Some(workload) = &self.workload {
+            add("--workload", workload.clone());
+        }
+        let flags = [("--fair-weather", self.fair_weather), ("--whole-log", self.whole_log)];
+        arguments.extend(flags.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name.to_owned()));
+        arguments
+    }
 }
 
 impl Plan {
@@ -109,7 +187,26 @@ impl Plan {
             log: small_log(&mut dice),
             weather: weather(&mut dice),
             drift_ppm: 200,
+            skip: BTreeSet::new(),
         }
+    }
+
+    /// The same with `changes`.
+    #[must_use]
+    pub fn changed(mut self, changes: &Changes) -> Self {
+        self.skip.extend(&changes.skip.0);
+        self.clients = changes.clients.unwrap_or(self.clients);
+        if let Some(workload) = &changes.workload {
+            self.workload =
+                workload::NAMES.into_iter().find(|name| name == workload).unwrap_or(self.workload);
+        }
+        if changes.fair_weather {
+            self.weather = Weather::fair();
+        }
+        if changes.whole_log {
+            self.log = None;
+        }
+        self
     }
 }
 
@@ -143,10 +240,35 @@ fn weather(dice: &mut Dice) -> Weather {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
+
+    #[test]
+    fn lists_of_faults_are_read_and_shown() {
+        let check = |text: &str, shown: &str| assert_eq!(numbers(text).unwrap().to_string(), shown);
+        check("", "");
+        check("3", "3");
+        check("1,2,3,7", "1-3,7");
+        check("4-6, 5-9", "4-9");
+        assert!(numbers("x").is_err() && numbers("1-").is_err());
+    }
+
+    #[test]
+    fn changes_are_arguments() {
+        let changes = Changes {
+            skip: numbers("1-3").unwrap(),
+            clients: Some(2),
+            workload: Some("tokens".to_owned()),
+            fair_weather: true,
+            whole_log: true,
+        };
+        let line = changes.arguments().join(" ");
+        assert_eq!(line, "--skip 1-3 --clients 2 --workload tokens --fair-weather --whole-log");
+        let plan = Plan::new(3).changed(&changes);
+        assert_eq!((plan.clients, plan.workload, plan.skip.len()), (2, "tokens", 3));
+        assert_eq!(plan.weather, Weather::fair());
+    }
 
     #[test]
     fn seeds_differ_and_each_fault_is_met_by_some_and_not_by_others() {

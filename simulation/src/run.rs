@@ -1,7 +1,8 @@
 //! The course of a run: a cluster is made, meets faults under load, is healed, must then be whole and serve, and what
 //! its clients saw is checked.
 
-use std::fmt::{self, Display, Write as _};
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use arca_jepsen::history::{End, History};
 use arca_jepsen::models::{self, Options};
 use arca_jepsen::workload::{self, Worker, Workload};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -62,7 +64,7 @@ impl Failure {
 }
 
 /// How operations ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operations {
     /// Well.
     pub ok: u64,
@@ -74,37 +76,50 @@ pub struct Operations {
     pub unknown: u64,
 }
 
-/// What a run was.
-#[derive(Debug)]
+/// What a run was. The same seed gives the same, in any process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// What the seed decided.
-    pub plan: Plan,
+    /// Decides everything.
+    pub seed: u64,
+    /// Members.
+    pub members: usize,
     /// What clients did.
+    pub workload: String,
+    /// How that ended.
     pub operations: Operations,
-    /// Faults, and how often each struck.
-    pub faults: Vec<(Fault, u64)>,
-    /// Simulated time.
-    pub simulated: Duration,
+    /// How many faults were due.
+    pub strikes: u64,
+    /// How often each class of them struck.
+    pub faults: BTreeMap<String, u64>,
+    /// Simulated time, milliseconds.
+    pub simulated_ms: u64,
     /// Events of the trace.
     pub events: u64,
     /// Hash over them.
-    pub hash: String,
+    pub trace: String,
     /// What went wrong, if anything did.
-    pub failure: Option<Failure>,
+    pub failure: Option<String>,
+}
+
+impl Report {
+    /// What found it: an invariant, or the kind of failure.
+    #[must_use]
+    pub fn caught_by(&self) -> Option<&str> {
+        self.failure.as_ref().map(|failure| failure.split(':').next().unwrap_or_default())
+    }
 }
 
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Operations { ok, refused, failed, unknown } = self.operations;
-        let mut faults = String::new();
-        for (fault, count) in self.faults.iter().filter(|(_, count)| *count > 0) {
-            write!(faults, " {fault:?} {count}")?;
-        }
-        let members = self.plan.members;
-        let seconds = self.simulated.as_secs();
-        write!(f, "seed {}: {members} members, {seconds} s; operations ok {ok}, ", self.plan.seed)?;
-        write!(f, "refused {refused}, failed {failed}, unknown {unknown}; faults{faults}; ")?;
-        write!(f, "trace {} {}", self.events, self.hash.get(..16).unwrap_or_default())?;
+        let Self { seed, members, workload, operations, faults, simulated_ms, events, trace, .. } = self;
+        let Operations { ok, refused, failed, unknown } = operations;
+        let struck: Vec<String> = faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
+        let struck = if struck.is_empty() { "none".to_owned() } else { struck.join(", ") };
+        let seconds = simulated_ms / 1_000;
+        writeln!(f, "seed {seed}: {members} members, {seconds} s, workload {workload}")?;
+        writeln!(f, "  operations: {ok} ok, {refused} refused, {failed} failed, {unknown} unknown")?;
+        writeln!(f, "  faults: {struck}")?;
+        write!(f, "  trace: {events} events, {trace}")?;
         match &self.failure {
             None => Ok(()),
             Some(failure) => write!(f, "\nFAILED: {failure}"),
@@ -112,17 +127,17 @@ impl Display for Report {
     }
 }
 
-/// Runs `plan` on a clock of its own. `copy` gets the trace as lines.
+/// Runs `plan` on a clock of its own. `copy` gets the trace as lines; a run that `tells` prints what is done.
 ///
 /// # Errors
 /// When there is no runtime to be had.
-pub fn run(plan: Plan, copy: Option<Box<dyn Write + Send>>) -> std::io::Result<Report> {
+pub fn run(plan: Plan, copy: Option<Box<dyn Write + Send>>, tells: bool) -> std::io::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
-    Ok(runtime.block_on(simulate(plan, copy)))
+    Ok(runtime.block_on(simulate(plan, copy, tells)))
 }
 
-async fn simulate(plan: Plan, copy: Option<Box<dyn Write + Send>>) -> Report {
-    let trace = Trace::new(copy);
+async fn simulate(plan: Plan, copy: Option<Box<dyn Write + Send>>, tells: bool) -> Report {
+    let trace = Trace::new(copy, tells);
     let began = Instant::now();
     let recorder =
         Recorder::new(Box::new(move || u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)));
@@ -137,8 +152,19 @@ async fn simulate(plan: Plan, copy: Option<Box<dyn Write + Send>>) -> Report {
     let (events, hash) = trace.hash();
     let operations = history.as_ref().map(count).unwrap_or_default();
     let checked = outcome.and_then(|()| check(&history?));
-    let simulated = trace.elapsed();
-    Report { plan, operations, faults: chaos.done, simulated, events, hash, failure: checked.err() }
+    let struck = chaos.done.iter().filter(|(_, count)| *count > 0);
+    Report {
+        seed: plan.seed,
+        members: plan.members,
+        workload: plan.workload.to_owned(),
+        operations,
+        strikes: chaos.strikes(),
+        faults: struck.map(|(fault, count)| (format!("{fault:?}"), *count)).collect(),
+        simulated_ms: u64::try_from(trace.elapsed().as_millis()).unwrap_or(u64::MAX),
+        events,
+        trace: hash,
+        failure: checked.err().map(|failure| failure.to_string()),
+    }
 }
 
 async fn course(plan: &Plan, trace: &Trace, recorder: &Recorder, chaos: &mut Chaos) -> Result<(), Failure> {

@@ -16,6 +16,8 @@ pub struct Trace(Arc<Shared>);
 
 struct Shared {
     began: Instant,
+    /// Whether what is worth telling is told.
+    tells: bool,
     kept: Mutex<Kept>,
 }
 
@@ -33,11 +35,12 @@ impl fmt::Debug for Trace {
 }
 
 impl Trace {
-    /// A trace that begins now. `copy` gets each event as a line, for finding where two runs part.
+    /// A trace that begins now. `copy` gets each event as a line, for finding where two runs part. One that `tells` prints
+    /// what is done to the cluster as it is done.
     #[must_use]
-    pub fn new(copy: Option<Box<dyn Write + Send>>) -> Self {
+    pub fn new(copy: Option<Box<dyn Write + Send>>, tells: bool) -> Self {
         let kept = Kept { hasher: FixedState::with_seed(0).build_hasher(), events: 0, copy };
-        Self(Arc::new(Shared { began: Instant::now(), kept: Mutex::new(kept) }))
+        Self(Arc::new(Shared { began: Instant::now(), tells, kept: Mutex::new(kept) }))
     }
 
     /// Notes an event: what it is, its numbers, and bytes it is about.
@@ -62,6 +65,13 @@ impl Trace {
                 // The hash is what counts; whoever wants the lines sees that they end.
                 *copy = None;
             }
+        }
+    }
+
+    /// Tells a person who follows the run, and only then.
+    pub fn say(&self, what: fmt::Arguments<'_>) {
+        if self.0.tells {
+            println!("{:9.3} s  {what}", self.elapsed().as_secs_f64());
         }
     }
 

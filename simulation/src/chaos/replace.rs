@@ -59,6 +59,7 @@ impl Replacement {
             Stage::Out(id, task) if task.is_finished() => {
                 task.await.map_err(Failure::setup)?;
                 cluster.shared.trace.note("out", &[id.0], &[]);
+                cluster.shared.trace.say(format_args!("member {id} is no member any more"));
                 if let Some(mut machine) = cluster.machines.remove(&id) {
                     machine.crash();
                 }
