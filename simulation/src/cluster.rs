@@ -255,6 +255,7 @@ impl Cluster {
             .map(|(life, process)| Seen {
                 replica: Arc::clone(&process.replica),
                 status: process.replica.status(),
+                barrier: Arc::clone(&process.barrier),
                 life,
             })
             .collect()

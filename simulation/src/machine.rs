@@ -53,6 +53,8 @@ pub struct Machine {
 pub struct Process {
     /// Raft.
     pub replica: Arc<RaftReplica>,
+    /// What it opens values with.
+    pub barrier: Arc<Barrier>,
     /// Cancelled when the process dies: everything that runs on it ends there.
     pub death: CancellationToken,
     kernel: Arc<Kernel>,
@@ -137,7 +139,7 @@ impl Machine {
         let barrier =
             Arc::new(Barrier::new(keyring, Arc::clone(&self.entropy) as Arc<dyn arca_barrier::Entropy>));
         let kernel = Kernel::start(KernelParts {
-            barrier,
+            barrier: Arc::clone(&barrier),
             replica: Arc::clone(&replica) as Arc<dyn arca_raft_storage::Replica>,
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             entropy: Arc::clone(&self.entropy) as Arc<dyn arca_engine_api::Entropy>,
@@ -164,7 +166,7 @@ impl Machine {
         tokio::spawn(async move { until.run_until_cancelled(following).await });
         self.life += 1;
         self.shared.trace.say(format_args!("member {} has started on {}", self.id, self.host));
-        self.process = Some(Process { replica, death, kernel });
+        self.process = Some(Process { replica, barrier, death, kernel });
         Ok(())
     }
 

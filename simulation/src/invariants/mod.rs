@@ -2,12 +2,15 @@
 //! is in its file.
 
 mod committed_log;
+mod committed_on_quorum;
 mod leader_completeness;
 mod monotonic;
+mod openable;
 mod state_hash;
 
 use std::sync::Arc;
 
+use arca_barrier::Barrier;
 use arca_raft_storage::{RaftReplica, ReplicaStatus};
 
 /// A member, as it is right now.
@@ -16,6 +19,8 @@ pub struct Seen {
     pub replica: Arc<RaftReplica>,
     /// What it says of itself.
     pub status: ReplicaStatus,
+    /// What it opens values with.
+    pub barrier: Arc<Barrier>,
     /// Which life of it this is: counted up at each start.
     pub life: u64,
 }
@@ -63,6 +68,8 @@ impl Default for Invariants {
             Box::<leader_completeness::LeaderCompleteness>::default(),
             Box::<monotonic::Monotonic>::default(),
             Box::<committed_log::CommittedLog>::default(),
+            Box::<committed_on_quorum::CommittedOnQuorum>::default(),
+            Box::<openable::Openable>::default(),
             Box::<state_hash::StateHash>::default(),
         ])
     }
