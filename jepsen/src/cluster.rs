@@ -214,9 +214,9 @@ impl Cluster {
         }
         self.init().await?;
         for at in 0..self.nodes.len() {
-            self.unseal(at, Duration::from_secs(60)).await?;
+            self.unseal(at, Duration::from_secs(180)).await?;
         }
-        let limit = Duration::from_secs(60);
+        let limit = Duration::from_secs(180);
         self.wait_for_voters(self.nodes.len(), limit).await?;
         self.wait_for_active(limit).await?;
         let (client, body) =
