@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
 use openraft::{Instant as _, ServerState};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::shared::{Metrics, Shared, stopped};
 use crate::command::{Command, Purpose};
@@ -23,6 +24,9 @@ type Changed = Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, Cli
 /// The id of whoever founds a cluster: the only one that was not reserved.
 const FIRST: MemberId = MemberId(1);
 
+/// How often a leader looks whether an earlier one left a change half-way.
+const FINISH_PERIOD: Duration = Duration::from_secs(1);
+
 /// The membership in the words of this crate.
 pub(super) fn membership_of(stored: &StoredMembership) -> Membership {
     let voters: BTreeSet<u64> = stored.voter_ids().collect();
@@ -33,6 +37,26 @@ pub(super) fn membership_of(stored: &StoredMembership) -> Membership {
 
 fn refused(reason: impl Into<String>) -> ReplicaError {
     ReplicaError::Membership(reason.into())
+}
+
+/// As leader, finishes what a lost one left half-way. Nobody may ask for another change for long, and meanwhile the loss
+/// of fewer members than a minority could stop the cluster.
+pub(super) async fn finish_changes(shared: Arc<Shared>) {
+    let mut ticks = interval(FINISH_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if !shared.is_joint() || shared.require_leader().is_err() {
+            continue;
+        }
+        // Whoever holds it is changing members, and finishes that.
+        let Ok(_one) = shared.changing.try_lock() else { continue };
+        match timeout(shared.config.timings.membership, shared.finish_change()).await {
+            Ok(Ok(())) => tracing::info!("finished the change of members that an earlier leader began"),
+            Ok(Err(err)) => tracing::warn!(%err, "a change of members is left half-way"),
+            Err(_) => tracing::warn!("a change of members is left half-way: too few members answer"),
+        }
+    }
 }
 
 impl Shared {
@@ -126,7 +150,8 @@ impl Shared {
         self.require_leader()?;
         match self.kind_of(id) {
             None => return Err(refused(format!("member {id} is unknown"))),
-            Some(MemberKind::Voter) => return Ok(()),
+            // It counts for both majorities of a change that was left half-way, but is not yet enough without the other.
+            Some(MemberKind::Voter) => return self.finish_change().await,
             Some(MemberKind::Learner) => {}
         }
         if self.metrics(readiness).is_none() {
@@ -171,7 +196,7 @@ impl Shared {
         self.require_leader()?;
         match self.kind_of(id) {
             None => return Err(refused(format!("member {id} is unknown"))),
-            Some(MemberKind::Learner) => return Ok(()),
+            Some(MemberKind::Learner) => return self.finish_change().await,
             Some(MemberKind::Voter) => {}
         }
         let voters =
@@ -192,11 +217,7 @@ impl Shared {
         let shared = self.clone();
         let retain = removed == Removed::Stay;
         let work = tokio::spawn(async move {
-            // A leader that was lost half-way through leaves a joint membership behind.
-            if shared.metrics(|metrics| metrics.membership_config.get_joint_config().len() > 1) {
-                let nothing = ChangeMembers::AddVoterIds(BTreeSet::new());
-                shared.settle(shared.raft.change_membership(nothing, true).await).await?;
-            }
+            shared.finish_change().await?;
             shared.settle(shared.raft.change_membership(change, retain).await).await
         });
         match timeout(self.config.timings.membership, work).await {
@@ -204,6 +225,20 @@ impl Shared {
             Ok(Err(err)) => Err(ReplicaError::Stopped(err.to_string())),
             Err(_) => Err(ReplicaError::Timeout("a membership change to be committed")),
         }
+    }
+
+    /// A leader that was lost half-way through a change leaves a joint membership behind, which takes the majorities of both:
+    /// this goes on to the new one alone. Who was to be put out stays as a learner.
+    async fn finish_change(&self) -> Result<(), ReplicaError> {
+        if !self.is_joint() {
+            return Ok(());
+        }
+        let nothing = ChangeMembers::AddVoterIds(BTreeSet::new());
+        self.settle(self.raft.change_membership(nothing, true).await).await
+    }
+
+    fn is_joint(&self) -> bool {
+        self.metrics(|metrics| metrics.membership_config.get_joint_config().len() > 1)
     }
 
     /// A change is answered by the state machine, perhaps before the metrics tell of it: whoever asks next shall

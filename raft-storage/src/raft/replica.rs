@@ -25,7 +25,7 @@ use super::proposer::Proposer;
 use super::shared::{Metrics, Shared, stopped};
 use super::silence::Silences;
 use super::status::{self, StatusCell};
-use super::{OpenError, Runtime, guard, runtime, upkeep};
+use super::{OpenError, Runtime, guard, members, runtime, upkeep};
 use crate::kv::{KvError, KvHome, Visit};
 use crate::log::openraft::RaftLog;
 use crate::log::{Options, SegmentLog};
@@ -196,6 +196,7 @@ impl RaftReplica {
         let tasks = vec![
             spawn_vital(&shared, "status", status::follow(shared.clone())),
             spawn_vital(&shared, "guard", guard::run(shared.clone(), fresh_until)),
+            spawn_vital(&shared, "membership", members::finish_changes(shared.clone())),
             spawn_vital(&shared, "upkeep", upkeep::run(shared.clone())),
             spawn_vital(&shared, "read barrier", asker.run(shared.clone())),
             spawn_vital(&shared, "proposer", batcher.run(shared.clone())),

@@ -1,6 +1,7 @@
 //! Elections, hand-over, membership, snapshots, crashes.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -263,6 +264,37 @@ async fn a_learner_that_does_not_catch_up_keeps_nobody_waiting() {
     cluster.net.heal();
     cluster.leader().await.promote(learner).await.unwrap();
     cluster.check_equal().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_a_lost_leader_began_is_finished() {
+    let mut cluster = Cluster::new(4).await;
+    let leader = cluster.leader().await;
+    let old = leader.status().id;
+    let learner = cluster.join().await;
+    // Of the two steps of a promotion the first is sent to a follower, and the leader is cut off at the second.
+    let witness = cluster.others().await[0];
+    let (net, steps) = (cluster.net.clone(), Mutex::new(0));
+    let before = leader.status().applied_index;
+    cluster.net.listen(Arc::new(move |message| {
+        let is_step = message.from == old && message.to == witness && message.payload.len() > 100;
+        if is_step && !message.is_answer {
+            *steps.lock() += 1;
+            if *steps.lock() == 2 {
+                net.isolate(old);
+            }
+        }
+    }));
+    tokio::spawn(async move { leader.promote(learner).await });
+    let others: Vec<_> = cluster.ids().into_iter().filter(|id| *id != old).collect();
+    let next = cluster.leader_among(&others).await;
+    assert!(next.status().applied_index > before);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // Three of five are a majority; of the four voters before the change, only two are left.
+    let lost = others.iter().find(|id| **id != next.status().id && **id != learner).copied().unwrap();
+    cluster.net.isolate(lost);
+    let rest: Vec<_> = others.into_iter().filter(|id| *id != lost).collect();
+    cluster.leader_among(&rest).await.propose(put("a", "1")).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
