@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::path::Path;
 use std::time::Duration;
 
 use arca_jepsen::dice::Dice;
 use arca_raft_storage::testing::Operation;
-use arca_raft_storage::{MemberId, Replica as _};
+use arca_raft_storage::{MemberId, Replica as _, Vfs as _};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -16,6 +17,7 @@ mod replace;
 use self::replace::Replacement;
 use crate::client::client;
 use crate::cluster::Cluster;
+use crate::machine::LOG_DIR;
 use crate::plan::Fault;
 use crate::run::Failure;
 
@@ -32,6 +34,8 @@ pub struct Chaos {
     down: Vec<(MemberId, Instant)>,
     /// Processes that end in order, and how long after it they come back.
     ending: Vec<(MemberId, JoinHandle<()>, Duration)>,
+    /// A machine whose log is damaged.
+    damaged: Option<MemberId>,
     /// A member that another takes the place of.
     replacement: Option<Replacement>,
     /// A disk that has got full, and until when.
@@ -57,6 +61,7 @@ impl Chaos {
             next: Instant::now(),
             down: Vec::new(),
             ending: Vec::new(),
+            damaged: None,
             replacement: None,
             full: None,
             healed: None,
@@ -119,7 +124,7 @@ impl Chaos {
     /// Whether nothing is wrong any more.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.down.is_empty() && self.ending.is_empty() && self.replacement.is_none()
+        self.damaged.is_none() && self.down.is_empty() && self.ending.is_empty() && self.replacement.is_none()
     }
 
     async fn repair(&mut self, cluster: &mut Cluster, now: Instant) -> Result<(), Failure> {
@@ -141,7 +146,13 @@ impl Chaos {
         }
         while let Some(at) = self.down.iter().position(|(_, at)| *at <= now) {
             let (id, _) = self.down.swap_remove(at);
-            cluster.start(id).await?;
+            let started = cluster.start(id).await;
+            if self.damaged == Some(id) {
+                self.damaged = None;
+                self.give_up(cluster, id, started)?;
+            } else {
+                started?;
+            }
         }
         if let Some(replacement) = self.replacement.take() {
             self.replacement = replacement.step(cluster).await?;
@@ -180,6 +191,23 @@ impl Chaos {
         self.down.push((id, Instant::now() + back));
     }
 
+    /// Another comes for a member whose damaged log was refused, as it must be.
+    fn give_up(
+        &mut self,
+        cluster: &Cluster,
+        id: MemberId,
+        started: Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        match started {
+            Ok(()) => Err(Failure::Damage(format!("member {id} starts from a log with a bit flipped"))),
+            Err(refused) => {
+                cluster.shared.trace.say(format_args!("{refused}"));
+                self.replace(cluster, id);
+                Ok(())
+            }
+        }
+    }
+
     /// Members that may be taken out without taking the majority.
     fn spare(&self, cluster: &Cluster) -> usize {
         let down = self.down.iter().map(|(id, _)| *id);
@@ -201,6 +229,9 @@ impl Chaos {
         let Some(id) = self.dice.pick(&running).copied() else { return Ok(()) };
         let has_spare = self.spare(cluster) > 0;
         let has_struck = match fault {
+            Fault::BitFlip if has_spare && self.replacement.is_none() && self.damaged.is_none() => {
+                self.damage(cluster, id)
+            }
             Fault::Clock => self.set_clock(cluster, id),
             Fault::Crash if has_spare => {
                 self.power_off(cluster, id);
@@ -208,12 +239,19 @@ impl Chaos {
             }
             Fault::Disk if has_spare => self.fail_disk(cluster, id),
             Fault::HandOver => hand_over(cluster),
-            Fault::Member if has_spare && self.replacement.is_none() => self.replace(cluster, id),
+            Fault::Member if has_spare && self.replacement.is_none() && self.damaged.is_none() => {
+                self.replace(cluster, id)
+            }
             Fault::OneWay => self.cut_one_way(cluster, id),
             Fault::Partition if has_spare => self.cut_off(cluster, &running),
             Fault::Restart if has_spare => self.restart(cluster, id),
             Fault::Rotate => rotate(cluster, id)?,
-            Fault::Crash | Fault::Disk | Fault::Member | Fault::Partition | Fault::Restart => false,
+            Fault::BitFlip
+            | Fault::Crash
+            | Fault::Disk
+            | Fault::Member
+            | Fault::Partition
+            | Fault::Restart => false,
         };
         if has_struck {
             cluster.shared.trace.note("fault", &[fault as u64, id.0], &[]);
@@ -236,6 +274,20 @@ impl Chaos {
         };
         let pause = self.dice.span(Duration::from_millis(20), Duration::from_secs(2));
         self.ending.push((id, ending, pause));
+        true
+    }
+
+    fn damage(&mut self, cluster: &mut Cluster, id: MemberId) -> bool {
+        self.power_off(cluster, id);
+        let Some(machine) = cluster.machines.get(&id) else { return false };
+        let segments = machine.vfs.list(Path::new(LOG_DIR)).unwrap_or_default();
+        let Some(path) = self.dice.pick(&segments) else { return false };
+        let bytes = machine.vfs.contents(path).map_or(0, |content| content.len() as u64);
+        let (offset, bit) = (self.dice.within(0..bytes), self.dice.within(0..8));
+        if !machine.vfs.flip_bit(path, offset, u8::try_from(bit).unwrap_or_default()) {
+            return false;
+        }
+        self.damaged = Some(id);
         true
     }
 

@@ -25,6 +25,8 @@ use crate::run::Failure;
 use crate::system::MemberSystem;
 use crate::world::{SimClock, SimEntropy};
 
+/// Where a machine's log is.
+pub const LOG_DIR: &str = "/data/log";
 /// How long a process that ends waits for somebody to take leadership over.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
 
@@ -115,7 +117,7 @@ impl Machine {
         }
         let parts = RaftParts {
             vfs: Arc::new(self.vfs.clone()),
-            log_dir: "/data/log".into(),
+            log_dir: LOG_DIR.into(),
             node_dir: "/data".into(),
             home: Arc::clone(&self.home) as Arc<dyn arca_raft_storage::KvHome>,
             transport: self.shared.net.raft().transport(self.id),

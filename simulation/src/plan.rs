@@ -12,6 +12,8 @@ use arca_raft_storage::testing::Weather;
 /// A class of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
+    /// A machine loses its power, and comes back with one bit of its log flipped: it must not start.
+    BitFlip,
     /// Wall clocks are set wrong.
     Clock,
     /// A machine loses its power and comes back.
@@ -34,7 +36,8 @@ pub enum Fault {
 
 impl Fault {
     /// All there are.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
+        Self::BitFlip,
         Self::Clock,
         Self::Crash,
         Self::Disk,

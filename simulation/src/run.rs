@@ -42,6 +42,9 @@ const STEPS: u64 = 20_000_000;
 /// What ended a run.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Failure {
+    /// A member took damage for what it had stored.
+    #[error("damage: {0}")]
+    Damage(String),
     /// What clients saw cannot be explained.
     #[error("history: {0}")]
     History(String),

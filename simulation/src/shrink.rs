@@ -1,14 +1,12 @@
 //! Makes a failing seed smaller: leaves out faults, clients and weather as long as it still fails in the same way.
 //!
-//! Faults are left out as delta debugging does it (Zeller and Hildebrandt, 2002): in halves, then quarters, and so on. Every
-//! fault has dice of its own, so that those which stay are much the same ones.
+//! Faults are left out in the manner of delta debugging (Zeller and Hildebrandt, 2002): in halves, then quarters, and so
+//! on. Every fault has dice of its own, so that those which stay are much the same ones.
 
-use std::collections::BTreeSet;
 use std::io;
 
-use crate::plan::{Changes, Skipped};
+use crate::plan::Changes;
 use crate::processes::{Job, run_one};
-use crate::run::Report;
 
 /// Most runs for one seed.
 const RUNS_MAX: usize = 300;
@@ -21,48 +19,52 @@ struct Shrinking {
 }
 
 impl Shrinking {
-    /// The report of a run with `changes`, if that still fails in the same way.
-    fn fails(&mut self, changes: &Changes) -> io::Result<Option<Report>> {
+    /// Whether a run with `changes` still fails in the same way.
+    fn fails(&mut self, changes: &Changes) -> io::Result<bool> {
         if self.runs >= RUNS_MAX {
-            return Ok(None);
+            return Ok(false);
         }
         self.runs += 1;
-        let report = run_one(&Job { seed: self.seed, arguments: changes.arguments() })?.report.ok();
-        Ok(report.filter(|report| report.caught_by() == Some(&self.caught_by)))
+        let done = run_one(&Job { seed: self.seed, arguments: changes.arguments() })?;
+        Ok(done.report.is_ok_and(|report| report.caught_by() == Some(&self.caught_by)))
     }
 
-    /// Leaves out what can be left out of faults 1 to `strikes`.
+    /// Leaves out what can be left out of faults 1 to `strikes`: first the last ones, as what came after the damage was
+    /// done is not needed; then one part after another, smaller and smaller parts.
     fn fewer_faults(&mut self, mut changes: Changes, strikes: u64) -> io::Result<Changes> {
-        let mut kept: Vec<u64> = (1..=strikes).filter(|number| !changes.skip.0.contains(number)).collect();
-        let mut parts = 2;
-        while !kept.is_empty() && self.runs < RUNS_MAX {
-            let size = kept.len().div_ceil(parts);
-            let mut found = None;
-            for start in (0..kept.len()).step_by(size) {
-                let fewer: Vec<u64> = kept
-                    .iter()
-                    .enumerate()
-                    .filter(|(at, _)| !(start..start + size).contains(at))
-                    .map(|(_, n)| *n)
-                    .collect();
-                let all: BTreeSet<u64> = (1..=strikes).filter(|number| !fewer.contains(number)).collect();
-                let tried = Changes { skip: Skipped(all), ..changes.clone() };
-                if self.fails(&tried)?.is_some() {
-                    found = Some((fewer, tried));
-                    break;
-                }
-            }
-            match found {
-                Some((fewer, tried)) => {
-                    (kept, changes) = (fewer, tried);
-                    parts = parts.saturating_sub(1).max(2);
-                    println!("  {} faults are left", kept.len());
-                }
-                None if size <= 1 => break,
-                None => parts = (parts * 2).min(kept.len()),
+        let (mut needed, mut enough) = (0, strikes);
+        while needed < enough {
+            let middle = needed + (enough - needed) / 2;
+            match self.fails_without(&changes, middle + 1..=strikes)? {
+                Some(fewer) => (changes, enough) = (fewer, middle),
+                None => needed = middle + 1,
             }
         }
+        println!("  the first {enough} are enough");
+        let mut size = enough.div_ceil(2);
+        while size > 0 {
+            for first in (1..=enough).step_by(usize::try_from(size).unwrap_or(usize::MAX)) {
+                if let Some(fewer) = self.fails_without(&changes, first..=enough.min(first + size - 1))? {
+                    changes = fewer;
+                }
+            }
+            let left = (1..=strikes).filter(|number| !changes.skip.0.contains(number)).count();
+            println!("  {left} are left, tried in parts of {size}");
+            size /= 2;
+        }
         Ok(changes)
+    }
+
+    /// The changes with these faults left out too, if it still fails.
+    fn fails_without(
+        &mut self,
+        changes: &Changes,
+        faults: std::ops::RangeInclusive<u64>,
+    ) -> io::Result<Option<Changes>> {
+        let mut fewer = changes.clone();
+        fewer.skip.0.extend(faults);
+        // What is left out already makes no difference.
+        Ok(if fewer.skip == changes.skip || self.fails(&fewer)? { Some(fewer) } else { None })
     }
 }
 
@@ -90,7 +92,7 @@ pub fn shrink(seed: u64, changes: &Changes) -> io::Result<bool> {
     for simplify in simpler {
         let mut tried = changes.clone();
         simplify(&mut tried);
-        if tried != changes && shrinking.fails(&tried)?.is_some() {
+        if tried != changes && shrinking.fails(&tried)? {
             changes = tried;
         }
     }

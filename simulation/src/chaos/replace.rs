@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use arca_raft_storage::replica::MemberKind;
 use arca_raft_storage::{MemberId, RaftReplica, Replica as _};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -121,14 +120,13 @@ async fn admit(directory: Directory, host: String) -> MemberId {
     }
 }
 
+/// Returns once the change is finished: until then, majorities of the voters before it are needed as well.
 async fn promote(directory: Directory, id: MemberId) {
     loop {
         let leader = confirmed_leader(&directory).await;
-        let kind = leader.membership().members.get(&id).map(|(_, kind)| *kind);
-        if kind == Some(MemberKind::Voter) {
+        if let Ok(Ok(())) = timeout(LIMIT, leader.promote(id)).await {
             return;
         }
-        let _ = timeout(LIMIT, leader.promote(id)).await;
         sleep(PAUSE).await;
     }
 }
