@@ -12,6 +12,7 @@ pub mod rocks_home;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use model::{ModelHome, ModelKv};
 pub use rocks::{RocksKv, RocksOptions};
@@ -121,6 +122,11 @@ pub trait KvHome: Debug + Send + Sync {
     /// # Errors
     /// When the system fails.
     fn draft(&self) -> Result<Box<dyn KvDraft>, KvError>;
+
+    /// How long the next batch is to take, for a model whose writes block nobody. A real one takes its time by itself.
+    fn write_time(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// A store being filled. Dropping it removes it.

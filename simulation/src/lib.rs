@@ -8,6 +8,7 @@
 pub mod chaos;
 pub mod client;
 pub mod cluster;
+pub mod disk;
 pub mod invariants;
 pub mod machine;
 pub mod many;

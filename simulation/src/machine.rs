@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Listening, Shared};
+use crate::disk::disk;
 use crate::run::Failure;
 use crate::system::MemberSystem;
 use crate::world::{SimClock, SimEntropy};
@@ -73,7 +74,7 @@ impl Machine {
     #[must_use]
     pub fn new(id: MemberId, host: String, shared: &Arc<Shared>) -> Self {
         let mut dice = Dice::for_purpose(shared.plan.seed, &format!("machine {id}"));
-        let vfs = ModelVfs::new(dice.number());
+        let (vfs, home) = disk(shared.plan.seed, id);
         let trace = shared.trace.clone();
         vfs.set_hook(move |operation, path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -85,7 +86,7 @@ impl Machine {
             id,
             host,
             vfs,
-            home: Arc::new(ModelHome::new()),
+            home: Arc::new(home),
             clock: Arc::new(SimClock::new(shared.trace.began(), drift)),
             life: 0,
             process: None,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -235,10 +236,19 @@ impl KvSnapshot for ModelSnapshot {
     }
 }
 
+type WriteTime = Box<dyn Fn() -> Duration + Send + Sync>;
+
 /// The stores of one simulated node: they outlive its crashes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ModelHome {
     current: Arc<Mutex<ModelKv>>,
+    write_time: Option<WriteTime>,
+}
+
+impl fmt::Debug for ModelHome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelHome").field("current", &self.current).finish_non_exhaustive()
+    }
 }
 
 impl ModelHome {
@@ -246,6 +256,12 @@ impl ModelHome {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, asked before each batch of entries how long that takes. Without it, they take no time.
+    #[must_use]
+    pub fn with_write_time(self, write_time: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        Self { write_time: Some(Box::new(write_time)), ..self }
     }
 
     /// The current store, for looking and for injecting faults.
@@ -270,6 +286,10 @@ impl KvHome for ModelHome {
         let model = ModelKv::new();
         let kv = Arc::new(model.clone());
         Ok(Box::new(ModelDraft { current: self.current.clone(), model, kv }))
+    }
+
+    fn write_time(&self) -> Duration {
+        self.write_time.as_ref().map_or(Duration::ZERO, |write_time| write_time())
     }
 }
 

@@ -7,6 +7,8 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use tokio::time::sleep;
+
 use super::format::{BatchWriter, Hash, Kind, Place, Record};
 use super::handle::{Item, Shared, State, Work};
 use super::memory::Slot;
@@ -50,6 +52,8 @@ struct Written {
     purged: bool,
     seal: Option<Hash>,
     records: u64,
+    /// What was written, until it is synced; empty if there was nothing to write.
+    bytes: Vec<u8>,
 }
 
 impl Writer {
@@ -65,10 +69,16 @@ impl Writer {
         })
     }
 
-    /// Runs as a task until the log is closed or stops.
+    /// Runs as a task until the log is closed or stops. A sync takes as long as the disk says beforehand.
     pub async fn run(mut self) {
         while self.ready().await {
-            self.flush();
+            let Some(batch) = self.take() else { continue };
+            let written = self.write(&batch);
+            let pause = self.shared.vfs.sync_time();
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+            self.finish(batch.items, written);
         }
     }
 
@@ -96,11 +106,16 @@ impl Writer {
     /// Writes and syncs what is queued, up to one batch, and tells the callers. Does nothing when nothing is queued.
     pub fn flush(&mut self) {
         let Some(batch) = self.take() else { return };
-        match self.write(&batch) {
-            Ok(written) => self.complete(batch.items, &written),
+        let written = self.write(&batch);
+        self.finish(batch.items, written);
+    }
+
+    fn finish(&mut self, items: Vec<Item>, written: Result<Written, LogError>) {
+        match written.and_then(|written| self.sync(written)) {
+            Ok(written) => self.complete(items, &written),
             Err(error) => {
                 self.roll_back(&error);
-                self.fail(batch.items, &error);
+                self.fail(items, &error);
             }
         }
     }
@@ -155,7 +170,16 @@ impl Writer {
         };
         let path = &self.active.path;
         self.active.file.write_at(&bytes, self.active.offset).map_err(LogError::io("write", path))?;
-        self.active.file.sync_data().map_err(LogError::io("sync", path))?;
+        written.bytes = bytes;
+        Ok(written)
+    }
+
+    fn sync(&mut self, mut written: Written) -> Result<Written, LogError> {
+        let bytes = std::mem::take(&mut written.bytes);
+        if bytes.is_empty() {
+            return Ok(written);
+        }
+        self.active.file.sync_data().map_err(LogError::io("sync", &self.active.path))?;
         self.active.hasher.update(&bytes);
         self.active.offset += bytes.len() as u64;
         self.active.batch += 1;

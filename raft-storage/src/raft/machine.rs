@@ -114,6 +114,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let mut chunks = entries.ready_chunks(ENTRIES_PER_APPLY);
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.into_iter().collect::<io::Result<Vec<_>>>()?;
+            let pause = self.state.write_time();
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
             let applied = if self.threads == Threads::Spawn && chunk.iter().any(builds_a_store) {
                 // Minutes, perhaps: not in the way of other tasks.
                 let machine = self.clone();

@@ -148,6 +148,12 @@ impl State {
         })
     }
 
+    /// See [`KvHome::write_time`].
+    #[must_use]
+    pub fn write_time(&self) -> Duration {
+        self.home.write_time()
+    }
+
     /// The newest view. Costs a reference count.
     #[must_use]
     pub fn view(&self) -> Arc<View> {

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -36,6 +37,7 @@ pub enum Operation {
 
 type FileId = u64;
 type Hook = Arc<dyn Fn(Operation, &Path) + Send + Sync>;
+type SyncTime = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 #[derive(Clone, Debug)]
 enum NameEdit {
@@ -79,6 +81,7 @@ struct State {
     is_lying: bool,
     capacity: u64,
     hook: Option<Hook>,
+    sync_time: Option<SyncTime>,
 }
 
 /// The model. Clones share the disk.
@@ -111,6 +114,7 @@ impl ModelVfs {
             is_lying: false,
             capacity: 1 << 40,
             hook: None,
+            sync_time: None,
         })))
     }
 
@@ -200,6 +204,12 @@ impl ModelVfs {
     /// Called before every operation, outside of any lock: it may block (a stall) or count.
     pub fn set_hook(&self, hook: impl Fn(Operation, &Path) + Send + Sync + 'static) {
         self.0.lock().hook = Some(Arc::new(hook));
+    }
+
+    /// Asked before each sync of the log how long that takes. Without it, they take no time: nothing can then happen
+    /// between a write and its sync.
+    pub fn set_sync_time(&self, sync_time: impl Fn() -> Duration + Send + Sync + 'static) {
+        self.0.lock().sync_time = Some(Arc::new(sync_time));
     }
 
     /// The readable content of a file, for comparing.
@@ -342,6 +352,11 @@ impl Vfs for ModelVfs {
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
         let state = self.begin(Operation::Read, dir)?;
         Ok(state.capacity.saturating_sub(state.used()))
+    }
+
+    fn sync_time(&self) -> Duration {
+        let sync_time = self.0.lock().sync_time.clone();
+        sync_time.map_or(Duration::ZERO, |sync_time| sync_time())
     }
 }
 

@@ -194,3 +194,24 @@ async fn the_writer_runs_as_a_task_until_the_log_is_closed() {
     let (log, _writer) = big_segments(&vfs);
     assert_eq!(log.state().committed.map(|id| id.index), Some(1), "closing writes the mark");
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_acknowledged_while_a_sync_takes_its_time() {
+    let vfs = ModelVfs::new(1);
+    vfs.set_sync_time(|| Duration::from_millis(30));
+    let (log, writer) = big_segments(&vfs);
+    tokio::spawn(writer.run());
+    let outcomes = Outcomes::default();
+    append(&log, 1, &outcomes).unwrap();
+    tokio::time::sleep(Duration::from_millis(29)).await;
+    assert!(outcomes.lock().is_empty());
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(*outcomes.lock(), [(1, true)]);
+    append(&log, 2, &outcomes).unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    vfs.crash(CrashPolicy::LosePending);
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert_eq!(*outcomes.lock(), [(1, true), (2, false)], "the power went before the sync");
+    let (log, _writer) = big_segments(&vfs);
+    assert_eq!(log.state().last.map(|id| id.index), Some(1));
+}
