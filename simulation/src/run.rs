@@ -299,8 +299,20 @@ fn count(history: &History) -> Operations {
     counted
 }
 
+/// The longest time in which nobody was answered. Links cut one way may leave no leader a quorum: nothing is revoked then.
+fn outage_ms(history: &History) -> u64 {
+    let operations = history.operations();
+    let mut answers: Vec<u64> =
+        operations.iter().filter(|found| found.end == End::Ok).filter_map(|found| found.ended_ns).collect();
+    answers.sort_unstable();
+    let longest = answers.windows(2).map(|pair| pair.iter().rev().copied().reduce(u64::saturating_sub));
+    longest.flatten().max().unwrap_or_default() / 1_000_000
+}
+
 fn check(history: &History) -> Result<(), Failure> {
-    for found in models::check(history, Options::default(), &mut Budget::steps(STEPS)) {
+    let usual = Options::default();
+    let options = Options { revoke_slack_ms: usual.revoke_slack_ms + outage_ms(history), ..usual };
+    for found in models::check(history, options, &mut Budget::steps(STEPS)) {
         match found.verdict {
             Verdict::Valid => {}
             verdict => return Err(Failure::History(format!("{}: {verdict}", found.key))),
