@@ -125,7 +125,7 @@ impl Machine {
         };
         let replica = RaftReplica::open(config, parts)
             .await
-            .map_err(|err| Failure::setup(format!("member {} does not open: {err}", self.id)))?;
+            .map_err(|err| Failure::Restart(format!("member {} does not open: {err}", self.id)))?;
         self.shared.net.raft().join(self.id, replica.inbound());
         Ok(replica)
     }

@@ -48,6 +48,9 @@ pub enum Failure {
     /// What clients saw cannot be explained.
     #[error("history: {0}")]
     History(String),
+    /// A member did not start again from what is on its disks.
+    #[error("restart: {0}")]
+    Restart(String),
     /// The simulation could not do what it wanted to.
     #[error("setup: {0}")]
     Setup(String),

@@ -1,5 +1,5 @@
-//! Log matching and state machine safety: whatever one member has applied at an index, every member that applies
-//! anything there applies the same; and every member's log agrees with it.
+//! Log matching and state machine safety: whatever one member knows to be committed at an index, every other one has
+//! there too, in content as well, once it knows that it is committed.
 
 use std::collections::BTreeMap;
 
@@ -26,16 +26,16 @@ impl Invariant for CommittedLog {
 
     fn look(&mut self, members: &[Seen]) -> Result<(), String> {
         for seen in members {
-            let (id, applied) = (seen.status.id, seen.status.applied_index);
+            let (id, known) = (seen.status.id, seen.status.applied_index.max(seen.status.committed_index));
             let (life, mut next) = self.compared.get(&id).copied().unwrap_or_default();
             if life != seen.life {
                 // What it lost in a crash it may get anew.
                 next = 0;
             }
-            if next > applied {
+            if next > known {
                 continue;
             }
-            let entries = seen.replica.log().read(next..applied + 1, BYTES_MAX);
+            let entries = seen.replica.log().read(next..known + 1, BYTES_MAX);
             let entries = entries.map_err(|err| format!("the log of {id} cannot be read: {err}"))?;
             for (entry, payload) in entries {
                 let found = (entry.term, blake3::hash(&payload.bytes));

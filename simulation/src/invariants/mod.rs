@@ -3,6 +3,8 @@
 
 mod committed_log;
 mod committed_on_quorum;
+mod fresh_nonces;
+mod kept_entries;
 mod leader_completeness;
 mod monotonic;
 mod openable;
@@ -70,7 +72,9 @@ impl Default for Invariants {
             Box::<committed_log::CommittedLog>::default(),
             Box::<committed_on_quorum::CommittedOnQuorum>::default(),
             Box::<openable::Openable>::default(),
+            Box::<kept_entries::KeptEntries>::default(),
             Box::<state_hash::StateHash>::default(),
+            Box::<fresh_nonces::FreshNonces>::default(),
         ])
     }
 }
