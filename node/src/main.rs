@@ -10,6 +10,8 @@ use arca_node::config::{self, Config, DevMode};
 use arca_node::{audit_verify, dev, dev_certificates, logging, recover, server};
 use clap::Parser;
 
+const _: () = assert!(!arca_danger::PLANTED, "a server must not be built with faults that can be planted");
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

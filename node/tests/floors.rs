@@ -9,18 +9,20 @@ use std::path::{Path, PathBuf};
 
 /// Crate, floor, and the crates of ours it may import (tests included).
 const FLOORS: &[(&str, u8, &[&str])] = &[
-    ("arca-barrier", 1, &["arca-unify"]),
+    ("arca-barrier", 1, &["arca-danger", "arca-unify"]),
     ("arca-client", 1, &["arca-unify"]),
     ("arca-engine-api", 1, &[]),
     ("arca-hcl", 1, &[]),
-    ("arca-raft-storage", 1, &["arca-unify"]),
+    ("arca-raft-storage", 1, &["arca-danger", "arca-unify"]),
+    // Constants in a real build: docs/adr/0018-planted-bugs.md.
+    ("arca-danger", 0, &[]),
     ("arca-unify", 0, &[]),
     // Under openraft only: docs/adr/0013-own-histogram-for-openraft.md.
     ("base2histogram", 0, &[]),
     ("arca-cli", 2, &["arca-client"]),
-    ("arca-engines", 2, &["arca-engine-api"]),
-    ("arca-kernel", 2, &["arca-barrier", "arca-engine-api", "arca-hcl", "arca-raft-storage"]),
-    ("arca-api", 3, &["arca-engine-api", "arca-kernel", "arca-raft-storage"]),
+    ("arca-engines", 2, &["arca-danger", "arca-engine-api"]),
+    ("arca-kernel", 2, &["arca-barrier", "arca-danger", "arca-engine-api", "arca-hcl", "arca-raft-storage"]),
+    ("arca-api", 3, &["arca-danger", "arca-engine-api", "arca-kernel", "arca-raft-storage"]),
     ("arca-rpc", 3, &["arca-raft-storage"]),
     (
         "arca-node",
@@ -30,6 +32,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "arca-barrier",
             "arca-cli",
             "arca-client",
+            "arca-danger",
             "arca-engine-api",
             "arca-engines",
             "arca-harness",
@@ -49,6 +52,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "arca-api",
             "arca-barrier",
             "arca-client",
+            "arca-danger",
             "arca-engine-api",
             "arca-engines",
             "arca-jepsen",
