@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 
+use arca_danger::Bug;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use openraft::entry::EntryPayload;
@@ -182,6 +183,9 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let (done, durable) = durable();
         self.0.save_vote(encode_vote(vote), done)?;
+        if arca_danger::is(Bug::VoteBeforeSync) {
+            return Ok(());
+        }
         durable.await.unwrap_or(Err(LogError::Closed)).map_err(io::Error::from)
     }
 
@@ -203,7 +207,12 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
     {
         let entries = entries.into_iter().map(encode_entry).collect::<io::Result<Vec<_>>>()?;
         self.0.room().await;
-        let done: Done = Box::new(|result| callback.io_completed(result.map_err(io::Error::from)));
+        let done: Done = if arca_danger::is(Bug::AcknowledgeBeforeSync) {
+            callback.io_completed(Ok(()));
+            Box::new(drop)
+        } else {
+            Box::new(|result| callback.io_completed(result.map_err(io::Error::from)))
+        };
         Ok(self.0.append(entries, done)?)
     }
 
@@ -226,7 +235,7 @@ fn entry_id(id: &LogId) -> EntryId {
     EntryId { term: id.leader_id.term, leader: id.leader_id.node_id, index: id.index }
 }
 
-fn log_id(id: EntryId) -> LogId {
+pub(crate) fn log_id(id: EntryId) -> LogId {
     LogId::new(LeaderId { term: id.term, node_id: id.leader }, id.index)
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arca_danger::Bug;
 use bytes::Bytes;
 
 use super::format::{BatchWriter, HEADER_BYTES, Hash, Header, Kind, Place, Record};
@@ -139,6 +140,7 @@ fn replay(memory: &mut Memory, segment: &mut Segment, record: Scanned) -> Result
             memory.push_slot(id, Slot { segment: segment.number, offset });
             segment.note(id.index);
         }
+        (Kind::Vote, _) if memory.vote.is_some() && arca_danger::is(Bug::OldVoteAfterRestart) => {}
         (Kind::Vote, _) => memory.vote = Some(Bytes::from(record.payload)),
         (Kind::Committed, id) => memory.committed = id,
         (Kind::Truncate, id) => memory.truncate_after(id.map(|id| id.index)),

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arca_danger::Bug;
 use openraft::Instant as _;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -34,6 +35,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             continue;
         }
         let flushed = match maybe_flush(&shared).await {
+            Ok(_) if arca_danger::is(Bug::PurgeBeforeFlush) => shared.state.view().meta().index,
             Ok(flushed) => flushed,
             Err(err) => {
                 shared.status.fail(&err.to_string());

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
+use arca_danger::Bug;
 use foldhash::fast::FixedState;
 
 use super::meta::{self, Meta};
@@ -188,7 +189,15 @@ impl State {
         if writer.meta.is_empty() {
             return Ok(());
         }
-        let Pending { mut batch, versions, writes, .. } = std::mem::take(pending);
+        let Pending { mut batch, mut versions, writes, .. } = std::mem::take(pending);
+        if arca_danger::is(Bug::AppliedIndexBeforeData) {
+            let mut alone = Batch::default();
+            writer.meta.write_applied(&mut alone);
+            writer.kv.write(alone)?;
+        }
+        if arca_danger::is(Bug::VersionsNotRemembered) {
+            versions.clear();
+        }
         writer.meta.write_applied(&mut batch);
         let bytes = change_bytes(&batch);
         writer.kv.write(batch)?;
@@ -215,7 +224,10 @@ fn change_bytes(batch: &Batch) -> usize {
 impl Pending {
     fn add(&mut self, writer: &mut Writer, set: WriteSet) -> Result<SetOutcome, KvError> {
         for (key, read) in &set.reads {
-            if self.version(writer, key)? != *read {
+            let found = self.version(writer, key)?;
+            let is_passed_over = arca_danger::is(Bug::ConflictUnchecked)
+                || (found == Version::ABSENT && arca_danger::is(Bug::ConflictIgnoresDeletes));
+            if found != *read && !is_passed_over {
                 return Ok(SetOutcome::Conflict);
             }
         }
@@ -234,7 +246,9 @@ impl Pending {
     }
 
     fn version(&self, writer: &mut Writer, key: &[u8]) -> Result<Version, KvError> {
-        if let Some(version) = self.versions.get(key) {
+        if let Some(version) = self.versions.get(key)
+            && !arca_danger::is(Bug::ConflictIgnoresPending)
+        {
             return Ok(*version);
         }
         if let Some(version) = writer.versions.find(key) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arca_danger::Bug;
 use bytes::{Buf, BytesMut};
 
 use super::StateError;
@@ -144,10 +145,22 @@ impl Loader {
     pub(super) fn finish(mut self, meta: &super::Meta) -> Result<u64, StateError> {
         let entries = self.entries.finish()?;
         meta.write_applied(&mut self.sink.batch);
-        meta.write_membership(&mut self.sink.batch);
+        if !arca_danger::is(Bug::SnapshotWithoutMembership) {
+            meta.write_membership(&mut self.sink.batch);
+        }
         self.kv.write(self.sink.batch)?;
         Ok(entries)
     }
+}
+
+/// For [`Bug::SnapshotOverOldState`].
+pub(super) fn copy(from: &dyn crate::KvSnapshot, to: &dyn Kv) -> Result<(), KvError> {
+    let mut batch = Batch::default();
+    from.visit(&[], Some(&meta::OWN_KEYS), &mut |key, stored| {
+        batch.changes.push((key.to_vec(), Some(stored.to_vec())));
+        crate::Visit::Next
+    })?;
+    to.write(batch)
 }
 
 impl Sink {
