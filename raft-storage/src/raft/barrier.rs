@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arca_danger::Bug;
 use openraft::LinearizerOption;
 use openraft::errors::RaftError;
 use openraft::{Instant as _, ServerState};
@@ -14,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::shared::{Shared, leader_of, stopped};
+use super::shared::{Metrics, Shared, leader_of, stopped};
 use super::wire::{ReadReply, parse};
 use crate::{Call, Member, ReplicaError};
 
@@ -47,6 +48,9 @@ impl ReadBarrier {
         if let Some(index) = leased(shared) {
             return shared.await_applied(index, limit).await;
         }
+        if arca_danger::is(Bug::FollowerReadsLocally) && !shared.metrics(leads) {
+            return Ok(shared.state.view().meta().index);
+        }
         let ended = || ReplicaError::Stopped("the read barrier ended".to_owned());
         let asked = async {
             let (tx, rx) = oneshot::channel();
@@ -55,6 +59,7 @@ impl ReadBarrier {
         };
         let index = timeout(limit, asked).await;
         let index = index.map_err(|_| ReplicaError::NoLeader(self.trouble.lock().clone()))??;
+        let index = index - u64::from(arca_danger::is(Bug::ReadIndexOneShort));
         shared.await_applied(index, deadline.saturating_duration_since(Instant::now())).await
     }
 }
@@ -83,7 +88,13 @@ impl Asker {
                 continue;
             }
             server.borrow_and_update();
-            match ask(&shared).await {
+            let asked = ask(&shared).await;
+            while arca_danger::is(Bug::ReadIndexJoinedLate)
+                && let Ok(waiter) = self.rx.try_recv()
+            {
+                waiters.push(waiter);
+            }
+            match asked {
                 Ok(index) => answer(&mut waiters, &Ok(index)),
                 Err(ReplicaError::Stopped(reason)) => answer(&mut waiters, &Err(reason)),
                 Err(err) => {
@@ -106,9 +117,13 @@ fn answer(waiters: &mut Vec<Waiter>, result: &Result<u64, String>) {
     }
 }
 
+/// Whether this member believes that it leads.
+fn leads(metrics: &Metrics) -> bool {
+    metrics.state == ServerState::Leader
+}
+
 async fn ask(shared: &Shared) -> Result<u64, ReplicaError> {
-    let (is_leader, leader) =
-        shared.metrics(|metrics| (metrics.state == ServerState::Leader, leader_of(metrics)));
+    let (is_leader, leader) = shared.metrics(|metrics| (leads(metrics), leader_of(metrics)));
     if is_leader && let Some(index) = confirm(shared).await? {
         return Ok(index);
     }
@@ -143,12 +158,16 @@ fn leased(shared: &Shared) -> Option<u64> {
     let applied = shared.state.view().meta().index;
     let is_leased = shared.metrics(|metrics| {
         let acked = metrics.last_quorum_acked.map(|acked| acked.into_inner().elapsed());
-        metrics.state == ServerState::Leader
-            && acked.is_some_and(|age| age < lease)
-            && metrics.last_applied.is_some_and(|id| id.committed_leader_id().term == metrics.current_term)
-            && !shared.gate.is_handed_over(metrics.current_term)
+        let is_young = |age| age < lease || arca_danger::is(Bug::LeaseNeverEnds);
+        let applied_term = metrics.last_applied.map(|id| id.committed_leader_id().term);
+        leads(metrics)
+            && acked.is_some_and(is_young)
+            && (applied_term == Some(metrics.current_term) || arca_danger::is(Bug::NewLeaderReadsEarly))
+            && (!shared.gate.is_handed_over(metrics.current_term)
+                || arca_danger::is(Bug::LeaseOutlivesHandOver))
     });
-    is_leased.then(|| applied.max(shared.gate.told_commit()))
+    let told = if arca_danger::is(Bug::ToldCommitIgnored) { 0 } else { shared.gate.told_commit() };
+    is_leased.then(|| applied.max(told))
 }
 
 /// As leader: the index that a read which starts now must see. `None` when this member does not lead, or no quorum
@@ -159,6 +178,9 @@ fn leased(shared: &Shared) -> Option<u64> {
 pub(super) async fn confirm(shared: &Shared) -> Result<Option<u64>, ReplicaError> {
     if let Some(index) = leased(shared) {
         return Ok(Some(index));
+    }
+    if arca_danger::is(Bug::ReadIndexUnconfirmed) && shared.metrics(leads) {
+        return Ok(Some(shared.state.view().meta().index));
     }
     let timings = &shared.config.timings;
     let option =

@@ -7,11 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arca_danger::Bug;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use openraft::raft::{AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, VoteRequest};
 use openraft::storage::Snapshot;
+use openraft::vote::RaftLeaderId as _;
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -23,8 +25,9 @@ use super::wire::{
     AppendReply, Envelope, ReadReply, SnapshotHead, SnapshotReply, TransferCall, TransferReply, VoteCall,
     VoteReply, check_speaker, parse, parse_append,
 };
+use crate::log::openraft::log_id;
 use crate::state::{Receiver, Staged};
-use crate::types::Vote;
+use crate::types::{LogId, Vote};
 use crate::{Call, Inbound, MemberId, SnapshotStream};
 
 /// Longest silence within a snapshot.
@@ -100,7 +103,14 @@ impl Calls {
     }
 
     async fn append(&self, from: u64, body: &Bytes) -> Result<Bytes, String> {
-        let request = parse_append(body).map_err(|err| err.to_string())?;
+        let mut request = parse_append(body).map_err(|err| err.to_string())?;
+        if arca_danger::is(Bug::ConflictingEntriesKept)
+            && let Some(last) = self.0.log.state().last.map(log_id)
+            && request.prev_log_id.is_some_and(|prev| prev.index < last.index)
+        {
+            request.entries.retain(|entry| entry.log_id.index > last.index);
+            request.prev_log_id = Some(last);
+        }
         check_speaker(from, &request.vote).map_err(|err| err.to_string())?;
         if !request.entries.is_empty() && self.0.gate.is_disk_full.get() {
             return Err("the disk of this member is full".to_owned());
@@ -113,9 +123,12 @@ impl Calls {
     }
 
     async fn vote(&self, from: u64, call: Call, body: &[u8]) -> Result<Bytes, String> {
-        let VoteCall { vote, last_log_id, is_transfer } = parse(body).map_err(|err| err.to_string())?;
+        let VoteCall { vote, mut last_log_id, is_transfer } = parse(body).map_err(|err| err.to_string())?;
         check_speaker(from, &vote).map_err(|err| err.to_string())?;
-        if self.0.gate.is_fresh.get() && !is_transfer {
+        if arca_danger::is(Bug::VoteIgnoresLog) {
+            last_log_id = Some(LogId::new(vote.leader_id.to_committed(), u64::MAX));
+        }
+        if self.0.gate.is_fresh.get() && !is_transfer && !arca_danger::is(Bug::FreshMemberVotes) {
             return Err("this member has just started and may have granted a lease before".to_owned());
         }
         if self.0.gate.is_stalled.get() {

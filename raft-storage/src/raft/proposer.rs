@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use arca_danger::Bug;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
@@ -56,7 +57,13 @@ impl Proposer {
                 .map_err(|_| ProposeError::NotLeader { leader: None })?;
             result.await.unwrap_or(Err(ProposeError::OutcomeUnknown))
         };
-        timeout(shared.config.timings.propose, asked).await.unwrap_or(Err(ProposeError::OutcomeUnknown))
+        let known = timeout(shared.config.timings.propose, asked).await;
+        match known.unwrap_or(Err(ProposeError::OutcomeUnknown)) {
+            Err(ProposeError::OutcomeUnknown) if arca_danger::is(Bug::UnknownTakenForRefused) => {
+                Err(ProposeError::NotLeader { leader: None })
+            }
+            known => known,
+        }
     }
 }
 
@@ -157,6 +164,9 @@ async fn write(shared: Arc<Shared>, proposals: Vec<Proposal>) {
     for reply in replies {
         let result = match (&result, outcomes.next()) {
             (Ok((index, _)), Some(SetOutcome::Applied)) => Ok(Committed { index: *index }),
+            (Ok((index, _)), Some(_)) if arca_danger::is(Bug::ConflictAnsweredAsWritten) => {
+                Ok(Committed { index: *index })
+            }
             (Ok(_), Some(SetOutcome::Conflict)) => Err(ProposeError::Conflict),
             (Ok(_), None) => Err(ProposeError::OutcomeUnknown),
             (Err(err), _) => Err(err.clone()),
