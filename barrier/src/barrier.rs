@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
+use arca_danger::Bug;
 use parking_lot::Mutex;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -154,7 +155,11 @@ impl Barrier {
         let mut nonce = [0; NONCE_SIZE_MAX];
         let nonce = nonce.get_mut(..term.suite.nonce_size()).ok_or(BarrierError::Cipher)?;
         self.entropy.fill(nonce)?;
-        term.encryptions.fetch_add(1, Ordering::Relaxed);
+        let count = term.encryptions.fetch_add(1, Ordering::Relaxed);
+        if arca_danger::is(Bug::NonceCounterRestarts) {
+            let counted = count.to_le_bytes().into_iter().chain(std::iter::repeat(0));
+            nonce.iter_mut().zip(counted).for_each(|(byte, counted)| *byte = counted);
+        }
         let header = header(term);
         let mut sealed = Vec::with_capacity(HEADER_SIZE + nonce.len() + plaintext.len() + TAG_SIZE);
         sealed.extend_from_slice(&header);

@@ -326,6 +326,7 @@ impl Api {
         match self.system.carry(carried, patience).await {
             Ok(back) => Some(carried_back(back)),
             Err(CarryFailure::Undelivered) => None,
+            Err(CarryFailure::OutcomeUnknown) if arca_danger::is(arca_danger::Bug::ForwardedTwice) => None,
             Err(CarryFailure::OutcomeUnknown) => {
                 let text = "the active node did not answer: a write may or may not have happened".to_owned();
                 Some(full(render::errors(StatusCode::INTERNAL_SERVER_ERROR, &[text])))

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arca_danger::Bug;
 use arca_engine_api::{Access, Ctx, Effect, Map, Method, Operation, Request, Route, RouteMatch};
 use arca_raft_storage::SnapshotStream;
 use parking_lot::Mutex;
@@ -71,7 +72,7 @@ impl Admitted {
     /// Whether only the active node can serve it.
     pub(crate) fn needs_active(&self, asked: &Asked) -> bool {
         !self.is_about_this_node()
-            && (self.is_metered()
+            && ((self.is_metered() && !arca_danger::is(Bug::UseNotTakenOnStandby))
                 || (self.refusal.is_none() && (self.writes() || asked.incoming.wrap_ttl.is_some())))
     }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use arca_barrier::Barrier;
+use arca_danger::Bug;
 use arca_engine_api::{Clock, EngineType, Entropy, StorageError, UnixMillis};
 use arca_raft_storage::Replica;
 use parking_lot::Mutex;
@@ -178,8 +179,11 @@ impl Kernel {
         if self.active.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.active_since.store(self.clock.now().0, Ordering::Release);
+        let led_at = self.active_since.swap(self.clock.now().0, Ordering::AcqRel);
         tracing::info!("this node is active");
+        if led_at != 0 && arca_danger::is(Bug::HousekeepingOnce) {
+            return;
+        }
         *self.housekeeping.lock() = crate::housekeeping::spawn(&self.me);
     }
 

@@ -8,6 +8,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use arca_danger::Bug;
 use arca_engine_api::{Ctx, EngineError, Fault, Operation, Response, StorageError};
 use arca_raft_storage::Committed;
 use tracing::Instrument as _;
@@ -160,6 +161,11 @@ impl Kernel {
                 return Err(err);
             }
         };
+        if arca_danger::is(Bug::AnswerBeforeCommit) {
+            let store = self.store.clone();
+            tokio::spawn(async move { store.commit(tx).await });
+            return self.finish(ran, None).await;
+        }
         let committed = self.store.commit(tx).await?;
         self.finish(ran, committed).await
     }

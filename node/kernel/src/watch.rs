@@ -9,6 +9,7 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use arca_danger::Bug;
 use arca_raft_storage::{ApplyObserver, Change, Key, Write};
 use parking_lot::{Mutex, RwLock};
 
@@ -165,7 +166,9 @@ impl ApplyObserver for Observer {
                 watches.everything(index);
             }
             Change::Write(write) => {
-                cache.evict(write.key(), index);
+                if !arca_danger::is(Bug::RevokedTokenCached) {
+                    cache.evict(write.key(), index);
+                }
                 watches.write(index, write);
             }
         }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use arca_danger::Bug;
 use arca_engine_api::{Map, UnixMillis};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -34,7 +35,8 @@ pub(super) struct Version {
 impl Version {
     /// Whether its data may be shown.
     pub(super) fn is_live(&self, now: UnixMillis) -> bool {
-        !self.is_destroyed && !self.is_deleted && self.deleted.is_none_or(|deleted| deleted > now)
+        let is_deleted = self.is_deleted && !arca_danger::is(Bug::DeletionByClock);
+        !self.is_destroyed && !is_deleted && self.deleted.is_none_or(|deleted| deleted > now)
     }
 
     pub(super) fn delete(&mut self, now: UnixMillis) {
@@ -112,7 +114,10 @@ impl Key {
 
     /// Adds the next version and drops what is over the limit. Gives the numbers dropped.
     pub(super) fn add(&mut self, now: UnixMillis, config: &Config) -> Vec<u64> {
-        self.current += 1;
+        let is_deleted = self.versions.get(&self.current).is_some_and(|version| version.is_deleted);
+        if !(is_deleted && arca_danger::is(Bug::VersionReusedAfterDelete)) {
+            self.current += 1;
+        }
         self.updated = now;
         let deleted = config.life_of(self.delete_version_after).map(|life| now.after(life));
         self.versions.insert(self.current, Version { created: now, deleted, ..Version::default() });
