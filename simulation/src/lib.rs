@@ -5,6 +5,7 @@
 //! the seed: the same seed gives the same run, to the last message ([`trace`]).
 //! Read next: [`run`] for the course of a run, [`cluster`] for what is simulated, [`invariants`] for what must hold.
 
+pub mod bugs;
 pub mod chaos;
 pub mod client;
 pub mod cluster;

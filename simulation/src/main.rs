@@ -23,6 +23,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Arguments {
     #[command(subcommand)]
     command: Order,
+    /// Plant this bug.
+    #[cfg(feature = "danger_planted")]
+    #[arg(long, hide = true, global = true, value_name = "NAME", value_parser = planted)]
+    plant: Option<arca_danger::Bug>,
+}
+
+#[cfg(feature = "danger_planted")]
+fn planted(name: &str) -> Result<arca_danger::Bug, String> {
+    arca_danger::Bug::named(name).ok_or_else(|| "there is no such bug".to_owned())
 }
 
 #[derive(Subcommand)]
@@ -57,6 +66,19 @@ enum Order {
         #[command(flatten)]
         changes: Changes,
     },
+    /// Plant bugs, one at a time, and say how many seeds it takes to find each, and what finds it.
+    #[cfg(feature = "danger_planted")]
+    Bugs {
+        /// Seeds to try for each bug, from 1 on.
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+        seeds: u64,
+        /// How many bugs at once; as many as there are processors if left out.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// This bug only. May be given more than once.
+        #[arg(long, value_name = "NAME", value_parser = planted)]
+        only: Vec<arca_danger::Bug>,
+    },
     /// Run many seeds, each in a process of its own.
     Many {
         /// How many.
@@ -84,7 +106,10 @@ enum Order {
 }
 
 fn main() -> ExitCode {
-    match carry_out(Arguments::parse().command) {
+    let arguments = Arguments::parse();
+    #[cfg(feature = "danger_planted")]
+    arguments.plant.into_iter().for_each(arca_danger::plant);
+    match carry_out(arguments.command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(err) => {
@@ -114,6 +139,10 @@ fn carry_out(order: Order) -> std::io::Result<bool> {
             Ok(report.failure.is_none())
         }
         Order::Shrink { seed, changes } => shrink(seed, &changes),
+        #[cfg(feature = "danger_planted")]
+        Order::Bugs { seeds, jobs, only } => {
+            arca_simulation::bugs::bugs(&only, seeds, jobs.unwrap_or_else(default_jobs))
+        }
         Order::Many { seeds, first, jobs } => {
             many(first.unwrap_or_else(random), seeds, jobs.unwrap_or_else(default_jobs))
         }
