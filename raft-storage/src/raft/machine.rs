@@ -214,7 +214,7 @@ fn encode_entry(entry: &Entry) -> Result<(Vec<u8>, Vec<u8>), StateError> {
     Ok((encode(&entry.log_id)?, membership))
 }
 
-fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, StateError> {
+pub(super) fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, StateError> {
     postcard::to_extend(value, vec![V1]).map_err(|err| StateError::Damaged(err.to_string()))
 }
 

@@ -19,7 +19,7 @@ use super::barrier::ReadBarrier;
 use super::config::{RaftConfig, Threads};
 use super::gate::Gate;
 use super::inbound::Calls;
-use super::machine::Machine;
+use super::machine::{Machine, snapshot_meta};
 use super::network::{Addresses, Network};
 use super::proposer::Proposer;
 use super::shared::{Metrics, Shared, stopped};
@@ -27,7 +27,7 @@ use super::silence::Silences;
 use super::status::{self, StatusCell};
 use super::{OpenError, Runtime, guard, members, runtime, upkeep};
 use crate::kv::{KvError, KvHome, Visit};
-use crate::log::openraft::RaftLog;
+use crate::log::openraft::{RaftLog, log_id};
 use crate::log::{Options, SegmentLog};
 use crate::state::{NodeStore, Scope, State};
 use crate::watch;
@@ -138,6 +138,17 @@ fn check_fit(log: &SegmentLog, state: &State) -> Result<(), OpenError> {
     }
 }
 
+/// A power loss may take from the log what the state machine had applied, and kept. What the log has in its place is an
+/// earlier leader's and was never committed: it goes, and the log goes on behind the state.
+fn drop_contradicted(log: &SegmentLog, state: &State) -> Result<(), OpenError> {
+    let Some(applied) = snapshot_meta(state.view().meta())?.last_log_id else { return Ok(()) };
+    if log.id_of(applied.index).is_some_and(|found| log_id(found) != applied) {
+        tracing::warn!(index = applied.index, "dropped the end of the log: the state is of a later leader");
+        log.truncate_after(applied.index.checked_sub(1))?;
+    }
+    Ok(())
+}
+
 impl RaftReplica {
     /// Opens a member. It follows, or waits to be added or for [`Self::bootstrap`]. Give [`Self::inbound`] to whatever
     /// listens for peers.
@@ -155,6 +166,7 @@ impl RaftReplica {
         let (node, log) = open_files(&config, &parts)?;
         let state = Arc::new(State::open(parts.home.clone())?);
         check_fit(&log, &state)?;
+        drop_contradicted(&log, &state)?;
         let cluster = config.cluster();
         let gate = Arc::new(Gate::default());
         gate.is_fresh.set(true);
@@ -421,5 +433,41 @@ impl Replica for RaftReplica {
             result => tracing::warn!(?result, "the log could not be closed in order"),
         }
         shared.status.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::kv::ModelHome;
+    use crate::log::{EntryId, Payload};
+    use crate::raft::machine::encode;
+    use crate::state::{self, Apply};
+    use crate::testing::ModelVfs;
+
+    /// Where a log of three entries of one leader ends, once a state is found that has applied `applied`.
+    #[track_caller]
+    fn check(applied: EntryId, want: u64) {
+        let options = Options::new("/data/log", RaftConfig::new(MemberId(1), "test").cluster());
+        let (log, _writer) = SegmentLog::open(Arc::new(ModelVfs::new(1)), options).unwrap();
+        let payload = Payload { tag: 0, bytes: Bytes::new() };
+        let entries = (1..4).map(|index| (EntryId { term: 5, leader: 1, index }, payload.clone()));
+        log.append(entries.collect(), Box::new(drop)).unwrap();
+        let state = State::open(Arc::new(ModelHome::new())).unwrap();
+        let log_id = encode(&log_id(applied)).unwrap();
+        let payload = state::Payload::Blank;
+        state.apply(Apply { index: applied.index, log_id: &log_id, payload }).unwrap();
+        drop_contradicted(&log, &state).unwrap();
+        assert_eq!(log.state().last.map(|last| last.index), Some(want), "{applied:?}");
+    }
+
+    #[test]
+    fn what_the_state_contradicts_leaves_the_log() {
+        check(EntryId { term: 5, leader: 1, index: 2 }, 3);
+        check(EntryId { term: 6, leader: 8, index: 2 }, 1);
+        check(EntryId { term: 6, leader: 8, index: 3 }, 2);
+        check(EntryId { term: 6, leader: 8, index: 9 }, 3);
     }
 }
