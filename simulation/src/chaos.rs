@@ -187,7 +187,9 @@ impl Chaos {
         cluster.shared.trace.note("crash", &[id.0], &[]);
         cluster.shared.trace.say(format_args!("member {id} has no power"));
         machine.crash();
-        let back = self.dice.span(Duration::from_millis(20), Duration::from_secs(8));
+        // Some are back before anybody has noticed.
+        let most = if self.dice.chance(30) { Duration::from_millis(200) } else { Duration::from_secs(8) };
+        let back = self.dice.span(Duration::from_millis(20), most);
         self.down.push((id, Instant::now() + back));
     }
 

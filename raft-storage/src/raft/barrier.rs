@@ -152,7 +152,7 @@ async fn ask_leader(shared: &Shared, leader: &Member) -> Result<u64, ReplicaErro
 ///
 /// The lease is openraft's, read from its figures instead of asked of its task: while a quorum's answer is younger
 /// than the lease, no other member is elected, unless this one hands leadership over; then the lease no longer counts.
-fn leased(shared: &Shared) -> Option<u64> {
+pub(super) fn leased(shared: &Shared) -> Option<u64> {
     let lease = shared.config.timings.lease_for_reads();
     // Taken first: the figures must be at least as new as what is shown.
     let applied = shared.state.view().meta().index;

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::barrier::ReadBarrier;
+use super::barrier::{ReadBarrier, leased};
 use super::config::{RaftConfig, Threads};
 use super::gate::Gate;
 use super::inbound::Calls;
@@ -239,6 +239,12 @@ impl RaftReplica {
     #[must_use]
     pub fn progress(&self) -> std::collections::BTreeMap<MemberId, Progress> {
         self.shared.progress()
+    }
+
+    /// Whether this member would answer a read now without asking any other.
+    #[must_use]
+    pub fn is_leased(&self) -> bool {
+        leased(&self.shared).is_some()
     }
 
     /// BLAKE3 over everything applied here, for comparing members at one index. Reads everything.

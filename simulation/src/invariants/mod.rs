@@ -7,6 +7,7 @@ mod fresh_nonces;
 mod kept_entries;
 mod leader_completeness;
 mod monotonic;
+mod one_lease;
 mod openable;
 mod state_hash;
 
@@ -73,6 +74,7 @@ impl Default for Invariants {
             Box::<committed_on_quorum::CommittedOnQuorum>::default(),
             Box::<openable::Openable>::default(),
             Box::<kept_entries::KeptEntries>::default(),
+            Box::<one_lease::OneLease>::default(),
             Box::<state_hash::StateHash>::default(),
             Box::<fresh_nonces::FreshNonces>::default(),
         ])
