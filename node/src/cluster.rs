@@ -3,14 +3,13 @@
 
 use std::sync::{Arc, Weak};
 
-use arca_barrier::{Barrier, BarrierError, Keyring, RotationConfig, boot_key};
+use arca_barrier::{Barrier, RotationConfig};
 use arca_engine_api::Map;
+use arca_kernel::key_keeper::KeyKeeper;
 use arca_kernel::ports::{ClusterInfo, ClusterPort, HaNode};
 use arca_kernel::root_keys::RootKeys;
 use arca_kernel::{Kernel, KernelError};
-use arca_raft_storage::{
-    Member, MemberId, MemberKind, RaftReplica, Replica as _, Role, SnapshotStream, Write, WriteSet,
-};
+use arca_raft_storage::{Member, MemberId, MemberKind, RaftReplica, Replica as _, Role, SnapshotStream};
 use arca_rpc::GrpcTransport;
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -18,7 +17,6 @@ use serde_json::{Value, json};
 use crate::autopilot::Autopilot;
 use crate::backup;
 use crate::join::mark_learner;
-use crate::key_keeper::KeyKeeper;
 use crate::node::{Node, NodeError, Order, VERSION};
 use crate::node_file::NodeRecord;
 use crate::root_keys::NodeRootKeys;
@@ -114,25 +112,6 @@ impl Cluster {
         found.map(|(member, kind)| (member.id, *kind)).ok_or_else(|| {
             KernelError::Invalid("no member of that name: see the raft configuration".to_owned())
         })
-    }
-
-    /// Stores a keyring made from the current one; applying the entry installs it, here and everywhere.
-    async fn store_keyring(
-        &self,
-        make: impl FnOnce() -> Result<Keyring, BarrierError> + Send,
-    ) -> Result<(), KernelError> {
-        // Optimistic: two changes at once would make two different keys of one term. The version is read first, so that
-        // a backup restored in between refuses the keyring of the state before it.
-        let key = boot_key("keyring");
-        let found = self.replica.view().get(&key).map_err(|err| KernelError::Replica(err.into()))?;
-        let version = found.map(|found| found.version).unwrap_or_default();
-        if self.keys.is_locked_out() {
-            return Err(KernelError::Sealed);
-        }
-        let sealed = make()?.seal(&self.keys.root(), &SystemEntropy)?;
-        let set = WriteSet { reads: vec![(key.clone(), version)], writes: vec![Write::Put(key, sealed)] };
-        self.replica.propose(set).await?;
-        Ok(())
     }
 
     fn servers(&self) -> (u64, Vec<Value>) {
@@ -266,11 +245,11 @@ impl ClusterPort for Cluster {
 
     async fn rotate_keyring(&self) -> Result<(), KernelError> {
         let now = self.node()?.now();
-        self.store_keyring(|| self.barrier.rotated(now.0)).await
+        self.keys.store(&SystemEntropy, |barrier| barrier.rotated(now.0)).await
     }
 
     async fn configure_rotation(&self, config: RotationConfig) -> Result<(), KernelError> {
-        self.store_keyring(|| self.barrier.with_rotation_config(config)).await
+        self.keys.store(&SystemEntropy, |barrier| barrier.with_rotation_config(config)).await
     }
 
     async fn host_info(&self) -> Result<Map, KernelError> {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use arca_api::{InitRequest, InitResponse};
 use arca_barrier::{Barrier, Keyring, RootKey, SealConfig, ShamirSeal, Suite, boot_key};
+use arca_kernel::key_keeper::ROOT_KEY_PATH;
 use arca_kernel::tx::{Mode, Tx};
 use arca_raft_storage::{MemberId, Nobody, Replica as _, Write, WriteSet};
 use arca_rpc::{Authority, NodeKey};
 use zeroize::Zeroizing;
 
 use crate::join::{CA_CERTIFICATE_PATH, CA_KEY_PATH};
-use crate::key_keeper::ROOT_KEY_PATH;
 use crate::node::{Node, NodeError, Phase};
 use crate::node_file::{NodeRecord, Stage};
 use crate::unsealed::{NODE_KEY_NAME, member_of, open_replica};

@@ -23,7 +23,6 @@ mod join;
 #[cfg(test)]
 mod join_tests;
 mod joiner;
-mod key_keeper;
 pub mod logging;
 mod measured_vfs;
 pub mod node;

@@ -8,11 +8,11 @@
 use arca_barrier::{
     Barrier, BarrierError, Class, Entropy, RootKey, SealConfig, ShamirSeal, Share, boot_key, combine,
 };
+use arca_kernel::key_keeper::ROOT_KEY_PATH;
 use arca_kernel::root_keys::{Offered, Rekey, RekeyPlan, Verification};
 use arca_raft_storage::{Version, Write, WriteSet};
 use zeroize::Zeroizing;
 
-use crate::key_keeper::ROOT_KEY_PATH;
 use crate::root_attempt::{AttemptError, Collected, check_nonce, share};
 
 /// Said of shares of today that are not the key.

@@ -7,6 +7,7 @@ use arca_api::system::{Carried, CarriedBack, CarryFailure};
 use arca_api::{Api, RawBody, RawRequest};
 use arca_barrier::{Barrier, Keyring, RootKey};
 use arca_kernel::audit::AuditSettings;
+use arca_kernel::key_keeper::KeyKeeper;
 use arca_kernel::{Kernel, KernelConfig, KernelParts};
 use arca_raft_storage::{
     ApplyObserver, Member, MemberId, Nobody, RaftConfig, RaftReplica, Replica, ReplicaStatus, Role,
@@ -25,7 +26,6 @@ use tokio::task::JoinHandle;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::identity;
-use crate::key_keeper::KeyKeeper;
 use crate::node::{Node, NodeError, Order, VERSION};
 use crate::node_file::NodeRecord;
 use crate::root_keys::Attempts;
@@ -76,12 +76,17 @@ impl Unsealed {
         let unopened = |err| NodeError::failed("opening the keyring", err);
         let keyring = Keyring::open(&root, &sealed_keyring).map_err(unopened)?;
         let barrier = Arc::new(Barrier::new(keyring, Arc::new(SystemEntropy)));
-        let keys = KeyKeeper::new(root, seal_version, &barrier, node.orders.clone()).map_err(unopened)?;
+        let orders = node.orders.clone();
+        let lock_out = move || {
+            // Nobody listens only when the process is ending.
+            let _ = orders.send(Order::LockedOut);
+        };
+        let keys = KeyKeeper::new(root, seal_version, &barrier, lock_out).map_err(unopened)?;
         let keys = Arc::new(keys);
         let (record, identity) = identity::establish(node, record, &barrier)?;
         let network = Network::open(node, &identity).await?;
         let replica = open_replica(node, &record, network.transport()).await?;
-        keys.follow(&replica);
+        keys.follow(&(Arc::clone(&replica) as Arc<dyn Replica>));
         // In this order: what is applied in between is seen twice rather than missed.
         replica.observe(Arc::clone(&keys) as Arc<dyn ApplyObserver>);
         keys.reload();

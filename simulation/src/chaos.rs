@@ -361,8 +361,13 @@ fn hand_over(cluster: &Cluster) -> bool {
 fn rotate(cluster: &Cluster, id: MemberId) -> Result<bool, Failure> {
     let Some(machine) = cluster.machines.get(&id) else { return Ok(false) };
     let client = client(&cluster.shared, &machine.host, &cluster.root_token)?;
+    let trace = cluster.shared.trace.clone();
     tokio::spawn(async move {
-        let _ = client.write("sys/rotate", &serde_json::json!({})).await;
+        // Whether it succeeds is no matter, as with a hand-over.
+        match client.write("sys/rotate", &serde_json::json!({})).await {
+            Ok(_) => trace.say(format_args!("the keyring has a new term")),
+            Err(err) => trace.say(format_args!("the keyring could not be rotated: {err}")),
+        }
     });
     Ok(true)
 }

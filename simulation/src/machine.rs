@@ -9,13 +9,16 @@ use arca_api::{Api, RequestIds};
 use arca_barrier::{Barrier, Keyring, RootKey, boot_key};
 use arca_engine_api::Clock;
 use arca_jepsen::dice::Dice;
+use arca_kernel::key_keeper::KeyKeeper;
 use arca_kernel::testing::NotingCluster;
 use arca_kernel::{Kernel, KernelConfig, KernelParts};
 use arca_raft_storage::kv::ModelHome;
 use arca_raft_storage::raft::{Retention, Threads};
 use arca_raft_storage::state::FlushPolicy;
 use arca_raft_storage::testing::{CrashPolicy, ModelVfs};
-use arca_raft_storage::{MemberId, RaftConfig, RaftParts, RaftReplica, Replica as _, Role};
+use arca_raft_storage::{
+    ApplyObserver, MemberId, RaftConfig, RaftParts, RaftReplica, Replica, Role, Version,
+};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -141,13 +144,16 @@ impl Machine {
         let keyring = Keyring::open(root, &sealed).map_err(Failure::setup)?;
         let barrier =
             Arc::new(Barrier::new(keyring, Arc::clone(&self.entropy) as Arc<dyn arca_barrier::Entropy>));
+        let keys = self.keep_keys(root, &barrier, &replica)?;
+        let cluster = NotingCluster::default();
+        cluster.set_keys(keys, Arc::clone(&self.entropy) as Arc<dyn arca_barrier::Entropy>);
         let kernel = Kernel::start(KernelParts {
             barrier: Arc::clone(&barrier),
-            replica: Arc::clone(&replica) as Arc<dyn arca_raft_storage::Replica>,
+            replica: Arc::clone(&replica) as Arc<dyn Replica>,
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             entropy: Arc::clone(&self.entropy) as Arc<dyn arca_engine_api::Entropy>,
             engines: arca_engines::all(),
-            cluster: Arc::new(NotingCluster::default()),
+            cluster: Arc::new(cluster),
             config: KernelConfig::default(),
         })
         .map_err(Failure::setup)?;
@@ -171,6 +177,23 @@ impl Machine {
         self.shared.trace.say(format_args!("member {} has started on {}", self.id, self.host));
         self.process = Some(Process { replica, barrier, death, kernel });
         Ok(())
+    }
+
+    /// Keeps the keyring in use equal to the replicated one, as an unsealed node does it.
+    fn keep_keys(
+        &self,
+        root: &RootKey,
+        barrier: &Arc<Barrier>,
+        replica: &Arc<RaftReplica>,
+    ) -> Result<Arc<KeyKeeper>, Failure> {
+        let root = RootKey::from_slice(root.expose()).map_err(Failure::setup)?;
+        let trace = self.shared.trace.clone();
+        let locked_out = move || trace.say(format_args!("a member does not hold the keys of its state"));
+        let keys = Arc::new(KeyKeeper::new(root, Version(0), barrier, locked_out).map_err(Failure::setup)?);
+        keys.follow(&(Arc::clone(replica) as Arc<dyn Replica>));
+        replica.observe(Arc::clone(&keys) as Arc<dyn ApplyObserver>);
+        keys.reload();
+        Ok(keys)
     }
 
     /// The power goes, or only the process: what was not synced meets a policy that the dice choose.

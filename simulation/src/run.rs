@@ -217,6 +217,9 @@ async fn course(plan: &Plan, trace: &Trace, recorder: &Recorder, chaos: &mut Cha
     }
     let is_even = |chaos: &Chaos, cluster: &Cluster| chaos.is_over() && cluster.is_even();
     watch_until("the cluster settles", is_even, &mut cluster, &mut invariants, chaos).await?;
+    let terms = cluster.machines.values().filter_map(|machine| machine.process.as_ref());
+    let terms: Vec<u32> = terms.map(|process| process.barrier.key_status().term).collect();
+    trace.say(format_args!("all members are even, and have keyrings of terms {terms:?}"));
     serve_everywhere(&working, recorder, &cluster).await
 }
 

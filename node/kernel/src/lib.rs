@@ -24,6 +24,7 @@ pub mod incoming;
 mod index_header;
 mod initial;
 pub mod kernel;
+pub mod key_keeper;
 pub mod leases;
 pub mod mounts;
 pub mod namespaces;

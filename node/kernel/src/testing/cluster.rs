@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arca_barrier::RotationConfig;
+use arca_barrier::{Entropy, RotationConfig};
 use arca_engine_api::Map;
 use arca_raft_storage::SnapshotStream;
 use async_trait::async_trait;
@@ -12,17 +12,33 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::KernelError;
+use crate::key_keeper::KeyKeeper;
 use crate::ports::{ClusterInfo, ClusterPort, HaNode};
 use crate::root_keys::RootKeys;
 
+/// What carries rotations out, and with which randomness.
+type Keys = (Arc<KeyKeeper>, Arc<dyn Entropy>);
+
 /// See the file's header.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct NotingCluster {
     notes: Mutex<Vec<String>>,
     root_keys: Mutex<Option<Arc<dyn RootKeys>>>,
+    keys: Mutex<Option<Keys>>,
+}
+
+impl std::fmt::Debug for NotingCluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NotingCluster").field("notes", &self.notes).finish_non_exhaustive()
+    }
 }
 
 impl NotingCluster {
+    /// What carries rotations out from now on, as in a node.
+    pub fn set_keys(&self, keys: Arc<KeyKeeper>, entropy: Arc<dyn Entropy>) {
+        *self.keys.lock() = Some((keys, entropy));
+    }
+
     /// What was asked since the last call.
     #[must_use]
     pub fn take_notes(&self) -> Vec<String> {
@@ -118,7 +134,11 @@ impl ClusterPort for NotingCluster {
 
     async fn rotate_keyring(&self) -> Result<(), KernelError> {
         self.note("rotate");
-        Ok(())
+        let keys = self.keys.lock().clone();
+        match keys {
+            Some((keys, entropy)) => keys.store(entropy.as_ref(), |barrier| barrier.rotated(0)).await,
+            None => Ok(()),
+        }
     }
 
     async fn configure_rotation(&self, config: RotationConfig) -> Result<(), KernelError> {

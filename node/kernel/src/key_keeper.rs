@@ -7,30 +7,36 @@
 //! **Invariants.** Keys change within the very step that applies a change to them: no reader can meet a value of a
 //! term it does not hold, and nothing is sealed under a term that the state has lost. Keys of an older state than those
 //! in use are passed over, however late they come.
-//! Read next: [`crate::rekey`] for where new root keys are made, ADR 14.
+//! Read next: ADR 14, for why a rekey makes a new root key.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use arca_barrier::{Barrier, BarrierError, Class, Keyring, RootKey, boot_key};
-use arca_raft_storage::{ApplyObserver, Change, RaftReplica, ReadView, Replica as _, Version, Write};
+use arca_barrier::{Barrier, BarrierError, Class, Entropy, Keyring, RootKey, boot_key};
+use arca_raft_storage::{ApplyObserver, Change, ReadView, Replica, Version, Write, WriteSet};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
 
-use crate::node::Order;
+use crate::KernelError;
 
 /// Where the root key is stored, behind the barrier.
-pub(crate) const ROOT_KEY_PATH: &str = "root/core/root-key";
+pub const ROOT_KEY_PATH: &str = "root/core/root-key";
 
 /// See the file's header.
-pub(crate) struct KeyKeeper {
+pub struct KeyKeeper {
     barrier: Arc<Barrier>,
-    replica: Mutex<Weak<RaftReplica>>,
+    replica: Mutex<Option<Weak<dyn Replica>>>,
     keyring_key: Vec<u8>,
     root_key_key: Vec<u8>,
     held: Mutex<Held>,
     is_locked_out: AtomicBool,
-    orders: mpsc::UnboundedSender<Order>,
+    locked_out: Box<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for KeyKeeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyKeeper")
+    }
 }
 
 struct Held {
@@ -42,12 +48,16 @@ struct Held {
 }
 
 impl KeyKeeper {
-    /// Holds `root`, the key of the seal written at `version`, and the keyring it opened, in `barrier`.
-    pub(crate) fn new(
+    /// Holds `root`, the key of the seal written at `version`, and the keyring it opened, in `barrier`. Calls `locked_out`
+    /// once, when the state becomes one that these keys do not open.
+    ///
+    /// # Errors
+    /// When the root key's name cannot be sealed.
+    pub fn new(
         root: RootKey,
         version: Version,
         barrier: &Arc<Barrier>,
-        orders: mpsc::UnboundedSender<Order>,
+        locked_out: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, BarrierError> {
         Ok(Self {
             barrier: Arc::clone(barrier),
@@ -56,34 +66,62 @@ impl KeyKeeper {
             root_key_key: barrier.seal_name(Class::Local, ROOT_KEY_PATH)?,
             held: Mutex::new(Held { root: Arc::new(root), brought: None, installed_at: version.0 }),
             is_locked_out: AtomicBool::new(false),
-            orders,
+            locked_out: Box::new(locked_out),
         })
     }
 
     /// Where [`Self::reload`] finds the state.
-    pub(crate) fn follow(&self, replica: &Arc<RaftReplica>) {
-        *self.replica.lock() = Arc::downgrade(replica);
+    pub fn follow(&self, replica: &Arc<dyn Replica>) {
+        *self.replica.lock() = Some(Arc::downgrade(replica));
+    }
+
+    fn replica(&self) -> Option<Arc<dyn Replica>> {
+        self.replica.lock().as_ref().and_then(Weak::upgrade)
     }
 
     /// The barrier whose keyring this is.
-    pub(crate) fn barrier(&self) -> &Barrier {
+    pub fn barrier(&self) -> &Barrier {
         &self.barrier
     }
 
     /// The root key in use.
-    pub(crate) fn root(&self) -> Arc<RootKey> {
+    pub fn root(&self) -> Arc<RootKey> {
         Arc::clone(&self.held.lock().root)
     }
 
     /// Whether the state is one that the keys of this node do not open.
-    pub(crate) fn is_locked_out(&self) -> bool {
+    pub fn is_locked_out(&self) -> bool {
         self.is_locked_out.load(Ordering::Acquire)
     }
 
     /// Reads the keys from the state as it is now.
-    pub(crate) fn reload(&self) {
-        let Some(replica) = self.replica.lock().upgrade() else { return };
+    pub fn reload(&self) {
+        let Some(replica) = self.replica() else { return };
         self.install_from(replica.view().as_ref());
+    }
+
+    /// Stores a keyring made from the current one; applying the entry installs it, here and everywhere.
+    ///
+    /// # Errors
+    /// When another was stored meanwhile, the keys are of another state, or it cannot be replicated.
+    pub async fn store(
+        &self,
+        entropy: &dyn Entropy,
+        make: impl FnOnce(&Barrier) -> Result<Keyring, BarrierError> + Send,
+    ) -> Result<(), KernelError> {
+        let replica = self.replica().ok_or(KernelError::Sealed)?;
+        // Optimistic: two changes at once would make two different keys of one term. The version is read first, so that
+        // a backup restored in between refuses the keyring of the state before it.
+        let key = self.keyring_key.clone();
+        let found = replica.view().get(&key).map_err(|err| KernelError::Replica(err.into()))?;
+        let version = found.map(|found| found.version).unwrap_or_default();
+        if self.is_locked_out() {
+            return Err(KernelError::Sealed);
+        }
+        let sealed = make(&self.barrier)?.seal(&self.root(), entropy)?;
+        let set = WriteSet { reads: vec![(key.clone(), version)], writes: vec![Write::Put(key, sealed)] };
+        replica.propose(set).await?;
+        Ok(())
     }
 
     /// Puts the keyring of the state at `index` to use, and the root key with it if that is another. A backup may bring
@@ -126,8 +164,7 @@ impl KeyKeeper {
         {
             let index = state.index();
             tracing::warn!(error = %err, index, "the keys of this node do not open the replicated keyring");
-            // Nobody listens only when the process is ending.
-            let _ = self.orders.send(Order::LockedOut);
+            (self.locked_out)();
         }
     }
 
@@ -159,6 +196,8 @@ impl ApplyObserver for KeyKeeper {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use arca_barrier::{OsEntropy, Suite};
 
     use super::*;
@@ -166,7 +205,7 @@ mod tests {
     struct Keys {
         keeper: KeyKeeper,
         barrier: Arc<Barrier>,
-        orders: mpsc::UnboundedReceiver<Order>,
+        locked_out: Arc<AtomicUsize>,
     }
 
     fn root(byte: u8) -> RootKey {
@@ -177,9 +216,13 @@ mod tests {
     fn keys() -> Keys {
         let keyring = Keyring::generate(&OsEntropy, 0, Suite::XChaCha20Poly1305).unwrap();
         let barrier = Arc::new(Barrier::new(keyring, Arc::new(OsEntropy)));
-        let (sender, orders) = mpsc::unbounded_channel();
-        let keeper = KeyKeeper::new(root(1), Version(5), &barrier, sender).unwrap();
-        Keys { keeper, barrier, orders }
+        let locked_out = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&locked_out);
+        let count = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        };
+        let keeper = KeyKeeper::new(root(1), Version(5), &barrier, count).unwrap();
+        Keys { keeper, barrier, locked_out }
     }
 
     impl Keys {
@@ -224,12 +267,12 @@ mod tests {
 
     #[test]
     fn what_is_older_than_the_seal_it_was_unsealed_with_is_passed_over() {
-        let mut keys = keys();
+        let keys = keys();
         keys.rekey(4, 2);
         assert!(keys.holds(1));
         keys.rotate(5, 1);
         assert_eq!(keys.barrier.key_status().term, 2);
-        assert!(keys.orders.try_recv().is_err(), "nobody is locked out by history");
+        assert_eq!(keys.locked_out.load(Ordering::Relaxed), 0, "nobody is locked out by history");
     }
 
     #[test]
@@ -275,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_restored_state_brings_its_own_root_key() {
-        let mut keys = keys();
+        let keys = keys();
         let state = |keys: &Keys, index, stored: u8, sealed_by: u8| {
             let keyring = keys.barrier.keyring().seal(&root(sealed_by), &OsEntropy).unwrap();
             let root_key = (keys.keeper.root_key_key.clone(), keys.stored_root(stored));
@@ -287,7 +330,7 @@ mod tests {
         assert!(!keys.keeper.is_locked_out(), "older than what is in use");
         keys.keeper.replaced(10, &state(&keys, 10, 3, 4));
         assert!(keys.keeper.is_locked_out());
-        assert_eq!(keys.orders.try_recv(), Ok(Order::LockedOut));
+        assert_eq!(keys.locked_out.load(Ordering::Relaxed), 1);
         assert!(keys.holds(7));
     }
 }
