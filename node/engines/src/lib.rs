@@ -21,7 +21,7 @@ macro_rules! engines {
     };
 }
 
-engines![cubbyhole, kv];
+engines![cubbyhole, kv, transit];
 
 #[cfg(test)]
 mod testing;

@@ -155,7 +155,12 @@ impl Rig {
         self.engine.exists(&self.ctx(), &self.request(Operation::Update, path, &Value::Null)).unwrap()
     }
 
-    /// What the engine answers. Engines here only compute: one poll is enough.
+    /// The engine's housekeeping.
+    pub(crate) fn tick(&self) {
+        now(self.engine.tick(&self.ctx())).unwrap();
+    }
+
+    /// What the engine answers.
     pub(crate) fn call(
         &self,
         operation: Operation,
@@ -164,12 +169,7 @@ impl Rig {
     ) -> Result<Response, EngineError> {
         let (ctx, request) = (self.ctx(), self.request(operation, path, data));
         assert_ne!(request.route.id, RouteMatch::none().id, "no route for {path:?}");
-        let mut answer = std::pin::pin!(self.engine.handle(&ctx, &request));
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match answer.as_mut().poll(&mut context) {
-            std::task::Poll::Ready(answer) => answer,
-            std::task::Poll::Pending => panic!("the engine waits for something"),
-        }
+        now(self.engine.handle(&ctx, &request))
     }
 
     /// The answer in one line: `none`, `404 {…}`, `{…}`, `error: …`, and its warnings.
@@ -182,5 +182,15 @@ impl Rig {
         let data = response.data.map_or_else(|| "none".to_owned(), |data| Value::Object(data).to_string());
         let warnings: String = response.warnings.iter().map(|text| format!(" warning: {text}")).collect();
         format!("{status}{data}{warnings}")
+    }
+}
+
+/// What comes of something at once. Engines here only compute: one poll is enough.
+fn now<T>(work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match work.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(done) => done,
+        std::task::Poll::Pending => panic!("the engine waits for something"),
     }
 }

@@ -1,0 +1,173 @@
+//! Requests about one thing or many. Many come as `batch_input`, a list of what one request would say; their answers come
+//! in the same order, each with its own error.
+
+use arca_engine_api::{EngineError, Fields, Map, Raw, Request, Response};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::text;
+
+/// Most items of a request.
+pub(super) const ITEMS_MAX: usize = 100_000;
+/// Most items of a request that signs, verifies, or uses RSA: each takes as long as hundreds of others.
+pub(super) const SLOW_ITEMS_MAX: usize = 10_000;
+
+/// What a request asks, one or many times.
+pub(super) struct Batch<'a> {
+    /// The items; the request itself if it is one.
+    pub(super) items: Vec<&'a Map>,
+    /// Whether they came as a list.
+    pub(super) is_list: bool,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn of(request: &'a Request) -> Result<Self, EngineError> {
+        let Some(listed) = request.fields().raw("batch_input") else {
+            return Ok(Self { items: vec![&request.data], is_list: false });
+        };
+        let listed = listed.as_array().ok_or_else(|| unparsed("source data must be an array or slice"))?;
+        if listed.is_empty() {
+            return Err(EngineError::invalid("missing batch input to process"));
+        }
+        let item = |(at, item): (usize, &'a Value)| {
+            item.as_object().ok_or_else(|| unparsed(&format!("[{at}] expected a map")))
+        };
+        let batch =
+            Self { items: listed.iter().enumerate().map(item).collect::<Result<_, _>>()?, is_list: true };
+        batch.limit(ITEMS_MAX)?;
+        Ok(batch)
+    }
+
+    /// Refuses more than `max` items.
+    pub(super) fn limit(&self, max: usize) -> Result<(), EngineError> {
+        if self.items.len() <= max {
+            return Ok(());
+        }
+        Err(EngineError::Invalid(format!(
+            "batch_input has {} items, at most {max} are taken",
+            self.items.len()
+        )))
+    }
+
+    /// Reads every item; what is wrong with one is wrong with the request.
+    pub(super) fn read<T>(
+        &self,
+        read: impl Fn(Fields<'a>) -> Result<T, EngineError>,
+    ) -> Result<Vec<T>, EngineError> {
+        let read = |(at, item): (usize, &&'a Map)| {
+            read(Fields::new(item)).map_err(|err| match err {
+                EngineError::Invalid(why) if self.is_list => unparsed(&format!("'[{at}]' {why}")),
+                other => other,
+            })
+        };
+        self.items.iter().enumerate().map(read).collect()
+    }
+
+    /// What the items were called, for their answers.
+    pub(super) fn references(&self) -> impl Iterator<Item = String> {
+        self.items.iter().map(|item| Fields::new(item).string("reference").ok().flatten().unwrap_or_default())
+    }
+}
+
+fn unparsed(why: &str) -> EngineError {
+    EngineError::Invalid(format!("failed to parse batch input: {why}"))
+}
+
+/// An error as an item shows it; one that is no fault of the item's fails the request.
+pub(super) fn item_error(err: EngineError) -> Result<String, EngineError> {
+    match err {
+        EngineError::Invalid(why) => Ok(why),
+        other => Err(other),
+    }
+}
+
+/// What came of an item: its part of the answer, or why there is none.
+pub(super) type Done = Result<Map, String>;
+
+/// Does `one` for every item, as far as each goes.
+pub(super) fn each<T>(
+    items: &[T],
+    mut one: impl FnMut(usize, &T) -> Result<Map, EngineError>,
+) -> Result<Vec<Done>, EngineError> {
+    items
+        .iter()
+        .enumerate()
+        .map(|(at, item)| match one(at, item) {
+            Ok(done) => Ok(Ok(done)),
+            Err(err) => item_error(err).map(Err),
+        })
+        .collect()
+}
+
+/// The answer: of the one item, or of all of them as `batch_results`. An item that failed shows `blank` besides its
+/// error.
+pub(super) fn answer(batch: &Batch<'_>, done: Vec<Done>, blank: &Map) -> Result<Response, EngineError> {
+    if !batch.is_list {
+        let only = done.into_iter().next().unwrap_or_else(|| Ok(Map::new()));
+        return only.map(|data| Response::data(Value::Object(data))).map_err(EngineError::Invalid);
+    }
+    let shown = done.into_iter().zip(batch.references()).map(|(done, reference)| {
+        let mut shown = done.unwrap_or_else(|why| {
+            let mut failed = blank.clone();
+            failed.insert("error".to_owned(), Value::String(why));
+            failed
+        });
+        shown.insert("reference".to_owned(), Value::String(reference));
+        Value::Object(shown)
+    });
+    Ok(Response::data(json!({ "batch_results": shown.collect::<Vec<_>>() })))
+}
+
+/// The same, but with a status of its own if an item failed: 400, or what the caller would rather have when others went
+/// well.
+pub(super) fn answer_with_status(
+    request: &Request,
+    batch: &Batch<'_>,
+    done: Vec<Done>,
+    blank: &Map,
+) -> Result<Response, EngineError> {
+    let (failed, went_well) = (done.iter().any(Result::is_err), done.iter().any(Result::is_ok));
+    let response = answer(batch, done, blank)?;
+    if !failed {
+        return Ok(response);
+    }
+    let wished = request.fields().integer("partial_failure_response_code")?.filter(|_| went_well);
+    let valid = wished.and_then(|code| u16::try_from(code).ok()).filter(|code| (200..=599).contains(code));
+    let warnings = match (wished, valid) {
+        (Some(_), None) => json!([
+            "invalid HTTP response code override from partial_failure_response_code, reverting to 400"
+        ]),
+        _ => Value::Null,
+    };
+    let body = json!({
+        "request_id": request.id,
+        "lease_id": "",
+        "renewable": false,
+        "lease_duration": 0,
+        "data": response.data,
+        "wrap_info": null,
+        "warnings": warnings,
+        "auth": null,
+    });
+    let raw = Raw {
+        status: valid.unwrap_or(400),
+        content_type: "application/json".to_owned(),
+        body: body.to_string().into_bytes(),
+    };
+    Ok(Response { raw: Some(raw), ..Response::empty() })
+}
+
+/// A field of base64; empty when absent.
+pub(super) fn bytes(fields: Fields<'_>, name: &str) -> Result<Zeroizing<Vec<u8>>, EngineError> {
+    text::decode(&fields.string(name)?.unwrap_or_default())
+}
+
+/// Context of a request about one key, with an error that names it.
+pub(super) fn context(fields: Fields<'_>) -> Result<Zeroizing<Vec<u8>>, EngineError> {
+    bytes(fields, "context").map_err(|_| EngineError::invalid("failed to base64-decode context"))
+}
+
+/// An object of these pairs.
+pub(super) fn map<const N: usize>(pairs: [(&str, Value); N]) -> Map {
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}

@@ -1,0 +1,143 @@
+//! The paths of transit. What only computes is served by every node.
+
+use arca_engine_api::{Access, Field, FieldKind, Method, Operation, Route};
+
+const fn field(name: &'static str, kind: FieldKind, summary: &'static str) -> Field {
+    Field { name, kind, summary }
+}
+
+const fn route(
+    id: &'static str,
+    pattern: &'static str,
+    methods: &'static [Method],
+    fields: &'static [Field],
+    summary: &'static str,
+) -> Route {
+    Route { id, pattern, access: Access::Token, methods, fields, takes_any_field: false, summary }
+}
+
+const AFTER: Field = field("after", FieldKind::String, "Only names behind this one.");
+const ALLOW_PLAINTEXT_BACKUP: Field = field(
+    "allow_plaintext_backup",
+    FieldKind::Bool,
+    "Whether the key may be backed up; cannot be taken back.",
+);
+const AUTO_ROTATE_PERIOD: Field = field(
+    "auto_rotate_period",
+    FieldKind::Duration,
+    "Age at which the key is rotated by itself; 0 for never, else an hour at least.",
+);
+const CONTEXT: Field = field("context", FieldKind::String, "Base64 of what the key is derived for.");
+const CONVERGENT_ENCRYPTION: Field = field(
+    "convergent_encryption",
+    FieldKind::Bool,
+    "Equal plaintexts give equal ciphertexts; for derived keys only.",
+);
+const DELETION_ALLOWED: Field = field("deletion_allowed", FieldKind::Bool, "Whether the key may be deleted.");
+const DERIVED: Field =
+    field("derived", FieldKind::Bool, "Each context has a key of its own, derived of this one.");
+const DISABLE_UPSERT: Field = field("disable_upsert", FieldKind::Bool, "Encrypting makes no keys.");
+const EXPORTABLE: Field =
+    field("exportable", FieldKind::Bool, "Whether secrets may be exported; cannot be taken back.");
+const KEY_SIZE: Field = field("key_size", FieldKind::Int, "Bytes of an HMAC key, from 32 to 512.");
+const LIMIT: Field = field("limit", FieldKind::Int, "At most so many names.");
+const MIN_AVAILABLE_VERSION: Field =
+    field("min_available_version", FieldKind::Int, "Older versions are removed for good.");
+const MIN_DECRYPTION_VERSION: Field =
+    field("min_decryption_version", FieldKind::Int, "The oldest version that decrypts and verifies.");
+const MIN_ENCRYPTION_VERSION: Field =
+    field("min_encryption_version", FieldKind::Int, "The oldest version that encrypts and signs; 0 for any.");
+const SIZE: Field = field("size", FieldKind::Int, "Noted, without effect.");
+const TYPE: Field = field("type", FieldKind::String, "The type of the key; aes256-gcm96 by default.");
+
+pub(super) static ROUTES: &[Route] = &[
+    route(
+        "cache-config",
+        "cache-config",
+        &[
+            Method::new(Operation::Read, "Read the size of the cache."),
+            Method::new(Operation::Update, "Note the size of the cache."),
+        ],
+        &[SIZE],
+        "Kept for those who set it; what is cached follows the state by itself.",
+    ),
+    route(
+        "config-keys",
+        "config/keys",
+        &[
+            Method::new(Operation::Read, "Read the settings of all keys."),
+            Method::new(Operation::Update, "Change the settings of all keys."),
+        ],
+        &[DISABLE_UPSERT],
+        "What holds for every key.",
+    ),
+    route(
+        "key",
+        "keys/{name}",
+        &[
+            Method::new(Operation::Read, "Read a key: settings, versions, public halves."),
+            Method::new(Operation::Update, "Make a key."),
+            Method::new(Operation::Delete, "Delete a key."),
+        ],
+        &[
+            ALLOW_PLAINTEXT_BACKUP,
+            AUTO_ROTATE_PERIOD,
+            CONTEXT,
+            CONVERGENT_ENCRYPTION,
+            DERIVED,
+            EXPORTABLE,
+            KEY_SIZE,
+            TYPE,
+        ],
+        "Keys.",
+    ),
+    route(
+        "key-config",
+        "keys/{name}/config",
+        &[Method::new(Operation::Update, "Change the settings of a key.")],
+        &[
+            ALLOW_PLAINTEXT_BACKUP,
+            AUTO_ROTATE_PERIOD,
+            DELETION_ALLOWED,
+            EXPORTABLE,
+            MIN_DECRYPTION_VERSION,
+            MIN_ENCRYPTION_VERSION,
+        ],
+        "Settings of a key.",
+    ),
+    route(
+        "key-rotate",
+        "keys/{name}/rotate",
+        &[Method::new(Operation::Update, "Make a new version.")],
+        &[],
+        "Rotates a key.",
+    ),
+    route(
+        "key-soft-delete",
+        "keys/{name}/soft-delete",
+        &[Method::new(Operation::Delete, "Refuse the key until it is brought back.")],
+        &[],
+        "Deletes a key for the time being.",
+    ),
+    route(
+        "key-soft-delete-restore",
+        "keys/{name}/soft-delete-restore",
+        &[Method::new(Operation::Update, "Bring a key back.")],
+        &[],
+        "Brings a key back.",
+    ),
+    route(
+        "key-trim",
+        "keys/{name}/trim",
+        &[Method::new(Operation::Update, "Remove the oldest versions for good.")],
+        &[MIN_AVAILABLE_VERSION],
+        "Removes versions.",
+    ),
+    route(
+        "keys",
+        "keys",
+        &[Method::new(Operation::List, "List the names of keys.")],
+        &[AFTER, LIMIT],
+        "Names of keys.",
+    ),
+];

@@ -1,0 +1,10 @@
+//! Whole conversations with a mount.
+
+mod keys;
+
+use crate::secrets::transit::make;
+use crate::testing::Rig;
+
+fn rig() -> Rig {
+    Rig::new(make, "")
+}
