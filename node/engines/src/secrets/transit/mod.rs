@@ -11,6 +11,7 @@ mod config;
 mod der;
 mod ec;
 mod ed25519;
+mod encrypt;
 mod generate;
 mod hashes;
 mod key;
@@ -36,6 +37,7 @@ use arca_engine_api::{
 };
 use async_trait::async_trait;
 
+use self::keys::Keys;
 use self::manage::Hide;
 
 /// The type this folder brings.
@@ -72,6 +74,9 @@ impl Engine for Transit {
             ("cache-config", _) => config::write_cache(ctx.storage, request.fields()),
             ("config-keys", Operation::Read) => config::read_keys(ctx.storage),
             ("config-keys", _) => config::write_keys(ctx.storage, request.fields()),
+            ("datakey", _) => encrypt::data_key(ctx, request),
+            ("decrypt", _) => encrypt::decrypt(ctx, request),
+            ("encrypt", _) => encrypt::encrypt(ctx, request),
             ("key", Operation::Read) => manage::read(ctx, request),
             ("key", Operation::Delete) => manage::delete(ctx, name),
             ("key", _) => manage::create(ctx, request),
@@ -81,7 +86,16 @@ impl Engine for Transit {
             ("key-soft-delete-restore", _) => manage::hide(ctx, name, Hide::BringBack),
             ("key-trim", _) => manage::trim(ctx, request),
             ("keys", _) => manage::list(ctx, request),
+            ("rewrap", _) => encrypt::rewrap(ctx, request),
             _ => Err(EngineError::Unsupported),
+        }
+    }
+
+    /// Encrypting by a name makes a key of it, for those who may create one.
+    fn exists(&self, ctx: &Ctx<'_>, request: &Request) -> Result<Option<bool>, EngineError> {
+        match request.route.id {
+            "encrypt" => Ok(Some(Keys::of(ctx).find(request.param("name"))?.is_some())),
+            _ => Ok(None),
         }
     }
 

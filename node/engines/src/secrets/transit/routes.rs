@@ -1,6 +1,6 @@
 //! The paths of transit. What only computes is served by every node.
 
-use arca_engine_api::{Access, Field, FieldKind, Method, Operation, Route};
+use arca_engine_api::{Access, Effect, Field, FieldKind, Method, Operation, Route};
 
 const fn field(name: &'static str, kind: FieldKind, summary: &'static str) -> Field {
     Field { name, kind, summary }
@@ -22,11 +22,19 @@ const ALLOW_PLAINTEXT_BACKUP: Field = field(
     FieldKind::Bool,
     "Whether the key may be backed up; cannot be taken back.",
 );
+const ASSOCIATED_DATA: Field = field(
+    "associated_data",
+    FieldKind::String,
+    "Base64 of what is authenticated with the plaintext, but not encrypted.",
+);
 const AUTO_ROTATE_PERIOD: Field = field(
     "auto_rotate_period",
     FieldKind::Duration,
     "Age at which the key is rotated by itself; 0 for never, else an hour at least.",
 );
+const BATCH_INPUT: Field = field("batch_input", FieldKind::List, "Many requests in one: a list of objects.");
+const BITS: Field = field("bits", FieldKind::Int, "Bits of the data key: 128, 256 (default) or 512.");
+const CIPHERTEXT: Field = field("ciphertext", FieldKind::String, "What `encrypt` answered.");
 const CONTEXT: Field = field("context", FieldKind::String, "Base64 of what the key is derived for.");
 const CONVERGENT_ENCRYPTION: Field = field(
     "convergent_encryption",
@@ -40,6 +48,7 @@ const DISABLE_UPSERT: Field = field("disable_upsert", FieldKind::Bool, "Encrypti
 const EXPORTABLE: Field =
     field("exportable", FieldKind::Bool, "Whether secrets may be exported; cannot be taken back.");
 const KEY_SIZE: Field = field("key_size", FieldKind::Int, "Bytes of an HMAC key, from 32 to 512.");
+const KEY_VERSION: Field = field("key_version", FieldKind::Int, "Which version; 0 for the latest.");
 const LIMIT: Field = field("limit", FieldKind::Int, "At most so many names.");
 const MIN_AVAILABLE_VERSION: Field =
     field("min_available_version", FieldKind::Int, "Older versions are removed for good.");
@@ -47,6 +56,14 @@ const MIN_DECRYPTION_VERSION: Field =
     field("min_decryption_version", FieldKind::Int, "The oldest version that decrypts and verifies.");
 const MIN_ENCRYPTION_VERSION: Field =
     field("min_encryption_version", FieldKind::Int, "The oldest version that encrypts and signs; 0 for any.");
+const NONCE: Field = field("nonce", FieldKind::String, "Refused: no caller chooses a nonce.");
+const PARTIAL_FAILURE_RESPONSE_CODE: Field = field(
+    "partial_failure_response_code",
+    FieldKind::Int,
+    "Status if some items failed and others did not; 400 unless said.",
+);
+const PLAINTEXT: Field = field("plaintext", FieldKind::String, "Base64 of what is encrypted.");
+const REFERENCE: Field = field("reference", FieldKind::String, "A name for the answer of an item.");
 const SIZE: Field = field("size", FieldKind::Int, "Noted, without effect.");
 const TYPE: Field = field("type", FieldKind::String, "The type of the key; aes256-gcm96 by default.");
 
@@ -70,6 +87,46 @@ pub(super) static ROUTES: &[Route] = &[
         ],
         &[DISABLE_UPSERT],
         "What holds for every key.",
+    ),
+    route(
+        "datakey",
+        "datakey/{plaintext}/{name}",
+        &[Method::with_effect(
+            Operation::Update,
+            Effect::Reads,
+            "Make a data key: encrypted, and with `plaintext` bare as well.",
+        )],
+        &[ASSOCIATED_DATA, BITS, CONTEXT, KEY_VERSION],
+        "Data keys.",
+    ),
+    route(
+        "decrypt",
+        "decrypt/{name}",
+        &[Method::with_effect(Operation::Update, Effect::Reads, "Decrypt.")],
+        &[ASSOCIATED_DATA, BATCH_INPUT, CIPHERTEXT, CONTEXT, NONCE, PARTIAL_FAILURE_RESPONSE_CODE, REFERENCE],
+        "Decrypts one thing or many.",
+    ),
+    route(
+        "encrypt",
+        "encrypt/{name}",
+        &[Method::with_effect(
+            Operation::Update,
+            Effect::Reads,
+            "Encrypt; by a new key if there is none and the caller may create one.",
+        )],
+        &[
+            ASSOCIATED_DATA,
+            BATCH_INPUT,
+            CONTEXT,
+            CONVERGENT_ENCRYPTION,
+            KEY_VERSION,
+            NONCE,
+            PARTIAL_FAILURE_RESPONSE_CODE,
+            PLAINTEXT,
+            REFERENCE,
+            TYPE,
+        ],
+        "Encrypts one thing or many.",
     ),
     route(
         "key",
@@ -139,5 +196,16 @@ pub(super) static ROUTES: &[Route] = &[
         &[Method::new(Operation::List, "List the names of keys.")],
         &[AFTER, LIMIT],
         "Names of keys.",
+    ),
+    route(
+        "rewrap",
+        "rewrap/{name}",
+        &[Method::with_effect(
+            Operation::Update,
+            Effect::Reads,
+            "Decrypt, and encrypt by the latest version.",
+        )],
+        &[ASSOCIATED_DATA, BATCH_INPUT, CIPHERTEXT, CONTEXT, KEY_VERSION, NONCE, REFERENCE],
+        "Encrypts again.",
     ),
 ];

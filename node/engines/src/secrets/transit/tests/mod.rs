@@ -1,5 +1,6 @@
 //! Whole conversations with a mount.
 
+mod cipher;
 mod keys;
 
 use crate::secrets::transit::make;
