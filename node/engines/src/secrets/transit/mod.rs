@@ -23,10 +23,12 @@ mod ring;
 mod routes;
 mod rsa_keys;
 mod show;
+mod sign;
 mod symmetric;
 #[cfg(test)]
 mod tests;
 mod text;
+mod tools;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,6 +79,8 @@ impl Engine for Transit {
             ("datakey", _) => encrypt::data_key(ctx, request),
             ("decrypt", _) => encrypt::decrypt(ctx, request),
             ("encrypt", _) => encrypt::encrypt(ctx, request),
+            ("hash", _) => tools::hash(request),
+            ("hmac", _) => tools::hmac(ctx, request),
             ("key", Operation::Read) => manage::read(ctx, request),
             ("key", Operation::Delete) => manage::delete(ctx, name),
             ("key", _) => manage::create(ctx, request),
@@ -86,7 +90,10 @@ impl Engine for Transit {
             ("key-soft-delete-restore", _) => manage::hide(ctx, name, Hide::BringBack),
             ("key-trim", _) => manage::trim(ctx, request),
             ("keys", _) => manage::list(ctx, request),
+            ("random", _) => tools::random(ctx, request),
             ("rewrap", _) => encrypt::rewrap(ctx, request),
+            ("sign", _) => sign::sign(ctx, request),
+            ("verify", _) => sign::verify(ctx, request),
             _ => Err(EngineError::Unsupported),
         }
     }

@@ -17,6 +17,7 @@ const fn route(
 }
 
 const AFTER: Field = field("after", FieldKind::String, "Only names behind this one.");
+const ALGORITHM: Field = field("algorithm", FieldKind::String, "Another name of `hash_algorithm`.");
 const ALLOW_PLAINTEXT_BACKUP: Field = field(
     "allow_plaintext_backup",
     FieldKind::Bool,
@@ -34,6 +35,7 @@ const AUTO_ROTATE_PERIOD: Field = field(
 );
 const BATCH_INPUT: Field = field("batch_input", FieldKind::List, "Many requests in one: a list of objects.");
 const BITS: Field = field("bits", FieldKind::Int, "Bits of the data key: 128, 256 (default) or 512.");
+const BYTES: Field = field("bytes", FieldKind::Int, "How many; 32 by default.");
 const CIPHERTEXT: Field = field("ciphertext", FieldKind::String, "What `encrypt` answered.");
 const CONTEXT: Field = field("context", FieldKind::String, "Base64 of what the key is derived for.");
 const CONVERGENT_ENCRYPTION: Field = field(
@@ -47,9 +49,19 @@ const DERIVED: Field =
 const DISABLE_UPSERT: Field = field("disable_upsert", FieldKind::Bool, "Encrypting makes no keys.");
 const EXPORTABLE: Field =
     field("exportable", FieldKind::Bool, "Whether secrets may be exported; cannot be taken back.");
+const FORMAT: Field = field("format", FieldKind::String, "How it is written.");
+const HASH_ALGORITHM: Field = field(
+    "hash_algorithm",
+    FieldKind::String,
+    "sha1, sha2-224 to sha2-512, sha3-224 to sha3-512, none; sha2-256 by default.",
+);
+const HMAC: Field = field("hmac", FieldKind::String, "The HMAC to verify.");
+const INPUT: Field = field("input", FieldKind::String, "Base64 of what it is about.");
 const KEY_SIZE: Field = field("key_size", FieldKind::Int, "Bytes of an HMAC key, from 32 to 512.");
 const KEY_VERSION: Field = field("key_version", FieldKind::Int, "Which version; 0 for the latest.");
 const LIMIT: Field = field("limit", FieldKind::Int, "At most so many names.");
+const MARSHALING_ALGORITHM: Field =
+    field("marshaling_algorithm", FieldKind::String, "asn1 (default) or jws.");
 const MIN_AVAILABLE_VERSION: Field =
     field("min_available_version", FieldKind::Int, "Older versions are removed for good.");
 const MIN_DECRYPTION_VERSION: Field =
@@ -63,8 +75,16 @@ const PARTIAL_FAILURE_RESPONSE_CODE: Field = field(
     "Status if some items failed and others did not; 400 unless said.",
 );
 const PLAINTEXT: Field = field("plaintext", FieldKind::String, "Base64 of what is encrypted.");
+const PREHASHED: Field = field("prehashed", FieldKind::Bool, "The input is a digest.");
 const REFERENCE: Field = field("reference", FieldKind::String, "A name for the answer of an item.");
+const SALT_LENGTH: Field =
+    field("salt_length", FieldKind::String, "Salt of PSS: auto (default), hash, or a number of bytes.");
+const SIGNATURE: Field = field("signature", FieldKind::String, "The signature to verify.");
+const SIGNATURE_ALGORITHM: Field =
+    field("signature_algorithm", FieldKind::String, "For RSA: pss (default) or pkcs1v15.");
+const SIGNATURE_CONTEXT: Field = field("signature_context", FieldKind::String, "Refused.");
 const SIZE: Field = field("size", FieldKind::Int, "Noted, without effect.");
+const SOURCE: Field = field("source", FieldKind::String, "platform; every other source is the same.");
 const TYPE: Field = field("type", FieldKind::String, "The type of the key; aes256-gcm96 by default.");
 
 pub(super) static ROUTES: &[Route] = &[
@@ -127,6 +147,20 @@ pub(super) static ROUTES: &[Route] = &[
             TYPE,
         ],
         "Encrypts one thing or many.",
+    ),
+    route(
+        "hash",
+        "hash/{algorithm?}",
+        &[Method::with_effect(Operation::Update, Effect::Reads, "Hash.")],
+        &[ALGORITHM, FORMAT, INPUT],
+        "Hashes, without a key.",
+    ),
+    route(
+        "hmac",
+        "hmac/{name}/{algorithm?}",
+        &[Method::with_effect(Operation::Update, Effect::Reads, "Make an HMAC.")],
+        &[ALGORITHM, BATCH_INPUT, INPUT, KEY_VERSION, REFERENCE],
+        "HMACs of one thing or many.",
     ),
     route(
         "key",
@@ -198,6 +232,20 @@ pub(super) static ROUTES: &[Route] = &[
         "Names of keys.",
     ),
     route(
+        "random",
+        "random/{source?}",
+        &[Method::with_effect(Operation::Update, Effect::Reads, "Random bytes.")],
+        &[BYTES, FORMAT, SOURCE],
+        "Random bytes; the segment is a source or a count.",
+    ),
+    route(
+        "random",
+        "random/{source}/{bytes}",
+        &[Method::with_effect(Operation::Update, Effect::Reads, "Random bytes.")],
+        &[BYTES, FORMAT, SOURCE],
+        "Random bytes of a source.",
+    ),
+    route(
         "rewrap",
         "rewrap/{name}",
         &[Method::with_effect(
@@ -207,5 +255,47 @@ pub(super) static ROUTES: &[Route] = &[
         )],
         &[ASSOCIATED_DATA, BATCH_INPUT, CIPHERTEXT, CONTEXT, KEY_VERSION, NONCE, REFERENCE],
         "Encrypts again.",
+    ),
+    route(
+        "sign",
+        "sign/{name}/{algorithm?}",
+        &[Method::with_effect(Operation::Update, Effect::Reads, "Sign.")],
+        &[
+            ALGORITHM,
+            BATCH_INPUT,
+            CONTEXT,
+            HASH_ALGORITHM,
+            INPUT,
+            KEY_VERSION,
+            MARSHALING_ALGORITHM,
+            PREHASHED,
+            REFERENCE,
+            SALT_LENGTH,
+            SIGNATURE_ALGORITHM,
+            SIGNATURE_CONTEXT,
+        ],
+        "Signs one thing or many.",
+    ),
+    route(
+        "verify",
+        "verify/{name}/{algorithm?}",
+        &[Method::with_effect(Operation::Update, Effect::Reads, "Verify a signature or an HMAC.")],
+        &[
+            ALGORITHM,
+            BATCH_INPUT,
+            CONTEXT,
+            HASH_ALGORITHM,
+            HMAC,
+            INPUT,
+            KEY_VERSION,
+            MARSHALING_ALGORITHM,
+            PREHASHED,
+            REFERENCE,
+            SALT_LENGTH,
+            SIGNATURE,
+            SIGNATURE_ALGORITHM,
+            SIGNATURE_CONTEXT,
+        ],
+        "Verifies one thing or many.",
     ),
 ];
