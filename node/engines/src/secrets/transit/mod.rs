@@ -6,14 +6,18 @@
 
 #![allow(dead_code)] // The operations that need the rest follow one after the other.
 
+mod backup;
 mod batch;
 mod config;
+mod decimal;
 mod der;
 mod ec;
 mod ed25519;
 mod encrypt;
+mod export;
 mod generate;
 mod hashes;
+mod import;
 mod key;
 mod keys;
 mod kind;
@@ -29,6 +33,7 @@ mod symmetric;
 mod tests;
 mod text;
 mod tools;
+mod wrap;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,6 +77,8 @@ impl Engine for Transit {
     async fn handle(&self, ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
         let name = request.param("name");
         match (request.route.id, request.operation) {
+            ("backup", _) => backup::backup(ctx, name),
+            ("byok-export", _) => export::byok(ctx, request),
             ("cache-config", Operation::Read) => config::read_cache(ctx.storage),
             ("cache-config", _) => config::write_cache(ctx.storage, request.fields()),
             ("config-keys", Operation::Read) => config::read_keys(ctx.storage),
@@ -79,21 +86,26 @@ impl Engine for Transit {
             ("datakey", _) => encrypt::data_key(ctx, request),
             ("decrypt", _) => encrypt::decrypt(ctx, request),
             ("encrypt", _) => encrypt::encrypt(ctx, request),
+            ("export", _) => export::export(ctx, request),
             ("hash", _) => tools::hash(request),
             ("hmac", _) => tools::hmac(ctx, request),
             ("key", Operation::Read) => manage::read(ctx, request),
             ("key", Operation::Delete) => manage::delete(ctx, name),
             ("key", _) => manage::create(ctx, request),
             ("key-config", _) => manage::configure(ctx, request),
+            ("key-import", _) => import::import(ctx, request),
+            ("key-import-version", _) => import::import_version(ctx, request),
             ("key-rotate", _) => manage::rotate(ctx, name),
             ("key-soft-delete", _) => manage::hide(ctx, name, Hide::Hide),
             ("key-soft-delete-restore", _) => manage::hide(ctx, name, Hide::BringBack),
             ("key-trim", _) => manage::trim(ctx, request),
             ("keys", _) => manage::list(ctx, request),
             ("random", _) => tools::random(ctx, request),
+            ("restore", _) => backup::restore(ctx, request),
             ("rewrap", _) => encrypt::rewrap(ctx, request),
             ("sign", _) => sign::sign(ctx, request),
             ("verify", _) => sign::verify(ctx, request),
+            ("wrapping-key", _) => import::wrapping_key(ctx),
             _ => Err(EngineError::Unsupported),
         }
     }

@@ -23,6 +23,8 @@ const ALLOW_PLAINTEXT_BACKUP: Field = field(
     FieldKind::Bool,
     "Whether the key may be backed up; cannot be taken back.",
 );
+const ALLOW_ROTATION: Field =
+    field("allow_rotation", FieldKind::Bool, "Whether versions of an imported key may be made here.");
 const ASSOCIATED_DATA: Field = field(
     "associated_data",
     FieldKind::String,
@@ -33,6 +35,7 @@ const AUTO_ROTATE_PERIOD: Field = field(
     FieldKind::Duration,
     "Age at which the key is rotated by itself; 0 for never, else an hour at least.",
 );
+const BACKUP: Field = field("backup", FieldKind::String, "What `backup` answered.");
 const BATCH_INPUT: Field = field("batch_input", FieldKind::List, "Many requests in one: a list of objects.");
 const BITS: Field = field("bits", FieldKind::Int, "Bits of the data key: 128, 256 (default) or 512.");
 const BYTES: Field = field("bytes", FieldKind::Int, "How many; 32 by default.");
@@ -49,11 +52,19 @@ const DERIVED: Field =
 const DISABLE_UPSERT: Field = field("disable_upsert", FieldKind::Bool, "Encrypting makes no keys.");
 const EXPORTABLE: Field =
     field("exportable", FieldKind::Bool, "Whether secrets may be exported; cannot be taken back.");
+const FORCE: Field = field("force", FieldKind::Bool, "Replace a key of that name.");
 const FORMAT: Field = field("format", FieldKind::String, "How it is written.");
+const HASH: Field =
+    field("hash", FieldKind::String, "OAEP's hash function: SHA1, SHA224, SHA256 (default), SHA384, SHA512.");
 const HASH_ALGORITHM: Field = field(
     "hash_algorithm",
     FieldKind::String,
     "sha1, sha2-224 to sha2-512, sha3-224 to sha3-512, none; sha2-256 by default.",
+);
+const HASH_FUNCTION: Field = field(
+    "hash_function",
+    FieldKind::String,
+    "OAEP's hash function: SHA1, SHA224, SHA256 (default), SHA384, SHA512.",
 );
 const HMAC: Field = field("hmac", FieldKind::String, "The HMAC to verify.");
 const INPUT: Field = field("input", FieldKind::String, "Base64 of what it is about.");
@@ -76,6 +87,7 @@ const PARTIAL_FAILURE_RESPONSE_CODE: Field = field(
 );
 const PLAINTEXT: Field = field("plaintext", FieldKind::String, "Base64 of what is encrypted.");
 const PREHASHED: Field = field("prehashed", FieldKind::Bool, "The input is a digest.");
+const PUBLIC_KEY: Field = field("public_key", FieldKind::String, "A public key in PEM.");
 const REFERENCE: Field = field("reference", FieldKind::String, "A name for the answer of an item.");
 const SALT_LENGTH: Field =
     field("salt_length", FieldKind::String, "Salt of PSS: auto (default), hash, or a number of bytes.");
@@ -86,8 +98,27 @@ const SIGNATURE_CONTEXT: Field = field("signature_context", FieldKind::String, "
 const SIZE: Field = field("size", FieldKind::Int, "Noted, without effect.");
 const SOURCE: Field = field("source", FieldKind::String, "platform; every other source is the same.");
 const TYPE: Field = field("type", FieldKind::String, "The type of the key; aes256-gcm96 by default.");
+const VERSION: Field = field("version", FieldKind::Int, "Which version; the latest unless said.");
 
 pub(super) static ROUTES: &[Route] = &[
+    route(
+        "backup",
+        "backup/{name}",
+        &[Method::with_effect(
+            Operation::Read,
+            Effect::Writes,
+            "Back a key up, with its secrets in the clear.",
+        )],
+        &[],
+        "Backups.",
+    ),
+    route(
+        "byok-export",
+        "byok-export/{destination}/{source}/{version?}",
+        &[Method::new(Operation::Read, "Export a key, wrapped to another.")],
+        &[HASH],
+        "Exports for import elsewhere.",
+    ),
     route(
         "cache-config",
         "cache-config",
@@ -149,6 +180,13 @@ pub(super) static ROUTES: &[Route] = &[
         "Encrypts one thing or many.",
     ),
     route(
+        "export",
+        "export/{type}/{name}/{version?}",
+        &[Method::new(Operation::Read, "Export what a key is made of.")],
+        &[FORMAT],
+        "`encryption-key`, `signing-key`, `hmac-key`, `public-key` or `certificate-chain` of exportable keys.",
+    ),
+    route(
         "hash",
         "hash/{algorithm?}",
         &[Method::with_effect(Operation::Update, Effect::Reads, "Hash.")],
@@ -195,6 +233,32 @@ pub(super) static ROUTES: &[Route] = &[
             MIN_ENCRYPTION_VERSION,
         ],
         "Settings of a key.",
+    ),
+    route(
+        "key-import",
+        "keys/{name}/import",
+        &[Method::new(Operation::Update, "Make a key of one from outside.")],
+        &[
+            ALLOW_PLAINTEXT_BACKUP,
+            ALLOW_ROTATION,
+            AUTO_ROTATE_PERIOD,
+            CIPHERTEXT,
+            CONTEXT,
+            CONVERGENT_ENCRYPTION,
+            DERIVED,
+            EXPORTABLE,
+            HASH_FUNCTION,
+            PUBLIC_KEY,
+            TYPE,
+        ],
+        "Imports.",
+    ),
+    route(
+        "key-import-version",
+        "keys/{name}/import_version",
+        &[Method::new(Operation::Update, "Make a version of a key from outside, or complete one.")],
+        &[CIPHERTEXT, HASH_FUNCTION, PUBLIC_KEY, VERSION],
+        "Imports of versions.",
     ),
     route(
         "key-rotate",
@@ -244,6 +308,13 @@ pub(super) static ROUTES: &[Route] = &[
         &[Method::with_effect(Operation::Update, Effect::Reads, "Random bytes.")],
         &[BYTES, FORMAT, SOURCE],
         "Random bytes of a source.",
+    ),
+    route(
+        "restore",
+        "restore/{name?}",
+        &[Method::new(Operation::Update, "Restore a key.")],
+        &[BACKUP, FORCE],
+        "Restores backups.",
     ),
     route(
         "rewrap",
@@ -297,5 +368,12 @@ pub(super) static ROUTES: &[Route] = &[
             SIGNATURE_CONTEXT,
         ],
         "Verifies one thing or many.",
+    ),
+    route(
+        "wrapping-key",
+        "wrapping_key",
+        &[Method::new(Operation::Read, "Read the public key to wrap keys to.")],
+        &[],
+        "Where imports begin.",
     ),
 ];

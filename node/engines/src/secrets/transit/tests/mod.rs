@@ -1,10 +1,15 @@
 //! Whole conversations with a mount.
 
 mod cipher;
+mod interop;
 mod keys;
+mod moving;
 mod signing;
 mod tools;
 
+use arca_engine_api::{Entropy, EntropyError};
+
+use crate::secrets::transit::kind::Kind;
 use crate::secrets::transit::make;
 use crate::testing::Rig;
 
@@ -13,4 +18,19 @@ const HASHES: [&str; 9] =
 
 fn rig() -> Rig {
     Rig::new(make, "")
+}
+
+fn kind(name: &str) -> Kind {
+    Kind::named(name).unwrap()
+}
+
+/// As random as the rig's source.
+#[derive(Debug)]
+struct Sevens;
+
+impl Entropy for Sevens {
+    fn fill(&self, dest: &mut [u8]) -> Result<(), EntropyError> {
+        dest.fill(7);
+        Ok(())
+    }
 }
