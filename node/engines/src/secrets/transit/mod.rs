@@ -4,11 +4,10 @@
 //! `backup` hand secrets out, and only of keys that say so. Read next: [`key`] for what a key is, [`keys`] for where it
 //! lies, [`ring`] for encrypting, [`sign`] for signing, `README.md` for routes and what differs from others.
 
-#![allow(dead_code)] // The operations that need the rest follow one after the other.
-
 mod backup;
 mod batch;
 mod config;
+mod csr;
 mod decimal;
 mod der;
 mod ec;
@@ -93,9 +92,11 @@ impl Engine for Transit {
             ("key", Operation::Delete) => manage::delete(ctx, name),
             ("key", _) => manage::create(ctx, request),
             ("key-config", _) => manage::configure(ctx, request),
+            ("key-csr", _) => csr::csr(ctx, request),
             ("key-import", _) => import::import(ctx, request),
             ("key-import-version", _) => import::import_version(ctx, request),
             ("key-rotate", _) => manage::rotate(ctx, name),
+            ("key-set-certificate", _) => csr::set_certificate(ctx, request),
             ("key-soft-delete", _) => manage::hide(ctx, name, Hide::Hide),
             ("key-soft-delete-restore", _) => manage::hide(ctx, name, Hide::BringBack),
             ("key-trim", _) => manage::trim(ctx, request),

@@ -39,6 +39,8 @@ const BACKUP: Field = field("backup", FieldKind::String, "What `backup` answered
 const BATCH_INPUT: Field = field("batch_input", FieldKind::List, "Many requests in one: a list of objects.");
 const BITS: Field = field("bits", FieldKind::Int, "Bits of the data key: 128, 256 (default) or 512.");
 const BYTES: Field = field("bytes", FieldKind::Int, "How many; 32 by default.");
+const CERTIFICATE_CHAIN: Field =
+    field("certificate_chain", FieldKind::String, "Certificates in PEM, the key's own first.");
 const CIPHERTEXT: Field = field("ciphertext", FieldKind::String, "What `encrypt` answered.");
 const CONTEXT: Field = field("context", FieldKind::String, "Base64 of what the key is derived for.");
 const CONVERGENT_ENCRYPTION: Field = field(
@@ -46,6 +48,7 @@ const CONVERGENT_ENCRYPTION: Field = field(
     FieldKind::Bool,
     "Equal plaintexts give equal ciphertexts; for derived keys only.",
 );
+const CSR: Field = field("csr", FieldKind::String, "A request in PEM whose names are taken.");
 const DELETION_ALLOWED: Field = field("deletion_allowed", FieldKind::Bool, "Whether the key may be deleted.");
 const DERIVED: Field =
     field("derived", FieldKind::Bool, "Each context has a key of its own, derived of this one.");
@@ -235,6 +238,13 @@ pub(super) static ROUTES: &[Route] = &[
         "Settings of a key.",
     ),
     route(
+        "key-csr",
+        "keys/{name}/csr",
+        &[Method::with_effect(Operation::Update, Effect::Reads, "Sign a request for a certificate.")],
+        &[CSR, VERSION],
+        "Requests for certificates.",
+    ),
+    route(
         "key-import",
         "keys/{name}/import",
         &[Method::new(Operation::Update, "Make a key of one from outside.")],
@@ -266,6 +276,13 @@ pub(super) static ROUTES: &[Route] = &[
         &[Method::new(Operation::Update, "Make a new version.")],
         &[],
         "Rotates a key.",
+    ),
+    route(
+        "key-set-certificate",
+        "keys/{name}/set-certificate",
+        &[Method::new(Operation::Update, "Keep certificates with a version.")],
+        &[CERTIFICATE_CHAIN, VERSION],
+        "Certificates.",
     ),
     route(
         "key-soft-delete",

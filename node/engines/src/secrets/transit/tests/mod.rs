@@ -1,11 +1,14 @@
 //! Whole conversations with a mount.
 
+mod certificates;
 mod cipher;
 mod interop;
 mod keys;
 mod moving;
+mod refusals;
 mod signing;
 mod tools;
+mod whole;
 
 use arca_engine_api::{Entropy, EntropyError};
 
