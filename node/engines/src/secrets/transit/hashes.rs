@@ -126,7 +126,8 @@ impl Hash {
     fn slow_hmac(self, key: &[u8], data: &[u8]) -> Vec<u8> {
         with_digest!(self, D => {
             // A key of any length will do.
-            SimpleHmac::<D>::new_from_slice(key).map_or_else(|_| Vec::new(), |mac| mac.chain_update(data).finalize().into_bytes().to_vec())
+            let mac = SimpleHmac::<D>::new_from_slice(key).map(|mac| mac.chain_update(data).finalize());
+            mac.map_or_else(|_| Vec::new(), |tag| tag.into_bytes().to_vec())
         })
     }
 
