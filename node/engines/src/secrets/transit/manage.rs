@@ -231,12 +231,14 @@ fn rotated(keys: &Keys<'_>, name: &str, key: &mut Key) -> Result<(), EngineError
 
 /// Keys rotated at once, at most: RSA keys take a while each.
 const ROTATIONS_MAX: usize = 8;
+/// Time after which the rest waits for the next tick.
+const ROTATING_MAX: Duration = Duration::from_secs(1);
 /// Keys looked at in one listing.
 const NAMES_MAX: usize = 1_000;
 
 /// Makes new versions of keys that are old enough. Says whether it made any.
 pub(super) fn rotate_old(ctx: &Ctx<'_>) -> Result<bool, EngineError> {
-    let (keys, now) = (Keys::of(ctx), ctx.clock.now());
+    let (keys, now, started) = (Keys::of(ctx), ctx.clock.now(), ctx.clock.monotonic());
     let (mut made, mut failed) = (0, None);
     let mut page = Page { after: None, limit: Some(NAMES_MAX) };
     loop {
@@ -246,7 +248,8 @@ pub(super) fn rotate_old(ctx: &Ctx<'_>) -> Result<bool, EngineError> {
             made += usize::from(matches!(outcome, Ok(true)));
             // A key that cannot be rotated is told of, but stands in no other's way.
             failed = failed.or(outcome.err());
-            if made == ROTATIONS_MAX {
+            let spent = ctx.clock.monotonic().saturating_sub(started);
+            if made == ROTATIONS_MAX || (made > 0 && spent > ROTATING_MAX) {
                 return Ok(true);
             }
         }
