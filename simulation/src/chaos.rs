@@ -1,5 +1,5 @@
-//! Faults, one after another, as the plan allows them. At most a minority is down or cut off at a time: what a cluster
-//! may then still not do is lose what it acknowledged.
+//! Faults, one after another, as the plan allows them. At most a minority is down or cut off at a time, but for a moment
+//! now and then: what a cluster may then still not do is lose what it acknowledged.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -34,6 +34,8 @@ pub struct Chaos {
     down: Vec<(MemberId, Instant)>,
     /// Processes that end in order, and how long after it they come back.
     ending: Vec<(MemberId, JoinHandle<()>, Duration)>,
+    /// A member that loses its power for a moment, and when.
+    ambushed: Option<(MemberId, Instant)>,
     /// A machine whose log is damaged.
     damaged: Option<MemberId>,
     /// A member that another takes the place of.
@@ -61,6 +63,7 @@ impl Chaos {
             next: Instant::now(),
             down: Vec::new(),
             ending: Vec::new(),
+            ambushed: None,
             damaged: None,
             replacement: None,
             full: None,
@@ -124,7 +127,11 @@ impl Chaos {
     /// Whether nothing is wrong any more.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.damaged.is_none() && self.down.is_empty() && self.ending.is_empty() && self.replacement.is_none()
+        self.ambushed.is_none()
+            && self.damaged.is_none()
+            && self.down.is_empty()
+            && self.ending.is_empty()
+            && self.replacement.is_none()
     }
 
     async fn repair(&mut self, cluster: &mut Cluster, now: Instant) -> Result<(), Failure> {
@@ -133,6 +140,11 @@ impl Chaos {
             cluster.shared.trace.say(format_args!("all links are whole"));
             self.away.clear();
             self.healed = None;
+        }
+        if let Some((id, _)) = self.ambushed.filter(|(_, at)| *at <= now) {
+            self.ambushed = None;
+            let back = self.dice.span(Duration::from_millis(20), Duration::from_millis(120));
+            self.power_off(cluster, id, back);
         }
         if let Some((id, _)) = self.full.filter(|(_, until)| *until <= now) {
             if let Some(machine) = cluster.machines.get(&id) {
@@ -175,11 +187,12 @@ impl Chaos {
             })
             .collect();
         for id in dead {
-            self.power_off(cluster, id);
+            let back = self.outage();
+            self.power_off(cluster, id, back);
         }
     }
 
-    fn power_off(&mut self, cluster: &mut Cluster, id: MemberId) {
+    fn power_off(&mut self, cluster: &mut Cluster, id: MemberId, back: Duration) {
         let Some(machine) = cluster.machines.get_mut(&id) else { return };
         if machine.process.is_none() {
             return;
@@ -187,10 +200,14 @@ impl Chaos {
         cluster.shared.trace.note("crash", &[id.0], &[]);
         cluster.shared.trace.say(format_args!("member {id} has no power"));
         machine.crash();
+        self.down.push((id, Instant::now() + back));
+    }
+
+    /// How long a machine is without power.
+    fn outage(&mut self) -> Duration {
         // Some are back before anybody has noticed.
         let most = if self.dice.chance(30) { Duration::from_millis(200) } else { Duration::from_secs(8) };
-        let back = self.dice.span(Duration::from_millis(20), most);
-        self.down.push((id, Instant::now() + back));
+        self.dice.span(Duration::from_millis(20), most)
     }
 
     /// Another comes for a member whose damaged log was refused, as it must be.
@@ -231,12 +248,14 @@ impl Chaos {
         let Some(id) = self.dice.pick(&running).copied() else { return Ok(()) };
         let has_spare = self.spare(cluster) > 0;
         let has_struck = match fault {
+            Fault::Ambush if has_spare && self.ambushed.is_none() => self.ambush(cluster, &running),
             Fault::BitFlip if has_spare && self.replacement.is_none() && self.damaged.is_none() => {
                 self.damage(cluster, id)
             }
             Fault::Clock => self.set_clock(cluster, id),
             Fault::Crash if has_spare => {
-                self.power_off(cluster, id);
+                let back = self.outage();
+                self.power_off(cluster, id, back);
                 true
             }
             Fault::Disk if has_spare => self.fail_disk(cluster, id),
@@ -248,7 +267,8 @@ impl Chaos {
             Fault::Partition if has_spare => self.cut_off(cluster, &running),
             Fault::Restart if has_spare => self.restart(cluster, id),
             Fault::Rotate => rotate(cluster, id)?,
-            Fault::BitFlip
+            Fault::Ambush
+            | Fault::BitFlip
             | Fault::Crash
             | Fault::Disk
             | Fault::Member
@@ -280,7 +300,8 @@ impl Chaos {
     }
 
     fn damage(&mut self, cluster: &mut Cluster, id: MemberId) -> bool {
-        self.power_off(cluster, id);
+        let back = self.outage();
+        self.power_off(cluster, id, back);
         let Some(machine) = cluster.machines.get(&id) else { return false };
         let segments = machine.vfs.list(Path::new(LOG_DIR)).unwrap_or_default();
         let Some(path) = self.dice.pick(&segments) else { return false };
@@ -338,6 +359,25 @@ impl Chaos {
             }
         }
         self.heal_later();
+        true
+    }
+
+    fn ambush(&mut self, cluster: &Cluster, running: &[MemberId]) -> bool {
+        let Some(leader) = cluster.shared.directory.leader().map(|leader| leader.status().id) else {
+            return false;
+        };
+        let mut others: Vec<MemberId> = running.iter().copied().filter(|id| *id != leader).collect();
+        self.dice.shuffle(&mut others);
+        let [rival, witness, ..] = others.as_slice() else { return false };
+        cluster.shared.net.cut(leader, *rival);
+        cluster.shared.net.cut(*rival, leader);
+        self.away.insert(*rival);
+        let now = Instant::now();
+        // A follower campaigns a lease and an election timeout after it has last heard of its leader.
+        let at = now + self.dice.span(Duration::from_millis(500), Duration::from_millis(1_000));
+        self.ambushed = Some((*witness, at));
+        let healed = now + Duration::from_secs(3);
+        self.healed = Some(self.healed.map_or(healed, |at| at.max(healed)));
         true
     }
 

@@ -12,6 +12,9 @@ use arca_raft_storage::testing::Weather;
 /// A class of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
+    /// A member loses its leader, and about when it campaigns another one restarts, at once: that one may have promised
+    /// the leader something that it does not remember.
+    Ambush,
     /// A machine loses its power, and comes back with one bit of its log flipped: it must not start.
     BitFlip,
     /// Wall clocks are set wrong.
@@ -36,7 +39,8 @@ pub enum Fault {
 
 impl Fault {
     /// All there are.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
+        Self::Ambush,
         Self::BitFlip,
         Self::Clock,
         Self::Crash,
