@@ -62,7 +62,8 @@ def test_a_batch_of_ten_thousand(cluster, client, mount):
         assert [item["plaintext"] for item in back] == [item["plaintext"] for item in items]
     mixed = {"batch_input": [items[0], {"plaintext": "!"}], "partial_failure_response_code": 207}
     answer = client.adapter.request("post", f"/v1/{mount}/encrypt/k", json=mixed)
-    results = answer["data"]["batch_results"]
+    assert answer.status_code == 207
+    results = answer.json()["data"]["batch_results"]
     assert "ciphertext" in results[0] and "illegal base64" in results[1]["error"]
     mixed.pop("partial_failure_response_code")
     with pytest.raises(hvac.exceptions.InvalidRequest):
