@@ -118,8 +118,11 @@ fn answer(waiters: &mut Vec<Waiter>, result: &Result<u64, String>) {
 }
 
 /// Whether this member believes that it leads.
+/// Whether this member leads and may say so. One that has put itself out, or is a voter no more, still brings the change to
+/// the others; but openraft then hands leadership over by itself, whatever lease there is.
 fn leads(metrics: &Metrics) -> bool {
-    metrics.state == ServerState::Leader
+    let voters = metrics.membership_config.get_joint_config();
+    metrics.state == ServerState::Leader && voters.iter().any(|voters| voters.contains(&metrics.id))
 }
 
 async fn ask(shared: &Shared) -> Result<u64, ReplicaError> {
@@ -178,6 +181,9 @@ pub(super) fn leased(shared: &Shared) -> Option<u64> {
 pub(super) async fn confirm(shared: &Shared) -> Result<Option<u64>, ReplicaError> {
     if let Some(index) = leased(shared) {
         return Ok(Some(index));
+    }
+    if !shared.metrics(leads) {
+        return Ok(None);
     }
     if arca_danger::is(Bug::ReadIndexUnconfirmed) && shared.metrics(leads) {
         return Ok(Some(shared.state.view().meta().index));

@@ -322,6 +322,20 @@ async fn a_leader_that_removes_itself_hands_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_removes_itself_has_no_lease_beside_its_successor() {
+    let cluster = Cluster::new(3).await;
+    let old = cluster.leader().await;
+    let id = old.status().id;
+    let removing = tokio::spawn(async move { old.remove(id).await });
+    for _ in 0..1_000 {
+        let leased = cluster.running().into_iter().filter(|id| cluster.at(*id).is_leased()).count();
+        assert!(leased <= 1, "two members answer reads from a lease");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    removing.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_removed_voter_learns_of_it_and_disturbs_nobody() {
     let cluster = Cluster::new(3).await;
     let leader = cluster.leader().await;
