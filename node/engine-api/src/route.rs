@@ -87,6 +87,14 @@ pub struct Field {
     pub summary: &'static str,
 }
 
+impl Field {
+    /// A field.
+    #[must_use]
+    pub const fn new(name: &'static str, kind: FieldKind, summary: &'static str) -> Self {
+        Self { name, kind, summary }
+    }
+}
+
 /// One path of an engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
@@ -104,6 +112,20 @@ pub struct Route {
     pub takes_any_field: bool,
     /// A paragraph for help and OpenAPI.
     pub summary: &'static str,
+}
+
+impl Route {
+    /// A path for those with a token whose policies allow it: what most are.
+    #[must_use]
+    pub const fn new(
+        id: &'static str,
+        pattern: &'static str,
+        methods: &'static [Method],
+        fields: &'static [Field],
+        summary: &'static str,
+    ) -> Self {
+        Self { id, pattern, access: Access::Token, methods, fields, takes_any_field: false, summary }
+    }
 }
 
 /// The route that matched, with its captures.

@@ -26,25 +26,21 @@ use crate::{KernelError, rfc3339};
 /// Irrevocable leases shown or counted at most.
 const IRREVOCABLE_MAX: usize = 10_000;
 
-const fn field(name: &'static str, kind: FieldKind, summary: &'static str) -> Field {
-    Field { name, kind, summary }
-}
-
-const LEASE_ID: Field = field("lease_id", FieldKind::String, "Id of the lease.");
-const URL_LEASE_ID: Field = field("url_lease_id", FieldKind::String, "The same, in the path.");
-const SYNC: Field = field("sync", FieldKind::Bool, "Answer only once it is revoked.");
+const LEASE_ID: Field = Field::new("lease_id", FieldKind::String, "Id of the lease.");
+const URL_LEASE_ID: Field = Field::new("url_lease_id", FieldKind::String, "The same, in the path.");
+const SYNC: Field = Field::new("sync", FieldKind::Bool, "Answer only once it is revoked.");
 const RENEW_FIELDS: &[Field] =
-    &[LEASE_ID, URL_LEASE_ID, field("increment", FieldKind::Duration, "Wanted lifetime from now.")];
+    &[LEASE_ID, URL_LEASE_ID, Field::new("increment", FieldKind::Duration, "Wanted lifetime from now.")];
 const REVOKE_FIELDS: &[Field] = &[LEASE_ID, URL_LEASE_ID, SYNC];
 const LOOKUP_FIELDS: &[Field] = &[
     LEASE_ID,
-    field("after", FieldKind::String, "Only names after this one."),
-    field("limit", FieldKind::Int, "At most so many."),
+    Field::new("after", FieldKind::String, "Only names after this one."),
+    Field::new("limit", FieldKind::Int, "At most so many."),
 ];
 const COUNT_FIELDS: &[Field] = &[
-    field("type", FieldKind::String, "irrevocable."),
-    field("include_child_namespaces", FieldKind::Bool, "Accepted; counts are of this namespace."),
-    field("limit", FieldKind::Int, "At most so many."),
+    Field::new("type", FieldKind::String, "irrevocable."),
+    Field::new("include_child_namespaces", FieldKind::Bool, "Accepted; counts are of this namespace."),
+    Field::new("limit", FieldKind::Int, "At most so many."),
 ];
 
 const LOOKUP: &[Method] = &[

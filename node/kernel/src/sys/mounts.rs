@@ -23,30 +23,26 @@ pub(super) const MOUNT_METHODS: &[Method] = &[
     Method::new(Operation::Delete, "Disable a mount and remove its data."),
 ];
 
-const fn field(name: &'static str, kind: FieldKind, summary: &'static str) -> Field {
-    Field { name, kind, summary }
-}
-
 pub(super) const MOUNT_FIELDS: &[Field] = &[
-    field("type", FieldKind::String, "Type of the engine."),
-    field("description", FieldKind::String, "For people."),
-    field("config", FieldKind::Map, "Settings, at enable."),
-    field("options", FieldKind::Map, "Settings of the engine's own."),
-    field("local", FieldKind::Bool, "Never shipped to performance secondaries."),
-    field("seal_wrap", FieldKind::Bool, "Kept for clients: everything is sealed."),
-    field("external_entropy_access", FieldKind::Bool, "Kept for clients."),
-    field("plugin_name", FieldKind::String, "Kept for clients."),
-    field("plugin_version", FieldKind::String, "Kept for clients."),
-    field("default_lease_ttl", FieldKind::Duration, "Default lifetime of leases and tokens."),
-    field("max_lease_ttl", FieldKind::Duration, "Longest lifetime of leases and tokens."),
-    field("force_no_cache", FieldKind::Bool, "Kept for clients."),
-    field("audit_non_hmac_request_keys", FieldKind::List, "Request fields logged in clear."),
-    field("audit_non_hmac_response_keys", FieldKind::List, "Response fields logged in clear."),
-    field("listing_visibility", FieldKind::String, "unauth or hidden."),
-    field("passthrough_request_headers", FieldKind::List, "Request headers the engine sees."),
-    field("allowed_response_headers", FieldKind::List, "Response headers the engine may set."),
-    field("token_type", FieldKind::String, "Kind of token an auth method makes."),
-    field("user_lockout_config", FieldKind::Map, "Kept for clients."),
+    Field::new("type", FieldKind::String, "Type of the engine."),
+    Field::new("description", FieldKind::String, "For people."),
+    Field::new("config", FieldKind::Map, "Settings, at enable."),
+    Field::new("options", FieldKind::Map, "Settings of the engine's own."),
+    Field::new("local", FieldKind::Bool, "Never shipped to performance secondaries."),
+    Field::new("seal_wrap", FieldKind::Bool, "Kept for clients: everything is sealed."),
+    Field::new("external_entropy_access", FieldKind::Bool, "Kept for clients."),
+    Field::new("plugin_name", FieldKind::String, "Kept for clients."),
+    Field::new("plugin_version", FieldKind::String, "Kept for clients."),
+    Field::new("default_lease_ttl", FieldKind::Duration, "Default lifetime of leases and tokens."),
+    Field::new("max_lease_ttl", FieldKind::Duration, "Longest lifetime of leases and tokens."),
+    Field::new("force_no_cache", FieldKind::Bool, "Kept for clients."),
+    Field::new("audit_non_hmac_request_keys", FieldKind::List, "Request fields logged in clear."),
+    Field::new("audit_non_hmac_response_keys", FieldKind::List, "Response fields logged in clear."),
+    Field::new("listing_visibility", FieldKind::String, "unauth or hidden."),
+    Field::new("passthrough_request_headers", FieldKind::List, "Request headers the engine sees."),
+    Field::new("allowed_response_headers", FieldKind::List, "Response headers the engine may set."),
+    Field::new("token_type", FieldKind::String, "Kind of token an auth method makes."),
+    Field::new("user_lockout_config", FieldKind::Map, "Kept for clients."),
 ];
 
 static ROUTES: &[Route] = &[

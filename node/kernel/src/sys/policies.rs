@@ -1,7 +1,7 @@
 //! `sys/policies/acl` and its older form `sys/policy`: the texts of policies.
 
 use arca_engine_api::{
-    Access, EngineError, Field, FieldKind, Fields, Map, Method, Operation, Page, Request, Response, Route,
+    EngineError, Field, FieldKind, Fields, Map, Method, Operation, Page, Request, Response, Route,
     RouteTable, UnixMillis,
 };
 use async_trait::async_trait;
@@ -41,22 +41,12 @@ const POLICY_FIELDS: &[Field] = &[
     Field { name: "ttl", kind: FieldKind::Duration, summary: "Lifetime, in place of expiration." },
 ];
 
-const fn route(
-    id: &'static str,
-    pattern: &'static str,
-    methods: &'static [Method],
-    fields: &'static [Field],
-    summary: &'static str,
-) -> Route {
-    Route { id, pattern, access: Access::Token, methods, fields, takes_any_field: false, summary }
-}
-
 static ROUTES: &[Route] = &[
-    route("names", "policies/acl", LIST, PAGE_FIELDS, "All policies."),
-    route("detailed", "policies/detailed/acl", LIST, PAGE_FIELDS, "All policies with their texts."),
-    route("policy", "policies/acl/{name...}", ONE, POLICY_FIELDS, "One policy."),
-    route("old_names", "policy", LIST_OR_READ, PAGE_FIELDS, "All policies."),
-    route("old_policy", "policy/{name...}", ONE, POLICY_FIELDS, "One policy."),
+    Route::new("names", "policies/acl", LIST, PAGE_FIELDS, "All policies."),
+    Route::new("detailed", "policies/detailed/acl", LIST, PAGE_FIELDS, "All policies with their texts."),
+    Route::new("policy", "policies/acl/{name...}", ONE, POLICY_FIELDS, "One policy."),
+    Route::new("old_names", "policy", LIST_OR_READ, PAGE_FIELDS, "All policies."),
+    Route::new("old_policy", "policy/{name...}", ONE, POLICY_FIELDS, "One policy."),
 ];
 
 /// These paths.

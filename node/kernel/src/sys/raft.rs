@@ -27,13 +27,9 @@ const fn route(
     Route { id, pattern, access, methods, fields, takes_any_field: false, summary }
 }
 
-const fn field(name: &'static str, kind: FieldKind, summary: &'static str) -> Field {
-    Field { name, kind, summary }
-}
-
 const SERVER_ID: &[Field] = &[
-    field("server_id", FieldKind::String, "node_id of the member."),
-    field("dr_operation_token", FieldKind::String, "Only on disaster-recovery secondaries."),
+    Field::new("server_id", FieldKind::String, "node_id of the member."),
+    Field::new("dr_operation_token", FieldKind::String, "Only on disaster-recovery secondaries."),
 ];
 
 static ROUTES: &[Route] = &[
@@ -129,20 +125,24 @@ static ROUTES: &[Route] = &[
             Method::new(Operation::Update, "Change the settings."),
         ],
         &[
-            field("cleanup_dead_servers", FieldKind::Bool, "Remove members that are silent for too long."),
-            field(
+            Field::new(
+                "cleanup_dead_servers",
+                FieldKind::Bool,
+                "Remove members that are silent for too long.",
+            ),
+            Field::new(
                 "last_contact_threshold",
                 FieldKind::Duration,
                 "Silence after which a member is unhealthy.",
             ),
-            field(
+            Field::new(
                 "dead_server_last_contact_threshold",
                 FieldKind::Duration,
                 "Silence after which a member is dead; at least a minute.",
             ),
-            field("max_trailing_logs", FieldKind::Int, "Entries a healthy member may lag."),
-            field("min_quorum", FieldKind::Int, "Voters that no clean-up goes below; at least three."),
-            field("server_stabilization_time", FieldKind::Duration, "Kept for clients; has no effect."),
+            Field::new("max_trailing_logs", FieldKind::Int, "Entries a healthy member may lag."),
+            Field::new("min_quorum", FieldKind::Int, "Voters that no clean-up goes below; at least three."),
+            Field::new("server_stabilization_time", FieldKind::Duration, "Kept for clients; has no effect."),
         ],
         "Settings of the health report and of the removal of dead members.",
     ),

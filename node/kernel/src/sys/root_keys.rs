@@ -20,19 +20,17 @@ use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
 use crate::kernel::Kernel;
 use crate::root_keys::{NewShares, Offered, Rekey, RekeyPlan, RootKeys, Verification};
 
-const fn field(name: &'static str, kind: FieldKind, summary: &'static str) -> Field {
-    Field { name, kind, summary }
-}
-
 const INIT_FIELDS: &[Field] = &[
-    field("secret_shares", FieldKind::Int, "How many new shares to make."),
-    field("secret_threshold", FieldKind::Int, "How many of them are needed."),
-    field("require_verification", FieldKind::Bool, "Whether they take over only once given back."),
-    field("pgp_keys", FieldKind::List, "Not supported."),
-    field("backup", FieldKind::Bool, "Only with pgp_keys."),
+    Field::new("secret_shares", FieldKind::Int, "How many new shares to make."),
+    Field::new("secret_threshold", FieldKind::Int, "How many of them are needed."),
+    Field::new("require_verification", FieldKind::Bool, "Whether they take over only once given back."),
+    Field::new("pgp_keys", FieldKind::List, "Not supported."),
+    Field::new("backup", FieldKind::Bool, "Only with pgp_keys."),
 ];
-pub(super) const SHARE_FIELDS: &[Field] =
-    &[field("key", FieldKind::String, "One share."), field("nonce", FieldKind::String, "Of the attempt.")];
+pub(super) const SHARE_FIELDS: &[Field] = &[
+    Field::new("key", FieldKind::String, "One share."),
+    Field::new("nonce", FieldKind::String, "Of the attempt."),
+];
 
 /// All of these are about the memory of the active node.
 pub(super) const READ: Method = Method::with_effect(Operation::Read, Effect::Writes, "Show the progress.");

@@ -1,33 +1,20 @@
 //! The paths of KV version 2.
 
-use arca_engine_api::{Access, Effect, Field, FieldKind, Method, Operation, Route};
+use arca_engine_api::{Effect, Field, FieldKind, Method, Operation, Route};
 
-const fn field(name: &'static str, kind: FieldKind, summary: &'static str) -> Field {
-    Field { name, kind, summary }
-}
-
-const fn route(
-    id: &'static str,
-    pattern: &'static str,
-    methods: &'static [Method],
-    fields: &'static [Field],
-    summary: &'static str,
-) -> Route {
-    Route { id, pattern, access: Access::Token, methods, fields, takes_any_field: false, summary }
-}
-
-const AFTER: Field = field("after", FieldKind::String, "Only names behind this one, in a listing.");
+const AFTER: Field = Field::new("after", FieldKind::String, "Only names behind this one, in a listing.");
 const CAS_REQUIRED: Field =
-    field("cas_required", FieldKind::Bool, "Whether a write must say which version it replaces.");
-const LIMIT: Field = field("limit", FieldKind::Int, "At most so many names, in a listing.");
-const MAX_VERSIONS: Field = field("max_versions", FieldKind::Int, "Versions to keep of each key; 0 for ten.");
+    Field::new("cas_required", FieldKind::Bool, "Whether a write must say which version it replaces.");
+const LIMIT: Field = Field::new("limit", FieldKind::Int, "At most so many names, in a listing.");
+const MAX_VERSIONS: Field =
+    Field::new("max_versions", FieldKind::Int, "Versions to keep of each key; 0 for ten.");
 const METADATA_CAS_REQUIRED: Field =
-    field("metadata_cas_required", FieldKind::Bool, "Whether changes of settings must be checked.");
-const VERSION: Field = field("version", FieldKind::Int, "Which version; the latest unless said.");
-const VERSIONS: &[Field] = &[field("versions", FieldKind::List, "Numbers of the versions.")];
+    Field::new("metadata_cas_required", FieldKind::Bool, "Whether changes of settings must be checked.");
+const VERSION: Field = Field::new("version", FieldKind::Int, "Which version; the latest unless said.");
+const VERSIONS: &[Field] = &[Field::new("versions", FieldKind::List, "Numbers of the versions.")];
 
 pub(super) static ROUTES: &[Route] = &[
-    route(
+    Route::new(
         "config",
         "config",
         &[
@@ -36,7 +23,7 @@ pub(super) static ROUTES: &[Route] = &[
         ],
         &[
             CAS_REQUIRED,
-            field(
+            Field::new(
                 "delete_version_after",
                 FieldKind::Duration,
                 "Age at which versions delete themselves; negative for never, zero to leave it to the keys.",
@@ -46,7 +33,7 @@ pub(super) static ROUTES: &[Route] = &[
         ],
         "What holds for every key of the mount.",
     ),
-    route(
+    Route::new(
         "data",
         "data/{path...}",
         &[
@@ -56,27 +43,27 @@ pub(super) static ROUTES: &[Route] = &[
             Method::new(Operation::Delete, "Delete the latest version; it can be brought back."),
         ],
         &[
-            field("data", FieldKind::Map, "The secret."),
-            field("options", FieldKind::Map, "`cas`: the version this write replaces, 0 for none."),
+            Field::new("data", FieldKind::Map, "The secret."),
+            Field::new("options", FieldKind::Map, "`cas`: the version this write replaces, 0 for none."),
             VERSION,
         ],
         "Versions of secrets.",
     ),
-    route(
+    Route::new(
         "delete",
         "delete/{path...}",
         &[Method::new(Operation::Update, "Delete versions; they can be brought back.")],
         VERSIONS,
         "Deletes versions.",
     ),
-    route(
+    Route::new(
         "destroy",
         "destroy/{path...}",
         &[Method::new(Operation::Update, "Destroy the data of versions for good.")],
         VERSIONS,
         "Destroys versions.",
     ),
-    route(
+    Route::new(
         "detailed-metadata",
         "detailed-metadata/{path...}",
         &[
@@ -86,7 +73,7 @@ pub(super) static ROUTES: &[Route] = &[
         &[AFTER, LIMIT],
         "Listings with metadata.",
     ),
-    route(
+    Route::new(
         "elsewhere",
         "{path...}",
         &[
@@ -100,7 +87,7 @@ pub(super) static ROUTES: &[Route] = &[
         &[],
         "No path of this engine: 404 with a hint.",
     ),
-    route(
+    Route::new(
         "metadata",
         "metadata/{path...}",
         &[
@@ -114,23 +101,27 @@ pub(super) static ROUTES: &[Route] = &[
         &[
             AFTER,
             CAS_REQUIRED,
-            field("custom_metadata", FieldKind::Map, "Notes of your own: at most 64 short texts."),
-            field("delete_version_after", FieldKind::Duration, "Age at which versions delete themselves."),
+            Field::new("custom_metadata", FieldKind::Map, "Notes of your own: at most 64 short texts."),
+            Field::new(
+                "delete_version_after",
+                FieldKind::Duration,
+                "Age at which versions delete themselves.",
+            ),
             LIMIT,
             MAX_VERSIONS,
-            field("metadata_cas", FieldKind::Int, "The version of the settings this change replaces."),
+            Field::new("metadata_cas", FieldKind::Int, "The version of the settings this change replaces."),
             METADATA_CAS_REQUIRED,
         ],
         "Keys: settings, versions, listings.",
     ),
-    route(
+    Route::new(
         "subkeys",
         "subkeys/{path...}",
         &[Method::new(Operation::Read, "Read which fields a secret has, without their values.")],
-        &[field("depth", FieldKind::Int, "How many levels to show; 0 for all."), VERSION],
+        &[Field::new("depth", FieldKind::Int, "How many levels to show; 0 for all."), VERSION],
         "The shape of secrets.",
     ),
-    route(
+    Route::new(
         "undelete",
         "undelete/{path...}",
         &[Method::new(Operation::Update, "Bring deleted versions back.")],
