@@ -39,8 +39,8 @@ fn refused(reason: impl Into<String>) -> ReplicaError {
     ReplicaError::Membership(reason.into())
 }
 
-/// As leader, finishes what a lost one left half-way. Nobody may ask for another change for long, and meanwhile the loss
-/// of fewer members than a minority could stop the cluster.
+/// As leader, finishes what a lost one left half-way. It may be long until somebody asks for the next change, and until then
+/// the loss of fewer members than a minority could stop the cluster.
 pub(super) async fn finish_changes(shared: Arc<Shared>) {
     let mut ticks = interval(FINISH_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

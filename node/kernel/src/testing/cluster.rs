@@ -1,4 +1,4 @@
-//! A cluster port that carries nothing out and notes what it was asked.
+//! A cluster port that notes what it was asked and carries nothing out, but for rotations once it was given keys.
 
 use std::sync::Arc;
 

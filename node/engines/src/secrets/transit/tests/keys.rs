@@ -1,20 +1,9 @@
 //! Making, reading, changing and removing keys.
 
-use arca_engine_api::Operation::{self, Delete, List, Read, Update};
-use serde_json::{Map, Value, json};
+use arca_engine_api::Operation::{Delete, List, Read, Update};
+use serde_json::json;
 
-use super::rig;
-use crate::testing::Rig;
-
-#[track_caller]
-fn data(rig: &Rig, operation: Operation, path: &str, data: &Value) -> Map<String, Value> {
-    let answer = rig.call(operation, path, data).unwrap_or_else(|err| panic!("{path}: {err}"));
-    answer.data.unwrap_or_default()
-}
-
-fn make(rig: &Rig, name: &str, settings: &Value) -> Map<String, Value> {
-    data(rig, Update, &format!("keys/{name}"), settings)
-}
+use super::{data, make_key, rig};
 
 #[test]
 fn a_key_is_shown_as_others_show_it() {
@@ -23,13 +12,13 @@ fn a_key_is_shown_as_others_show_it() {
     assert_eq!(rig.say(Update, "keys/a", &json!({})), want);
     assert_eq!(rig.say(Update, "keys/a", &json!({})), format!("{want} warning: key a already existed"));
     assert_eq!(rig.say(Read, "keys/a", &json!({})), want);
-    let shown = make(&rig, "e", &json!({"type": "ed25519"}));
+    let shown = make_key(&rig, "e", &json!({"type": "ed25519"}));
     let public = "6kpsY+KcUgq+9VB7Ey7F+ZVHdq6+vnuSQh7qaRRG0iw=";
     let version = json!({"certificate_chain": "", "creation_time": "1970-01-01T00:00:01Z", "name": "ed25519", "public_key": public});
     assert_eq!(shown["keys"]["1"], version);
-    let shown = make(&rig, "c", &json!({"derived": true, "convergent_encryption": "true"}));
+    let shown = make_key(&rig, "c", &json!({"derived": true, "convergent_encryption": "true"}));
     assert_eq!((&shown["kdf"], &shown["convergent_encryption_version"]), (&json!("hkdf_sha256"), &json!(-1)));
-    let shown = make(&rig, "h", &json!({"type": "hmac", "key_size": 512}));
+    let shown = make_key(&rig, "h", &json!({"type": "hmac", "key_size": 512}));
     assert_eq!((shown.get("keys"), &shown["key_size"]), (None, &json!(512)));
     assert_eq!(rig.say(Read, "keys/nothing", &json!({})), "none");
     assert_eq!(rig.say(List, "keys", &json!({})), r#"{"keys":["a","c","e","h"]}"#);
@@ -39,7 +28,7 @@ fn a_key_is_shown_as_others_show_it() {
 #[test]
 fn flags_that_show_secrets_stay_set() {
     let rig = rig();
-    make(&rig, "a", &json!({}));
+    make_key(&rig, "a", &json!({}));
     let set = json!({"exportable": true, "allow_plaintext_backup": true, "deletion_allowed": true});
     data(&rig, Update, "keys/a/config", &set);
     let unset = json!({"exportable": false, "allow_plaintext_backup": false, "deletion_allowed": false});
@@ -51,7 +40,7 @@ fn flags_that_show_secrets_stay_set() {
 #[test]
 fn a_key_is_deleted_with_all_its_versions_if_it_may_be() {
     let rig = rig();
-    make(&rig, "a", &json!({}));
+    make_key(&rig, "a", &json!({}));
     data(&rig, Update, "keys/a/rotate", &json!({}));
     let refused = "error: error deleting policy a: deletion is not allowed for this key";
     assert_eq!(rig.say(Delete, "keys/a", &json!({})), refused);
@@ -63,10 +52,10 @@ fn a_key_is_deleted_with_all_its_versions_if_it_may_be() {
 #[test]
 fn keys_are_rotated_by_their_age() {
     let rig = rig();
-    make(&rig, "hourly", &json!({"auto_rotate_period": "1h"}));
-    make(&rig, "daily", &json!({"auto_rotate_period": "24h"}));
-    make(&rig, "never", &json!({}));
-    make(&rig, "hidden", &json!({"auto_rotate_period": "1h"}));
+    make_key(&rig, "hourly", &json!({"auto_rotate_period": "1h"}));
+    make_key(&rig, "daily", &json!({"auto_rotate_period": "24h"}));
+    make_key(&rig, "never", &json!({}));
+    make_key(&rig, "hidden", &json!({"auto_rotate_period": "1h"}));
     data(&rig, Delete, "keys/hidden/soft-delete", &json!({}));
     let latest = || {
         let names = ["hourly", "daily", "never", "hidden"];
@@ -92,7 +81,7 @@ fn keys_are_rotated_by_their_age() {
 fn many_old_keys_are_rotated_a_few_at_a_time() {
     let rig = rig();
     for at in 0..20 {
-        make(&rig, &format!("k{at}"), &json!({"auto_rotate_period": "1h"}));
+        make_key(&rig, &format!("k{at}"), &json!({"auto_rotate_period": "1h"}));
     }
     rig.advance(4_000);
     let rotated = || rig.stored().iter().filter(|key| key.ends_with("/2")).count();

@@ -10,7 +10,8 @@ mod signing;
 mod tools;
 mod whole;
 
-use arca_engine_api::{Entropy, EntropyError};
+use arca_engine_api::{Entropy, EntropyError, Operation};
+use serde_json::{Map, Value};
 
 use crate::secrets::transit::kind::Kind;
 use crate::secrets::transit::make;
@@ -21,6 +22,17 @@ const HASHES: [&str; 9] =
 
 fn rig() -> Rig {
     Rig::new(make, "")
+}
+
+/// What a request that has to go well answers.
+#[track_caller]
+fn data(rig: &Rig, operation: Operation, path: &str, data: &Value) -> Map<String, Value> {
+    let answer = rig.call(operation, path, data).unwrap_or_else(|err| panic!("{path}: {err}"));
+    answer.data.unwrap_or_default()
+}
+
+fn make_key(rig: &Rig, name: &str, settings: &Value) -> Map<String, Value> {
+    data(rig, Operation::Update, &format!("keys/{name}"), settings)
 }
 
 fn kind(name: &str) -> Kind {

@@ -1,26 +1,18 @@
 //! What holds for keys of every type, over every route.
 
-use arca_engine_api::Operation::{self, Create, Delete, Read, Update};
-use serde_json::{Map, Value, json};
+use arca_engine_api::Operation::{Create, Delete, Read, Update};
+use serde_json::json;
 
-use super::rig;
+use super::{data, make_key, rig};
 use crate::secrets::transit::kind::Kind;
-use crate::testing::Rig;
-
-#[track_caller]
-fn data(rig: &Rig, operation: Operation, path: &str, data: &Value) -> Map<String, Value> {
-    let answer = rig.call(operation, path, data).unwrap_or_else(|err| panic!("{path}: {err}"));
-    answer.data.unwrap_or_default()
-}
-
-fn make(rig: &Rig, name: &str, settings: &Value) -> Map<String, Value> {
-    data(rig, Update, &format!("keys/{name}"), settings)
-}
 
 #[test]
 fn a_derived_signing_key_shows_the_public_key_of_a_context() {
     let rig = rig();
-    assert_eq!(make(&rig, "ed", &json!({"type": "ed25519", "derived": true}))["keys"]["1"]["public_key"], "");
+    assert_eq!(
+        make_key(&rig, "ed", &json!({"type": "ed25519", "derived": true}))["keys"]["1"]["public_key"],
+        ""
+    );
     let shown = data(&rig, Read, "keys/ed", &json!({"context": "YQ=="}));
     let signed = data(&rig, Update, "sign/ed", &json!({"context": "YQ==", "input": ""}));
     assert_eq!(shown["keys"]["1"]["public_key"], signed["public_key"]);
@@ -90,7 +82,7 @@ fn no_read_shows_a_secret() {
         ("h", json!({"type": "hmac", "key_size": 32})),
         ("p", json!({"type": "ecdsa-p256"})),
     ] {
-        make(&rig, name, &settings);
+        make_key(&rig, name, &settings);
     }
     // The rig's secrets are sevens.
     let secrets = ["BwcHBwcH", "0707070707"];
@@ -114,8 +106,8 @@ fn no_read_shows_a_secret() {
 #[test]
 fn a_hidden_key_does_nothing_until_it_is_back() {
     let rig = rig();
-    make(&rig, "p", &json!({"type": "ecdsa-p256", "exportable": true, "allow_plaintext_backup": true}));
-    make(&rig, "a", &json!({"exportable": true}));
+    make_key(&rig, "p", &json!({"type": "ecdsa-p256", "exportable": true, "allow_plaintext_backup": true}));
+    make_key(&rig, "a", &json!({"exportable": true}));
     for name in ["a", "p"] {
         assert_eq!(data(&rig, Delete, &format!("keys/{name}/soft-delete"), &json!({}))["soft_deleted"], true);
     }
