@@ -12,13 +12,14 @@ use arca_barrier::{Barrier, Keyring, RootKey, Suite, boot_key};
 use arca_kernel::tx::{Mode, Tx};
 use arca_raft_storage::{Member, MemberId, RaftReplica, Replica as _, ReplicaStatus, Role, Write, WriteSet};
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::invariants::Seen;
 use crate::machine::Machine;
 use crate::net::Net;
+use crate::operator::{admit, promote};
 use crate::plan::Plan;
 use crate::run::Failure;
 use crate::system::collected;
@@ -27,9 +28,7 @@ use crate::world::SimEntropy;
 
 const FIRST: MemberId = MemberId(1);
 /// Longest time, simulated, in which a healthy cluster must do what it is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between two looks.
-const LOOK: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A process, for those who want something of it.
 #[derive(Clone)]
@@ -171,12 +170,13 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Adds a voter on `host`.
+    /// Adds a voter on `host`. Disks may be so slow that the leader changes meanwhile.
     async fn grow(&mut self, host: String) -> Result<(), Failure> {
-        let leader = self.leader().await?;
-        let id = leader.admit(member(FIRST, &host)).await.map_err(Failure::setup)?;
-        self.install(id, host).await?;
-        leader.promote(id).await.map_err(Failure::setup)
+        let late = |_| Failure::Stuck(format!("{host} is no voter in a minute"));
+        let directory = self.shared.directory.clone();
+        let id = timeout(PATIENCE, admit(directory.clone(), host.clone())).await.map_err(late)?;
+        self.install(id, host.clone()).await?;
+        timeout(PATIENCE, promote(directory, id)).await.map_err(late)
     }
 
     /// Starts the member `id`, which the cluster knows, on the empty disks of `host`.
@@ -210,21 +210,6 @@ impl Cluster {
     pub fn statuses(&self) -> Vec<(Arc<RaftReplica>, ReplicaStatus)> {
         let running = self.machines.values().filter_map(|machine| machine.process.as_ref());
         running.map(|process| (Arc::clone(&process.replica), process.replica.status())).collect()
-    }
-
-    /// The leader, once there is one.
-    ///
-    /// # Errors
-    /// When none is found in a minute.
-    pub async fn leader(&self) -> Result<Arc<RaftReplica>, Failure> {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Some(leader) = self.shared.directory.leader() {
-                return Ok(leader);
-            }
-            sleep(LOOK).await;
-        }
-        Err(Failure::Stuck("no leader in a minute".to_owned()))
     }
 
     /// Whether every machine runs and has applied the same, with a leader.

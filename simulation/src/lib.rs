@@ -14,6 +14,7 @@ pub mod invariants;
 pub mod machine;
 pub mod many;
 pub mod net;
+pub mod operator;
 pub mod pipe;
 pub mod plan;
 pub mod processes;

@@ -284,11 +284,21 @@ async fn serve_everywhere(
     }
 }
 
+/// Mounts what clients work on. The leader may be another one in the middle of it.
 async fn mount(working: &workload::Shared) -> Result<(), Failure> {
     let body = json!({"type": "kv", "options": {"version": "2"}});
     let Some(client) = working.clients.first() else { return Err(Failure::Setup("no nodes".to_owned())) };
-    client.write("sys/mounts/secret", &body).await.map_err(Failure::setup)?;
-    Ok(())
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match client.write("sys/mounts/secret", &body).await {
+            Ok(_) => return Ok(()),
+            Err(_) if client.read("sys/mounts/secret").await.is_ok_and(|found| found.is_some()) => {
+                return Ok(());
+            }
+            Err(err) if Instant::now() >= deadline => return Err(Failure::setup(err)),
+            Err(_) => sleep(CALM).await,
+        }
+    }
 }
 
 fn count(history: &History) -> Operations {

@@ -22,6 +22,13 @@ fn seeds_pass() {
     check(&["many", "--first", "1", "--seeds", "5", "--jobs", "2"], "0 of 5 seeds failed");
 }
 
+/// Disks so slow that the leader changes while the cluster is still being made.
+#[test]
+fn a_leader_may_change_while_the_cluster_is_made() {
+    check(&["many", "--first", "692737189", "--seeds", "1"], "0 of 1 seeds failed");
+    check(&["many", "--first", "693905137", "--seeds", "1"], "0 of 1 seeds failed");
+}
+
 #[test]
 fn a_seed_gives_the_same_trace_in_every_process() {
     check(&["meta", "--first", "1", "--seeds", "3", "--jobs", "2"], "3 of 3 seeds gave the same trace twice");

@@ -1,19 +1,14 @@
-//! A member is put out of the cluster, and another comes in its place, on an empty disk of the same host. What has to be
-//! asked of the leader is asked again until it is so, as an operator would.
+//! A member is put out of the cluster, and another comes in its place, on an empty disk of the same host.
 
 use std::time::Duration;
 
-use arca_raft_storage::{MemberId, RaftReplica, Replica as _};
+use arca_raft_storage::MemberId;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 
-use crate::cluster::{Cluster, Directory, member};
+use crate::cluster::Cluster;
+use crate::operator::{admit, promote, put_out};
 use crate::run::Failure;
-
-/// Longest wait for one answer of the leader.
-const LIMIT: Duration = Duration::from_secs(10);
-/// Pause before it is asked again.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// How far it is.
 #[derive(Debug)]
@@ -80,53 +75,5 @@ impl Replacement {
             stage => stage,
         };
         Ok(Some(Self { stage, ..self }))
-    }
-}
-
-/// The leader, as soon as there is one that a majority confirms.
-async fn confirmed_leader(directory: &Directory) -> std::sync::Arc<RaftReplica> {
-    loop {
-        if let Some(leader) = directory.leader()
-            && leader.read_barrier().await.is_ok()
-        {
-            return leader;
-        }
-        sleep(PAUSE).await;
-    }
-}
-
-async fn put_out(directory: Directory, id: MemberId) {
-    loop {
-        let leader = confirmed_leader(&directory).await;
-        if !leader.membership().members.contains_key(&id) {
-            return;
-        }
-        // Whether it went well is seen at the next look.
-        let _ = timeout(LIMIT, leader.remove(id)).await;
-        sleep(PAUSE).await;
-    }
-}
-
-async fn admit(directory: Directory, host: String) -> MemberId {
-    loop {
-        let leader = confirmed_leader(&directory).await;
-        let membership = leader.membership();
-        let known = membership.members.iter().find(|(_, (member, _))| member.name == host);
-        if let Some((id, _)) = known {
-            return *id;
-        }
-        let _ = timeout(LIMIT, leader.admit(member(MemberId(0), &host))).await;
-        sleep(PAUSE).await;
-    }
-}
-
-/// Returns once the change is finished: until then, majorities of the voters before it are needed as well.
-async fn promote(directory: Directory, id: MemberId) {
-    loop {
-        let leader = confirmed_leader(&directory).await;
-        if let Ok(Ok(())) = timeout(LIMIT, leader.promote(id)).await {
-            return;
-        }
-        sleep(PAUSE).await;
     }
 }
