@@ -15,6 +15,7 @@ macro_rules! engines {
 
         /// Auth methods, and what their roles have in common.
         pub mod auth {
+            mod names;
             pub mod token_params;
             $(pub mod $method;)*
         }
@@ -29,7 +30,7 @@ macro_rules! engines {
 
 engines! {
     secrets: [cubbyhole, kv, transit],
-    auth: [],
+    auth: [userpass],
 }
 
 #[cfg(test)]
