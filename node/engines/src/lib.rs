@@ -30,7 +30,7 @@ macro_rules! engines {
 
 engines! {
     secrets: [cubbyhole, kv, transit],
-    auth: [userpass],
+    auth: [approle, userpass],
 }
 
 #[cfg(test)]

@@ -117,7 +117,12 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn new(make: fn(&MountView) -> Result<Arc<dyn Engine>, EngineError>, version: &str) -> Self {
         let options = BTreeMap::from([("version".to_owned(), version.to_owned())]);
-        let mount = MountView { options, default_lease_ttl: Duration::from_secs(60), ..MountView::default() };
+        let mount = MountView {
+            options,
+            default_lease_ttl: Duration::from_secs(60),
+            max_lease_ttl: Duration::from_secs(768 * 3_600),
+            ..MountView::default()
+        };
         let engine = make(&mount).unwrap();
         Self { engine, mount, storage: MapStorage::default(), world: World::default(), address: None }
     }

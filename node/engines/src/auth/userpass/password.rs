@@ -219,8 +219,7 @@ fn parse_bcrypt(cost: &str, rest: &str) -> Option<PasswordHash> {
 
 /// Bytes in bcrypt's Base64, whose last character may hold stray bits: others write them, and nobody reads them.
 fn lenient(text: &str, len: usize) -> Option<Vec<u8>> {
-    use base64::engine::GeneralPurposeConfig;
-    let config = GeneralPurposeConfig::from(NO_PAD).with_decode_allow_trailing_bits(true);
+    let config = NO_PAD.with_decode_allow_trailing_bits(true);
     let bytes = GeneralPurpose::new(&alphabet::BCRYPT, config).decode(text).ok()?;
     (bytes.len() == len).then_some(bytes)
 }
