@@ -29,6 +29,7 @@ pub mod leases;
 pub mod mounts;
 pub mod namespaces;
 mod openapi;
+pub mod password_policy;
 pub mod pipeline;
 pub mod policy;
 pub mod ports;
