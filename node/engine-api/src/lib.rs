@@ -7,6 +7,7 @@
 pub mod engine;
 pub mod error;
 pub mod fields;
+pub mod outside;
 pub mod request;
 pub mod response;
 pub mod rfc3339;
@@ -17,6 +18,7 @@ pub mod world;
 pub use engine::{Ctx, Engine, EngineKind, EngineType, LeaseRecord, MountView};
 pub use error::{EngineError, Fault};
 pub use fields::Fields;
+pub use outside::{AtOnce, Http, HttpAnswer, HttpRequest, NoHttp, Passwords, Secretive, Workers};
 pub use request::{Caller, Operation, Request};
 pub use response::{LeaseGrant, Login, Raw, Response, TokenKind};
 pub use route::{Access, Effect, Field, FieldKind, Method, Route, RouteMatch, RouteTable};
