@@ -36,7 +36,7 @@ pub enum Fault {
 }
 
 /// An engine's failure. Messages never quote a value the caller sent.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum EngineError {
     /// A login whose caller did not prove who it says it is. The kernel counts these, and locks names that were tried
     /// too often. The text is shown to the caller.

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arca_engine_api::{
-    Caller, Clock, Ctx, Engine, EngineError, Entropy, EntropyError, LeaseRecord, Map, MountView, Operation,
-    Page, Request, Response, RouteMatch, Storage, StorageError, UnixMillis,
+    AtOnce, Caller, Clock, Ctx, Engine, EngineError, Entropy, EntropyError, Http, LeaseRecord, Map,
+    MountView, NoHttp, Operation, Page, Passwords, Request, Response, RouteMatch, Storage, StorageError,
+    UnixMillis,
 };
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -91,6 +92,13 @@ impl Entropy for World {
     }
 }
 
+impl Passwords for World {
+    /// Names the policy, so that tests see which was asked for.
+    fn generate(&self, policy: &str) -> Result<Zeroizing<String>, EngineError> {
+        Ok(Zeroizing::new(format!("password by {policy:?}")))
+    }
+}
+
 /// Who asks.
 fn caller() -> Caller {
     Caller {
@@ -111,6 +119,7 @@ pub(crate) struct Rig {
     mount: MountView,
     storage: MapStorage,
     world: World,
+    http: Arc<dyn Http>,
     address: Option<IpAddr>,
 }
 
@@ -124,7 +133,14 @@ impl Rig {
             ..MountView::default()
         };
         let engine = make(&mount).unwrap();
-        Self { engine, mount, storage: MapStorage::default(), world: World::default(), address: None }
+        Self {
+            engine,
+            mount,
+            storage: MapStorage::default(),
+            world: World::default(),
+            http: Arc::new(NoHttp),
+            address: None,
+        }
     }
 
     /// The same storage under another engine, as after a tune of the mount.
@@ -133,8 +149,14 @@ impl Rig {
         make: fn(&MountView) -> Result<Arc<dyn Engine>, EngineError>,
         version: &str,
     ) -> Self {
-        let Self { storage, world, .. } = self;
-        Self { storage, world, ..Self::new(make, version) }
+        let Self { storage, world, http, .. } = self;
+        Self { storage, world, http, ..Self::new(make, version) }
+    }
+
+    /// The same with other systems around it.
+    #[allow(dead_code)] // For engines that ask other systems.
+    pub(crate) fn with_http(self, http: Arc<dyn Http>) -> Self {
+        Self { http, ..self }
     }
 
     /// From now on random bytes differ each time.
@@ -191,7 +213,15 @@ impl Rig {
     }
 
     fn ctx(&self) -> Ctx<'_> {
-        Ctx { storage: &self.storage, mount: &self.mount, clock: &self.world, entropy: &self.world }
+        Ctx {
+            storage: &self.storage,
+            mount: &self.mount,
+            clock: &self.world,
+            entropy: &self.world,
+            http: self.http.as_ref(),
+            passwords: &self.world,
+            workers: &AtOnce,
+        }
     }
 
     fn request(&self, operation: Operation, path: &str, data: &Value) -> Request {
@@ -220,7 +250,15 @@ impl Rig {
 
     /// The engine's housekeeping.
     pub(crate) fn tick(&self) {
-        now(self.engine.tick(&self.ctx())).unwrap();
+        for intent in now(self.engine.tick(&self.ctx())).unwrap() {
+            drop(self.fulfil(&intent));
+        }
+    }
+
+    /// What comes of an intent.
+    fn fulfil(&self, intent: &Map) -> Result<Response, EngineError> {
+        let outcome = now(self.engine.carry_out(&self.ctx(), intent));
+        self.engine.conclude(&self.ctx(), intent, outcome)
     }
 
     /// What the engine answers.
@@ -232,7 +270,10 @@ impl Rig {
     ) -> Result<Response, EngineError> {
         let (ctx, request) = (self.ctx(), self.request(operation, path, data));
         assert_ne!(request.route.id, RouteMatch::none().id, "no route for {path:?}");
-        now(self.engine.handle(&ctx, &request))
+        let response = now(self.engine.handle(&ctx, &request))?;
+        let Some(intent) = &response.intent else { return Ok(response) };
+        let concluded = self.fulfil(intent)?;
+        Ok(Response { lease: response.lease, ..concluded })
     }
 
     /// The answer in one line: `none`, `404 {…}`, `{…}`, `error: …`, and its warnings.

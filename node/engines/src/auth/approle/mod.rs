@@ -55,7 +55,7 @@ impl Engine for Approle {
             ("roles", _) => role::list(ctx, request),
             ("secret-id", Operation::List) => secret_id::list(ctx, request),
             ("secret-id", _) => secret_id::generate(ctx, request),
-            ("tidy", _) => tidy::tidy(ctx, request),
+            ("tidy", _) => tidy::tidy(ctx),
             _ => role::part(ctx, request),
         }
     }

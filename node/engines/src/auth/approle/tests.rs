@@ -384,7 +384,7 @@ fn what_ended_is_taken_away_in_rounds() {
     check(&rig, List, "role/kept/secret-id", &Value::Null, &json!({"keys": [kept]}).to_string());
     rig.say(Delete, "role/kept", &Value::Null);
     let answer = rig.call(Update, "tidy/secret-id", &json!({})).unwrap();
-    assert_eq!(answer.raw.unwrap().status, 202);
+    assert_eq!(answer.status, Some(202));
     assert!(
         rig.stored().iter().all(|key| !key.contains("kept") && !key.starts_with("local/")),
         "{:?}",

@@ -88,14 +88,3 @@ impl Engine for Userpass {
         Ok(())
     }
 }
-
-/// Does what takes long: hashing a password.
-async fn slow<T>(
-    _ctx: &Ctx<'_>,
-    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
-) -> Result<T, EngineError>
-where
-    T: Send + 'static,
-{
-    work()
-}

@@ -123,7 +123,7 @@ impl User {
             }
             (Some(password), None) => {
                 let salt = salt(ctx.entropy)?;
-                super::slow(ctx, move || PasswordHash::of(password.as_bytes(), salt)).await?
+                ctx.compute(move || PasswordHash::of(password.as_bytes(), salt)).await??
             }
             (None, Some(hash)) => PasswordHash::parse(&hash)?,
             (Some(_), Some(_)) => {
