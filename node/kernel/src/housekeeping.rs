@@ -83,6 +83,7 @@ impl Kernel {
         if barrier.needs_rotation_at(self.clock.now().0) {
             self.cluster.rotate_keyring().await?;
         }
+        self.forget_failed_logins().await?;
         let router = self.mounts.router(&self.store)?;
         let mounts: Vec<Arc<Mount>> = router.mounts().filter(|mount| mount.is_active()).cloned().collect();
         drop(router);

@@ -16,8 +16,8 @@ mod tidy;
 use std::sync::Arc;
 
 use arca_engine_api::{
-    Ctx, Engine, EngineError, EngineKind, EngineType, LeaseRecord, MountView, Operation, Request, Response,
-    RouteTable,
+    Ctx, Engine, EngineError, EngineKind, EngineType, LeaseRecord, Map, MountView, Operation, Request,
+    Response, RouteTable,
 };
 use async_trait::async_trait;
 
@@ -84,7 +84,8 @@ impl Engine for Approle {
         login::renew(ctx, lease)
     }
 
-    async fn tick(&self, ctx: &Ctx<'_>) -> Result<(), EngineError> {
-        tidy::sweep(ctx)
+    async fn tick(&self, ctx: &Ctx<'_>) -> Result<Vec<Map>, EngineError> {
+        tidy::sweep(ctx)?;
+        Ok(Vec::new())
     }
 }

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arca_engine_api::{
-    Ctx, Engine, EngineError, EngineKind, EngineType, LeaseRecord, MountView, Operation, Request, Response,
-    RouteTable,
+    Ctx, Engine, EngineError, EngineKind, EngineType, LeaseRecord, Map, MountView, Operation, Request,
+    Response, RouteTable,
 };
 use async_trait::async_trait;
 
@@ -78,13 +78,13 @@ impl Engine for Userpass {
     }
 
     /// Forgets kinds of hash that nobody has any more.
-    async fn tick(&self, ctx: &Ctx<'_>) -> Result<(), EngineError> {
+    async fn tick(&self, ctx: &Ctx<'_>) -> Result<Vec<Map>, EngineError> {
         let now_ms = u64::try_from(ctx.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
         if now_ms >= self.next_count_ms.load(Ordering::Relaxed) {
             users::recount(ctx)?;
             let next = u64::try_from(COUNT_EVERY.as_millis()).unwrap_or(u64::MAX);
             self.next_count_ms.store(now_ms.saturating_add(next), Ordering::Relaxed);
         }
-        Ok(())
+        Ok(Vec::new())
     }
 }
