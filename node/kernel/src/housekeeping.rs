@@ -83,7 +83,6 @@ impl Kernel {
         if barrier.needs_rotation_at(self.clock.now().0) {
             self.cluster.rotate_keyring().await?;
         }
-        self.forget_failed_logins().await?;
         let router = self.mounts.router(&self.store)?;
         let mounts: Vec<Arc<Mount>> = router.mounts().filter(|mount| mount.is_active()).cloned().collect();
         drop(router);
@@ -98,7 +97,7 @@ impl Kernel {
             }
         });
         ticks.collect::<FuturesUnordered<_>>().collect::<()>().await;
-        Ok(())
+        self.forget_failed_logins().await
     }
 
     async fn tick_mount(&self, mount: &Mount) -> Result<(), KernelError> {
