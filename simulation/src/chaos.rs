@@ -21,6 +21,9 @@ use crate::machine::{LOG_DIR, Machine};
 use crate::plan::Fault;
 use crate::run::Failure;
 
+/// Until a process that did not start is started again.
+const START_PAUSE: Duration = Duration::from_millis(500);
+
 /// What is wrong right now, and when the next thing happens.
 #[derive(Debug)]
 pub struct Chaos {
@@ -159,7 +162,9 @@ impl Chaos {
         while let Some(at) = self.down.iter().position(|(_, at)| *at <= now) {
             let (id, _) = self.down.swap_remove(at);
             let started = cluster.start(id).await;
-            if self.damaged == Some(id) {
+            if started.is_err() && self.full.is_some_and(|(full, _)| full == id) {
+                self.try_later(cluster, id, now, &started);
+            } else if self.damaged == Some(id) {
                 self.damaged = None;
                 self.give_up(cluster, id, started)?;
             } else {
@@ -190,6 +195,16 @@ impl Chaos {
             let back = self.outage();
             self.power_off(cluster, id, back);
         }
+    }
+
+    /// A process that does not start on a full disk has ended, and is started again, as an init system does it. Once the disk
+    /// has room it has to start.
+    fn try_later(&mut self, cluster: &mut Cluster, id: MemberId, now: Instant, started: &Result<(), Failure>) {
+        if let (Err(failure), Some(machine)) = (started, cluster.machines.get_mut(&id)) {
+            cluster.shared.trace.say(format_args!("on a full disk, {failure}"));
+            machine.exit();
+        }
+        self.down.push((id, now + START_PAUSE));
     }
 
     fn power_off(&mut self, cluster: &mut Cluster, id: MemberId, back: Duration) {
