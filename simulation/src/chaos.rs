@@ -199,7 +199,13 @@ impl Chaos {
 
     /// A process that does not start on a full disk has ended, and is started again, as an init system does it. Once the disk
     /// has room it has to start.
-    fn try_later(&mut self, cluster: &mut Cluster, id: MemberId, now: Instant, started: &Result<(), Failure>) {
+    fn try_later(
+        &mut self,
+        cluster: &mut Cluster,
+        id: MemberId,
+        now: Instant,
+        started: &Result<(), Failure>,
+    ) {
         if let (Err(failure), Some(machine)) = (started, cluster.machines.get_mut(&id)) {
             cluster.shared.trace.say(format_args!("on a full disk, {failure}"));
             machine.exit();

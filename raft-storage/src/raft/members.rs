@@ -240,7 +240,8 @@ impl Shared {
 
     /// Whether this member leads and a change is not through: two majorities are needed, or the leader has put itself out.
     fn is_half_way(&self) -> bool {
-        self.require_leader().is_ok() && (self.is_joint() || self.kind_of(self.me()) != Some(MemberKind::Voter))
+        self.require_leader().is_ok()
+            && (self.is_joint() || self.kind_of(self.me()) != Some(MemberKind::Voter))
     }
 
     /// Finishes a change, and hands leadership over if it took this member's vote.

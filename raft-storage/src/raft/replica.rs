@@ -301,9 +301,8 @@ impl RaftReplica {
             match self.proposer.propose(&self.shared, initial).await {
                 Err(ProposeError::NotLeader { .. }) => sleep(LEAD_PAUSE).await,
                 proposed => {
-                    return proposed.map_err(|err| {
-                        ReplicaError::Membership(format!("the initial write failed: {err}"))
-                    });
+                    return proposed
+                        .map_err(|err| ReplicaError::Membership(format!("the initial write failed: {err}")));
                 }
             }
         }
