@@ -18,6 +18,7 @@ mod grants;
 mod help;
 mod housekeeping;
 mod identify;
+mod identity;
 pub mod ids;
 mod in_flight;
 pub mod incoming;

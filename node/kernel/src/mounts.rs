@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::KernelError;
+use crate::identity::Paths;
 use crate::ids;
 use crate::namespaces::{Namespace, NamespaceTree, REGISTRY};
 use crate::router::{Mount, Router, Serves};
@@ -25,6 +26,8 @@ use crate::store::SealedStore;
 use crate::tx::{Mode, Tx};
 use crate::watch::{Topic, Watches};
 
+/// Type of the mount at `identity/`.
+pub const IDENTITY_TYPE: &str = "identity";
 /// Type of the mount at `sys/`.
 pub const SYSTEM_TYPE: &str = "system";
 /// Type of the mount at `auth/token/`.
@@ -262,6 +265,8 @@ impl Mounts {
                 (format!("{id}/core/policy/"), Topic::Policies),
                 (format!("{id}/core/audit/"), Topic::Audit),
                 (format!("{id}/core/config/"), Topic::Config),
+                (Paths(id).groups(), Topic::Identity),
+                (Paths(id).all_local_aliases(), Topic::Identity),
             ];
             for (prefix, topic) in topics {
                 for class in CLASSES {
@@ -329,6 +334,7 @@ impl Mounts {
 
     fn serves(&self, record: &MountRecord) -> Serves {
         match (record.kind(), record.engine.as_str()) {
+            (EngineKind::Secrets, IDENTITY_TYPE) => Serves::Identity,
             (EngineKind::Secrets, SYSTEM_TYPE) => Serves::System,
             (EngineKind::Auth, TOKEN_TYPE) => Serves::Token,
             (kind, name) => self.engine(kind, name).map_or(Serves::Unknown, Serves::Engine),
@@ -480,10 +486,10 @@ impl Mounts {
             ),
             ("auth/token/", TOKEN_TYPE, EngineKind::Auth, "token based credentials"),
             ("cubbyhole/", "cubbyhole", EngineKind::Secrets, "per-token private secret storage"),
-            ("identity/", "identity", EngineKind::Secrets, "identity store"),
+            ("identity/", IDENTITY_TYPE, EngineKind::Secrets, "identity store"),
         ];
         for (path, name, kind, description) in fixed {
-            let is_served_here = matches!(name, SYSTEM_TYPE | TOKEN_TYPE);
+            let is_served_here = matches!(name, IDENTITY_TYPE | SYSTEM_TYPE | TOKEN_TYPE);
             if !is_served_here && self.engine(kind, name).is_none() {
                 continue;
             }
@@ -553,7 +559,7 @@ pub fn canonical_path(kind: EngineKind, path: &str) -> Result<String, KernelErro
 const PROTECTED: &[&str] = &["audit/", "auth/", "cubbyhole/", "identity/", "sys/"];
 
 /// Types of the kernel's own mounts: there is one of each, at its fixed place.
-const UNMOUNTABLE: &[&str] = &["cubbyhole", "identity", SYSTEM_TYPE, TOKEN_TYPE];
+const UNMOUNTABLE: &[&str] = &["cubbyhole", IDENTITY_TYPE, SYSTEM_TYPE, TOKEN_TYPE];
 
 /// Mounts of the kernel's own: only what the audit log shows of them can be changed.
 pub(crate) const UNTUNABLE: &[&str] = &["cubbyhole/", "identity/", "sys/"];

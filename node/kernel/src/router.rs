@@ -22,6 +22,8 @@ use crate::namespaces::{Namespace, NamespaceTree};
 pub enum Serves {
     /// An engine.
     Engine(EngineType),
+    /// The kernel, `identity/`.
+    Identity,
     /// The kernel, `sys/`.
     System,
     /// The kernel, `auth/token/`.

@@ -9,6 +9,7 @@ use arca_engine_api::{Caller, Map, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use super::Cidr;
+use crate::identity::Joined;
 use crate::namespaces::ROOT_ID;
 use crate::policy::{RESPONSE_WRAPPING, ROOT};
 
@@ -154,6 +155,8 @@ pub struct TokenEntry {
     pub login: Option<LoginOrigin>,
     #[serde(skip)]
     pub(crate) seen_by_engines: MadeOnce<Caller>,
+    #[serde(skip)]
+    pub(crate) joined: Joined,
 }
 
 /// Made of an entry's other fields when first asked for. A copy of the entry may be changed, so it makes its own; and

@@ -424,6 +424,7 @@ fn start(
             engine_type("stubborn", EngineKind::Auth),
             engine_type("cubbyhole", EngineKind::Secrets),
             notes_engine(EngineKind::Secrets),
+            notes_engine(EngineKind::Auth),
         ],
         cluster: Arc::clone(cluster) as Arc<dyn crate::ports::ClusterPort>,
         config: KernelConfig::default(),
