@@ -150,7 +150,7 @@ async fn cve_2020_10660_groups_are_left() {
     // A renewal asks the auth method again.
     let (token, _) = world.login("people", "ann", json!({"groups": ["DEV"]})).await;
     for (groups, want) in [(json!(["dev"]), json!(["by-dev"])), (json!([]), json!(null))] {
-        world.rig.post("root", "auth/people/note/groups/ann", json!({"groups": groups})).await.unwrap();
+        world.rig.post("root", "auth/people/groups/ann", json!({"groups": groups})).await.unwrap();
         let auth = world.rig.post(&token, "auth/token/renew-self", json!({})).await.unwrap().auth.unwrap();
         let shown = if want.is_null() { json!([]) } else { want.clone() };
         assert_eq!(json!(auth.identity_policies), shown);
