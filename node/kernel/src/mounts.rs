@@ -494,9 +494,12 @@ impl Mounts {
                 continue;
             }
             let mut config = MountConfig::default();
-            if name == SYSTEM_TYPE {
-                config.passthrough_request_headers = vec!["Accept".to_owned()];
-            }
+            let header = match name {
+                IDENTITY_TYPE => Some("Authorization"),
+                SYSTEM_TYPE => Some("Accept"),
+                _ => None,
+            };
+            config.passthrough_request_headers.extend(header.map(str::to_owned));
             let record = MountRecord {
                 uuid: ids::uuid(entropy)?,
                 path: path.to_owned(),

@@ -1,8 +1,6 @@
 //! `identity/entity-alias`, and its older names `alias` and `persona`: by which names auth mounts know entities.
 
-use arca_engine_api::{
-    Field, FieldKind, Map, Operation, Request, Response, Route, RouteTable,
-};
+use arca_engine_api::{Field, FieldKind, Map, Operation, Request, Response, Route, RouteTable};
 use async_trait::async_trait;
 use serde_json::json;
 
@@ -22,8 +20,7 @@ const ACCESSOR: Field = Field::new("mount_accessor", FieldKind::String, "Accesso
 const CANONICAL: Field =
     Field::new("canonical_id", FieldKind::String, "Its entity; a new one where none is given.");
 const ENTITY: Field = Field::new("entity_id", FieldKind::String, "Old name of canonical_id.");
-const CUSTOM: Field =
-    Field::new("custom_metadata", FieldKind::Map, "Texts, also for templated policies.");
+const CUSTOM: Field = Field::new("custom_metadata", FieldKind::Map, "Texts, also for templated policies.");
 
 const ALL: &[Field] = &[ID, NAME, ACCESSOR, CANONICAL, ENTITY, CUSTOM];
 const OF_ONE: &[Field] = &[NAME, ACCESSOR, CANONICAL, ENTITY, CUSTOM];
@@ -188,9 +185,8 @@ fn update(
     if moves {
         book.save_entity(&entity)?;
         let found = book.entity(&wanted.canonical_id)?;
-        entity = found.ok_or_else(|| {
-            KernelError::invalid("given 'canonical_id' is not associated with an entity")
-        })?;
+        entity = found
+            .ok_or_else(|| KernelError::invalid("given 'canonical_id' is not associated with an entity"))?;
     }
     if entity.alias_of(&alias.mount_accessor).is_some() {
         let text = if moves {
@@ -206,11 +202,7 @@ fn update(
 }
 
 /// The mount with an accessor, which must still be there when this commits.
-fn held_mount<'n>(
-    book: &Book<'_>,
-    names: &'n MountNames,
-    accessor: &str,
-) -> Result<&'n Mount, KernelError> {
+fn held_mount<'n>(book: &Book<'_>, names: &'n MountNames, accessor: &str) -> Result<&'n Mount, KernelError> {
     let mount = names.mount(accessor).ok_or_else(|| KernelError::invalid("invalid mount accessor"))?;
     let (key, version) = &mount.guard;
     book.tx.guard(key, *version);
@@ -218,8 +210,7 @@ fn held_mount<'n>(
 }
 
 fn refuse_taken(book: &Book<'_>, old: &AliasRecord, new: &AliasRecord) -> Result<(), KernelError> {
-    let is_same =
-        old.mount_accessor == new.mount_accessor && folded(&old.name) == folded(&new.name);
+    let is_same = old.mount_accessor == new.mount_accessor && folded(&old.name) == folded(&new.name);
     if !is_same && book.entity_by_alias(&new.mount_accessor, &new.name)?.is_some() {
         return Err(KernelError::invalid("alias with combination of mount accessor and name already exists"));
     }

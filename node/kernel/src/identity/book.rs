@@ -49,7 +49,11 @@ impl Book<'_> {
         Paths(self.namespace_id)
     }
 
-    pub(super) fn get<T: DeserializeOwned>(&self, class: Class, path: &str) -> Result<Option<T>, KernelError> {
+    pub(super) fn get<T: DeserializeOwned>(
+        &self,
+        class: Class,
+        path: &str,
+    ) -> Result<Option<T>, KernelError> {
         Ok(self.tx.get_record(class, path)?)
     }
 

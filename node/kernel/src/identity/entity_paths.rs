@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use arca_engine_api::{
-    Field, FieldKind, Map, Operation, Request, Response, Route, RouteTable,
-};
+use arca_engine_api::{Field, FieldKind, Map, Operation, Request, Response, Route, RouteTable};
 use async_trait::async_trait;
 use serde_json::json;
 
@@ -19,8 +17,7 @@ use crate::tokens::handlers::page;
 
 const ID: Field = Field::new("id", FieldKind::String, "Id of an entity that is there.");
 const NAME: Field = Field::new("name", FieldKind::String, "Name; made up where none is given.");
-const POLICIES: Field =
-    Field::new("policies", FieldKind::List, "Policies of its tokens, besides their own.");
+const POLICIES: Field = Field::new("policies", FieldKind::List, "Policies of its tokens, besides their own.");
 const METADATA: Field = Field::new("metadata", FieldKind::Map, "Texts, also for templated policies.");
 const DISABLED: Field =
     Field::new("disabled", FieldKind::Bool, "Refuse its tokens and logins, until it is enabled again.");
@@ -186,7 +183,9 @@ fn batch_delete(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, Ker
         return Err(KernelError::invalid("missing entity ids to delete"));
     }
     if ids.len() > DELETE_MANY_MAX {
-        return Err(KernelError::invalid(format!("at most {DELETE_MANY_MAX} entities can be removed at once")));
+        return Err(KernelError::invalid(format!(
+            "at most {DELETE_MANY_MAX} entities can be removed at once"
+        )));
     }
     let book = book(ctx);
     for id in ids.into_iter().collect::<BTreeSet<_>>() {
@@ -209,7 +208,9 @@ fn merge(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelErro
             .collect(),
     };
     if merge.from.len() > DELETE_MANY_MAX {
-        return Err(KernelError::invalid(format!("at most {DELETE_MANY_MAX} entities can be merged at once")));
+        return Err(KernelError::invalid(format!(
+            "at most {DELETE_MANY_MAX} entities can be merged at once"
+        )));
     }
     book(ctx).merge(&merge)?;
     Ok(Response::empty())

@@ -66,11 +66,7 @@ pub(super) fn path_or_body(request: &Request, name: &str) -> Result<String, Engi
 
 /// Refuses a caller who reached something by another spelling of its name than the one it has, unless the rules allow
 /// that one too: a rule on the name as it is shown holds for every spelling (CVE-2026-89322).
-pub(super) fn check_spelling(
-    ctx: &BuiltinCtx<'_>,
-    request: &Request,
-    name: &str,
-) -> Result<(), KernelError> {
+pub(super) fn check_spelling(ctx: &BuiltinCtx<'_>, request: &Request, name: &str) -> Result<(), KernelError> {
     let asked = request.param("name");
     if asked.is_empty() || asked == name {
         return Ok(());

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use arca_engine_api::{
-    Field, FieldKind, Fields, Map, Operation, Page, Request, Response, Route, RouteTable,
-};
+use arca_engine_api::{Field, FieldKind, Fields, Map, Operation, Page, Request, Response, Route, RouteTable};
 use async_trait::async_trait;
 use serde_json::json;
 
@@ -42,13 +40,7 @@ static ROUTES: &[Route] = &[
         "Makes a group, or writes the one with the id or name given.",
     ),
     Route::new("ids", "group/id", LIST, PAGE_FIELDS, "Ids of groups."),
-    Route::new(
-        "one",
-        "group/id/{id}",
-        ONE,
-        &[NAME, TYPE, POLICIES, METADATA, ENTITIES, GROUPS],
-        "A group.",
-    ),
+    Route::new("one", "group/id/{id}", ONE, &[NAME, TYPE, POLICIES, METADATA, ENTITIES, GROUPS], "A group."),
     Route::new("names", "group/name", LIST, PAGE_FIELDS, "Names of groups."),
     Route::new(
         "one",
@@ -65,13 +57,7 @@ static ROUTES: &[Route] = &[
         "Gives an external group the name by which a mount calls it, in place of the one it had.",
     ),
     Route::new("alias-ids", "group-alias/id", LIST, PAGE_FIELDS, "Ids of group aliases."),
-    Route::new(
-        "alias",
-        "group-alias/id/{id}",
-        ONE,
-        &[ALIAS_NAME, ACCESSOR, CANONICAL],
-        "A group alias.",
-    ),
+    Route::new("alias", "group-alias/id/{id}", ONE, &[ALIAS_NAME, ACCESSOR, CANONICAL], "A group alias."),
 ];
 
 /// These paths.

@@ -79,11 +79,7 @@ impl Book<'_> {
     }
 
     /// Counts a change of a group.
-    pub(super) fn touch(
-        &self,
-        group_id: &str,
-        change: impl FnOnce(&mut Tally),
-    ) -> Result<(), KernelError> {
+    pub(super) fn touch(&self, group_id: &str, change: impl FnOnce(&mut Tally)) -> Result<(), KernelError> {
         let mut tally = self.tally(group_id)?;
         tally.modify_index += 1;
         change(&mut tally);
@@ -127,11 +123,7 @@ impl Book<'_> {
     /// Makes an entity a member. The caller saves the entity and counts the change.
     fn add_member(&self, entity: &mut EntityRecord, group_id: &str) -> Result<(), KernelError> {
         entity.group_ids.insert(group_id.to_owned());
-        Ok(self.tx.put(
-            Class::Replicated,
-            &self.paths().member(group_id, &entity.id),
-            Plain::default(),
-        )?)
+        Ok(self.tx.put(Class::Replicated, &self.paths().member(group_id, &entity.id), Plain::default())?)
     }
 
     fn remove_member(&self, entity: &mut EntityRecord, group_id: &str) -> Result<(), KernelError> {
@@ -175,8 +167,7 @@ impl Book<'_> {
             )));
         }
         for id in joining {
-            let mut entity =
-                self.entity(id)?.ok_or_else(|| KernelError::invalid("invalid entity ID"))?;
+            let mut entity = self.entity(id)?.ok_or_else(|| KernelError::invalid("invalid entity ID"))?;
             self.add_member(&mut entity, group_id)?;
             self.save_entity(&entity)?;
         }
@@ -275,10 +266,7 @@ impl Book<'_> {
         let Some(alias) = group.alias.take() else { return Ok(()) };
         let paths = self.paths();
         self.tx.delete(Class::Replicated, &paths.group_alias_id(&alias.id))?;
-        Ok(self.tx.delete(
-            Class::Replicated,
-            &paths.group_alias_name(&alias.mount_accessor, &alias.name),
-        )?)
+        Ok(self.tx.delete(Class::Replicated, &paths.group_alias_name(&alias.mount_accessor, &alias.name))?)
     }
 
     /// Removes a group. Of a very large one some members are left over, which mean nothing any more; housekeeping

@@ -80,13 +80,13 @@ impl Kernel {
     }
 
     fn join_identity(&self, tx: &Tx, entry: &TokenEntry) -> Result<Arc<Joint>, KernelError> {
-        let changed_at = self.watches.changed_at(Topic::Identity);
+        let (namespace_id, changed_at) = (entry.entity_namespace(), self.watches.changed_at(Topic::Identity));
         if let Some(joint) = entry.joined.0.load_full()
-            && self.identities.is_current(tx, &entry.namespace_id, &joint.resolved, changed_at)?
+            && self.identities.is_current(tx, namespace_id, &joint.resolved, changed_at)?
         {
             return if joint.resolved.is_disabled { Err(KernelError::Denied) } else { Ok(joint) };
         }
-        let resolved = self.identities.of_token(tx, &entry.namespace_id, &entry.entity_id, changed_at)?;
+        let resolved = self.identities.of_token(tx, namespace_id, &entry.entity_id, changed_at)?;
         let resolved = resolved.filter(|one| !one.is_disabled).ok_or(KernelError::Denied)?;
         let own = entry.caller();
         let caller = Arc::new(Caller {
@@ -107,7 +107,7 @@ impl Kernel {
         if entry.entity_id.is_empty() {
             return Ok(None);
         }
-        self.identities.resolve(tx, &entry.namespace_id, &entry.entity_id)
+        self.identities.resolve(tx, entry.entity_namespace(), &entry.entity_id)
     }
 
     /// The policies that identity adds to a token, for showing them.
@@ -160,16 +160,17 @@ impl Kernel {
         let Some(origin) = entry.login.as_ref().filter(|_| !entry.entity_id.is_empty()) else {
             return Ok(());
         };
-        let book = self.book(tx, &entry.namespace_id);
+        let book = self.book(tx, entry.entity_namespace());
         let Some(mut entity) = book.entity_of_token(&entry.entity_id)? else { return Ok(()) };
         book.refresh_groups(&mut entity, &origin.mount_accessor, group_aliases)?;
         book.save_entity(&entity)
     }
 }
 
-/// The policies that identity adds to a token.
+/// The policies that identity adds to a token. Names of another namespace's policies mean nothing in its own.
 pub(crate) fn identity_policies<'a>(entry: &TokenEntry, resolved: &'a Resolved) -> &'a [String] {
-    if entry.no_identity_policies { &[] } else { &resolved.policies }
+    let is_of_other_namespace = entry.entity_namespace() != entry.namespace_id;
+    if entry.no_identity_policies || is_of_other_namespace { &[] } else { &resolved.policies }
 }
 
 /// Two sorted sets of names as one.

@@ -286,7 +286,9 @@ pub(crate) const CLASSES: [Class; 2] = [Class::Replicated, Class::Local];
 /// Whether a text from a request can name an entity, a group or an alias by id: one segment of a path.
 pub(crate) fn is_id(id: &str) -> bool {
     const ID_MAX: usize = 64;
-    !id.is_empty() && id.len() <= ID_MAX && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    !id.is_empty()
+        && id.len() <= ID_MAX
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 #[cfg(test)]

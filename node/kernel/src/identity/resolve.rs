@@ -130,22 +130,12 @@ impl Resolver {
         Ok(entity.is_some_and(|entity| Arc::ptr_eq(&entity, &resolved.entity)))
     }
 
-    fn entity(
-        &self,
-        tx: &Tx,
-        paths: Paths<'_>,
-        id: &str,
-    ) -> Result<Option<Arc<EntityRecord>>, KernelError> {
+    fn entity(&self, tx: &Tx, paths: Paths<'_>, id: &str) -> Result<Option<Arc<EntityRecord>>, KernelError> {
         let path = paths.entity(id);
         self.cache.read_through(tx, Class::Replicated, &path, |bytes| decode(&path, bytes))
     }
 
-    fn group(
-        &self,
-        tx: &Tx,
-        paths: Paths<'_>,
-        id: &str,
-    ) -> Result<Option<Arc<GroupRecord>>, KernelError> {
+    fn group(&self, tx: &Tx, paths: Paths<'_>, id: &str) -> Result<Option<Arc<GroupRecord>>, KernelError> {
         let path = paths.group(id);
         self.cache.read_through(tx, Class::Replicated, &path, |bytes| decode(&path, bytes))
     }

@@ -114,13 +114,8 @@ pub(super) fn entity_info(names: &MountNames, entity: &EntityRecord) -> Value {
 }
 
 /// An entity.
-pub(super) fn entity(
-    book: &Book<'_>,
-    names: &MountNames,
-    entity: &EntityRecord,
-) -> Result<Map, KernelError> {
-    let (own, inherited) =
-        with_parents(&entity.group_ids, |id| Ok(book.group(id)?.map(Arc::new)))?;
+pub(super) fn entity(book: &Book<'_>, names: &MountNames, entity: &EntityRecord) -> Result<Map, KernelError> {
+    let (own, inherited) = with_parents(&entity.group_ids, |id| Ok(book.group(id)?.map(Arc::new)))?;
     let ids = |groups: &[Arc<GroupRecord>]| groups.iter().map(|group| group.id.clone()).collect::<Vec<_>>();
     let (own, inherited) = (ids(&own), ids(&inherited));
     let all = [own.as_slice(), inherited.as_slice()].concat();

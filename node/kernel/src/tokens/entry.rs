@@ -144,6 +144,9 @@ pub struct TokenEntry {
     /// Identity entity, or empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub entity_id: String,
+    /// Id of the entity's namespace, where it is not the token's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub entity_namespace_id: String,
     /// Leave out policies by identity.
     #[serde(default)]
     pub no_identity_policies: bool,
@@ -209,6 +212,12 @@ impl TokenEntry {
     #[must_use]
     pub fn reference(&self) -> TokenRef {
         TokenRef { namespace_id: self.namespace_id.clone(), key: self.key.clone() }
+    }
+
+    /// Id of the namespace its entity belongs to.
+    #[must_use]
+    pub fn entity_namespace(&self) -> &str {
+        if self.entity_namespace_id.is_empty() { &self.namespace_id } else { &self.entity_namespace_id }
     }
 
     /// Whether it holds the `root` policy.

@@ -186,6 +186,7 @@ impl Call<'_> {
         let mut draft = asker.draft(spec, self.now)?;
         if let Some(entity_id) = entity_id {
             draft.entry.entity_id = entity_id;
+            draft.entry.entity_namespace_id.clear();
         }
         let mut token = kernel.tokens.issue(tx, kernel.entropy.as_ref(), draft.entry, draft.id.as_deref())?;
         token.identity_policies = kernel.identity_policies(tx, &token.entry)?;
@@ -199,11 +200,7 @@ impl Call<'_> {
     }
 
     /// The entity of an alias of the token mount that a role allows to be asked for; none when none is asked for.
-    fn entity_by_role(
-        &self,
-        role: Option<&RoleRecord>,
-        alias: &str,
-    ) -> Result<Option<String>, KernelError> {
+    fn entity_by_role(&self, role: Option<&RoleRecord>, alias: &str) -> Result<Option<String>, KernelError> {
         if alias.is_empty() {
             return Ok(None);
         }

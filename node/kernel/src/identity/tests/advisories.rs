@@ -177,7 +177,9 @@ async fn cve_2026_71543_identity_values_widen_nothing() {
     let accessor = &world.people;
     let template = format!("aws/{{{{identity.entity.aliases.{accessor}.metadata.scope}}}}/x");
     world.policy("allows", &format!(r#"path "{template}" {{ capabilities = ["read"] }}"#)).await;
-    let denies = format!(r#"path "aws/*" {{ capabilities = ["read"] }} path "{template}" {{ capabilities = ["deny"] }}"#);
+    let denies = format!(
+        r#"path "aws/*" {{ capabilities = ["read"] }} path "{template}" {{ capabilities = ["deny"] }}"#
+    );
     world.policy("denies", &denies).await;
     for scope in ["*", "+", "a/b", "edge/../prod", "prod/db"] {
         for policy in ["allows", "denies"] {
@@ -207,7 +209,13 @@ async fn cve_2026_89322_a_rule_on_a_name_holds_for_every_spelling() {
         path "identity/group/name/Admins" { capabilities = ["deny"] }"#;
     world.policy("some", rules).await;
     let token = world.rig.made("root", json!({"policies": ["some"]})).await;
-    for name in ["entity/name/Admin", "entity/name/ADMIN", "entity/name/admin", "group/name/Admins", "group/name/admins"] {
+    for name in [
+        "entity/name/Admin",
+        "entity/name/ADMIN",
+        "entity/name/admin",
+        "group/name/Admins",
+        "group/name/admins",
+    ] {
         for operation in [Operation::Read, Operation::Update, Operation::Delete] {
             let asked = world.rig.ask(&token, operation, &format!("identity/{name}"), json!({}), None).await;
             assert!(matches!(asked, Err(KernelError::Denied)), "{operation:?} {name}");

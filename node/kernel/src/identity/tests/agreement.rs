@@ -28,7 +28,8 @@ fn implied(book: &Book<'_>) -> BTreeSet<(Class, String)> {
         if entity.aliases.iter().any(|alias| alias.is_local) {
             add(Class::Local, paths.local_aliases(&id));
         }
-        let mounts: BTreeSet<&str> = entity.aliases.iter().map(|alias| alias.mount_accessor.as_str()).collect();
+        let mounts: BTreeSet<&str> =
+            entity.aliases.iter().map(|alias| alias.mount_accessor.as_str()).collect();
         assert_eq!(mounts.len(), entity.aliases.len(), "two aliases of one mount");
         for alias in &entity.aliases {
             let class = class_of(alias.is_local);
@@ -143,14 +144,14 @@ fn nth(ids: &[String], at: usize) -> String {
     if ids.is_empty() { "nobody".to_owned() } else { ids[at % ids.len()].clone() }
 }
 
+fn gone() -> KernelError {
+    KernelError::invalid("gone")
+}
+
 /// Does a step; refusals are fine, the transaction is dropped then.
 fn act(book: &Book<'_>, step: &Step) -> Result<(), KernelError> {
-    let entities = book.entity_ids(&Page::default())?;
-    let groups = book.group_ids(&Page::default())?;
-    let gone = || KernelError::invalid("gone");
-    let entity = |at: &usize| book.entity(&nth(&entities, *at))?.ok_or_else(gone);
-    let group = |at: &usize| book.group(&nth(&groups, *at))?.ok_or_else(gone);
-    let ids = |from: &[String], all: &[usize]| all.iter().map(|at| nth(from, *at)).collect::<BTreeSet<_>>();
+    let ids = book.entity_ids(&Page::default())?;
+    let entity = |at: &usize| book.entity(&nth(&ids, *at))?.ok_or_else(gone);
     match step {
         Step::LogIn { mount, name, groups } => {
             let (mount_accessor, is_local) = MOUNTS[*mount];
@@ -178,6 +179,19 @@ fn act(book: &Book<'_>, step: &Step) -> Result<(), KernelError> {
             book.take_alias(&mut entity, &id)?;
             book.save_entity(&entity)
         }
+        Step::ForgetMount { mount } => {
+            book.forget_aliases(MOUNTS[*mount].0, DELETE_MANY_MAX)?;
+            book.forget_group_aliases(MOUNTS[*mount].0, DELETE_MANY_MAX).map(drop)
+        }
+        of_group => act_on_group(book, of_group, &ids),
+    }
+}
+
+fn act_on_group(book: &Book<'_>, step: &Step, entities: &[String]) -> Result<(), KernelError> {
+    let all = book.group_ids(&Page::default())?;
+    let ids = |from: &[String], some: &[usize]| some.iter().map(|at| nth(from, *at)).collect::<BTreeSet<_>>();
+    let group = |at: &usize| book.group(&nth(&all, *at))?.ok_or_else(gone);
+    match step {
         Step::MakeGroup { name, is_external } => {
             let kind = if *is_external { GroupKind::External } else { GroupKind::Internal };
             let group = book.new_group(NAMES[*name], kind)?;
@@ -189,14 +203,14 @@ fn act(book: &Book<'_>, step: &Step) -> Result<(), KernelError> {
             book.name_group(&mut group, NAMES[*name])?;
             book.save_group(&group)
         }
-        Step::SetMembers { group: at, entities: all } => {
+        Step::SetMembers { group: at, entities: some } => {
             let group = group(at)?;
-            let (joined, left) = book.set_members(&group.id, &ids(&entities, all))?;
+            let (joined, left) = book.set_members(&group.id, &ids(entities, some))?;
             book.touch(&group.id, |tally| tally.members = tally.members + joined - left)
         }
-        Step::SetGroups { group: at, groups: all } => {
+        Step::SetGroups { group: at, groups: some } => {
             let mut group = group(at)?;
-            book.set_member_groups(&mut group, ids(&groups, all))?;
+            book.set_member_groups(&mut group, ids(&all, some))?;
             book.save_group(&group)
         }
         Step::SetAlias { group: at, mount, name } => {
@@ -211,10 +225,7 @@ fn act(book: &Book<'_>, step: &Step) -> Result<(), KernelError> {
             book.save_group(&group)
         }
         Step::RemoveGroup { group: at } => book.delete_group(group(at)?),
-        Step::ForgetMount { mount } => {
-            book.forget_aliases(MOUNTS[*mount].0, DELETE_MANY_MAX)?;
-            book.forget_group_aliases(MOUNTS[*mount].0, DELETE_MANY_MAX).map(drop)
-        }
+        other => panic!("no step of a group: {other:?}"),
     }
 }
 
@@ -231,7 +242,8 @@ async fn run(rig: &Rig, steps: &[Step]) {
 /// Two steps at the same time: both see the state before, and of two that do not go together one is refused.
 async fn run_pairs(rig: &Rig, pairs: &[(Step, Step)]) {
     for (left, right) in pairs {
-        let (first, second) = (rig.kernel.store.begin(Mode::ReadWrite), rig.kernel.store.begin(Mode::ReadWrite));
+        let (first, second) =
+            (rig.kernel.store.begin(Mode::ReadWrite), rig.kernel.store.begin(Mode::ReadWrite));
         let did = [(first, left), (second, right)]
             .map(|(tx, step)| act(&rig.kernel.book(&tx, "root"), step).is_ok().then_some(tx));
         for tx in did.into_iter().flatten() {

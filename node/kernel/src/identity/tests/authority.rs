@@ -56,7 +56,10 @@ async fn policies_by_entity_and_groups_hold_at_once() {
     assert_eq!(may(&world, &token, "aws/x").await, "read");
     let auth = world.try_login("people", "ann", json!({})).await.unwrap().auth.unwrap();
     assert_eq!(auth.policies, ["default", "reads"]);
-    assert_eq!((auth.token_policies, auth.identity_policies), (vec!["default".to_owned()], vec!["reads".to_owned()]));
+    assert_eq!(
+        (auth.token_policies, auth.identity_policies),
+        (vec!["default".to_owned()], vec!["reads".to_owned()])
+    );
     let auth = world.rig.post(&token, "auth/token/renew-self", json!({})).await.unwrap().auth.unwrap();
     assert_eq!(auth.policies, ["default", "own", "reads"]);
     world.write(&format!("group/id/{outer}"), json!({"member_group_ids": []})).await;
@@ -127,7 +130,10 @@ async fn a_disabled_entity_may_do_nothing() {
     world.write(&path, json!({"disabled": true})).await;
     for token in [&token, &child] {
         assert!(matches!(world.lookup(token).await, Err(KernelError::Denied)));
-        assert!(matches!(world.rig.post(token, "auth/token/renew-self", json!({})).await, Err(KernelError::Denied)));
+        assert!(matches!(
+            world.rig.post(token, "auth/token/renew-self", json!({})).await,
+            Err(KernelError::Denied)
+        ));
         let body = json!({"token": token, "paths": ["a"]});
         let asked = world.rig.post("root", "sys/capabilities", body).await;
         assert_eq!(asked.map(drop).unwrap_err().to_string(), "invalid token");
@@ -156,7 +162,10 @@ async fn children_belong_to_their_parents_entity() {
     for kind in ["service", "batch"] {
         let answer = world.rig.post(&token, "auth/token/create", json!({"type": kind})).await.unwrap();
         let auth = answer.auth.unwrap();
-        assert_eq!((auth.entity_id.as_str(), auth.identity_policies), (entity.as_str(), vec!["by-id".to_owned()]));
+        assert_eq!(
+            (auth.entity_id.as_str(), auth.identity_policies),
+            (entity.as_str(), vec!["by-id".to_owned()])
+        );
         assert_eq!(auth.policies, ["by-id", "default", "makes"]);
         assert_eq!(world.identity_policies(&auth.client_token).await, json!(["by-id"]));
     }
@@ -220,14 +229,18 @@ async fn a_removed_mount_leaves_no_aliases() {
 async fn a_local_mount_has_local_aliases() {
     let world = World::new().await;
     world.rig.post("root", "sys/auth/here", json!({"type": "notes", "local": true})).await.unwrap();
-    let (token, entity) = world.login("here", "ann", json!({"metadata": {"a": "1"}, "policies": ["t"]})).await;
+    let (token, entity) =
+        world.login("here", "ann", json!({"metadata": {"a": "1"}, "policies": ["t"]})).await;
     let read = world.read(&format!("entity/id/{entity}")).await.unwrap();
     assert_eq!(read["aliases"][0]["local"], true);
     let accessor = read["aliases"][0]["mount_accessor"].as_str().unwrap();
     let tx = world.rig.view();
-    let stored = tx.get(arca_barrier::Class::Replicated, &format!("root/identity/entity/id/{entity}")).unwrap();
+    let stored =
+        tx.get(arca_barrier::Class::Replicated, &format!("root/identity/entity/id/{entity}")).unwrap();
     assert!(!String::from_utf8(stored.unwrap().to_vec()).unwrap().contains(accessor));
-    let template = format!(r#"path "aws/{{{{identity.entity.aliases.{accessor}.metadata.a}}}}" {{ capabilities = ["read"] }}"#);
+    let template = format!(
+        r#"path "aws/{{{{identity.entity.aliases.{accessor}.metadata.a}}}}" {{ capabilities = ["read"] }}"#
+    );
     world.policy("t", &template).await;
     assert_eq!(may(&world, &token, "aws/1").await, "read");
     world.login("here", "ann", json!({"metadata": {"a": "2"}})).await;
@@ -239,4 +252,57 @@ async fn a_local_mount_has_local_aliases() {
     assert_eq!(world.read(&format!("entity-alias/id/{alias}")).await.unwrap()["local"], true);
     world.delete(&format!("entity-alias/id/{alias}")).await;
     assert_ne!(world.login("here", "ann", json!({})).await.1, entity);
+}
+
+/// A child made in a namespace below is still its parent's entity, whose policies are not that namespace's.
+#[tokio::test]
+async fn a_child_in_another_namespace_keeps_its_entity() {
+    use crate::namespaces::{Namespace, ROOT_ID};
+    let world = World::new().await;
+    let (kernel, now) = (&world.rig.kernel, world.rig.now());
+    let (token, entity) = world.login("people", "ann", json!({})).await;
+    let path = format!("entity/id/{entity}");
+    world.write(&path, json!({"policies": ["p"]})).await;
+    let below = Namespace { id: "n1".to_owned(), path: "n1/".to_owned(), parent: Some(ROOT_ID.to_owned()) };
+    let parent = kernel.tokens.find(&world.rig.view(), &token, now).unwrap().unwrap();
+    let draft = world.rig.asker(&parent, &below).draft(crate::tokens::NewTokenSpec::default(), now).unwrap();
+    assert_eq!((draft.entry.entity_id.as_str(), draft.entry.entity_namespace()), (entity.as_str(), "root"));
+    let made = world.rig.commit(|tx| kernel.tokens.issue(tx, kernel.entropy.as_ref(), draft.entry, None));
+    let child = made.await.unwrap().entry;
+    assert!(kernel.identity_policies(&world.rig.view(), &child).unwrap().is_empty());
+    let authority = kernel.authority(&world.rig.view(), &child).unwrap();
+    assert_eq!(*authority.caller.policies, ["default".to_owned()]);
+    world.write(&path, json!({"disabled": true})).await;
+    assert!(matches!(kernel.authority(&world.rig.view(), &child), Err(KernelError::Denied)));
+}
+
+/// The audit log tells policies by identity from a token's own.
+#[tokio::test]
+async fn audit_names_identity_policies() {
+    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.log");
+    let options = json!({"type": "file", "options": {"file_path": file.to_str().unwrap()}});
+    world.rig.post("root", "sys/audit/file", options).await.unwrap();
+    let (_, entity) = world.login("people", "ann", json!({})).await;
+    world.write(&format!("entity/id/{entity}"), json!({"policies": ["by-id"]})).await;
+    let (token, _) = world.login("people", "ann", json!({})).await;
+    world.lookup(&token).await.unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let of = |kind: &str, path: &str| {
+        let is_it = |line: &&Value| line["type"] == kind && line["request"]["path"] == path;
+        lines.iter().rfind(is_it).unwrap_or_else(|| panic!("no {kind} of {path}")).clone()
+    };
+    for auth in [
+        of("request", "auth/token/lookup-self")["auth"].take(),
+        of("response", "auth/people/login/ann")["auth"].take(),
+    ] {
+        assert_eq!(auth["identity_policies"], json!(["by-id"]));
+        assert_eq!(
+            (&auth["policies"], &auth["token_policies"]),
+            (&json!(["by-id", "default"]), &json!(["default"]))
+        );
+        assert_eq!(auth["entity_id"], json!(entity));
+    }
 }

@@ -78,7 +78,11 @@ async fn groups_that_cannot_be() {
         ("group".to_owned(), json!({"name": "x", "type": "bogus"}), "invalid group type"),
         ("group".to_owned(), json!({"name": "x", "type": "external", "member_entity_ids": [alice]}), by_hand),
         (one(&outside), json!({"member_entity_ids": [alice]}), by_hand),
-        (one(&outside), json!({"member_group_ids": [inner]}), "member groups can't be set for external groups"),
+        (
+            one(&outside),
+            json!({"member_group_ids": [inner]}),
+            "member groups can't be set for external groups",
+        ),
         (one(&outside), json!({"type": "internal"}), "group type cannot be changed"),
         (one(&inner), json!({"name": "OUTSIDE"}), "group name is already in use"),
         (one("nope"), json!({"name": "x"}), "invalid group ID"),
@@ -128,7 +132,10 @@ async fn an_external_group_has_one_alias() {
     assert_eq!(world.read(&format!("group-alias/id/{first}")).await, None);
     let other = world.make("group-alias", json!({"name": "dev", "mount_accessor": world.people})).await;
     let holder = world.read(&format!("group-alias/id/{other}")).await.unwrap()["canonical_id"].take();
-    assert_eq!(world.read(&format!("group/id/{}", holder.as_str().unwrap())).await.unwrap()["type"], "external");
+    assert_eq!(
+        world.read(&format!("group/id/{}", holder.as_str().unwrap())).await.unwrap()["type"],
+        "external"
+    );
     let path = format!("group-alias/id/{second}");
     assert!(world.refused(&path, json!({"name": "DEV"})).await.ends_with("already in use"));
     world.write(&path, json!({"name": "ops2", "canonical_id": holder})).await;
@@ -153,7 +160,9 @@ async fn a_very_large_group_goes_a_piece_at_a_time() {
     for chunk in 0..count.div_ceil(500) {
         let made = world.rig.commit(|tx| {
             let book = world.rig.kernel.book(tx, "root");
-            (chunk * 500..count.min(chunk * 500 + 500)).map(|_| Ok(book.new_entity("")?.id)).collect::<Result<Vec<_>, _>>()
+            (chunk * 500..count.min(chunk * 500 + 500))
+                .map(|_| Ok(book.new_entity("")?.id))
+                .collect::<Result<Vec<_>, _>>()
         });
         ids.extend(made.await.unwrap());
     }
@@ -165,7 +174,11 @@ async fn a_very_large_group_goes_a_piece_at_a_time() {
     assert_eq!(world.read(&format!("group/id/{group}")).await, None);
     let left = |world: &World| {
         let tx = world.rig.view();
-        ids.iter().filter(|id| !world.rig.kernel.book(&tx, "root").entity(id).unwrap().unwrap().group_ids.is_empty()).count()
+        ids.iter()
+            .filter(|id| {
+                !world.rig.kernel.book(&tx, "root").entity(id).unwrap().unwrap().group_ids.is_empty()
+            })
+            .count()
     };
     assert_eq!(left(&world), 10);
     world.rig.kernel.forget_members().await.unwrap();

@@ -73,7 +73,10 @@ impl World {
     }
 
     async fn delete(&self, path: &str) {
-        self.rig.ask("root", Operation::Delete, &format!("identity/{path}"), json!(null), None).await.unwrap();
+        self.rig
+            .ask("root", Operation::Delete, &format!("identity/{path}"), json!(null), None)
+            .await
+            .unwrap();
     }
 
     async fn try_login(&self, mount: &str, name: &str, body: Value) -> Result<Answer, KernelError> {

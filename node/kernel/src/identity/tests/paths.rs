@@ -21,7 +21,10 @@ async fn an_entity_by_id_and_by_name() {
     // Another case is the same name, and the new spelling stays.
     assert!(world.write("entity", json!({"name": "ALICE", "policies": "p3"})).await.is_empty());
     let read = world.read("entity/name/alice").await.unwrap();
-    assert_eq!((&read["name"], &read["policies"], &read["id"]), (&json!("ALICE"), &json!(["p3"]), &json!(id)));
+    assert_eq!(
+        (&read["name"], &read["policies"], &read["id"]),
+        (&json!("ALICE"), &json!(["p3"]), &json!(id))
+    );
     world.write(&format!("entity/id/{id}"), json!({"name": "Alicia", "policies": [], "metadata": {}})).await;
     assert_eq!(world.read("entity/name/alice").await, None);
     let read = world.read("entity/name/alicia").await.unwrap();
@@ -44,8 +47,16 @@ async fn entities_that_cannot_be() {
         ("entity/name/bob".to_owned(), json!({"id": "nope"}), "entity not found from id"),
         (format!("entity/id/{id}"), json!({"name": "BOB"}), "entity name is already in use"),
         ("entity".to_owned(), json!({"name": "a\nb"}), "a name has 1 to 512 bytes and no control characters"),
-        ("entity".to_owned(), json!({"name": "x".repeat(513)}), "a name has 1 to 512 bytes and no control characters"),
-        ("entity".to_owned(), json!({"policies": ["response-wrapping"]}), "cannot assign policy \"response-wrapping\""),
+        (
+            "entity".to_owned(),
+            json!({"name": "x".repeat(513)}),
+            "a name has 1 to 512 bytes and no control characters",
+        ),
+        (
+            "entity".to_owned(),
+            json!({"policies": ["response-wrapping"]}),
+            "cannot assign policy \"response-wrapping\"",
+        ),
         ("entity/batch-delete".to_owned(), json!({}), "missing entity ids to delete"),
         ("entity/merge".to_owned(), json!({}), "missing entity id to merge to"),
         ("entity/merge".to_owned(), json!({"to_entity_id": id}), "missing entity ids to merge from"),
@@ -122,7 +133,9 @@ async fn an_alias_is_found_by_mount_and_name() {
     let entity = world.read(&format!("entity/id/{alice}")).await.unwrap();
     assert_eq!(settled(entity)["aliases"], json!([want]));
     // The same again changes nothing; another spelling is the same alias.
-    assert!(world.write("entity-alias", json!({"name": "Al", "mount_accessor": world.people})).await.is_empty());
+    assert!(
+        world.write("entity-alias", json!({"name": "Al", "mount_accessor": world.people})).await.is_empty()
+    );
     let again = json!({"name": "al", "mount_accessor": world.people, "entity_id": alice});
     assert_eq!(world.write("entity-alias", again).await["id"], json!(id));
     assert_eq!(world.read(&path).await.unwrap()["name"], "al");
@@ -186,7 +199,11 @@ async fn aliases_that_cannot_be() {
         (one(&of_alice), json!({"name": "B"}), taken),
         (one(&of_alice), json!({"mount_accessor": robots, "name": "b"}), taken),
         (one(&of_alice), json!({"mount_accessor": "bad"}), "invalid mount accessor"),
-        (one(&of_alice), json!({"canonical_id": "nope"}), "given 'canonical_id' is not associated with an entity"),
+        (
+            one(&of_alice),
+            json!({"canonical_id": "nope"}),
+            "given 'canonical_id' is not associated with an entity",
+        ),
         (
             one(&robot),
             json!({"mount_accessor": people, "name": "free"}),
@@ -243,7 +260,10 @@ async fn a_merge_keeps_the_alias_it_is_told_to() {
         let (_, into) = world.login("people", "ann", json!({})).await;
         let (_, from) = world.login("people", "ben", json!({})).await;
         let alias = async |id: &str| {
-            world.read(&format!("entity/id/{id}")).await.unwrap()["aliases"][0]["id"].as_str().unwrap().to_owned()
+            world.read(&format!("entity/id/{id}")).await.unwrap()["aliases"][0]["id"]
+                .as_str()
+                .unwrap()
+                .to_owned()
         };
         let (own, other) = (alias(&into).await, alias(&from).await);
         let mut merge = json!({"from_entity_ids": [from], "to_entity_id": into, "force": true});
@@ -283,6 +303,7 @@ async fn paths_describe_themselves() {
     ] {
         assert!(document["paths"].get(path).is_some(), "{path}");
     }
-    let help = world.rig.ask("root", Operation::Help, "identity/entity/merge", json!({}), None).await.unwrap();
+    let help =
+        world.rig.ask("root", Operation::Help, "identity/entity/merge", json!({}), None).await.unwrap();
     assert!(help.data.unwrap()["help"].as_str().unwrap().contains("Makes one entity of several."));
 }
