@@ -82,7 +82,7 @@ impl Kernel {
     fn join_identity(&self, tx: &Tx, entry: &TokenEntry) -> Result<Arc<Joint>, KernelError> {
         let (namespace_id, changed_at) = (entry.entity_namespace(), self.watches.changed_at(Topic::Identity));
         if let Some(joint) = entry.joined.0.load_full()
-            && self.identities.is_current(tx, namespace_id, &joint.resolved, changed_at)?
+            && self.identities.is_current(&joint.resolved, changed_at)
         {
             return if joint.resolved.is_disabled { Err(KernelError::Denied) } else { Ok(joint) };
         }

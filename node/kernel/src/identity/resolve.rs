@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arca_barrier::Class;
 use arca_engine_api::StorageError;
+use arca_raft_storage::Key;
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 
@@ -33,7 +34,9 @@ pub(crate) struct Resolved {
     pub(crate) policies: Arc<[String]>,
     /// For templates.
     pub(crate) identity: Identity,
+    /// What it was made of, and the physical key of that record.
     entity: Arc<EntityRecord>,
+    key: Key,
     built_at: u64,
 }
 
@@ -96,7 +99,7 @@ impl Resolver {
     ) -> Result<Option<Arc<Resolved>>, KernelError> {
         let known = self.kept.read().get(namespace_id).and_then(|kept| kept.get(entity_id)).cloned();
         if let Some(known) = known
-            && self.is_current(tx, namespace_id, &known, changed_at)?
+            && self.is_current(&known, changed_at)
         {
             return Ok(Some(known));
         }
@@ -112,22 +115,11 @@ impl Resolver {
         Ok(Some(resolved))
     }
 
-    /// Whether what was said of an entity still holds.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub(crate) fn is_current(
-        &self,
-        tx: &Tx,
-        namespace_id: &str,
-        resolved: &Resolved,
-        changed_at: u64,
-    ) -> Result<bool, KernelError> {
-        if resolved.built_at < changed_at {
-            return Ok(false);
-        }
-        let entity = self.entity(tx, Paths(namespace_id), &resolved.id)?;
-        Ok(entity.is_some_and(|entity| Arc::ptr_eq(&entity, &resolved.entity)))
+    /// Whether what was said of an entity still holds. If its record fell out of the cache for want of room, it is
+    /// worked out again.
+    pub(crate) fn is_current(&self, resolved: &Resolved, changed_at: u64) -> bool {
+        let is_same = |entity: Arc<EntityRecord>| Arc::ptr_eq(&entity, &resolved.entity);
+        resolved.built_at >= changed_at && self.cache.find(&resolved.key).is_some_and(is_same)
     }
 
     fn entity(&self, tx: &Tx, paths: Paths<'_>, id: &str) -> Result<Option<Arc<EntityRecord>>, KernelError> {
@@ -186,6 +178,7 @@ impl Resolver {
             is_disabled: entity.is_disabled,
             policies: policies.into(),
             identity: Identity::new(view),
+            key: tx.physical_key(Class::Replicated, &paths.entity(&entity.id))?,
             entity,
             built_at: tx.index(),
         }))

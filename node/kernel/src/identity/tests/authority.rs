@@ -296,7 +296,7 @@ async fn audit_names_identity_policies() {
     };
     for auth in [
         of("request", "auth/token/lookup-self")["auth"].take(),
-        of("response", "auth/people/login/ann")["auth"].take(),
+        of("response", "auth/people/login/ann")["response"]["auth"].take(),
     ] {
         assert_eq!(auth["identity_policies"], json!(["by-id"]));
         assert_eq!(
