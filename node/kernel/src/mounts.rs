@@ -34,6 +34,8 @@ pub const SYSTEM_TYPE: &str = "system";
 pub const TOKEN_TYPE: &str = "token";
 /// Longest mount path, bytes.
 const PATH_MAX: usize = 512;
+/// Accessors tried for a new mount. They have four random bytes: a second try is rare, a third is unheard of.
+const ACCESSOR_TRIES_MAX: usize = 16;
 
 /// What a mount is going through.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -389,7 +391,7 @@ impl Mounts {
         refuse_taken(router, namespace, &path)?;
         let record = MountRecord {
             uuid: ids::uuid(entropy)?,
-            accessor: accessor(kind, engine.name, entropy)?,
+            accessor: free_accessor(router, namespace, kind, engine.name, entropy)?,
             path,
             engine: engine.name.to_owned(),
             description: new.description,
@@ -539,6 +541,24 @@ fn bump(tx: &Tx, namespace_id: &str) -> Result<(), KernelError> {
 fn accessor(kind: EngineKind, engine: &str, entropy: &dyn Entropy) -> Result<String, KernelError> {
     let prefix = if kind == EngineKind::Auth { "auth_" } else { "" };
     Ok(format!("{prefix}{engine}_{}", ids::hex(entropy, 4)?))
+}
+
+/// An accessor that no other mount of the namespace has: aliases are told apart by it, so two mounts that shared one
+/// would share who logs in.
+fn free_accessor(
+    router: &Router,
+    namespace: &Namespace,
+    kind: EngineKind,
+    engine: &str,
+    entropy: &dyn Entropy,
+) -> Result<String, KernelError> {
+    for _ in 0..ACCESSOR_TRIES_MAX {
+        let accessor = accessor(kind, engine, entropy)?;
+        if router.by_accessor(&namespace.id, &accessor).is_none() {
+            return Ok(accessor);
+        }
+    }
+    Err(KernelError::Bug("every accessor tried is taken".to_owned()))
 }
 
 /// A mount path in its one form: below `auth/` for auth methods, with a trailing slash.

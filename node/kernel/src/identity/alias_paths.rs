@@ -183,6 +183,9 @@ fn update(
     alias.updated = book.now;
     book.take_alias(&mut entity, alias_id)?;
     if moves {
+        if old.is_local {
+            return Err(KernelError::invalid("local aliases can't be moved between entities"));
+        }
         book.save_entity(&entity)?;
         let found = book.entity(&wanted.canonical_id)?;
         entity = found

@@ -1,6 +1,5 @@
 //! Identities as clients see them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arca_engine_api::Map;
@@ -10,23 +9,26 @@ use super::book::Book;
 use super::record::{AliasRecord, EntityRecord, GroupRecord, Metadata};
 use super::resolve::with_parents;
 use crate::builtin::BuiltinCtx;
-use crate::router::Mount;
+use crate::router::{Mount, Router};
 use crate::{KernelError, rfc3339};
 
 /// Mounts of a namespace by accessor.
-pub(super) struct MountNames(BTreeMap<String, Arc<Mount>>);
+pub(super) struct MountNames {
+    router: Arc<Router>,
+    namespace_id: String,
+}
 
 impl MountNames {
-    /// The mounts that requests reach.
+    /// Those of the request's namespace.
     pub(super) fn of(ctx: &BuiltinCtx<'_>) -> Result<Self, KernelError> {
         let router = ctx.kernel.mounts.router(&ctx.kernel.store)?;
-        let mounts = router.mounts_of(&ctx.namespace.id).filter(|mount| mount.is_active());
-        Ok(Self(mounts.map(|mount| (mount.record.accessor.clone(), Arc::clone(mount))).collect()))
+        Ok(Self { router, namespace_id: ctx.namespace.id.clone() })
     }
 
-    /// The mount with an accessor.
+    /// The mount with an accessor, if requests reach it.
     pub(super) fn mount(&self, accessor: &str) -> Option<&Mount> {
-        self.0.get(accessor).map(AsRef::as_ref)
+        let found = self.router.by_accessor(&self.namespace_id, accessor);
+        found.map(AsRef::as_ref).filter(|mount: &&Mount| mount.is_active())
     }
 
     /// Path and type; empty for a mount that is gone.

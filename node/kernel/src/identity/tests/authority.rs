@@ -250,6 +250,9 @@ async fn a_local_mount_has_local_aliases() {
     assert!(world.refused("group-alias", group).await.starts_with("the mount is local"));
     let alias = read["aliases"][0]["id"].as_str().unwrap();
     assert_eq!(world.read(&format!("entity-alias/id/{alias}")).await.unwrap()["local"], true);
+    let other = world.make("entity", json!({"name": "other"})).await;
+    let moved = world.refused(&format!("entity-alias/id/{alias}"), json!({"canonical_id": other})).await;
+    assert_eq!(moved, "local aliases can't be moved between entities");
     world.delete(&format!("entity-alias/id/{alias}")).await;
     assert_ne!(world.login("here", "ann", json!({})).await.1, entity);
 }
