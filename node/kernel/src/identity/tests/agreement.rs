@@ -86,7 +86,7 @@ fn is_below_itself(book: &Book<'_>, id: &str) -> bool {
 }
 
 #[track_caller]
-fn check_agreement(tx: &Tx, rig: &Rig) {
+pub(super) fn check_agreement(tx: &Tx, rig: &Rig) {
     let want = implied(&rig.kernel.book(tx, "root"));
     let mut found = BTreeSet::new();
     for class in CLASSES {

@@ -5,6 +5,7 @@ mod agreement;
 mod authority;
 mod groups;
 mod paths;
+mod races;
 
 use arca_engine_api::{Map, Operation};
 use serde_json::{Value, json};

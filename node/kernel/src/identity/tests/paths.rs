@@ -110,6 +110,16 @@ async fn lists_say_what_there_is() {
     }});
     assert_eq!(world.list("entity-alias/id").await, json!({"keys": [alias], "key_info": infos}));
     assert_eq!(world.list("alias/id").await, world.list("persona/id").await);
+    for (path, body, want) in [
+        ("entity/id", json!({"limit": 1}), json!([keys[0]])),
+        ("entity/id", json!({"after": keys[0]}), json!([keys[1]])),
+        ("entity/name", json!({"limit": "1"}), json!(["Bob"])),
+        ("entity/name", json!({"after": "Bob", "limit": 5}), json!(["alice"])),
+    ] {
+        let path = format!("identity/{path}/");
+        let answer = world.rig.ask("root", Operation::List, &path, body, None).await.unwrap();
+        assert_eq!(answer.data.unwrap()["keys"], want, "{path}");
+    }
 }
 
 #[tokio::test]
