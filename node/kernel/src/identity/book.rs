@@ -17,8 +17,8 @@ use super::record::{
 use crate::tx::Tx;
 use crate::{KernelError, ids};
 
-/// Longest name of an entity, a group or an alias, bytes.
-const NAME_MAX: usize = 512;
+/// Longest name of an entity, a group or an alias, bytes. Some auth methods know people by a URI.
+const NAME_MAX: usize = 2_048;
 
 /// See the file's header.
 #[derive(Clone, Copy)]

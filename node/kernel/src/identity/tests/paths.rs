@@ -46,11 +46,11 @@ async fn entities_that_cannot_be() {
         ("entity".to_owned(), json!({"id": "../x", "name": "x"}), "entity not found from id"),
         ("entity/name/bob".to_owned(), json!({"id": "nope"}), "entity not found from id"),
         (format!("entity/id/{id}"), json!({"name": "BOB"}), "entity name is already in use"),
-        ("entity".to_owned(), json!({"name": "a\nb"}), "a name has 1 to 512 bytes and no control characters"),
+        ("entity".to_owned(), json!({"name": "a\nb"}), "a name has 1 to 2048 bytes and no control characters"),
         (
             "entity".to_owned(),
-            json!({"name": "x".repeat(513)}),
-            "a name has 1 to 512 bytes and no control characters",
+            json!({"name": "x".repeat(2_049)}),
+            "a name has 1 to 2048 bytes and no control characters",
         ),
         (
             "entity".to_owned(),
