@@ -1,13 +1,14 @@
 //! An engine on a map in memory, with a clock that a test sets, driven in one line a request.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arca_engine_api::{
-    AtOnce, Caller, Clock, Ctx, Engine, EngineError, Entropy, EntropyError, Http, Map, MountView, NoHttp,
-    Operation, Page, Passwords, Request, Response, RouteMatch, Storage, StorageError, UnixMillis,
+    AtOnce, Caller, Clock, Ctx, Engine, EngineError, Entropy, EntropyError, Http, LeaseRecord, Map, MountView,
+    NoHttp, Operation, Page, Passwords, Request, Response, RouteMatch, Storage, StorageError, UnixMillis,
 };
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -57,23 +58,35 @@ impl Storage for MapStorage {
     }
 }
 
-/// A clock and a source of "randomness" that repeats itself.
-#[derive(Debug, Default)]
-struct World(AtomicU64);
+/// A clock and a source of "randomness" that repeats itself, or counts.
+#[derive(Debug)]
+struct World {
+    now_ms: AtomicU64,
+    /// What the next bytes are filled with.
+    byte: AtomicU8,
+    /// What is added to it each time.
+    step: AtomicU8,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self { now_ms: AtomicU64::new(1_000), byte: AtomicU8::new(7), step: AtomicU8::new(0) }
+    }
+}
 
 impl Clock for World {
     fn now(&self) -> UnixMillis {
-        UnixMillis(self.0.load(Ordering::Relaxed))
+        UnixMillis(self.now_ms.load(Ordering::Relaxed))
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
+        Duration::from_millis(self.now_ms.load(Ordering::Relaxed))
     }
 }
 
 impl Entropy for World {
     fn fill(&self, dest: &mut [u8]) -> Result<(), EntropyError> {
-        dest.fill(7);
+        dest.fill(self.byte.fetch_add(self.step.load(Ordering::Relaxed), Ordering::Relaxed));
         Ok(())
     }
 }
@@ -106,19 +119,26 @@ pub(crate) struct Rig {
     storage: MapStorage,
     world: World,
     http: Arc<dyn Http>,
+    address: Option<IpAddr>,
 }
 
 impl Rig {
     pub(crate) fn new(make: fn(&MountView) -> Result<Arc<dyn Engine>, EngineError>, version: &str) -> Self {
         let options = BTreeMap::from([("version".to_owned(), version.to_owned())]);
-        let mount = MountView { options, default_lease_ttl: Duration::from_secs(60), ..MountView::default() };
+        let mount = MountView {
+            options,
+            default_lease_ttl: Duration::from_secs(60),
+            max_lease_ttl: Duration::from_secs(768 * 3_600),
+            ..MountView::default()
+        };
         let engine = make(&mount).unwrap();
         Self {
             engine,
             mount,
             storage: MapStorage::default(),
-            world: World(AtomicU64::new(1_000)),
+            world: World::default(),
             http: Arc::new(NoHttp),
+            address: None,
         }
     }
 
@@ -138,8 +158,52 @@ impl Rig {
         Self { http, ..self }
     }
 
+    /// From now on random bytes differ each time.
+    pub(crate) fn with_counting_entropy(self) -> Self {
+        self.world.step.store(1, Ordering::Relaxed);
+        self
+    }
+
+    /// From now on requests come from there.
+    pub(crate) fn come_from(&mut self, address: &str) {
+        self.address = address.parse().ok();
+    }
+
+    /// What a new mount begins with.
+    pub(crate) fn initialize(&self) {
+        now(self.engine.initialize(&self.ctx())).unwrap();
+    }
+
+    /// The answer to a renewal: the lifetimes granted, or what is wrong.
+    pub(crate) fn renew(&self, internal: &Map) -> String {
+        let lease = LeaseRecord {
+            id: "auth/m/login/h".to_owned(),
+            internal: internal.clone(),
+            increment: Duration::ZERO,
+            ttl: Duration::from_secs(60),
+        };
+        match now(self.engine.renew(&self.ctx(), &lease)) {
+            Ok(response) => {
+                let login = response.login.unwrap();
+                let seconds = |span: Duration| span.as_secs();
+                format!(
+                    "ttl {} max {} period {}",
+                    seconds(login.ttl),
+                    seconds(login.max_ttl),
+                    seconds(login.period)
+                )
+            }
+            Err(err) => format!("error: {err}"),
+        }
+    }
+
+    /// Whom the kernel would count a failed login against.
+    pub(crate) fn login_name(&self, path: &str, data: &Value) -> Option<String> {
+        self.engine.login_name(&self.request(Operation::Update, path, data))
+    }
+
     pub(crate) fn advance(&self, seconds: u64) {
-        self.world.0.fetch_add(seconds * 1_000, Ordering::Relaxed);
+        self.world.now_ms.fetch_add(seconds * 1_000, Ordering::Relaxed);
     }
 
     /// Every stored key.
@@ -172,7 +236,7 @@ impl Rig {
             headers: BTreeMap::new(),
             caller: Some(Arc::new(caller())),
             client_token: None,
-            remote_addr: None,
+            remote_addr: self.address,
             remote_port: 0,
             client_certificates: Arc::from([]),
             wrap_ttl: None,

@@ -1,4 +1,4 @@
-//! Address ranges a token is bound to.
+//! Address ranges that a token, a login or a credential is bound to.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::KernelError;
+use crate::EngineError;
 
 /// An address or a range of addresses. Invariant: the prefix is not longer than the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -37,6 +37,20 @@ impl Cidr {
         address.is_ipv4() == self.network.is_ipv4() && differing >= self.prefix
     }
 
+    /// With the length of its prefix, also when it is one address.
+    #[must_use]
+    pub fn to_block(&self) -> String {
+        format!("{}/{}", self.network, self.prefix)
+    }
+
+    /// Whether all of `other` lies in it.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.prefix <= other.prefix
+            && self.network.is_ipv4() == other.network.is_ipv4()
+            && (number(self.network) ^ number(other.network)).leading_zeros() >= self.prefix
+    }
+
     /// Whether any of `ranges` holds `address`; no range at all stands for everywhere, and an address that is not
     /// known is nowhere.
     #[must_use]
@@ -48,9 +62,9 @@ impl Cidr {
     ///
     /// # Errors
     /// Names the field when an item is no address or range.
-    pub fn parse_list(items: &[String], field: &str) -> Result<Vec<Self>, KernelError> {
+    pub fn parse_list(items: &[String], field: &str) -> Result<Vec<Self>, EngineError> {
         let parse = |item: &String| {
-            item.parse().map_err(|()| KernelError::invalid(format!("{field}: not an address or CIDR range")))
+            item.parse().map_err(|()| EngineError::invalid(format!("{field}: not an address or CIDR range")))
         };
         items.iter().map(parse).collect()
     }
@@ -130,6 +144,17 @@ mod tests {
         {
             assert!(text.parse::<Cidr>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_range_covers_what_is_inside() {
+        let covers = |outer: &str, inner: &str| {
+            outer.parse::<Cidr>().unwrap().covers(&inner.parse::<Cidr>().unwrap())
+        };
+        assert!(covers("10.0.0.0/8", "10.1.0.0/16") && covers("10.1.2.3/8", "10.0.0.0/8"));
+        assert!(covers("0.0.0.0/0", "192.0.2.1") && covers("::/0", "::1"));
+        assert!(!covers("10.0.0.0/8", "10.0.0.0/7") && !covers("10.0.0.0/8", "11.0.0.0/8"));
+        assert!(!covers("::/0", "10.0.0.0/8") && !covers("0.0.0.0/0", "::/0"));
     }
 
     #[test]
