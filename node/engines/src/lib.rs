@@ -31,7 +31,7 @@ macro_rules! engines {
 
 engines! {
     secrets: [cubbyhole, kv, transit],
-    auth: [approle, jwt, userpass],
+    auth: [approle, jwt, kubernetes, userpass],
 }
 
 #[cfg(test)]

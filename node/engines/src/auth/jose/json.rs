@@ -94,7 +94,9 @@ mod tests {
         // A name by which the parser tells itself of long numbers is a name like any other.
         let private = r#"{"$serde_json::private::Number":"1"}"#;
         check(private, Some(private));
-        for text in ["", "1", "[1]", "\"a\"", "{", r#"{"a":1}x"#, r#"{"a":1}{"#, r#"{"a":NaN}"#, "null", "{a:1}"] {
+        for text in
+            ["", "1", "[1]", "\"a\"", "{", r#"{"a":1}x"#, r#"{"a":1}{"#, r#"{"a":NaN}"#, "null", "{a:1}"]
+        {
             check(text, None);
         }
         let deep = |depth: usize| format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));

@@ -178,9 +178,7 @@ impl Key {
             }
             Material::Ed25519(key) => UnparsedPublicKey::new(&ED25519, key).verify(signed, signature),
             Material::Rsa(n, e) => match alg.rsa() {
-                Some(parameters) => {
-                    RsaPublicKeyComponents { n, e }.verify(parameters, signed, signature)
-                }
+                Some(parameters) => RsaPublicKeyComponents { n, e }.verify(parameters, signed, signature),
                 None => return false,
             },
         };
@@ -227,3 +225,7 @@ fn point(curve: Curve, x: &[u8], y: &[u8]) -> Option<Material> {
     }
     Some(Material::Ec(curve, bytes))
 }
+
+#[cfg(test)]
+#[path = "testing.rs"]
+pub(in crate::auth) mod testing;

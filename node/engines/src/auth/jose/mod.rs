@@ -90,8 +90,7 @@ impl Jws {
 
     /// The claims, if one of `keys` signed them; whether names of keys must agree, the caller decides.
     pub(super) fn claims<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) -> Result<Map, JoseError> {
-        let is_good =
-            keys.into_iter().any(|key| key.verifies(self.alg, &self.signed, &self.signature));
+        let is_good = keys.into_iter().any(|key| key.verifies(self.alg, &self.signed, &self.signature));
         if is_good { self.unverified_claims() } else { Err(JoseError::Signature) }
     }
 

@@ -6,21 +6,30 @@ use arca_engine_api::{EngineError, Login, Map};
 use serde_json::Value;
 
 use super::role::{ClaimsType, Role};
+use crate::auth::names;
 
 /// Most groups of one login.
 const GROUPS_MAX: usize = 1_000;
 
-/// A claim by its name, or by a JSON pointer if the name begins with `/`. Null is as good as missing.
+/// A claim by its name, or by a JSON pointer (RFC 6901) if the name begins with `/`. Null is as good as missing.
 fn claim<'a>(claims: &'a Map, name: &str) -> Option<&'a Value> {
-    let found = if name.starts_with('/') {
-        let (first, rest) = name.get(1..)?.split_once('/').map_or((name.get(1..)?, ""), |(first, rest)| (first, rest));
-        let first = first.replace("~1", "/").replace("~0", "~");
-        let below = claims.get(&first)?;
-        if rest.is_empty() && !name.ends_with('/') { Some(below) } else { below.pointer(&format!("/{rest}")) }
-    } else {
-        claims.get(name)
-    };
-    found.filter(|value| !value.is_null())
+    if !name.starts_with('/') {
+        return claims.get(name).filter(|value| !value.is_null());
+    }
+    let mut parts = name.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~"));
+    let first = claims.get(&parts.next()?)?;
+    parts.try_fold(first, |value, part| below(value, &part)).filter(|value| !value.is_null())
+}
+
+fn below<'a>(value: &'a Value, part: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(map) => map.get(part),
+        Value::Array(items) => {
+            let is_number = part == "0" || !part.starts_with(['0', '+']);
+            items.get(part.parse::<usize>().ok().filter(|_| is_number)?)
+        }
+        _ => None,
+    }
 }
 
 /// Who it is: the alias, its metadata and its groups, as the role reads the claims. The rest of the login is the
@@ -39,7 +48,15 @@ pub(super) fn identity(role_name: &str, role: &Role, claims: &Map) -> Result<Log
     metadata.insert("role".to_owned(), role_name.to_owned());
     let internal = Map::from_iter([("role".to_owned(), Value::from(role_name))]);
     let display_name = alias_name.clone();
-    Ok(Login { alias_name, alias_metadata, display_name, metadata, group_aliases, internal, ..Login::default() })
+    Ok(Login {
+        alias_name,
+        alias_metadata,
+        display_name,
+        metadata,
+        group_aliases,
+        internal,
+        ..Login::default()
+    })
 }
 
 fn user(role: &Role, claims: &Map) -> Result<String, EngineError> {
@@ -125,59 +142,26 @@ fn values(value: &Value) -> &[Value] {
 
 fn matches(how: ClaimsType, wanted: &Value, found: &Value) -> bool {
     match (how, wanted, found) {
-        (ClaimsType::Glob, Value::String(wanted), Value::String(found)) => glob(wanted, found),
+        (ClaimsType::Glob, Value::String(wanted), Value::String(found)) => names::glob(wanted, found),
         (ClaimsType::Glob, ..) => false,
         (ClaimsType::String, Value::Number(wanted), Value::Number(found)) => {
             // As written, or as equal: 3 is 3.0. Floats alone would take one long number for another.
             wanted == found
-                || (wanted.as_i64().is_none() || found.as_i64().is_none()) && wanted.as_f64() == found.as_f64()
+                || (wanted.as_i64().is_none() || found.as_i64().is_none())
+                    && wanted.as_f64() == found.as_f64()
         }
         (ClaimsType::String, ..) => wanted == found,
     }
-}
-
-/// Whether `text` is what `pattern` says, `*` standing for any text. Takes time in proportion to both lengths at worst.
-fn glob(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|start| text.strip_prefix(start)) else { return false };
-    let Some(end) = parts.next_back() else { return rest.is_empty() };
-    for part in parts {
-        let Some((_, behind)) = rest.split_once(part) else { return false };
-        rest = behind;
-    }
-    rest.ends_with(end)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[track_caller]
-    fn check_glob(pattern: &str, text: &str, want: bool) {
-        assert_eq!(glob(pattern, text), want, "{pattern} {text}");
-    }
-
-    #[test]
-    fn a_star_is_any_text() {
-        check_glob("a*", "abc", true);
-        check_glob("a*", "zabc", false);
-        check_glob("*", "", true);
-        check_glob("a", "a", true);
-        check_glob("a", "ab", false);
-        check_glob("b*c", "bzzc", true);
-        check_glob("b*c", "bc", true);
-        check_glob("b*c", "b", false);
-        check_glob("ab*ba", "aba", false);
-        check_glob("*a*b*", "xaxbx", true);
-        check_glob("*a*b*", "xbxax", false);
-        check_glob("*.x", "a.x.x", true);
-        check_glob("", "", true);
-        check_glob("", "a", false);
-    }
-
     #[test]
     fn claims_are_found_by_name_or_pointer() {
-        let claims = serde_json::json!({"a": {"b/c": [1, {"d": "x"}], "": 5}, "/a": "plain", "n": null, "": 7});
+        let claims =
+            serde_json::json!({"a": {"b/c": [1, {"d": "x"}], "": 5}, "/a": "plain", "n": null, "": 7});
         let claims = claims.as_object().unwrap();
         let found = |name: &str| claim(claims, name).map(Value::to_string);
         assert_eq!(found("/a/b~1c/1/d").as_deref(), Some("\"x\""));

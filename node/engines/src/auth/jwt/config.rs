@@ -4,8 +4,8 @@ use arca_engine_api::{Ctx, EngineError, Fields, Map, Request, Response, StorageE
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::provider::Source;
 use super::Jwt;
+use super::provider::Source;
 use crate::auth::jose::{Alg, Key};
 
 const KEY: &str = "config";

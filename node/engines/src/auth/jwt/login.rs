@@ -85,8 +85,7 @@ fn check(config: &Config, role: &Role, claims: &Map, ctx: &Ctx<'_>) -> Result<()
         let text = "invalid audience (aud) claim: audience claim does not match any expected audience";
         return refuse(text);
     }
-    times::check(claims, role.leeways(), ctx.clock.now())
-        .or_else(|err| refuse(&err.to_string()))?;
+    times::check(claims, role.leeways(), ctx.clock.now()).or_else(|err| refuse(&err.to_string()))?;
     // A token made for somebody else says nothing here.
     if bound.is_empty() && !audiences.is_empty() {
         return Err(EngineError::invalid("audience claim found in JWT but no audiences bound to the role"));

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use arca_engine_api::{
-    Ctx, Engine, EngineError, EngineKind, EngineType, LeaseRecord, Map, MountView, Operation, Request, Response,
-    RouteTable,
+    Ctx, Engine, EngineError, EngineKind, EngineType, LeaseRecord, Map, MountView, Operation, Request,
+    Response, RouteTable,
 };
 use async_trait::async_trait;
 

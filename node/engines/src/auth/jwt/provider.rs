@@ -256,7 +256,8 @@ pub(super) fn document(answer: &HttpAnswer) -> Result<Map, EngineError> {
 async fn keys_at(ctx: &Ctx<'_>, url: &str, ca_pem: &str) -> Result<Vec<Key>, EngineError> {
     let set = fetch_json(ctx, url, ca_pem).await?;
     let keys = set.get("keys").and_then(Value::as_array);
-    let keys = keys.ok_or_else(|| EngineError::Upstream("the provider answered no set of keys".to_owned()))?;
+    let keys =
+        keys.ok_or_else(|| EngineError::Upstream("the provider answered no set of keys".to_owned()))?;
     if keys.len() > KEYS_MAX {
         return Err(EngineError::Upstream("the provider has too many keys".to_owned()));
     }
@@ -274,7 +275,8 @@ async fn discover(ctx: &Ctx<'_>, url: &str, ca_pem: &str) -> Result<Endpoints, E
     }
     let endpoint = |name: &str| text(&said, name).to_owned();
     let methods = said.get("token_endpoint_auth_methods_supported").and_then(Value::as_array);
-    let takes_basic = methods.is_none_or(|methods| methods.iter().any(|method| method == "client_secret_basic"));
+    let takes_basic =
+        methods.is_none_or(|methods| methods.iter().any(|method| method == "client_secret_basic"));
     Ok(Endpoints {
         authorization: endpoint("authorization_endpoint"),
         device_authorization: endpoint("device_authorization_endpoint"),

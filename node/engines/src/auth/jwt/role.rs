@@ -227,7 +227,9 @@ impl Role {
         }
         let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|items| !items.is_empty());
         match self.role_type {
-            RoleType::Oidc if !has(&self.allowed_redirect_uris) && self.callback_mode != CallbackMode::Device => {
+            RoleType::Oidc
+                if !has(&self.allowed_redirect_uris) && self.callback_mode != CallbackMode::Device =>
+            {
                 refuse("'allowed_redirect_uris' must be set if 'role_type' is 'oidc' or unspecified.")
             }
             RoleType::Jwt if self.has_no_bound() => {
@@ -255,11 +257,15 @@ impl Role {
                 )));
             }
             if !targets.insert(target) {
-                return Err(EngineError::Invalid(format!("multiple keys are mapped to metadata key {target:?}")));
+                return Err(EngineError::Invalid(format!(
+                    "multiple keys are mapped to metadata key {target:?}"
+                )));
             }
         }
         let values = self.bound_claims.iter().flatten().map(|(_, value)| value);
-        for value in values.flat_map(|value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)) {
+        for value in
+            values.flat_map(|value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice))
+        {
             if self.bound_claims_type == ClaimsType::Glob && !value.is_string() {
                 return Err(EngineError::invalid("claim is not a string"));
             }

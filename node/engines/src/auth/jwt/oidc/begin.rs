@@ -30,8 +30,7 @@ pub(in crate::auth::jwt) async fn auth_url(
     let config = Config::load(ctx)?;
     let (name, role) = role::wanted(ctx, &role_name(request, config.as_ref())?)?;
     let config = config.filter(Config::is_oidc);
-    let config =
-        config.ok_or_else(|| EngineError::invalid("OIDC login is not configured for this mount"))?;
+    let config = config.ok_or_else(|| EngineError::invalid("OIDC login is not configured for this mount"))?;
     let fields = request.fields();
     let client_nonce = fields.string("client_nonce")?.unwrap_or_default();
     if role.callback_mode != CallbackMode::Client && client_nonce.is_empty() {
@@ -116,8 +115,7 @@ fn scopes(role: &Role) -> String {
 fn url(config: &Config, role: &Role, pending: &Pending, endpoint: &str, state: &str) -> String {
     let types: Vec<&str> = config.oidc_response_types.iter().map(String::as_str).collect();
     let response_type = if types.is_empty() { "code".to_owned() } else { types.join(" ") };
-    let challenge =
-        URL_SAFE_NO_PAD.encode(digest(&SHA256, pending.code_verifier.as_bytes()).as_ref());
+    let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, pending.code_verifier.as_bytes()).as_ref());
     let (scope, max_age) = (scopes(role), role.max_age_s.to_string());
     let mut parameters = vec![("client_id", config.oidc_client_id.as_str())];
     if response_type.contains("code") {
@@ -136,12 +134,15 @@ fn url(config: &Config, role: &Role, pending: &Pending, endpoint: &str, state: &
 }
 
 /// Asks the provider for a device code (RFC 8628).
-pub(in crate::auth::jwt) async fn ask_device(jwt: &Jwt, ctx: &Ctx<'_>, intent: &Map) -> Result<Map, EngineError> {
+pub(in crate::auth::jwt) async fn ask_device(
+    jwt: &Jwt,
+    ctx: &Ctx<'_>,
+    intent: &Map,
+) -> Result<Map, EngineError> {
     let pending = from_json(intent)?;
     let (_, role) = role::wanted(ctx, &pending.role)?;
     let config = Config::load(ctx)?.filter(Config::is_oidc);
-    let config =
-        config.ok_or_else(|| EngineError::invalid("OIDC login is not configured for this mount"))?;
+    let config = config.ok_or_else(|| EngineError::invalid("OIDC login is not configured for this mount"))?;
     let source = config.source().ok_or_else(|| EngineError::Bug("OIDC without a provider".to_owned()))?;
     let endpoints = jwt.provider.endpoints(ctx, &source).await?;
     if endpoints.device_authorization.is_empty() {
@@ -158,7 +159,11 @@ pub(in crate::auth::jwt) async fn ask_device(jwt: &Jwt, ctx: &Ctx<'_>, intent: &
 }
 
 /// Keeps the device code, and answers where the user is to go.
-pub(in crate::auth::jwt) fn keep_device(ctx: &Ctx<'_>, intent: &Map, said: &Map) -> Result<Response, EngineError> {
+pub(in crate::auth::jwt) fn keep_device(
+    ctx: &Ctx<'_>,
+    intent: &Map,
+    said: &Map,
+) -> Result<Response, EngineError> {
     let mut pending = from_json(intent)?;
     let (_, role) = role::wanted(ctx, &pending.role)?;
     let number = |name: &str| said.get(name).and_then(Value::as_u64).unwrap_or_default();

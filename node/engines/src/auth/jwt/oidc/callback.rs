@@ -106,7 +106,11 @@ fn end(
 }
 
 /// Asks the provider who it is.
-pub(in crate::auth::jwt) async fn exchange(jwt: &Jwt, ctx: &Ctx<'_>, intent: &Map) -> Result<Map, EngineError> {
+pub(in crate::auth::jwt) async fn exchange(
+    jwt: &Jwt,
+    ctx: &Ctx<'_>,
+    intent: &Map,
+) -> Result<Map, EngineError> {
     let pending = from_json(intent)?;
     if pending.mode == CallbackMode::Client
         && !pending.client_nonce.is_empty()
@@ -124,8 +128,7 @@ pub(in crate::auth::jwt) async fn exchange(jwt: &Jwt, ctx: &Ctx<'_>, intent: &Ma
     let config = config.ok_or_else(|| failed("Could not load configuration."))?;
     let source = config.source().ok_or_else(|| failed("Could not load configuration."))?;
     let endpoints = jwt.provider.endpoints(ctx, &source).await?;
-    let visit =
-        Visit { jwt, ctx, config: &config, endpoints: &endpoints, role: &role, pending: &pending };
+    let visit = Visit { jwt, ctx, config: &config, endpoints: &endpoints, role: &role, pending: &pending };
     if !posted.code.is_empty() {
         visit.by_code(&posted.code).await
     } else if !posted.id_token.is_empty() {

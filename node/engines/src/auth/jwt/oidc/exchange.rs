@@ -163,8 +163,7 @@ impl Visit<'_> {
         }
         let source = self.config.source();
         let source = source.ok_or_else(|| EngineError::Bug("OIDC without a provider".to_owned()))?;
-        let claims =
-            self.jwt.provider.claims(self.ctx, &source, &jws).await.map_err(|err| err.at(WHERE))?;
+        let claims = self.jwt.provider.claims(self.ctx, &source, &jws).await.map_err(|err| err.at(WHERE))?;
         let expected = Expected {
             issuer: &self.config.oidc_discovery_url,
             client_id: &self.config.oidc_client_id,

@@ -10,7 +10,20 @@ const SKEW_S: i64 = 60;
 
 /// Claims of the protocol itself, which only the ID token makes.
 pub(super) const PROTOCOL_CLAIMS: &[&str] = &[
-    "acr", "amr", "at_hash", "aud", "auth_time", "azp", "c_hash", "exp", "iat", "iss", "jti", "nbf", "nonce", "sid",
+    "acr",
+    "amr",
+    "at_hash",
+    "aud",
+    "auth_time",
+    "azp",
+    "c_hash",
+    "exp",
+    "iat",
+    "iss",
+    "jti",
+    "nbf",
+    "nonce",
+    "sid",
     "sub",
 ];
 
@@ -106,7 +119,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn good() -> Map {
-        let claims = json!({"iss": "https://i", "sub": "s", "aud": "cid", "exp": 2_000, "iat": 1_000, "nonce": "n"});
+        let claims =
+            json!({"iss": "https://i", "sub": "s", "aud": "cid", "exp": 2_000, "iat": 1_000, "nonce": "n"});
         claims.as_object().unwrap().clone()
     }
 

@@ -56,7 +56,12 @@ pub(super) fn success() -> Response {
 
 /// Asks whether the user began this login. Whoever had somebody else begin it would else get that user's token
 /// (CVE-2026-33757).
-pub(super) fn confirmation(client: Option<std::net::IpAddr>, role: &str, state: &str, code: &str) -> Response {
+pub(super) fn confirmation(
+    client: Option<std::net::IpAddr>,
+    role: &str,
+    state: &str,
+    code: &str,
+) -> Response {
     let client = client.map_or_else(|| "unknown".to_owned(), |client| client.to_string());
     let content = format!(
         "<p>A sign-in request was initiated from the source IP address shown below. Only confirm if you initiated this \

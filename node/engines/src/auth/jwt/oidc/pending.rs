@@ -21,7 +21,7 @@ pub(in crate::auth::jwt) const PREFIX: &str = "oidc/";
 /// How long a login may take.
 pub(super) const LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// Logins under way on one mount. Anybody can begin one, so there must be an end.
-pub(super) const PENDING_MAX: usize = 4_096;
+pub(in crate::auth::jwt) const PENDING_MAX: usize = 4_096;
 /// Longest text of a client's that is kept.
 const TEXT_MAX: usize = 2_048;
 

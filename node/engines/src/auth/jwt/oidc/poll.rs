@@ -81,7 +81,9 @@ pub(in crate::auth::jwt) fn conclude(
     let client = intent.get("client").cloned().unwrap_or_default();
     let said = match outcome {
         Ok(said) => said,
-        Err(EngineError::Invalid(waiting)) if matches!(waiting.as_str(), "authorization_pending" | "slow_down") => {
+        Err(EngineError::Invalid(waiting))
+            if matches!(waiting.as_str(), "authorization_pending" | "slow_down") =>
+        {
             return Err(EngineError::Invalid(waiting));
         }
         // The provider could not be asked; the next poll may do better.

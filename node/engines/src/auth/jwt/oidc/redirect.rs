@@ -22,7 +22,10 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     /// None for what is no URI of a web server, names a user or hides something behind odd characters.
     fn of(uri: &'a str) -> Option<Self> {
-        if uri.chars().any(|letter| letter.is_control() || letter.is_whitespace() || matches!(letter, '\\' | '@')) {
+        if uri
+            .chars()
+            .any(|letter| letter.is_control() || letter.is_whitespace() || matches!(letter, '\\' | '@'))
+        {
             return None;
         }
         let (scheme, behind) = uri.split_once("://")?;
