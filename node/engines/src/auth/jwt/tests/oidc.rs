@@ -1,5 +1,9 @@
 //! Visits to a provider.
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::*;
 
 const ISSUER: &str = "http://idp";
@@ -104,7 +108,9 @@ fn a_browser_goes_and_comes_back_once() {
         exchange.starts_with("POST http://idp/token Basic Y2lkOnMlMjBj code=CODE&code_verifier="),
         "{exchange}"
     );
-    assert!(!exchange.contains(&query["code_challenge"]), "{exchange}");
+    let verifier = exchange.split_once("&code_verifier=").unwrap().1.split('&').next().unwrap();
+    let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()).as_ref());
+    assert_eq!(challenge, query["code_challenge"]);
     assert_eq!(info, "GET http://idp/userinfo Bearer AT");
     refused(back(&rig, &query, json!({"client_nonce": "N"})), NO_STATE);
     assert_eq!(web.asked().len(), 0);
