@@ -148,9 +148,8 @@ mod tests {
 
     #[test]
     fn a_range_covers_what_is_inside() {
-        let covers = |outer: &str, inner: &str| {
-            outer.parse::<Cidr>().unwrap().covers(&inner.parse::<Cidr>().unwrap())
-        };
+        let covers =
+            |outer: &str, inner: &str| outer.parse::<Cidr>().unwrap().covers(&inner.parse::<Cidr>().unwrap());
         assert!(covers("10.0.0.0/8", "10.1.0.0/16") && covers("10.1.2.3/8", "10.0.0.0/8"));
         assert!(covers("0.0.0.0/0", "192.0.2.1") && covers("::/0", "::1"));
         assert!(!covers("10.0.0.0/8", "10.0.0.0/7") && !covers("10.0.0.0/8", "11.0.0.0/8"));

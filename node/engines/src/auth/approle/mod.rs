@@ -16,8 +16,8 @@ mod tidy;
 use std::sync::Arc;
 
 use arca_engine_api::{
-    Ctx, Engine, EngineError, EngineKind, EngineType, LeaseRecord, Map, MountView, Operation, Request, Response,
-    RouteTable,
+    Ctx, Engine, EngineError, EngineKind, EngineType, LeaseRecord, Map, MountView, Operation, Request,
+    Response, RouteTable,
 };
 use async_trait::async_trait;
 
@@ -55,7 +55,7 @@ impl Engine for Approle {
             ("roles", _) => role::list(ctx, request),
             ("secret-id", Operation::List) => secret_id::list(ctx, request),
             ("secret-id", _) => secret_id::generate(ctx, request),
-            ("tidy", _) => tidy::tidy(ctx, request),
+            ("tidy", _) => tidy::tidy(ctx),
             _ => role::part(ctx, request),
         }
     }

@@ -192,7 +192,8 @@ pub(super) fn list(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineE
 
 /// A role.
 pub(super) fn read(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
-    Ok(Response { data: Some(of_path(ctx, request)?.show()), ..Response::default() })
+    let found = find(ctx, request.param("role_name"))?;
+    Ok(Response { data: found.map(|role| role.show()), ..Response::default() })
 }
 
 /// Makes a role or changes one.
@@ -267,7 +268,10 @@ pub(super) fn part(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineE
     let fields = routes::fields_of(request.route.id);
     let name = fields.first().map_or("", |field| field.name);
     match request.operation {
-        Operation::Read => Ok(read_part(&*of_path(ctx, request)?, request.route.id, name)),
+        Operation::Read => {
+            let found = find(ctx, request.param("role_name"))?;
+            Ok(found.map_or_else(Response::empty, |role| read_part(&role, request.route.id, name)))
+        }
         Operation::Delete => {
             let Some(role) = find(ctx, request.param("role_name"))? else { return Ok(Response::empty()) };
             let mut role = Role::clone(&role);

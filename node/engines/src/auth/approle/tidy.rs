@@ -1,8 +1,7 @@
 //! Taking away what has ended: secret ids past their time, and those of deleted roles. So many at a time, by notes of
 //! what is due, so that the work depends on what has ended and not on what there is.
 
-use arca_engine_api::{Ctx, EngineError, Page, Raw, Request, Response, StorageExt as _};
-use serde_json::json;
+use arca_engine_api::{Ctx, EngineError, Page, Response, StorageExt as _};
 
 use super::keys;
 use super::role::Orphaned;
@@ -81,14 +80,8 @@ fn take_away(ctx: &Ctx<'_>, prefix: &str, uid: &str, hash: &str) -> Result<(), E
 }
 
 /// A round at once; the others follow by themselves, one a minute.
-pub(super) fn tidy(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
+pub(super) fn tidy(ctx: &Ctx<'_>) -> Result<Response, EngineError> {
     sweep(ctx)?;
     let text = "Tidy operation successfully started. What has ended is taken away in rounds, one a minute.";
-    let body = json!({
-        "request_id": request.id, "lease_id": "", "renewable": false, "lease_duration": 0, "data": null,
-        "wrap_info": null, "warnings": [text], "auth": null,
-    });
-    let raw =
-        Raw { status: 202, content_type: "application/json".to_owned(), body: body.to_string().into_bytes() };
-    Ok(Response { raw: Some(raw), ..Response::default() })
+    Ok(Response { status: Some(202), ..Response::default() }.with_warning(text))
 }

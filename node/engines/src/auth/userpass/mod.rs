@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arca_engine_api::{
-    Ctx, Engine, EngineError, EngineKind, EngineType, LeaseRecord, Map, MountView, Operation, Request, Response,
-    RouteTable,
+    Ctx, Engine, EngineError, EngineKind, EngineType, LeaseRecord, Map, MountView, Operation, Request,
+    Response, RouteTable,
 };
 use async_trait::async_trait;
 
@@ -87,15 +87,4 @@ impl Engine for Userpass {
         }
         Ok(Vec::new())
     }
-}
-
-/// Does what takes long: hashing a password.
-async fn slow<T>(
-    _ctx: &Ctx<'_>,
-    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
-) -> Result<T, EngineError>
-where
-    T: Send + 'static,
-{
-    work()
 }

@@ -60,6 +60,20 @@ pub(super) enum Cost {
     },
 }
 
+#[cfg(test)]
+thread_local! {
+    /// The hashes made by this thread: what the time of a login depends on.
+    static MADE: std::cell::RefCell<Vec<Cost>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// The hashes made by this thread since the last call, cheapest first.
+#[cfg(test)]
+pub(super) fn take_made() -> Vec<Cost> {
+    let mut made = MADE.take();
+    made.sort_unstable();
+    made
+}
+
 impl Cost {
     /// For passwords set here: what OWASP recommends, about 20 ms.
     pub(super) const DEFAULT: Self =
@@ -67,6 +81,8 @@ impl Cost {
 
     /// The hash of a password, as long as the cost says.
     fn hash(self, password: &[u8], salt: &[u8]) -> Result<Zeroizing<Vec<u8>>, EngineError> {
+        #[cfg(test)]
+        MADE.with_borrow_mut(|made| made.push(self));
         match self {
             Self::Argon2id { memory_kib, passes, lanes, tag_len } => {
                 let fail = |err: argon2::Error| EngineError::Bug(format!("argon2: {err}"));

@@ -56,8 +56,9 @@ pub(super) fn list(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineE
 
 /// A user, without its password.
 pub(super) fn read(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
-    let Some(name) = names::name(request.param("username")) else { return Err(EngineError::NotFound) };
-    let user = find(ctx, &name)?.ok_or(EngineError::NotFound)?;
+    let name = names::name(request.param("username"));
+    let found = name.map(|name| find(ctx, &name)).transpose()?.flatten();
+    let Some(user) = found else { return Ok(Response::empty()) };
     let mut data = Map::new();
     user.token.show(&mut data);
     Ok(Response { data: Some(data), ..Response::default() })
@@ -123,7 +124,7 @@ impl User {
             }
             (Some(password), None) => {
                 let salt = salt(ctx.entropy)?;
-                super::slow(ctx, move || PasswordHash::of(password.as_bytes(), salt)).await?
+                ctx.compute(move || PasswordHash::of(password.as_bytes(), salt)).await??
             }
             (None, Some(hash)) => PasswordHash::parse(&hash)?,
             (Some(_), Some(_)) => {
