@@ -108,8 +108,9 @@ pub(super) fn list(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineE
 
 /// A role.
 pub(super) fn read(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
-    let name = names::name(request.param("name")).ok_or(EngineError::NotFound)?;
-    Ok(Response::data(find(ctx, &name)?.ok_or(EngineError::NotFound)?.show()))
+    let name = names::name(request.param("name"));
+    let found = name.map(|name| find(ctx, &name)).transpose()?.flatten();
+    Ok(found.map_or_else(Response::empty, |role| Response::data(role.show())))
 }
 
 /// Takes a role away.

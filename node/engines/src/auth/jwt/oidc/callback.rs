@@ -68,7 +68,9 @@ pub(in crate::auth::jwt) fn callback(ctx: &Ctx<'_>, request: &Request) -> Result
             if is_post {
                 pending.put(ctx, &state)?;
             }
-            return Ok(page::confirmation(pending.client, &pending.role, &state, &posted.code));
+            // What was posted is kept here, and need not go through the browser's history.
+            let code = if pending.posted.is_some() { "" } else { &posted.code };
+            return Ok(page::confirmation(pending.client, &pending.role, &state, code));
         }
     }
     end(ctx, request, &state, pending, &posted)

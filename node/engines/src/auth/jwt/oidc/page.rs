@@ -82,7 +82,7 @@ pub(super) fn confirmation(
 pub(super) fn hand_over(mount_path: &str, state: &str, code: &str) -> Response {
     let attributes = format!(
         " data-path=\"{}\" data-state=\"{}\" data-code=\"{}\"",
-        escape(mount_path.trim_end_matches('/')),
+        escape(mount_path.trim_start_matches("auth/").trim_end_matches('/')),
         escape(state),
         escape(code),
     );
