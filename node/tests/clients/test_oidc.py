@@ -11,7 +11,7 @@ import oidc_provider_mock
 import pytest
 import requests
 
-from conftest import free_port
+from conftest import free_port, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,20 @@ def test_a_login_ends_on_another_node_and_once(cluster, mount):
     for node in (first, second):
         with pytest.raises(hvac.exceptions.InvalidRequest, match="Expired or missing OAuth state"):
             node.oidc_callback(state=back["state"], nonce=asked["nonce"], code=back["code"], path=mount)
+
+
+def test_a_login_survives_a_failover(cluster, mount):
+    """Begun under one active node, ended under another."""
+    make_role(cluster, mount)
+    jwt = hvac.Client(url=cluster.nodes[0].url).auth.jwt
+    uri = "http://localhost:8250/oidc/callback"
+    begun = jwt.oidc_authorization_url_request(role="r", redirect_uri=uri, path=mount)["data"]["auth_url"]
+    back = query(visit(begun))
+    before = cluster.active()
+    cluster.run("operator", "step-down", node=int(before))
+    wait_for("another active node", lambda: cluster.active() != before)
+    auth = jwt.oidc_callback(state=back["state"], nonce="", code=back["code"], path=mount)["auth"]
+    assert auth["metadata"] == {"role": "r"}
 
 
 def test_browsers_are_sent_back_only_where_the_role_says(cluster, mount):
