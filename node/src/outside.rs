@@ -85,7 +85,7 @@ impl Http for HttpClients {
         });
         let target = target.ok_or_else(|| EngineError::invalid("no URL of an HTTP server"))?;
         // What is said of a failure names the server and no more: paths and queries may hold secrets.
-        let server = format!("{}", target.authority().map_or("", |authority| authority.as_str()));
+        let server = target.authority().map_or("", |authority| authority.as_str()).to_owned();
         let failed = |why: &dyn fmt::Display| EngineError::Upstream(format!("asking {server}: {why}"));
         let mut asked = Request::builder().method(method).uri(target);
         for (name, value) in &headers {
