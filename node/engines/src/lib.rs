@@ -30,7 +30,7 @@ macro_rules! engines {
 }
 
 engines! {
-    secrets: [cubbyhole, kv, transit],
+    secrets: [cubbyhole, kv, sequence, transit],
     auth: [approle, jwt, kubernetes, userpass],
 }
 

@@ -194,7 +194,7 @@ impl Kernel {
             Serves::Engine(_) => {
                 mount.engine()?.routes().find(request.operation, rest).map(|found| (found, None))
             }
-            Serves::System | Serves::Token => {
+            Serves::Identity | Serves::System | Serves::Token => {
                 let groups = self.groups(mount).iter().enumerate();
                 let mut matches = groups.filter_map(|(at, group)| {
                     Some((group.routes().find(request.operation, rest)?, Some(at)))
@@ -211,6 +211,7 @@ impl Kernel {
     /// The groups of built-in paths that serve a mount.
     pub(crate) fn groups(&self, mount: &Mount) -> &[Box<dyn Builtin>] {
         match mount.serves {
+            Serves::Identity => &self.identity_groups,
             Serves::System => &self.system_groups,
             Serves::Token => &self.token_groups,
             Serves::Engine(_) | Serves::Unknown => &[],

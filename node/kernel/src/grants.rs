@@ -72,15 +72,17 @@ impl Kernel {
             limits: limits_of(mount),
             token_type: &mount.record.config.token_type,
         };
+        let entity_id = self.entity_of_login(tx, &admitted.namespace, mount, login)?;
         let request = LoginRequest {
             mount: &through,
             namespace: &admitted.namespace,
             path: &admitted.path,
             login,
-            entity_id: "",
+            entity_id: &entity_id,
         };
-        let (token, warnings) =
+        let (mut token, warnings) =
             self.tokens.create_from_login(tx, self.entropy.as_ref(), self.clock.now(), &request)?;
+        token.identity_policies = self.identity_policies(tx, &token.entry)?;
         answer.warnings.extend(warnings);
         answer.auth = Some(token.to_answer());
         Ok(())

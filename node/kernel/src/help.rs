@@ -17,7 +17,9 @@ impl Kernel {
     pub(crate) fn tables<'a>(&'a self, mount: &'a Mount) -> Result<Vec<&'a RouteTable>, KernelError> {
         Ok(match mount.serves {
             Serves::Engine(_) => vec![mount.engine()?.routes()],
-            Serves::System | Serves::Token => self.groups(mount).iter().map(|group| group.routes()).collect(),
+            Serves::Identity | Serves::System | Serves::Token => {
+                self.groups(mount).iter().map(|group| group.routes()).collect()
+            }
             Serves::Unknown => Vec::new(),
         })
     }

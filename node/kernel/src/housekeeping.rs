@@ -44,6 +44,9 @@ pub(crate) fn spawn(kernel: &Weak<Kernel>) -> Vec<AbortHandle> {
             kernel.finish_changes().await
         })),
         runtime.spawn(every(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
+            kernel.forget_members().await
+        })),
+        runtime.spawn(every(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
             kernel.declare_audit().await
         })),
         runtime.spawn(every(TICK_ROUND, Weak::clone(kernel), |kernel| async move { kernel.tick().await })),

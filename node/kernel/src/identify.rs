@@ -7,14 +7,12 @@ use arca_engine_api::Caller;
 
 use crate::KernelError;
 use crate::admission::Asked;
+use crate::identity::{Authority, Resolved, identity_policies};
 use crate::kernel::Kernel;
 use crate::namespaces::Namespace;
 use crate::policy::Acl;
-use crate::policy::acl::AclScope;
-use crate::policy::store::AclFor;
 use crate::tokens::TokenEntry;
 use crate::tx::Tx;
-use crate::watch::Topic;
 
 /// A caller, known.
 pub(crate) struct Identified {
@@ -24,9 +22,16 @@ pub(crate) struct Identified {
     pub(crate) caller: Arc<Caller>,
     /// What its policies amount to.
     pub(crate) acl: Arc<Acl>,
+    /// What identity adds.
+    pub(crate) resolved: Option<Arc<Resolved>>,
 }
 
 impl Identified {
+    /// The policies that identity adds.
+    pub(crate) fn identity_policies(&self) -> &[String] {
+        self.resolved.as_ref().map_or(&[], |resolved| identity_policies(&self.entry, resolved))
+    }
+
     /// Whether the token counts its uses.
     pub(crate) fn is_metered(&self) -> bool {
         self.entry.num_uses > 0
@@ -47,17 +52,7 @@ impl Kernel {
         if !namespace.path.starts_with(&entry.namespace_path) {
             return Err(KernelError::Denied);
         }
-        let acl = self.policies.acl_for(
-            tx,
-            AclFor {
-                scope: AclScope { namespace_id: &entry.namespace_id, namespace_path: &entry.namespace_path },
-                policies: &entry.policies,
-                identity: None,
-                changed_at: self.watches.changed_at(Topic::Policies),
-                now,
-            },
-        )?;
-        let caller = entry.caller();
-        Ok(Identified { entry, caller, acl })
+        let Authority { caller, acl, resolved } = self.authority(tx, &entry)?;
+        Ok(Identified { entry, caller, acl, resolved })
     }
 }

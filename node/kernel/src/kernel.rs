@@ -27,6 +27,7 @@ use crate::audit::{AuditBroker, AuditSettings};
 use crate::builtin::Builtin;
 use crate::cache::ObjectCache;
 use crate::contention::Contention;
+use crate::identity::Resolver;
 use crate::in_flight::InFlight;
 use crate::index_header::IndexHeader;
 use crate::leases::{Leases, SteadyTime};
@@ -121,12 +122,14 @@ pub struct Kernel {
     pub(crate) mounts: Mounts,
     pub(crate) policies: PolicyStore,
     pub(crate) tokens: TokenStore,
+    pub(crate) identities: Resolver,
     pub(crate) leases: Leases,
     pub(crate) lockout: Lockout,
     pub(crate) audit: AuditBroker,
     pub(crate) contention: Contention,
     pub(crate) system_groups: Vec<Box<dyn Builtin>>,
     pub(crate) token_groups: Vec<Box<dyn Builtin>>,
+    pub(crate) identity_groups: Vec<Box<dyn Builtin>>,
     /// Mounts whose change this node is finishing right now.
     pub(crate) changing: Mutex<BTreeSet<String>>,
     index_header: ArcSwapOption<LoadedHeader>,
@@ -158,7 +161,8 @@ impl Kernel {
         let steady = Mutex::new(SteadyTime::new(clock.now(), clock.monotonic()));
         let contention = Contention::new(entropy.as_ref())?;
         let kernel = Arc::new_cyclic(|me| Self {
-            tokens: TokenStore::new(cache),
+            tokens: TokenStore::new(Arc::clone(&cache)),
+            identities: Resolver::new(cache),
             leases: Leases,
             lockout: Lockout::default(),
             store,
@@ -174,6 +178,7 @@ impl Kernel {
             contention,
             system_groups: sys::groups(),
             token_groups: crate::tokens::routes::groups(),
+            identity_groups: crate::identity::groups(),
             changing: Mutex::default(),
             index_header: ArcSwapOption::empty(),
             steady,

@@ -19,6 +19,7 @@ mod grants;
 mod help;
 mod housekeeping;
 mod identify;
+mod identity;
 pub mod ids;
 mod in_flight;
 pub mod incoming;

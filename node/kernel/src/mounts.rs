@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::KernelError;
+use crate::identity::Paths;
 use crate::ids;
 use crate::lockout::LockoutTuning;
 use crate::namespaces::{Namespace, NamespaceTree, REGISTRY};
@@ -25,12 +26,16 @@ use crate::store::SealedStore;
 use crate::tx::{Mode, Tx};
 use crate::watch::{Topic, Watches};
 
+/// Type of the mount at `identity/`.
+pub const IDENTITY_TYPE: &str = "identity";
 /// Type of the mount at `sys/`.
 pub const SYSTEM_TYPE: &str = "system";
 /// Type of the mount at `auth/token/`.
 pub const TOKEN_TYPE: &str = "token";
 /// Longest mount path, bytes.
 const PATH_MAX: usize = 512;
+/// Accessors tried for a new mount. They have four random bytes: a second try is rare, a third is unheard of.
+const ACCESSOR_TRIES_MAX: usize = 16;
 
 /// What a mount is going through.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,6 +267,8 @@ impl Mounts {
                 (format!("{id}/core/policy/"), Topic::Policies),
                 (format!("{id}/core/audit/"), Topic::Audit),
                 (format!("{id}/core/config/"), Topic::Config),
+                (Paths(id).groups(), Topic::Identity),
+                (Paths(id).all_local_aliases(), Topic::Identity),
             ];
             for (prefix, topic) in topics {
                 for class in CLASSES {
@@ -329,6 +336,7 @@ impl Mounts {
 
     fn serves(&self, record: &MountRecord) -> Serves {
         match (record.kind(), record.engine.as_str()) {
+            (EngineKind::Secrets, IDENTITY_TYPE) => Serves::Identity,
             (EngineKind::Secrets, SYSTEM_TYPE) => Serves::System,
             (EngineKind::Auth, TOKEN_TYPE) => Serves::Token,
             (kind, name) => self.engine(kind, name).map_or(Serves::Unknown, Serves::Engine),
@@ -383,7 +391,7 @@ impl Mounts {
         refuse_taken(router, namespace, &path)?;
         let record = MountRecord {
             uuid: ids::uuid(entropy)?,
-            accessor: accessor(kind, engine.name, entropy)?,
+            accessor: free_accessor(router, namespace, kind, engine.name, entropy)?,
             path,
             engine: engine.name.to_owned(),
             description: new.description,
@@ -480,17 +488,20 @@ impl Mounts {
             ),
             ("auth/token/", TOKEN_TYPE, EngineKind::Auth, "token based credentials"),
             ("cubbyhole/", "cubbyhole", EngineKind::Secrets, "per-token private secret storage"),
-            ("identity/", "identity", EngineKind::Secrets, "identity store"),
+            ("identity/", IDENTITY_TYPE, EngineKind::Secrets, "identity store"),
         ];
         for (path, name, kind, description) in fixed {
-            let is_served_here = matches!(name, SYSTEM_TYPE | TOKEN_TYPE);
+            let is_served_here = matches!(name, IDENTITY_TYPE | SYSTEM_TYPE | TOKEN_TYPE);
             if !is_served_here && self.engine(kind, name).is_none() {
                 continue;
             }
             let mut config = MountConfig::default();
-            if name == SYSTEM_TYPE {
-                config.passthrough_request_headers = vec!["Accept".to_owned()];
-            }
+            let header = match name {
+                IDENTITY_TYPE => Some("Authorization"),
+                SYSTEM_TYPE => Some("Accept"),
+                _ => None,
+            };
+            config.passthrough_request_headers.extend(header.map(str::to_owned));
             let record = MountRecord {
                 uuid: ids::uuid(entropy)?,
                 path: path.to_owned(),
@@ -532,6 +543,24 @@ fn accessor(kind: EngineKind, engine: &str, entropy: &dyn Entropy) -> Result<Str
     Ok(format!("{prefix}{engine}_{}", ids::hex(entropy, 4)?))
 }
 
+/// An accessor that no other mount of the namespace has: aliases are told apart by it, so two mounts that shared one
+/// would share who logs in.
+fn free_accessor(
+    router: &Router,
+    namespace: &Namespace,
+    kind: EngineKind,
+    engine: &str,
+    entropy: &dyn Entropy,
+) -> Result<String, KernelError> {
+    for _ in 0..ACCESSOR_TRIES_MAX {
+        let accessor = accessor(kind, engine, entropy)?;
+        if router.by_accessor(&namespace.id, &accessor).is_none() {
+            return Ok(accessor);
+        }
+    }
+    Err(KernelError::Bug("every accessor tried is taken".to_owned()))
+}
+
 /// A mount path in its one form: below `auth/` for auth methods, with a trailing slash.
 ///
 /// # Errors
@@ -553,7 +582,7 @@ pub fn canonical_path(kind: EngineKind, path: &str) -> Result<String, KernelErro
 const PROTECTED: &[&str] = &["audit/", "auth/", "cubbyhole/", "identity/", "sys/"];
 
 /// Types of the kernel's own mounts: there is one of each, at its fixed place.
-const UNMOUNTABLE: &[&str] = &["cubbyhole", "identity", SYSTEM_TYPE, TOKEN_TYPE];
+const UNMOUNTABLE: &[&str] = &["cubbyhole", IDENTITY_TYPE, SYSTEM_TYPE, TOKEN_TYPE];
 
 /// Mounts of the kernel's own: only what the audit log shows of them can be changed.
 pub(crate) const UNTUNABLE: &[&str] = &["cubbyhole/", "identity/", "sys/"];

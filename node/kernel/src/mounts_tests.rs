@@ -42,7 +42,7 @@ async fn a_path_is_taken_from_the_moment_a_mount_is_sent_there() {
 #[tokio::test]
 async fn the_fixed_mounts_are_not_tuned() {
     let rig = Rig::active().await;
-    for path in ["sys", "cubbyhole"] {
+    for path in ["sys", "cubbyhole", "identity"] {
         for name in ["description", "default_lease_ttl", "max_lease_ttl"] {
             let tuned = rig.post("root", &format!("sys/mounts/{path}/tune"), json!({name: "1h"})).await;
             assert_eq!(text(tuned), format!("cannot tune parameter {name} of {path}/"));
@@ -105,4 +105,40 @@ async fn the_fixed_types_are_mounted_once() {
     assert_eq!(text(versioned), "mount type of \"cubbyhole\" is not mountable");
     let method = rig.post("root", "sys/auth/new", json!({"type": "token"})).await;
     assert_eq!(text(method), "token credential backend cannot be instantiated");
+}
+
+/// Fills with the number of the call, but for the fourth, which repeats the second.
+#[derive(Debug, Default)]
+struct Repeating(std::sync::atomic::AtomicU8);
+
+impl arca_engine_api::Entropy for Repeating {
+    fn fill(&self, dest: &mut [u8]) -> Result<(), arca_engine_api::EntropyError> {
+        let number = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        dest.fill(if number == 3 { 1 } else { number });
+        Ok(())
+    }
+}
+
+/// Aliases are told apart by accessors: no two mounts share one.
+#[tokio::test]
+async fn an_accessor_is_given_once() {
+    let rig = Rig::active().await;
+    let entropy = Repeating::default();
+    let mut accessors = Vec::new();
+    for path in ["one", "two"] {
+        let router = rig.kernel.mounts.router(&rig.kernel.store).unwrap();
+        let new = crate::mounts::NewMount {
+            path: path.to_owned(),
+            engine: "stubborn".to_owned(),
+            ..crate::mounts::NewMount::default()
+        };
+        let root = crate::namespaces::Namespace::root();
+        let mounts = &rig.kernel.mounts;
+        let made = rig.commit(|tx| mounts.enable(tx, &router, &root, EngineKind::Auth, new, &entropy));
+        accessors.push(made.await.unwrap().accessor);
+    }
+    assert_eq!(accessors, ["auth_stubborn_01010101", "auth_stubborn_04040404"]);
+    let router = rig.kernel.mounts.router(&rig.kernel.store).unwrap();
+    assert_eq!(router.by_accessor("root", &accessors[1]).unwrap().record.path, "auth/two/");
+    assert!(router.by_accessor("n1", &accessors[1]).is_none());
 }

@@ -85,6 +85,7 @@ impl Kernel {
 
     async fn remove(&self, mount: &Mount) -> Result<(), KernelError> {
         self.revoke_mount(mount).await?;
+        self.forget_aliases(mount).await?;
         for class in CLASSES {
             while self.remove_some(class, &mount.storage_prefix()).await? {}
         }

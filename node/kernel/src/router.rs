@@ -22,6 +22,8 @@ use crate::namespaces::{Namespace, NamespaceTree};
 pub enum Serves {
     /// An engine.
     Engine(EngineType),
+    /// The kernel, `identity/`.
+    Identity,
     /// The kernel, `sys/`.
     System,
     /// The kernel, `auth/token/`.
@@ -109,6 +111,8 @@ pub struct Router {
     namespaces: Arc<NamespaceTree>,
     /// Only asked, never gone through: its order, another one in every process, shows nowhere.
     by_path: HashMap<Arc<str>, Arc<Mount>>,
+    /// By namespace id and accessor. Only asked as well.
+    by_accessor: HashMap<String, Arc<Mount>>,
     /// In the one order in which everything goes through the mounts, the same every time.
     by_uuid: BTreeMap<Arc<str>, Arc<Mount>>,
     /// Most segments of any mount path.
@@ -128,6 +132,8 @@ impl Router {
         self.remove(&mount.record.uuid);
         self.depth_max = self.depth_max.max(depth(&mount.full_path));
         self.by_path.insert(Arc::clone(&mount.full_path), Arc::clone(&mount));
+        self.by_accessor
+            .insert(accessor_key(&mount.namespace.id, &mount.record.accessor), Arc::clone(&mount));
         self.by_uuid.insert(mount.record.uuid.as_str().into(), mount);
     }
 
@@ -135,6 +141,10 @@ impl Router {
         let Some(old) = self.by_uuid.remove(uuid) else { return };
         if self.by_path.get(&old.full_path).is_some_and(|mount| mount.record.uuid == uuid) {
             self.by_path.remove(&old.full_path);
+        }
+        let accessor = accessor_key(&old.namespace.id, &old.record.accessor);
+        if self.by_accessor.get(&accessor).is_some_and(|mount| mount.record.uuid == uuid) {
+            self.by_accessor.remove(&accessor);
         }
     }
 
@@ -184,6 +194,12 @@ impl Router {
         self.by_uuid.get(uuid)
     }
 
+    /// The mount of a namespace with this accessor.
+    #[must_use]
+    pub fn by_accessor(&self, namespace_id: &str, accessor: &str) -> Option<&Arc<Mount>> {
+        self.by_accessor.get(&accessor_key(namespace_id, accessor))
+    }
+
     /// All mounts of a namespace, by their ids.
     pub fn mounts_of<'a>(&'a self, namespace_id: &'a str) -> impl Iterator<Item = &'a Arc<Mount>> {
         self.by_uuid.values().filter(move |mount| mount.namespace.id == namespace_id)
@@ -202,6 +218,11 @@ impl Router {
             overlaps(&mount.full_path) || mount.moves_to().is_some_and(|target| overlaps(&target))
         })
     }
+}
+
+/// Ids and accessors hold no slash.
+fn accessor_key(namespace_id: &str, accessor: &str) -> String {
+    format!("{namespace_id}/{accessor}")
 }
 
 fn depth(path: &str) -> usize {

@@ -23,6 +23,8 @@ pub enum Topic {
     Audit,
     /// Settings below `<ns>/core/config/`.
     Config,
+    /// Groups, and aliases of local mounts.
+    Identity,
     /// The mount table.
     Mounts,
     /// The namespace registry.
@@ -31,7 +33,7 @@ pub enum Topic {
     Policies,
 }
 
-const TOPICS: usize = 5;
+const TOPICS: usize = 6;
 /// Mount records remembered one by one; beyond that the table is read whole.
 const LOG_MAX: usize = 4096;
 

@@ -466,8 +466,8 @@ impl Kernel {
         let router = self.mounts.router(&self.store)?;
         let origin = entry.login.as_ref();
         let mount = origin.and_then(|origin| {
-            let mut mounts = router.mounts_of(&entry.namespace_id);
-            mounts.find(|mount| mount.record.accessor == origin.mount_accessor && mount.is_active()).cloned()
+            let mount = router.by_accessor(&entry.namespace_id, &origin.mount_accessor)?;
+            mount.is_active().then(|| Arc::clone(mount))
         });
         let (Some(origin), Some(mount)) = (origin, mount) else {
             return Err(KernelError::invalid("the auth method of this token is gone, not renewing"));

@@ -10,11 +10,8 @@ use serde_json::json;
 
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
-use crate::policy::acl::AclScope;
-use crate::policy::store::AclFor;
 use crate::policy::{Acl, canonical_path};
 use crate::tokens::TokenEntry;
-use crate::watch::Topic;
 
 /// Paths asked about at once, at most.
 const PATHS_MAX: usize = 1_024;
@@ -111,15 +108,13 @@ fn subject(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Arc<TokenEntry>, K
     found.ok_or_else(|| KernelError::invalid("invalid token"))
 }
 
+/// A token whose entity is disabled or gone is none.
 fn acl_of(ctx: &BuiltinCtx<'_>, entry: &TokenEntry) -> Result<Arc<Acl>, KernelError> {
-    let wanted = AclFor {
-        scope: AclScope { namespace_id: &entry.namespace_id, namespace_path: &entry.namespace_path },
-        policies: &entry.policies,
-        identity: None,
-        changed_at: ctx.kernel.watches.changed_at(Topic::Policies),
-        now: ctx.kernel.clock.now(),
-    };
-    ctx.kernel.policies.acl_for(ctx.tx, wanted)
+    match ctx.kernel.authority(ctx.tx, entry) {
+        Ok(authority) => Ok(authority.acl),
+        Err(KernelError::Denied) => Err(KernelError::invalid("invalid token")),
+        Err(err) => Err(err),
+    }
 }
 
 fn answer(ctx: &BuiltinCtx<'_>, acl: &Acl, paths: &[String]) -> Result<BuiltinAnswer, KernelError> {

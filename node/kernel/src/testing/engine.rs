@@ -49,8 +49,10 @@ static ROUTES: &[Route] = &[
         access: Access::Unauthenticated,
         methods: &[Method::new(Operation::Update, "Anybody may log in as anybody.")],
         fields: &[
-            Field { name: "policies", kind: FieldKind::List, summary: "Policies wanted." },
-            Field { name: "wrong", kind: FieldKind::Bool, summary: "Fail." },
+            Field::new("wrong", FieldKind::Bool, "Fail."),
+            Field::new("groups", FieldKind::List, "Groups to be in."),
+            Field::new("metadata", FieldKind::Map, "Metadata of the alias."),
+            Field::new("policies", FieldKind::List, "Policies wanted."),
         ],
         takes_any_field: false,
         summary: "A login.",
@@ -146,6 +148,9 @@ impl Engine for Notes {
                 let policies = request.fields().list("policies")?.unwrap_or_default();
                 let login = Login {
                     alias_name: request.param("name").to_owned(),
+                    alias_metadata: request.fields().string_map("metadata")?.unwrap_or_default(),
+                    group_aliases: request.fields().list("groups")?.unwrap_or_default(),
+                    internal: Map::from_iter([("name".to_owned(), request.param("name").into())]),
                     display_name: request.param("name").to_owned(),
                     policies,
                     is_renewable: true,
@@ -173,7 +178,14 @@ impl Engine for Notes {
         Some(request.param("name").to_lowercase())
     }
 
-    async fn renew(&self, _ctx: &Ctx<'_>, lease: &LeaseRecord) -> Result<Response, EngineError> {
+    /// A login is in the groups of the note `groups/<name>` from then on.
+    async fn renew(&self, ctx: &Ctx<'_>, lease: &LeaseRecord) -> Result<Response, EngineError> {
+        let name = lease.internal.get("name").and_then(Value::as_str).unwrap_or_default();
+        if let Some(note) = ctx.storage.get_record::<Map>(&format!("note/groups/{name}"))? {
+            let group_aliases = arca_engine_api::Fields::new(&note).list("groups")?.unwrap_or_default();
+            let login = Login { group_aliases, internal: lease.internal.clone(), ..Login::default() };
+            return Ok(Response { login: Some(login), ..Response::default() });
+        }
         let grant = LeaseGrant { ttl: lease.ttl, is_renewable: true, ..LeaseGrant::default() };
         Ok(Response { lease: Some(grant), ..Response::default() })
     }

@@ -9,6 +9,7 @@ use arca_engine_api::{Caller, Map, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use super::Cidr;
+use crate::identity::Joined;
 use crate::namespaces::ROOT_ID;
 use crate::policy::{RESPONSE_WRAPPING, ROOT};
 
@@ -143,6 +144,9 @@ pub struct TokenEntry {
     /// Identity entity, or empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub entity_id: String,
+    /// Id of the entity's namespace, where it is not the token's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub entity_namespace_id: String,
     /// Leave out policies by identity.
     #[serde(default)]
     pub no_identity_policies: bool,
@@ -154,6 +158,8 @@ pub struct TokenEntry {
     pub login: Option<LoginOrigin>,
     #[serde(skip)]
     pub(crate) seen_by_engines: MadeOnce<Caller>,
+    #[serde(skip)]
+    pub(crate) joined: Joined,
 }
 
 /// Made of an entry's other fields when first asked for. A copy of the entry may be changed, so it makes its own; and
@@ -206,6 +212,12 @@ impl TokenEntry {
     #[must_use]
     pub fn reference(&self) -> TokenRef {
         TokenRef { namespace_id: self.namespace_id.clone(), key: self.key.clone() }
+    }
+
+    /// Id of the namespace its entity belongs to.
+    #[must_use]
+    pub fn entity_namespace(&self) -> &str {
+        if self.entity_namespace_id.is_empty() { &self.namespace_id } else { &self.entity_namespace_id }
     }
 
     /// Whether it holds the `root` policy.

@@ -13,10 +13,12 @@ use zeroize::Zeroizing;
 
 use super::lifetime::{self, Limits};
 use super::renew::{LoginRenewal, Renewal, check_renewable};
+use super::roles::RoleRecord;
 use super::spec::{Asker, NewTokenSpec};
 use super::{NewToken, TokenEntry, TokenRef, TokenState, lookup, routes, secret};
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
+use crate::identity::{AliasOf, identity_policies};
 use crate::leases::jobs::Work;
 use crate::policy::{AclRequest, ROOT};
 
@@ -44,7 +46,7 @@ impl Builtin for TokenPaths {
             "create" => call.create(false),
             "create-orphan" => call.create(true),
             "lookup" => call.lookup(),
-            "lookup-accessor" => call.by_accessor().map(|entry| call.looked_up(&entry, "")),
+            "lookup-accessor" => call.by_accessor().and_then(|entry| call.looked_up(&entry, "")),
             "lookup-self" => call.lookup_self(),
             "renew" => call.renew().await,
             "renew-accessor" => {
@@ -172,14 +174,7 @@ impl Call<'_> {
             }
         };
         let spec = NewTokenSpec::parse(self.request.fields())?;
-        if !spec.entity_alias.is_empty() {
-            let text = match &role {
-                None => "'entity_alias' is only allowed in combination with token role",
-                Some(role) if !role.allows_alias(&spec.entity_alias) => "invalid 'entity_alias' value",
-                Some(_) => "'entity_alias' needs the identity store, which this version does not have",
-            };
-            return Err(KernelError::invalid(text));
-        }
+        let entity_id = self.entity_by_role(role.as_ref(), &spec.entity_alias)?;
         let asker = Asker {
             parent,
             has_sudo: self.has_sudo(),
@@ -188,8 +183,13 @@ impl Call<'_> {
             namespace,
             limits: self.limits()?,
         };
-        let draft = asker.draft(spec, self.now)?;
-        let token = kernel.tokens.issue(tx, kernel.entropy.as_ref(), draft.entry, draft.id.as_deref())?;
+        let mut draft = asker.draft(spec, self.now)?;
+        if let Some(entity_id) = entity_id {
+            draft.entry.entity_id = entity_id;
+            draft.entry.entity_namespace_id.clear();
+        }
+        let mut token = kernel.tokens.issue(tx, kernel.entropy.as_ref(), draft.entry, draft.id.as_deref())?;
+        token.identity_policies = kernel.identity_policies(tx, &token.entry)?;
         let mut response = Response { warnings: draft.warnings, ..Response::default() };
         for name in token.entry.policies.iter().filter(|name| *name != ROOT) {
             if kernel.policies.get(tx, &namespace.id, name)?.is_none() {
@@ -199,9 +199,38 @@ impl Call<'_> {
         Ok(BuiltinAnswer { auth: Some(token), ..response.into() })
     }
 
-    fn looked_up(&self, entry: &TokenEntry, presented: &str) -> BuiltinAnswer {
-        let data = lookup::data(entry, presented, self.now);
-        Response { data: Some(data), ..Response::default() }.into()
+    /// The entity of an alias of the token mount that a role allows to be asked for; none when none is asked for.
+    fn entity_by_role(&self, role: Option<&RoleRecord>, alias: &str) -> Result<Option<String>, KernelError> {
+        if alias.is_empty() {
+            return Ok(None);
+        }
+        let role = role.ok_or_else(|| {
+            KernelError::invalid("'entity_alias' is only allowed in combination with token role")
+        })?;
+        if !role.allows_alias(alias) {
+            return Err(KernelError::invalid("invalid 'entity_alias' value"));
+        }
+        let (kernel, namespace) = (self.ctx.kernel, self.ctx.namespace);
+        let router = kernel.mounts.router(&kernel.store)?;
+        let mount = router.at(&format!("{}auth/token/", namespace.path));
+        let mount = mount.ok_or_else(|| KernelError::Bug("there is no token mount".to_owned()))?;
+        let wanted = AliasOf { mount_accessor: &mount.record.accessor, is_local: false, name: alias };
+        let book = kernel.book(self.ctx.tx, &namespace.id);
+        let entity = book.find_or_make(wanted)?;
+        book.save_entity(&entity)?;
+        Ok(Some(entity.id))
+    }
+
+    fn looked_up(&self, entry: &TokenEntry, presented: &str) -> Result<BuiltinAnswer, KernelError> {
+        let mut data = lookup::data(entry, presented, self.now);
+        if let Some(resolved) = self.ctx.kernel.identity_of(self.ctx.tx, entry)? {
+            let policies = identity_policies(entry, &resolved);
+            if !policies.is_empty() {
+                data.insert("identity_policies".to_owned(), json!(policies));
+            }
+            data.insert("external_namespace_policies".to_owned(), json!({}));
+        }
+        Ok(Response { data: Some(data), ..Response::default() }.into())
     }
 
     fn lookup(&self) -> Result<BuiltinAnswer, KernelError> {
@@ -210,18 +239,18 @@ impl Call<'_> {
             return self.lookup_self();
         }
         let entry = self.find(&token)?.ok_or(KernelError::Denied)?;
-        Ok(self.looked_up(&entry, &token))
+        self.looked_up(&entry, &token)
     }
 
     fn lookup_self(&self) -> Result<BuiltinAnswer, KernelError> {
         let presented = self.request.client_token.as_ref().map(|token| token.as_str()).unwrap_or_default();
         let caller = self.caller()?;
         if caller.num_uses == 0 {
-            return Ok(self.looked_up(caller, presented));
+            return self.looked_up(caller, presented);
         }
         // This request took a use; the record it staged says what is left.
         let current = self.ctx.kernel.tokens.load(self.ctx.tx, &caller.reference())?;
-        Ok(self.looked_up(current.as_ref().unwrap_or(caller), presented))
+        self.looked_up(current.as_ref().unwrap_or(caller), presented)
     }
 
     async fn renew(&self) -> Result<BuiltinAnswer, KernelError> {
@@ -245,10 +274,14 @@ impl Call<'_> {
                 (limits, Some(login))
             }
         };
+        if let Some(groups) = login.as_ref().and_then(|login| login.group_aliases.as_ref()) {
+            kernel.refresh_groups(tx, entry, groups)?;
+        }
         let renewal = Renewal { increment, limits, login };
         let (entry, warnings) = kernel.tokens.renew(tx, &entry.reference(), renewal, self.now)?;
         let secret = presented.unwrap_or_default();
-        let token = NewToken { secret, entry: Arc::new(entry), identity_policies: Vec::new() };
+        let identity_policies = kernel.identity_policies(tx, &entry)?;
+        let token = NewToken { secret, entry: Arc::new(entry), identity_policies };
         let response = Response { warnings, ..Response::default() };
         Ok(BuiltinAnswer { auth: Some(token), ..response.into() })
     }
@@ -374,10 +407,17 @@ impl LoginRenewal {
                 }
             }
             let period = Some(login.period);
-            return Ok(Self { ttl: login.ttl, max_ttl: login.max_ttl, period, internal: login.internal });
+            return Ok(Self {
+                ttl: login.ttl,
+                max_ttl: login.max_ttl,
+                period,
+                internal: login.internal,
+                group_aliases: Some(login.group_aliases),
+            });
         }
         let grant = response.lease.unwrap_or_default();
         let ttl = if grant.ttl.is_zero() { Duration::ZERO } else { grant.ttl.max(lifetime::TTL_MIN) };
-        Ok(Self { ttl, max_ttl: grant.max_ttl, period: None, internal: Map::clone(&grant.internal) })
+        let internal = Map::clone(&grant.internal);
+        Ok(Self { ttl, max_ttl: grant.max_ttl, internal, ..Self::default() })
     }
 }

@@ -21,6 +21,8 @@ pub struct LoginRenewal {
     pub period: Option<Duration>,
     /// New data for the next renewal, if any.
     pub internal: Map,
+    /// Groups the method says the caller is in; none when it says nothing of them.
+    pub group_aliases: Option<Vec<String>>,
 }
 
 /// A renewal.

@@ -182,6 +182,11 @@ impl Asker<'_> {
             role: self.role.map(|role| role.name.clone()).unwrap_or_default(),
             bound_cidrs: self.cidrs(),
             entity_id: parent.map(|parent| parent.entity_id.clone()).unwrap_or_default(),
+            entity_namespace_id: parent
+                .map(TokenEntry::entity_namespace)
+                .filter(|id| *id != self.namespace.id)
+                .map(str::to_owned)
+                .unwrap_or_default(),
             is_renewable: is_renewable && ttl.is_some(),
             ..TokenEntry::default()
         };
