@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arca_client::TlsConfig;
-use arca_engine_api::{EngineError, Http, HttpAnswer, HttpRequest, Workers};
+use arca_engine_api::{EngineError, Http, HttpAnswer, HttpRequest, Pod, PodFile, Workers};
 use arca_kernel::Outside;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,7 +18,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
 
 /// Sets of trusted authorities whose connections are kept; of more, the one used least recently goes.
 const CLIENTS_MAX: usize = 64;
@@ -26,7 +29,8 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// The world around this node.
 pub(crate) fn outside() -> Outside {
-    Outside { http: Arc::new(HttpClients::default()), workers: Arc::new(Threads::default()) }
+    let pod = Arc::new(ServiceAccount(SERVICE_ACCOUNT.into()));
+    Outside { http: Arc::new(HttpClients::default()), workers: Arc::new(Threads::default()), pod }
 }
 
 type Pool = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
@@ -118,6 +122,31 @@ fn with_cause(err: &dyn std::error::Error) -> String {
     text
 }
 
+/// Where Kubernetes puts what a pod is to know of its service account.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// Largest file taken from there, bytes.
+const POD_FILE_MAX: u64 = 1 << 20;
+
+/// The service account of the pod this node runs in.
+#[derive(Debug)]
+struct ServiceAccount(PathBuf);
+
+#[async_trait]
+impl Pod for ServiceAccount {
+    async fn read(&self, file: PodFile) -> Result<Zeroizing<String>, EngineError> {
+        let path = self.0.join(match file {
+            PodFile::Authority => "ca.crt",
+            PodFile::Token => "token",
+        });
+        let failed =
+            |err: std::io::Error| EngineError::Upstream(format!("reading {}: {err}", path.display()));
+        let file = tokio::fs::File::open(&path).await.map_err(failed)?;
+        let mut text = Zeroizing::new(String::new());
+        file.take(POD_FILE_MAX).read_to_string(&mut text).await.map_err(failed)?;
+        Ok(text)
+    }
+}
+
 /// As many computations at a time as there are processors: more would only take time from requests.
 #[derive(Debug)]
 struct Threads(Arc<Semaphore>);
@@ -204,6 +233,19 @@ mod tests {
         drop(listener);
         let said = say(HttpRequest::new("GET", format!("http://{at}/secret?token=1"))).await;
         assert!(said.starts_with(&format!("asking {at}: ")) && !said.contains("secret"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_pod_knows_its_service_account() {
+        let dir = tempfile::tempdir().unwrap();
+        let pod = ServiceAccount(dir.path().to_owned());
+        let missing = pod.read(PodFile::Token).await.unwrap_err().to_string();
+        assert!(missing.starts_with("reading /") && missing.contains("/token: "), "{missing}");
+        for (name, text) in [("token", "T"), ("ca.crt", "C")] {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        assert_eq!(pod.read(PodFile::Token).await.unwrap().as_str(), "T");
+        assert_eq!(pod.read(PodFile::Authority).await.unwrap().as_str(), "C");
     }
 
     #[tokio::test]

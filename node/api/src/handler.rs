@@ -27,6 +27,7 @@ use crate::cors::{self, Verdict};
 use crate::lifecycle::{self, Endpoint};
 use crate::render::{self, Rendered};
 use crate::request_ids::RequestIds;
+use crate::response_headers;
 use crate::status::status_of;
 use crate::system::{Carried, CarriedBack, CarryFailure, System};
 use crate::{body, path, query};
@@ -549,6 +550,9 @@ fn finished(mut answer: Answer, operation: Operation) -> Response<ResponseBody> 
             let status = StatusCode::from_u16(raw.status).unwrap_or(StatusCode::OK);
             let mut response = full(Rendered { status, body: raw.body.into() });
             set_content_type(&mut response, &raw.content_type);
+            if raw.content_type.starts_with("text/html") {
+                response_headers::guard_page(response.headers_mut());
+            }
             response
         }
         AnswerBody::Stream(content_type, stream) => {

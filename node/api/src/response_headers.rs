@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use http::header::{CONTENT_TYPE, STRICT_TRANSPORT_SECURITY};
+use http::header::{
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 /// What browsers are told unless the operator says otherwise: to come back by TLS only.
@@ -88,6 +91,18 @@ impl ResponseHeaders {
             }
         }
     }
+}
+
+/// What every page is sent with: no other site frames it to have its buttons pressed, and no address of it, which may hold
+/// a code, is told to others. What a page may run, it says itself.
+pub(crate) fn guard_page(headers: &mut HeaderMap) {
+    headers.insert(
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("frame-ancestors 'none'; object-src 'none'"),
+    );
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
 }
 
 #[cfg(test)]

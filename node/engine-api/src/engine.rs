@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use futures::channel::oneshot;
 
 use crate::{
-    Clock, EngineError, Entropy, Http, Map, Passwords, Request, Response, RouteTable, Storage, Workers,
+    Clock, EngineError, Entropy, Http, Map, Passwords, Pod, Request, Response, RouteTable, Storage, Workers,
 };
 
 /// The mount an engine serves, as far as it may know it.
@@ -52,6 +52,8 @@ pub struct Ctx<'a> {
     pub passwords: &'a dyn Passwords,
     /// Threads for what takes long.
     pub workers: &'a dyn Workers,
+    /// The pod the node runs in.
+    pub pod: &'a dyn Pod,
 }
 
 impl Ctx<'_> {

@@ -56,6 +56,9 @@ pub enum EngineError {
     /// Randomness failed; nothing was stored.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
+    /// The caller may not do this; the text says why and is shown to the caller.
+    #[error("{0}")]
+    Forbidden(String),
     /// The request is wrong; the text is shown to the caller.
     #[error("{0}")]
     Invalid(String),
@@ -79,7 +82,7 @@ impl EngineError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Bug(_) | Self::Entropy(_) => Fault::Internal,
-            Self::Denied => Fault::Denied,
+            Self::Denied | Self::Forbidden(_) => Fault::Denied,
             Self::BadLogin { .. } | Self::Invalid(_) => Fault::Invalid,
             Self::NotFound => Fault::NotFound,
             Self::Storage(err) => err.fault(),

@@ -20,7 +20,9 @@ pub use cidr::Cidr;
 pub use engine::{Ctx, Engine, EngineKind, EngineType, LeaseRecord, MountView};
 pub use error::{EngineError, Fault};
 pub use fields::Fields;
-pub use outside::{AtOnce, Http, HttpAnswer, HttpRequest, NoHttp, Passwords, Secretive, Workers};
+pub use outside::{
+    AtOnce, Http, HttpAnswer, HttpRequest, NoHttp, NoPod, Passwords, Pod, PodFile, Secretive, Workers,
+};
 pub use request::{Caller, Operation, Request};
 pub use response::{LeaseGrant, Login, Raw, Response, TokenKind};
 pub use route::{Access, Effect, Field, FieldKind, Method, Route, RouteMatch, RouteTable};

@@ -127,6 +127,37 @@ pub trait Passwords: Send + Sync {
     fn generate(&self, policy: &str) -> Result<Zeroizing<String>, EngineError>;
 }
 
+/// What Kubernetes tells a pod of the service account it runs as. These two files and no others: an engine cannot be
+/// brought to read what else lies on the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodFile {
+    /// Certificates of the authorities to trust at the cluster's API, in PEM.
+    Authority,
+    /// The account's token.
+    Token,
+}
+
+/// The pod a node runs in.
+#[async_trait]
+pub trait Pod: Debug + Send + Sync {
+    /// What lies there now; tokens are replaced while a pod runs.
+    ///
+    /// # Errors
+    /// [`EngineError::Upstream`] when there is none: most nodes run in no pod.
+    async fn read(&self, file: PodFile) -> Result<Zeroizing<String>, EngineError>;
+}
+
+/// No pod at all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoPod;
+
+#[async_trait]
+impl Pod for NoPod {
+    async fn read(&self, _: PodFile) -> Result<Zeroizing<String>, EngineError> {
+        Err(EngineError::Upstream("this node runs in no pod".to_owned()))
+    }
+}
+
 /// Without a network: every request fails. For engines' tests and nodes that may reach nobody.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoHttp;

@@ -15,6 +15,7 @@ macro_rules! engines {
 
         /// Auth methods, and what their roles have in common.
         pub mod auth {
+            mod jose;
             mod names;
             pub mod token_params;
             $(pub mod $method;)*
@@ -30,7 +31,7 @@ macro_rules! engines {
 
 engines! {
     secrets: [cubbyhole, kv, sequence, transit],
-    auth: [approle, userpass],
+    auth: [approle, jwt, kubernetes, userpass],
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use arca_engine_api::{
     AtOnce, Caller, Clock, Ctx, Engine, EngineError, Entropy, EntropyError, Http, LeaseRecord, Map,
-    MountView, NoHttp, Operation, Page, Passwords, Request, Response, RouteMatch, Storage, StorageError,
-    UnixMillis,
+    MountView, NoHttp, NoPod, Operation, Page, Passwords, Pod, Request, Response, RouteMatch, Storage,
+    StorageError, UnixMillis,
 };
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -120,6 +120,7 @@ pub(crate) struct Rig {
     storage: MapStorage,
     world: World,
     http: Arc<dyn Http>,
+    pod: Arc<dyn Pod>,
     address: Option<IpAddr>,
 }
 
@@ -139,6 +140,7 @@ impl Rig {
             storage: MapStorage::default(),
             world: World::default(),
             http: Arc::new(NoHttp),
+            pod: Arc::new(NoPod),
             address: None,
         }
     }
@@ -154,9 +156,13 @@ impl Rig {
     }
 
     /// The same with other systems around it.
-    #[allow(dead_code)] // For engines that ask other systems.
     pub(crate) fn with_http(self, http: Arc<dyn Http>) -> Self {
         Self { http, ..self }
+    }
+
+    /// The same in a pod.
+    pub(crate) fn with_pod(self, pod: Arc<dyn Pod>) -> Self {
+        Self { pod, ..self }
     }
 
     /// From now on random bytes differ each time.
@@ -207,6 +213,11 @@ impl Rig {
         self.world.now_ms.fetch_add(seconds * 1_000, Ordering::Relaxed);
     }
 
+    /// Puts an entry there behind the engine's back.
+    pub(crate) fn plant(&self, key: &str, value: &[u8]) {
+        self.storage.lock().insert(key.to_owned(), value.to_vec());
+    }
+
     /// Every stored key.
     pub(crate) fn stored(&self) -> Vec<String> {
         self.storage.lock().keys().cloned().collect()
@@ -221,6 +232,7 @@ impl Rig {
             http: self.http.as_ref(),
             passwords: &self.world,
             workers: &AtOnce,
+            pod: self.pod.as_ref(),
         }
     }
 

@@ -37,6 +37,7 @@ impl<'a> Called<'a> {
             http: self.kernel.outside.http.as_ref(),
             passwords: &self.passwords,
             workers: self.kernel.outside.workers.as_ref(),
+            pod: self.kernel.outside.pod.as_ref(),
         }
     }
 }

@@ -14,7 +14,9 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use arca_barrier::Barrier;
 use arca_danger::Bug;
-use arca_engine_api::{AtOnce, Clock, EngineType, Entropy, Http, NoHttp, StorageError, UnixMillis, Workers};
+use arca_engine_api::{
+    AtOnce, Clock, EngineType, Entropy, Http, NoHttp, NoPod, Pod, StorageError, UnixMillis, Workers,
+};
 use arca_raft_storage::Replica;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
@@ -70,12 +72,14 @@ pub struct Outside {
     pub http: Arc<dyn Http>,
     /// Threads for what takes long.
     pub workers: Arc<dyn Workers>,
+    /// The pod the node runs in.
+    pub pod: Arc<dyn Pod>,
 }
 
 impl Default for Outside {
     /// Nobody can be reached, and everything is computed at once: for tests and the simulation.
     fn default() -> Self {
-        Self { http: Arc::new(NoHttp), workers: Arc::new(AtOnce) }
+        Self { http: Arc::new(NoHttp), workers: Arc::new(AtOnce), pod: Arc::new(NoPod) }
     }
 }
 

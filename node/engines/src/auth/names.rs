@@ -43,6 +43,19 @@ pub(super) fn page(fields: Fields<'_>) -> Result<Page, EngineError> {
     Ok(Page { after: fields.string("after")?.filter(|after| !after.is_empty()), limit })
 }
 
+/// Whether `text` is what `pattern` says, `*` standing for any text. Takes time in proportion to both lengths at worst.
+#[must_use]
+pub(super) fn glob(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|start| text.strip_prefix(start)) else { return false };
+    let Some(end) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        let Some((_, behind)) = rest.split_once(part) else { return false };
+        rest = behind;
+    }
+    rest.ends_with(end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,5 +77,28 @@ mod tests {
         }
         check(&"a".repeat(NAME_MAX), Some(&"a".repeat(NAME_MAX)));
         check(&"a".repeat(NAME_MAX + 1), None);
+    }
+
+    #[track_caller]
+    fn check_glob(pattern: &str, text: &str, want: bool) {
+        assert_eq!(glob(pattern, text), want, "{pattern} {text}");
+    }
+
+    #[test]
+    fn a_star_is_any_text() {
+        check_glob("a*", "abc", true);
+        check_glob("a*", "zabc", false);
+        check_glob("*", "", true);
+        check_glob("a", "a", true);
+        check_glob("a", "ab", false);
+        check_glob("b*c", "bzzc", true);
+        check_glob("b*c", "bc", true);
+        check_glob("b*c", "b", false);
+        check_glob("ab*ba", "aba", false);
+        check_glob("*a*b*", "xaxbx", true);
+        check_glob("*a*b*", "xbxax", false);
+        check_glob("*.x", "a.x.x", true);
+        check_glob("", "", true);
+        check_glob("", "a", false);
     }
 }

@@ -7,6 +7,7 @@
 //! [`TokenParams::renewal`] answers a renewal by what the role says now.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use arca_engine_api::{
@@ -252,7 +253,15 @@ impl TokenParams {
     /// # Errors
     /// [`EngineError::Denied`].
     pub fn check_address(&self, request: &Request) -> Result<(), EngineError> {
-        let is_good = Cidr::any_contains(&self.bound_cidrs, request.remote_addr);
+        self.check_address_of(request.remote_addr)
+    }
+
+    /// The same where the request is past.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`].
+    pub fn check_address_of(&self, client: Option<IpAddr>) -> Result<(), EngineError> {
+        let is_good = Cidr::any_contains(&self.bound_cidrs, client);
         if is_good { Ok(()) } else { Err(EngineError::Denied) }
     }
 
@@ -261,8 +270,16 @@ impl TokenParams {
     /// # Errors
     /// When the token is to be bound to an address that is not known.
     pub fn login(&self, request: &Request) -> Result<Login, EngineError> {
+        self.login_of(request.remote_addr)
+    }
+
+    /// The same where the request is past.
+    ///
+    /// # Errors
+    /// As [`Self::login`].
+    pub fn login_of(&self, client: Option<IpAddr>) -> Result<Login, EngineError> {
         let bound_cidrs = if self.binds_address {
-            vec![request.remote_addr.ok_or(EngineError::Denied)?.to_canonical().to_string()]
+            vec![client.ok_or(EngineError::Denied)?.to_canonical().to_string()]
         } else {
             self.bound_cidrs.iter().map(ToString::to_string).collect()
         };

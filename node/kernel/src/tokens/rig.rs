@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use arca_barrier::{Barrier, Class, Keyring, Suite};
 use arca_engine_api::{
-    AtOnce, Clock, Ctx, Engine, EngineError, EngineKind, EngineType, Http, LeaseGrant, LeaseRecord, Map,
-    MountView, Operation, Request, Response, RouteTable, StorageExt as _, UnixMillis,
+    Clock, Ctx, Engine, EngineError, EngineKind, EngineType, Http, LeaseGrant, LeaseRecord, Map, MountView,
+    Operation, Request, Response, RouteTable, StorageExt as _, UnixMillis,
 };
 use async_trait::async_trait;
 use serde_json::Value;
@@ -437,7 +437,7 @@ fn start(
             outward_engine(),
         ],
         cluster: Arc::clone(cluster) as Arc<dyn crate::ports::ClusterPort>,
-        outside: Outside { http: Arc::clone(accounts) as Arc<dyn Http>, workers: Arc::new(AtOnce) },
+        outside: Outside { http: Arc::clone(accounts) as Arc<dyn Http>, ..Outside::default() },
         config: KernelConfig::default(),
     })
     .unwrap()
