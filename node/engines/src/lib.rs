@@ -23,5 +23,6 @@ macro_rules! engines {
 
 engines![cubbyhole, kv, transit];
 
+mod crypto;
 #[cfg(test)]
 mod testing;
