@@ -4,6 +4,7 @@
 //! learns which node it runs on, how its bytes are sealed or who else is mounted.
 //! Read next: [`engine`] for the trait, [`route`] for the table that feeds routing, ACLs, OpenAPI and help.
 
+pub mod cidr;
 pub mod engine;
 pub mod error;
 pub mod fields;
@@ -14,6 +15,7 @@ pub mod route;
 pub mod storage;
 pub mod world;
 
+pub use cidr::Cidr;
 pub use engine::{Ctx, Engine, EngineKind, EngineType, LeaseRecord, MountView};
 pub use error::{EngineError, Fault};
 pub use fields::Fields;

@@ -8,7 +8,6 @@
 
 pub mod accessor;
 pub mod batch;
-pub mod cidr;
 pub mod create;
 pub mod entry;
 pub(crate) mod handlers;
@@ -24,7 +23,7 @@ pub mod spec;
 pub mod store;
 pub mod tidy;
 
-pub use cidr::Cidr;
+pub use arca_engine_api::Cidr;
 pub use create::NewToken;
 pub use entry::{LoginOrigin, TokenEntry, TokenRef, TokenState, TokenType};
 pub use lifetime::Limits;

@@ -1,4 +1,4 @@
-//! Address ranges a token is bound to.
+//! Address ranges that a token, a login or a credential is bound to.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::KernelError;
+use crate::EngineError;
 
 /// An address or a range of addresses. Invariant: the prefix is not longer than the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -48,9 +48,9 @@ impl Cidr {
     ///
     /// # Errors
     /// Names the field when an item is no address or range.
-    pub fn parse_list(items: &[String], field: &str) -> Result<Vec<Self>, KernelError> {
+    pub fn parse_list(items: &[String], field: &str) -> Result<Vec<Self>, EngineError> {
         let parse = |item: &String| {
-            item.parse().map_err(|()| KernelError::invalid(format!("{field}: not an address or CIDR range")))
+            item.parse().map_err(|()| EngineError::invalid(format!("{field}: not an address or CIDR range")))
         };
         items.iter().map(parse).collect()
     }
