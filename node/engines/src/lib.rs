@@ -21,7 +21,7 @@ macro_rules! engines {
     };
 }
 
-engines![cubbyhole, kv, transit];
+engines![cubbyhole, kv, pki, transit];
 
 mod crypto;
 #[cfg(test)]

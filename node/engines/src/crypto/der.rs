@@ -97,7 +97,16 @@ fn split(bytes: &[u8]) -> Option<(Element<'_>, &[u8])> {
 pub(crate) fn write(tag: u8, parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     let len: usize = parts.iter().map(|part| part.len()).sum();
     let mut out = Zeroizing::new(Vec::with_capacity(len + 6));
-    out.push(tag);
+    out.extend_from_slice(&header(tag, len));
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out
+}
+
+/// What stands before the content of an element: tag and length.
+pub(crate) fn header(tag: u8, len: usize) -> Vec<u8> {
+    let mut out = vec![tag];
     if let Some(short) = u8::try_from(len).ok().filter(|len| *len < 0x80) {
         out.push(short);
     } else {
@@ -105,9 +114,6 @@ pub(crate) fn write(tag: u8, parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
         let skipped = digits.iter().take_while(|digit| **digit == 0).count();
         out.push(0x80 | u8::try_from(digits.len() - skipped).unwrap_or_default());
         out.extend(digits.iter().skip(skipped));
-    }
-    for part in parts {
-        out.extend_from_slice(part);
     }
     out
 }

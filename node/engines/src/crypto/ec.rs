@@ -106,13 +106,32 @@ fn digest_for(curve: Curve, digest: &[u8]) -> Result<Digest, EngineError> {
         .map_err(|_| EngineError::Bug("a digest has the wrong length".to_owned()))
 }
 
+/// A private key made ready to sign many times.
+pub(crate) struct Signer {
+    curve: Curve,
+    pair: EcdsaKeyPair,
+}
+
+impl Signer {
+    pub(crate) fn of(curve: Curve, scalar: &[u8], point: &[u8]) -> Result<Self, EngineError> {
+        let pair = EcdsaKeyPair::from_private_key_and_public_key(signing(curve), scalar, point)
+            .map_err(|_| EngineError::Bug("a stored ECDSA key is no key".to_owned()))?;
+        Ok(Self { curve, pair })
+    }
+
+    /// Signs a digest.
+    pub(crate) fn sign(&self, digest: &[u8]) -> Result<Vec<u8>, EngineError> {
+        let digest = digest_for(self.curve, digest)?;
+        let signature =
+            self.pair.sign_digest(&digest).map_err(|_| EngineError::Bug("ECDSA failed".to_owned()))?;
+        Ok(signature.as_ref().to_vec())
+    }
+}
+
 /// Signs a digest.
 pub(crate) fn sign(curve: Curve, scalar: &[u8], point: &[u8], digest: &[u8]) -> Result<Vec<u8>, EngineError> {
-    let digest = digest_for(curve, digest)?;
-    let pair = EcdsaKeyPair::from_private_key_and_public_key(signing(curve), scalar, point)
-        .map_err(|_| EngineError::Bug("a stored ECDSA key is no key".to_owned()))?;
-    let signature = pair.sign_digest(&digest).map_err(|_| EngineError::Bug("ECDSA failed".to_owned()))?;
-    Ok(signature.as_ref().to_vec())
+    digest_for(curve, digest)?;
+    Signer::of(curve, scalar, point)?.sign(digest)
 }
 
 /// Whether `signature` is one of the digest.
@@ -194,6 +213,14 @@ pub(crate) fn curve_of(algorithm: Reader<'_>) -> Option<Curve> {
     let mut algorithm = algorithm;
     (algorithm.take(der::OID)? == EC_PUBLIC_KEY).then_some(())?;
     named(algorithm.take(der::OID)?)
+}
+
+/// The curve an `ECPrivateKey` names in itself.
+pub(crate) fn curve_in(private_key: &[u8]) -> Option<Curve> {
+    let mut inner = Reader::new(private_key).enter(der::SEQUENCE)?;
+    inner.unsigned()?;
+    inner.take(der::OCTET_STRING)?;
+    named(inner.enter(der::EXPLICIT_0)?.take(der::OID)?)
 }
 
 /// The scalar in an `ECPrivateKey`.
