@@ -36,5 +36,6 @@ pub use error::{ApiError, Error, TransportError, TransportKind};
 pub use request::{Body, PlannedRequest, Request, Response};
 pub use retry::RetryPolicy;
 pub use secret::{Auth, Secret, WrapInfo};
+pub use tls::client_config as tls_client_config;
 pub use token::Token;
 pub use transport::{Connect, Stream};

@@ -15,7 +15,10 @@ use crate::config::TlsConfig;
 use crate::error::Error;
 
 /// Builds the rustls settings. Files are read here, once; the system's store only if TLS will be spoken.
-pub(crate) fn client_config(tls: &TlsConfig, speaks_tls: bool) -> Result<ClientConfig, Error> {
+///
+/// # Errors
+/// When a certificate or key cannot be read or used.
+pub fn client_config(tls: &TlsConfig, speaks_tls: bool) -> Result<ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()

@@ -29,6 +29,7 @@ pub mod node;
 pub mod node_file;
 mod nonces;
 mod notify;
+mod outside;
 pub mod recover;
 mod rekey;
 mod root_attempt;

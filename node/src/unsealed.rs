@@ -102,6 +102,7 @@ impl Unsealed {
             entropy: Arc::clone(&node.entropy),
             engines: node.engines.clone(),
             cluster: Arc::clone(&cluster) as Arc<dyn arca_kernel::ports::ClusterPort>,
+            outside: crate::outside::outside(),
             config: kernel_config(&node.config),
         })
         .map_err(|err| NodeError::failed("starting the kernel", err))?;

@@ -11,7 +11,7 @@ use arca_engine_api::Clock;
 use arca_jepsen::dice::Dice;
 use arca_kernel::key_keeper::KeyKeeper;
 use arca_kernel::testing::NotingCluster;
-use arca_kernel::{Kernel, KernelConfig, KernelParts};
+use arca_kernel::{Kernel, KernelConfig, KernelParts, Outside};
 use arca_raft_storage::kv::ModelHome;
 use arca_raft_storage::raft::{Retention, Threads};
 use arca_raft_storage::state::FlushPolicy;
@@ -154,6 +154,7 @@ impl Machine {
             entropy: Arc::clone(&self.entropy) as Arc<dyn arca_engine_api::Entropy>,
             engines: arca_engines::all(),
             cluster: Arc::new(cluster),
+            outside: Outside::default(),
             config: KernelConfig::default(),
         })
         .map_err(Failure::setup)?;

@@ -114,7 +114,8 @@ pub(crate) fn answer(answer: &Answer, operation: Operation) -> Rendered {
         auth: answer.auth.as_ref().map(AuthView::new),
         mount_type: &answer.mount_type,
     };
-    let status = if answer.is_missing { StatusCode::NOT_FOUND } else { StatusCode::OK };
+    let plain = if answer.is_missing { StatusCode::NOT_FOUND } else { StatusCode::OK };
+    let status = answer.status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(plain);
     Rendered { status, body: with_top_level(answer, &envelope) }
 }
 

@@ -1,16 +1,21 @@
 //! The trait every secrets engine and auth method implements.
 //!
 //! Engines hold no state but caches: everything durable goes through [`Ctx::storage`]. `handle` may run several
-//! times for one request (optimistic concurrency), so it must not act on the outside world before its intent is
-//! committed.
+//! times for one request (optimistic concurrency), so it must not act on the outside world. It answers an intent
+//! ([`Response::intent`]) instead: once what it staged is committed, [`Engine::carry_out`] acts, once, and
+//! [`Engine::conclude`] records what came of it. A crash in between leaves what was staged: a lease that is revoked
+//! soon, or a record of the engine's own that its tick finds. Looking at other systems is free at any time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::channel::oneshot;
 
-use crate::{Clock, EngineError, Entropy, Map, Request, Response, RouteTable, Storage};
+use crate::{
+    Clock, EngineError, Entropy, Http, Map, Passwords, Request, Response, RouteTable, Storage, Workers,
+};
 
 /// The mount an engine serves, as far as it may know it.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +46,32 @@ pub struct Ctx<'a> {
     pub clock: &'a dyn Clock,
     /// Randomness.
     pub entropy: &'a dyn Entropy,
+    /// Other systems.
+    pub http: &'a dyn Http,
+    /// Password policies.
+    pub passwords: &'a dyn Passwords,
+    /// Threads for what takes long.
+    pub workers: &'a dyn Workers,
+}
+
+impl Ctx<'_> {
+    /// Runs a computation that takes longer than a millisecond or so (hashing a password, making an RSA key) where it
+    /// keeps no other request waiting.
+    ///
+    /// # Errors
+    /// When it panics.
+    pub async fn compute<T, F>(&self, work: F) -> Result<T, EngineError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        self.workers.run(Box::new(move || {
+            // Nobody waits any more when the request was given up.
+            let _ = sender.send(work());
+        }));
+        receiver.await.map_err(|_| EngineError::Bug("a computation ended without a result".to_owned()))
+    }
 }
 
 /// A granted lease, as handed back for renewal and revocation.
@@ -90,6 +121,31 @@ pub trait Engine: Send + Sync {
         Ok(())
     }
 
+    /// Acts on the outside world as [`Response::intent`] says, after what came with it is committed. Called once for
+    /// each intent; storage shows the committed state and takes no writes. Takes a minute at most: the kernel gives up
+    /// then, and what the engine had begun must be undone by revoking the lease, or by a later tick.
+    ///
+    /// # Errors
+    /// Shown to the caller; [`Self::conclude`] hears of it, and a lease granted with the intent is revoked.
+    async fn carry_out(&self, _ctx: &Ctx<'_>, _intent: &Map) -> Result<Map, EngineError> {
+        Err(EngineError::Unsupported)
+    }
+
+    /// Records what came of an intent; its answer is the caller's. May run several times, on fresh state. What it
+    /// stages is committed even when it answers an error, as it does by default when carrying out failed.
+    ///
+    /// # Errors
+    /// As [`EngineError`] says.
+    fn conclude(
+        &self,
+        _ctx: &Ctx<'_>,
+        _intent: &Map,
+        outcome: Result<Map, EngineError>,
+    ) -> Result<Response, EngineError> {
+        let data = outcome?;
+        Ok(Response { data: Some(data), ..Response::default() })
+    }
+
     /// Extends a lease; the answer's `lease` gives the new lifetime.
     ///
     /// # Errors
@@ -106,12 +162,13 @@ pub trait Engine: Send + Sync {
         Err(EngineError::Unsupported)
     }
 
-    /// Housekeeping on the active node, about once a minute, as a request of its own.
+    /// Housekeeping on the active node, about once a minute, as a request of its own. What it answers are intents, to
+    /// be carried out side by side once what it staged is committed.
     ///
     /// # Errors
     /// Logged; tried again next time.
-    async fn tick(&self, _ctx: &Ctx<'_>) -> Result<(), EngineError> {
-        Ok(())
+    async fn tick(&self, _ctx: &Ctx<'_>) -> Result<Vec<Map>, EngineError> {
+        Ok(Vec::new())
     }
 }
 

@@ -36,7 +36,7 @@ pub enum Fault {
 }
 
 /// An engine's failure. Messages never quote a value the caller sent.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum EngineError {
     /// An assumption of ours broke; the text says which.
     #[error("internal error: {0}")]

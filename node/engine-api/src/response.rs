@@ -19,10 +19,16 @@ pub struct Response {
     pub lease: Option<LeaseGrant>,
     /// The caller proved who it is: the kernel creates a token from this.
     pub login: Option<Login>,
+    /// Something to do in the outside world once what was staged is committed. The answer then is what
+    /// [`crate::Engine::conclude`] says; of this response the lease and the warnings count. Never stored, so it may hold
+    /// secrets.
+    pub intent: Option<Map>,
     /// A body that is not the JSON envelope.
     pub raw: Option<Raw>,
     /// Answer 404 although there is data (deleted versions of KV v2).
     pub is_missing: bool,
+    /// HTTP status of an answer that is neither a plain success nor an error (partly failed batches).
+    pub status: Option<u16>,
     /// `lease_duration` to show without making a lease (KV v1 `ttl`).
     pub lease_duration_hint: Option<Duration>,
 }

@@ -32,7 +32,7 @@ pub struct Page {
 }
 
 /// Storage failed or refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StorageError {
     /// A stored entry failed authentication or does not parse. Names the key, never the content.
     #[error("stored entry {key} is damaged: {reason}")]

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arca_engine_api::{
-    Caller, Clock, Ctx, Engine, EngineError, Entropy, EntropyError, Map, MountView, Operation, Page, Request,
-    Response, RouteMatch, Storage, StorageError, UnixMillis,
+    AtOnce, Caller, Clock, Ctx, Engine, EngineError, Entropy, EntropyError, Http, Map, MountView, NoHttp,
+    Operation, Page, Passwords, Request, Response, RouteMatch, Storage, StorageError, UnixMillis,
 };
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -78,6 +78,13 @@ impl Entropy for World {
     }
 }
 
+impl Passwords for World {
+    /// Names the policy, so that tests see which was asked for.
+    fn generate(&self, policy: &str) -> Result<Zeroizing<String>, EngineError> {
+        Ok(Zeroizing::new(format!("password by {policy:?}")))
+    }
+}
+
 /// Who asks.
 fn caller() -> Caller {
     Caller {
@@ -98,6 +105,7 @@ pub(crate) struct Rig {
     mount: MountView,
     storage: MapStorage,
     world: World,
+    http: Arc<dyn Http>,
 }
 
 impl Rig {
@@ -105,7 +113,13 @@ impl Rig {
         let options = BTreeMap::from([("version".to_owned(), version.to_owned())]);
         let mount = MountView { options, default_lease_ttl: Duration::from_secs(60), ..MountView::default() };
         let engine = make(&mount).unwrap();
-        Self { engine, mount, storage: MapStorage::default(), world: World(AtomicU64::new(1_000)) }
+        Self {
+            engine,
+            mount,
+            storage: MapStorage::default(),
+            world: World(AtomicU64::new(1_000)),
+            http: Arc::new(NoHttp),
+        }
     }
 
     /// The same storage under another engine, as after a tune of the mount.
@@ -114,8 +128,14 @@ impl Rig {
         make: fn(&MountView) -> Result<Arc<dyn Engine>, EngineError>,
         version: &str,
     ) -> Self {
-        let Self { storage, world, .. } = self;
-        Self { storage, world, ..Self::new(make, version) }
+        let Self { storage, world, http, .. } = self;
+        Self { storage, world, http, ..Self::new(make, version) }
+    }
+
+    /// The same with other systems around it.
+    #[allow(dead_code)] // For engines that ask other systems.
+    pub(crate) fn with_http(self, http: Arc<dyn Http>) -> Self {
+        Self { http, ..self }
     }
 
     pub(crate) fn advance(&self, seconds: u64) {
@@ -128,7 +148,15 @@ impl Rig {
     }
 
     fn ctx(&self) -> Ctx<'_> {
-        Ctx { storage: &self.storage, mount: &self.mount, clock: &self.world, entropy: &self.world }
+        Ctx {
+            storage: &self.storage,
+            mount: &self.mount,
+            clock: &self.world,
+            entropy: &self.world,
+            http: self.http.as_ref(),
+            passwords: &self.world,
+            workers: &AtOnce,
+        }
     }
 
     fn request(&self, operation: Operation, path: &str, data: &Value) -> Request {
@@ -157,7 +185,15 @@ impl Rig {
 
     /// The engine's housekeeping.
     pub(crate) fn tick(&self) {
-        now(self.engine.tick(&self.ctx())).unwrap();
+        for intent in now(self.engine.tick(&self.ctx())).unwrap() {
+            drop(self.fulfil(&intent));
+        }
+    }
+
+    /// What comes of an intent.
+    fn fulfil(&self, intent: &Map) -> Result<Response, EngineError> {
+        let outcome = now(self.engine.carry_out(&self.ctx(), intent));
+        self.engine.conclude(&self.ctx(), intent, outcome)
     }
 
     /// What the engine answers.
@@ -169,7 +205,10 @@ impl Rig {
     ) -> Result<Response, EngineError> {
         let (ctx, request) = (self.ctx(), self.request(operation, path, data));
         assert_ne!(request.route.id, RouteMatch::none().id, "no route for {path:?}");
-        now(self.engine.handle(&ctx, &request))
+        let response = now(self.engine.handle(&ctx, &request))?;
+        let Some(intent) = &response.intent else { return Ok(response) };
+        let concluded = self.fulfil(intent)?;
+        Ok(Response { lease: response.lease, ..concluded })
     }
 
     /// The answer in one line: `none`, `404 {…}`, `{…}`, `error: …`, and its warnings.

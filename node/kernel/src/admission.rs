@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arca_danger::Bug;
-use arca_engine_api::{Access, Ctx, Effect, Map, Method, Operation, Request, Route, RouteMatch};
+use arca_engine_api::{Access, Effect, Map, Method, Operation, Request, Route, RouteMatch};
 use arca_raft_storage::SnapshotStream;
 use parking_lot::Mutex;
 
@@ -19,7 +19,7 @@ use crate::kernel::Kernel;
 use crate::namespaces::Namespace;
 use crate::policy::{AclDecision, AclRequest, canonical_path};
 use crate::router::{Mount, Serves};
-use crate::tx::{EngineStorage, Tx};
+use crate::tx::Tx;
 use crate::{Incoming, KernelError};
 
 /// A request, its body apart from the rest.
@@ -281,15 +281,8 @@ impl Kernel {
         if let Some(group) = found.group.and_then(|at| self.groups(mount).get(at)) {
             return group.exists(&self.builtin_ctx(tx, asked, admitted), &admitted.request);
         }
-        let engine = mount.engine()?;
-        let storage = EngineStorage::new(tx, mount.storage_prefix(), mount.class(), engine.local_prefixes());
-        let ctx = Ctx {
-            storage: &storage,
-            mount: &mount.view,
-            clock: self.clock.as_ref(),
-            entropy: self.entropy.as_ref(),
-        };
-        Ok(engine.exists(&ctx, &admitted.request)?)
+        let called = self.call(tx, mount)?;
+        Ok(called.engine().exists(&called.ctx(), &admitted.request)?)
     }
 
     pub(crate) fn builtin_ctx<'a>(

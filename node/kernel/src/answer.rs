@@ -103,6 +103,8 @@ pub struct Answer {
     pub shape: Shape,
     /// Answer 404 although there is a body.
     pub is_missing: bool,
+    /// HTTP status of an answer that is neither a plain success nor an error.
+    pub status: Option<u16>,
     /// Not JSON after all.
     pub body: AnswerBody,
     /// Value of `X-Vault-Index`, on writes.

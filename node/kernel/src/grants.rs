@@ -10,8 +10,8 @@ use crate::admission::{Admitted, Asked};
 use crate::answer::{Answer, AnswerBody};
 use crate::builtin::BuiltinAnswer;
 use crate::kernel::Kernel;
-use crate::leases::GrantTo;
 use crate::leases::worker::limits_of;
+use crate::leases::{GrantTo, LeaseEntry};
 use crate::pipeline::{Ran, answer_of};
 use crate::router::Mount;
 use crate::tokens::LoginMount;
@@ -55,7 +55,7 @@ impl Kernel {
             let request_id = std::mem::take(&mut answer.request_id);
             answer = Answer { request_id, wrap_info: Some(wrap_info), ..Answer::default() };
         }
-        Ok(Ran { answer, after })
+        Ok(Ran::answered(answer, after))
     }
 
     fn log_in(
@@ -94,6 +94,21 @@ impl Kernel {
         grant: &LeaseGrant,
         answer: &mut Answer,
     ) -> Result<(), KernelError> {
+        let lease = self.stage_lease(tx, admitted, mount, grant)?;
+        answer.lease_id.clone_from(&lease.id);
+        answer.is_renewable = lease.is_renewable;
+        answer.lease_duration = lease.granted_seconds();
+        Ok(())
+    }
+
+    /// Stages a lease on what a request was given.
+    pub(crate) fn stage_lease(
+        &self,
+        tx: &Tx,
+        admitted: &Admitted,
+        mount: &Mount,
+        grant: &LeaseGrant,
+    ) -> Result<LeaseEntry, KernelError> {
         let to = GrantTo {
             namespace_id: &admitted.namespace.id,
             path: &admitted.path,
@@ -102,11 +117,7 @@ impl Kernel {
             token: admitted.caller.as_ref().map(|caller| caller.entry.as_ref()),
         };
         let now = self.clock.now();
-        let lease = self.leases.grant(tx, &self.tokens, self.entropy.as_ref(), now, to, grant)?;
-        answer.lease_id.clone_from(&lease.id);
-        answer.is_renewable = lease.is_renewable;
-        answer.lease_duration = lease.granted_seconds();
-        Ok(())
+        self.leases.grant(tx, &self.tokens, self.entropy.as_ref(), now, to, grant)
     }
 
     /// Whether the request takes a use of the token, which a standby cannot record.

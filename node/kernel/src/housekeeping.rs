@@ -8,7 +8,6 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arca_engine_api::Ctx;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::task::AbortHandle;
@@ -16,7 +15,7 @@ use tokio::task::AbortHandle;
 use crate::KernelError;
 use crate::kernel::Kernel;
 use crate::router::{Mount, Serves};
-use crate::tx::{EngineStorage, Mode};
+use crate::tx::Mode;
 
 /// How often a node that is not active looks at its clocks.
 const CLOCK_ROUND: Duration = Duration::from_secs(10);
@@ -27,8 +26,8 @@ const CHANGE_ROUND: Duration = Duration::from_secs(5);
 /// How often engines get a tick, and the keyring is looked at.
 const TICK_ROUND: Duration = Duration::from_secs(60);
 
-/// Longest wait for one engine's tick.
-const TICK_PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for one engine's tick, what it intends included.
+const TICK_PATIENCE: Duration = Duration::from_secs(180);
 
 /// Starts the tasks.
 pub(crate) fn spawn(kernel: &Weak<Kernel>) -> Vec<AbortHandle> {
@@ -106,25 +105,20 @@ impl Kernel {
         if !matches!(mount.serves, Serves::Engine(_)) {
             return Ok(());
         }
-        let engine = mount.engine()?;
         let tx = self.store.begin(Mode::ReadWrite);
         let (key, version) = &mount.guard;
         tx.guard(key, *version);
-        {
-            let storage =
-                EngineStorage::new(&tx, mount.storage_prefix(), mount.class(), engine.local_prefixes());
-            let ctx = Ctx {
-                storage: &storage,
-                mount: &mount.view,
-                clock: self.clock.as_ref(),
-                entropy: self.entropy.as_ref(),
-            };
-            engine.tick(&ctx).await?;
-        }
+        let intents = {
+            let called = self.call(&tx, mount)?;
+            let ctx = called.ctx();
+            called.engine().tick(&ctx).await?
+        };
         match self.store.commit(tx).await {
-            Err(err) if err.is_conflict() => Ok(()), // Somebody wrote meanwhile; there is a next round.
-            other => other.map(|_| ()),
-        }
+            Err(err) if err.is_conflict() => return Ok(()), // Somebody wrote meanwhile; there is a next round.
+            other => other?,
+        };
+        self.run_intents(mount, intents).await;
+        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use arca_barrier::Barrier;
 use arca_danger::Bug;
-use arca_engine_api::{Clock, EngineType, Entropy, StorageError, UnixMillis};
+use arca_engine_api::{AtOnce, Clock, EngineType, Entropy, Http, NoHttp, StorageError, UnixMillis, Workers};
 use arca_raft_storage::Replica;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
@@ -61,6 +61,22 @@ impl Default for KernelConfig {
     }
 }
 
+/// What engines may reach beyond their storage.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    /// Other systems.
+    pub http: Arc<dyn Http>,
+    /// Threads for what takes long.
+    pub workers: Arc<dyn Workers>,
+}
+
+impl Default for Outside {
+    /// Nobody can be reached, and everything is computed at once: for tests and the simulation.
+    fn default() -> Self {
+        Self { http: Arc::new(NoHttp), workers: Arc::new(AtOnce) }
+    }
+}
+
 /// What a kernel is made of.
 pub struct KernelParts {
     /// Seals and opens.
@@ -75,6 +91,8 @@ pub struct KernelParts {
     pub engines: Vec<EngineType>,
     /// The node around it.
     pub cluster: Arc<dyn ClusterPort>,
+    /// What engines may reach.
+    pub outside: Outside,
     /// Settings.
     pub config: KernelConfig,
 }
@@ -92,6 +110,7 @@ pub struct Kernel {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) cluster: Arc<dyn ClusterPort>,
+    pub(crate) outside: Outside,
     pub(crate) config: KernelConfig,
     pub(crate) watches: Arc<Watches>,
     pub(crate) mounts: Mounts,
@@ -122,7 +141,7 @@ impl Kernel {
     /// # Errors
     /// When names cannot be sealed, or there is no randomness.
     pub fn start(parts: KernelParts) -> Result<Arc<Self>, KernelError> {
-        let KernelParts { barrier, replica, clock, entropy, engines, cluster, config } = parts;
+        let KernelParts { barrier, replica, clock, entropy, engines, cluster, outside, config } = parts;
         let (cache, watches) = (Arc::new(ObjectCache::default()), Arc::new(Watches::default()));
         replica.observe(Arc::new(Observer::new(&cache, &watches)));
         let store = SealedStore::new(barrier, replica);
@@ -139,6 +158,7 @@ impl Kernel {
             clock,
             entropy,
             cluster,
+            outside,
             config,
             watches,
             mounts,

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use arca_danger::Bug;
-use arca_engine_api::{Ctx, EngineError, Fault, Operation, Response, StorageError};
+use arca_engine_api::{EngineError, Fault, Operation, Response, StorageError};
 use arca_raft_storage::Committed;
 use tracing::Instrument as _;
 
@@ -18,10 +18,11 @@ use crate::answer::{Answer, AnswerBody, Shape};
 use crate::builtin::{After, BuiltinAnswer};
 use crate::help;
 use crate::index_header::Stated;
+use crate::intents::Errand;
 use crate::kernel::Kernel;
 use crate::leases::LeaseEntry;
 use crate::tokens::lifetime::seconds;
-use crate::tx::{EngineStorage, Mode, Tx};
+use crate::tx::{Mode, Tx};
 use crate::{Incoming, KernelError};
 
 /// Times one request is run before giving up on conflicts.
@@ -35,6 +36,15 @@ const STATE_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Ran {
     pub(crate) answer: Answer,
     pub(crate) after: Option<After>,
+    /// What its engine intends to do outside, once this is committed; the answer is made then.
+    pub(crate) errand: Option<Errand>,
+}
+
+impl Ran {
+    /// An answer as it is.
+    pub(crate) fn answered(answer: Answer, after: Option<After>) -> Self {
+        Self { answer, after, errand: None }
+    }
 }
 
 impl Kernel {
@@ -137,7 +147,7 @@ impl Kernel {
             match self.run(&tx, asked, admitted).await {
                 Err(err) if is_read_only(&err) && self.is_active() => {}
                 Err(err) if is_read_only(&err) => return Err(KernelError::NeedsActive),
-                Ok(Ran { answer, after: None }) => return Ok(answer),
+                Ok(Ran { answer, after: None, errand: None }) => return Ok(answer),
                 Ok(ran) => return self.finish(ran, None).await,
                 Err(err) => return Err(err),
             }
@@ -166,13 +176,16 @@ impl Kernel {
             tokio::spawn(async move { store.commit(tx).await });
             return self.finish(ran, None).await;
         }
-        let committed = self.store.commit(tx).await?;
+        let mut committed = self.store.commit(tx).await?;
+        let Some(errand) = ran.errand else { return self.finish(ran, committed).await };
+        let (ran, concluded) = self.run_errand(asked, admitted, errand).await?;
+        committed = concluded.or(committed);
         self.finish(ran, committed).await
     }
 
     /// Does what had to wait for the commit, and names the state the client has seen.
     async fn finish(&self, ran: Ran, committed: Option<Committed>) -> Result<Answer, KernelError> {
-        let Ran { mut answer, after } = ran;
+        let Ran { mut answer, after, errand: _ } = ran;
         if let Some(after) = after {
             let response = after(self).await?;
             answer.data = response.data.or(answer.data);
@@ -190,14 +203,18 @@ impl Kernel {
             return Err(KernelError::Bug("an admitted request has no route".to_owned()));
         };
         if admitted.request.operation == Operation::Help {
-            return Ok(Ran {
-                answer: help::answer(mount, self.tables(mount)?, &found, &admitted.request),
-                after: None,
-            });
+            let answer = help::answer(mount, self.tables(mount)?, &found, &admitted.request);
+            return Ok(Ran::answered(answer, None));
         }
         let mut answer = match found.group.and_then(|at| self.groups(mount).get(at)) {
             Some(group) => group.handle(&self.builtin_ctx(tx, asked, admitted), &admitted.request).await?,
-            None => self.call_engine(tx, admitted).await?.into(),
+            None => {
+                let response = self.call_engine(tx, admitted).await?;
+                if response.intent.is_some() {
+                    return self.intend(tx, admitted, response);
+                }
+                response.into()
+            }
         };
         warn_of_unknown_fields(&mut answer.response, admitted);
         self.grant(tx, asked, admitted, answer)
@@ -207,15 +224,9 @@ impl Kernel {
         let Some(mount) = &admitted.mount else {
             return Err(KernelError::Bug("an engine is called without a mount".to_owned()));
         };
-        let engine = mount.engine()?;
-        let storage = EngineStorage::new(tx, mount.storage_prefix(), mount.class(), engine.local_prefixes());
-        let ctx = Ctx {
-            storage: &storage,
-            mount: &mount.view,
-            clock: self.clock.as_ref(),
-            entropy: self.entropy.as_ref(),
-        };
-        Ok(engine.handle(&ctx, &admitted.request).await?)
+        let called = self.call(tx, mount)?;
+        let ctx = called.ctx();
+        Ok(called.engine().handle(&ctx, &admitted.request).await?)
     }
 }
 
@@ -281,6 +292,7 @@ pub(crate) fn answer_of(
         mount_type: admitted.mount.as_ref().map_or_else(String::new, |mount| mount.record.engine.clone()),
         shape: if matches!(body, AnswerBody::Json) { shape } else { Shape::Envelope },
         is_missing: response.is_missing,
+        status: response.status,
         wrap_info,
         body,
         ..Answer::default()

@@ -66,6 +66,10 @@ pub struct LeaseEntry {
     /// How often undoing failed.
     #[serde(default)]
     pub attempts: u32,
+    /// What was granted is still being made, and nothing of that is under way any more after this moment; none once
+    /// it is confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_by: Option<UnixMillis>,
     /// When undoing is to be tried; its place in the time index then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued: Option<UnixMillis>,
@@ -78,7 +82,8 @@ impl LeaseEntry {
     /// Where it stands in the time index; an irrevocable lease stands nowhere.
     #[must_use]
     pub(super) fn due(&self) -> Option<UnixMillis> {
-        (self.state != LeaseState::Irrevocable).then(|| self.queued.unwrap_or(self.expires))
+        let ends = self.settled_by.unwrap_or(self.expires);
+        (self.state != LeaseState::Irrevocable).then(|| self.queued.unwrap_or(ends))
     }
 
     /// When its present lifetime began.

@@ -212,8 +212,56 @@ impl Leases {
         lease.state = LeaseState::Revoking;
         lease.is_forced = is_forced;
         lease.attempts = 0;
+        // What is still being made cannot be undone yet.
+        lease.queued = Some(lease.settled_by.unwrap_or(FIRST_IN_LINE));
+        self.save(tx, &lease)?;
+        queue(tx, &lease)
+    }
+
+    /// What a lease granted is about to be made, and for certain no more after `settled_by`: until it is confirmed, the
+    /// lease ends then.
+    pub(crate) fn intend(
+        &self,
+        tx: &Tx,
+        mut lease: LeaseEntry,
+        settled_by: UnixMillis,
+    ) -> Result<LeaseEntry, KernelError> {
+        unqueue(tx, &lease)?;
+        lease.settled_by = Some(settled_by);
+        self.save(tx, &lease)?;
+        queue(tx, &lease)?;
+        Ok(lease)
+    }
+
+    /// What a lease granted has been made: it now lasts as long as it says.
+    ///
+    /// # Errors
+    /// When it was revoked meanwhile; it is undone then.
+    pub(crate) fn confirm(&self, tx: &Tx, intended: &LeaseEntry) -> Result<LeaseEntry, KernelError> {
+        let found = self.load(tx, &intended.namespace_id, &intended.id)?;
+        let Some(mut lease) = found.filter(|found| found.state == LeaseState::Live) else {
+            self.abandon(tx, intended)?;
+            return Err(KernelError::invalid("the lease was revoked before it was granted"));
+        };
+        unqueue(tx, &lease)?;
+        lease.settled_by = None;
+        self.save(tx, &lease)?;
+        queue(tx, &lease)?;
+        Ok(lease)
+    }
+
+    /// Making what a lease granted has failed or is of no use, and has ended: whatever there is of it is undone at once.
+    pub(crate) fn abandon(&self, tx: &Tx, intended: &LeaseEntry) -> Result<(), KernelError> {
+        let found = self.load(tx, &intended.namespace_id, &intended.id)?;
+        // Gone or not, something may have been made since.
+        let mut lease = found.unwrap_or_else(|| LeaseEntry { token: None, ..intended.clone() });
+        unqueue(tx, &lease)?;
+        lease.settled_by = None;
+        lease.state = LeaseState::Revoking;
+        lease.attempts = 0;
         lease.queued = Some(FIRST_IN_LINE);
         self.save(tx, &lease)?;
+        tx.delete(Class::Local, &irrevocable_path(&lease.namespace_id, &lease.id))?;
         queue(tx, &lease)
     }
 

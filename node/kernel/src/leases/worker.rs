@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arca_barrier::{Class, TimedIndex};
-use arca_engine_api::{Ctx, EngineError, LeaseGrant, Response, UnixMillis};
+use arca_engine_api::{EngineError, LeaseGrant, Response, UnixMillis};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
@@ -23,7 +23,7 @@ use crate::namespaces::Namespace;
 use crate::router::Mount;
 use crate::tokens::renew::LoginRenewal;
 use crate::tokens::{Limits, Reaped, TokenEntry, TokenRef};
-use crate::tx::{EngineStorage, Mode, Tx};
+use crate::tx::{Mode, Tx};
 
 /// Entries looked at in one go.
 const PAGE_MAX: usize = 1_024;
@@ -357,6 +357,10 @@ impl Kernel {
     pub(crate) async fn revoke_lease_now(&self, namespace_id: &str, id: &str) -> Result<(), KernelError> {
         let tx = self.store.begin(Mode::ReadWrite);
         let Some(lease) = self.leases.load(&tx, namespace_id, id)? else { return Ok(()) };
+        if lease.settled_by.is_some_and(|at| at > self.due_by()) {
+            let text = "what the lease granted is still being made; it will be revoked after that";
+            return Err(EngineError::Upstream(text.to_owned()).into());
+        }
         if let Err(err) = self.undo(&tx, &lease).await.and_then(Undone::or_late) {
             self.undo_failed(namespace_id, id, &err).await?;
             let is_gone = self.leases.load(&self.store.begin(Mode::ReadOnly), namespace_id, id)?.is_none();
@@ -405,19 +409,14 @@ impl Kernel {
     /// Calls the engine that granted a lease.
     async fn undo(&self, tx: &Tx, lease: &LeaseEntry) -> Result<Undone, KernelError> {
         let mount = self.mount_by_uuid(&lease.mount_uuid)?;
-        let engine = mount.engine()?;
-        let storage = EngineStorage::new(tx, mount.storage_prefix(), mount.class(), engine.local_prefixes());
+        let called = self.call(tx, &mount)?;
         let record = lease.to_record(Duration::ZERO);
-        let ctx = self.engine_ctx(&storage, &mount);
-        let revoking = engine.revoke(&ctx, &record);
+        let ctx = called.ctx();
+        let revoking = called.engine().revoke(&ctx, &record);
         match tokio::time::timeout(REVOKE_PATIENCE, revoking).await {
             Ok(result) => Ok(result.map(|()| Undone::Done)?),
             Err(_) => Ok(Undone::Late),
         }
-    }
-
-    fn engine_ctx<'a>(&'a self, storage: &'a EngineStorage<'a>, mount: &'a Mount) -> Ctx<'a> {
-        Ctx { storage, mount: &mount.view, clock: self.clock.as_ref(), entropy: self.entropy.as_ref() }
     }
 
     fn mount_by_uuid(&self, uuid: &str) -> Result<Arc<Mount>, KernelError> {
@@ -440,14 +439,13 @@ impl Kernel {
         if !lease.is_good(now) {
             return Err(KernelError::invalid("lease expired"));
         }
-        if !lease.is_renewable || lease.state != LeaseState::Live {
+        if !lease.is_renewable || lease.settled_by.is_some() || lease.state != LeaseState::Live {
             return Err(KernelError::invalid("lease is not renewable"));
         }
         let mount = self.mount_by_uuid(&lease.mount_uuid)?;
-        let engine = mount.engine()?;
-        let storage = EngineStorage::new(tx, mount.storage_prefix(), mount.class(), engine.local_prefixes());
-        let ctx = self.engine_ctx(&storage, &mount);
-        let mut response = engine.renew(&ctx, &lease.to_record(increment)).await?;
+        let called = self.call(tx, &mount)?;
+        let ctx = called.ctx();
+        let mut response = called.engine().renew(&ctx, &lease.to_record(increment)).await?;
         let answered =
             response.lease.take().unwrap_or_else(|| LeaseGrant { ttl: increment, ..LeaseGrant::default() });
         let (lease, warning) = self.leases.extend(tx, lease, &answered, increment, limits_of(&mount), now)?;
@@ -474,15 +472,15 @@ impl Kernel {
         let (Some(origin), Some(mount)) = (origin, mount) else {
             return Err(KernelError::invalid("the auth method of this token is gone, not renewing"));
         };
-        let engine = mount.engine()?;
-        let storage = EngineStorage::new(tx, mount.storage_prefix(), mount.class(), engine.local_prefixes());
+        let called = self.call(tx, &mount)?;
+        let ctx = called.ctx();
         let record = arca_engine_api::LeaseRecord {
             id: entry.lease_id(),
             internal: origin.internal.clone(),
             increment,
             ttl: if origin.ttl.is_zero() { entry.ttl } else { origin.ttl },
         };
-        let response = match engine.renew(&self.engine_ctx(&storage, &mount), &record).await {
+        let response = match called.engine().renew(&ctx, &record).await {
             Err(EngineError::Unsupported) => return Err(KernelError::invalid("lease is not renewable")),
             other => other?,
         };

@@ -13,6 +13,7 @@ mod mount_info;
 mod mounts;
 mod openapi;
 mod pace;
+mod password_policies;
 mod policies;
 mod raft;
 mod remount;
@@ -41,6 +42,7 @@ pub(crate) fn groups() -> Vec<Box<dyn Builtin>> {
         Box::new(leases::LeasePaths::new()),
         Box::new(mounts::MountPaths::new()),
         Box::new(openapi::OpenApiPaths::new()),
+        Box::new(password_policies::PasswordPolicyPaths::new()),
         Box::new(policies::PolicyPaths::new()),
         Box::new(raft::RaftPaths::new()),
         Box::new(remount::RemountPaths::new()),

@@ -2,7 +2,7 @@
 //! shares all of it.
 
 use arca_engine_api::{
-    Access, Ctx, EngineKind, Field, FieldKind, Fields, Map, Method, Operation, Request, Response, Route,
+    Access, EngineKind, Field, FieldKind, Fields, Map, Method, Operation, Request, Response, Route,
     RouteTable,
 };
 use async_trait::async_trait;
@@ -247,12 +247,8 @@ async fn initialize(ctx: &BuiltinCtx<'_>, record: &crate::mounts::MountRecord) -
     let engine = (kind.make)(&view)?;
     let prefix = format!("{}/logical/{}/", ctx.namespace.id, record.uuid);
     let storage = EngineStorage::new(ctx.tx, prefix, record.class(), engine.local_prefixes());
-    let ctx = Ctx {
-        storage: &storage,
-        mount: &view,
-        clock: kernel.clock.as_ref(),
-        entropy: kernel.entropy.as_ref(),
-    };
+    let called = kernel.calling(ctx.tx, engine.as_ref(), &view, storage, &ctx.namespace.id);
+    let ctx = called.ctx();
     Ok(engine.initialize(&ctx).await?)
 }
 

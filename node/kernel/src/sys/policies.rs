@@ -85,7 +85,7 @@ fn names(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Vec<String>, KernelE
 }
 
 /// `limit` of zero, below zero or `max` means all.
-fn page(fields: Fields<'_>) -> Result<Page, KernelError> {
+pub(super) fn page(fields: Fields<'_>) -> Result<Page, KernelError> {
     let limit = match fields.string("limit")?.as_deref() {
         None | Some("" | "max") => None,
         Some(_) => {
@@ -153,7 +153,7 @@ fn write(ctx: &BuiltinCtx<'_>, request: &Request, name: &str) -> Result<BuiltinA
         return Err(KernelError::invalid("'policy' parameter not supplied or empty"));
     }
     let record = PolicyRecord {
-        text: decoded(text),
+        text: plain_text(text),
         modified: Some(now),
         is_cas_required: fields.boolean("cas_required")?.unwrap_or(false),
         expiration: expiration(fields, now)?,
@@ -172,7 +172,7 @@ fn write(ctx: &BuiltinCtx<'_>, request: &Request, name: &str) -> Result<BuiltinA
 }
 
 /// Texts may come in base64; no policy is valid base64 by itself.
-fn decoded(text: String) -> String {
+pub(super) fn plain_text(text: String) -> String {
     STANDARD.decode(&text).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or(text)
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::answer::{Answer, Shape};
-use crate::kernel::{Kernel, KernelConfig, KernelParts};
+use crate::kernel::{Kernel, KernelConfig, KernelParts, Outside};
 use crate::root_keys::{
     Generation, GenerationStep, NewShares, Offered, Rekey, RekeyPlan, RootKeys, Verification,
 };
@@ -92,6 +92,7 @@ impl Rig {
             entropy: Arc::clone(&entropy) as Arc<dyn arca_engine_api::Entropy>,
             engines: Vec::new(),
             cluster: Arc::new(cluster),
+            outside: Outside::default(),
             config: KernelConfig::default(),
         })
         .unwrap();

@@ -4,12 +4,14 @@
 
 pub mod cluster;
 pub mod engine;
+pub mod outward;
 pub mod pair;
 pub mod replica;
 pub mod world;
 
 pub use cluster::NotingCluster;
 pub use engine::notes_engine;
+pub use outward::{Accounts, outward_engine};
 pub use pair::Pair;
 pub use replica::LocalReplica;
 pub use world::{SeededEntropy, TestClock};

@@ -8,7 +8,7 @@ use arca_engine_api::{Clock, EngineKind, EngineType};
 use super::{LocalReplica, NotingCluster, SeededEntropy, TestClock, notes_engine};
 use crate::initial::{NewCluster, initial_state};
 use crate::tx::Mode;
-use crate::{Kernel, KernelConfig, KernelError, KernelParts};
+use crate::{Kernel, KernelConfig, KernelError, KernelParts, Outside};
 
 /// See the file's header.
 pub struct Pair {
@@ -37,6 +37,7 @@ impl Pair {
                 entropy: Arc::clone(&entropy) as Arc<dyn arca_engine_api::Entropy>,
                 engines: engines.clone(),
                 cluster: Arc::new(NotingCluster::default()),
+                outside: Outside::default(),
                 config: KernelConfig::default(),
             })
         };

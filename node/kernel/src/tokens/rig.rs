@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use arca_barrier::{Barrier, Class, Keyring, Suite};
 use arca_engine_api::{
-    Clock, Ctx, Engine, EngineError, EngineKind, EngineType, LeaseGrant, LeaseRecord, Map, MountView,
-    Operation, Request, Response, RouteTable, StorageExt as _, UnixMillis,
+    AtOnce, Clock, Ctx, Engine, EngineError, EngineKind, EngineType, Http, LeaseGrant, LeaseRecord, Map,
+    MountView, Operation, Request, Response, RouteTable, StorageExt as _, UnixMillis,
 };
 use async_trait::async_trait;
 use serde_json::Value;
@@ -18,12 +18,14 @@ use crate::initial::{NewCluster, initial_state};
 use crate::leases::{GrantTo, LeaseEntry, worker::limits_of};
 use crate::mounts::NewMount;
 use crate::namespaces::{Namespace, ROOT_ID};
-use crate::testing::{LocalReplica, NotingCluster, SeededEntropy, TestClock, notes_engine};
+use crate::testing::{
+    Accounts, LocalReplica, NotingCluster, SeededEntropy, TestClock, notes_engine, outward_engine,
+};
 use crate::tokens::spec::{Asker, NewTokenSpec};
 use crate::tokens::{NewToken, TokenEntry};
 use crate::tx::{Mode, Tx};
 use crate::wrapping::Wrapping;
-use crate::{Answer, Body, Incoming, Kernel, KernelConfig, KernelError, KernelParts};
+use crate::{Answer, Body, Incoming, Kernel, KernelConfig, KernelError, KernelParts, Outside};
 
 /// Grants whatever it is asked for. Revocations fail while `broken` is stored, never end while `hung` is, and leave a
 /// note when they succeed; so do ticks.
@@ -57,11 +59,12 @@ impl Engine for Stubborn {
         Ok(ctx.storage.put_record(&format!("revoked/{}", lease.id), &true)?)
     }
 
-    async fn tick(&self, ctx: &Ctx<'_>) -> Result<(), EngineError> {
+    async fn tick(&self, ctx: &Ctx<'_>) -> Result<Vec<Map>, EngineError> {
         if ctx.storage.get("hung")?.is_some() {
             std::future::pending::<()>().await;
         }
-        Ok(ctx.storage.put_record("ticked", &true)?)
+        ctx.storage.put_record("ticked", &true)?;
+        Ok(Vec::new())
     }
 }
 
@@ -83,6 +86,8 @@ pub(crate) struct Rig {
     pub(crate) replica: LocalReplica,
     pub(crate) cluster: Arc<NotingCluster>,
     pub(crate) root: Arc<TokenEntry>,
+    /// The system outside, of the engine `outward`.
+    pub(crate) accounts: Arc<Accounts>,
     barrier: Arc<Barrier>,
     entropy: Arc<SeededEntropy>,
 }
@@ -97,7 +102,8 @@ impl Rig {
         let keyring = Keyring::generate(entropy.as_ref(), clock.now().0, Suite::XChaCha20Poly1305).unwrap();
         let barrier = Arc::new(Barrier::new(keyring, Arc::clone(&entropy) as Arc<dyn arca_barrier::Entropy>));
         let cluster = Arc::new(NotingCluster::default());
-        let kernel = start(&barrier, &replica, &cluster, &clock, &entropy);
+        let accounts = Arc::new(Accounts::default());
+        let kernel = start(&barrier, &replica, &cluster, &clock, &entropy, &accounts);
         let tx = kernel.store.begin(Mode::ReadWrite);
         let new = NewCluster {
             cluster_id: "c".to_owned(),
@@ -109,7 +115,7 @@ impl Rig {
         kernel.store.commit(tx).await.unwrap();
         let tx = kernel.store.begin(Mode::ReadOnly);
         let root = kernel.tokens.find(&tx, "root", clock.now()).unwrap().unwrap();
-        let rig = Self { kernel, clock, replica, cluster, root, barrier, entropy };
+        let rig = Self { kernel, clock, replica, cluster, root, accounts, barrier, entropy };
         rig.mount("aws", EngineKind::Secrets).await;
         rig.mount("userpass", EngineKind::Auth).await;
         rig
@@ -117,13 +123,15 @@ impl Rig {
 
     /// The same cluster after a failover: another kernel over the same state.
     pub(crate) fn fail_over(&mut self) {
-        self.kernel = start(&self.barrier, &self.replica, &self.cluster, &self.clock, &self.entropy);
+        self.kernel =
+            start(&self.barrier, &self.replica, &self.cluster, &self.clock, &self.entropy, &self.accounts);
     }
 
     /// Another member of the cluster, a standby, is asked from now on.
     pub(crate) fn become_standby(&mut self) {
         self.replica = self.replica.follower();
-        self.kernel = start(&self.barrier, &self.replica, &self.cluster, &self.clock, &self.entropy);
+        self.kernel =
+            start(&self.barrier, &self.replica, &self.cluster, &self.clock, &self.entropy, &self.accounts);
     }
 
     pub(crate) async fn mount(&self, name: &'static str, kind: EngineKind) {
@@ -413,6 +421,7 @@ fn start(
     cluster: &Arc<NotingCluster>,
     clock: &Arc<TestClock>,
     entropy: &Arc<SeededEntropy>,
+    accounts: &Arc<Accounts>,
 ) -> Arc<Kernel> {
     Kernel::start(KernelParts {
         barrier: Arc::clone(barrier),
@@ -424,8 +433,10 @@ fn start(
             engine_type("stubborn", EngineKind::Auth),
             engine_type("cubbyhole", EngineKind::Secrets),
             notes_engine(EngineKind::Secrets),
+            outward_engine(),
         ],
         cluster: Arc::clone(cluster) as Arc<dyn crate::ports::ClusterPort>,
+        outside: Outside { http: Arc::clone(accounts) as Arc<dyn Http>, workers: Arc::new(AtOnce) },
         config: KernelConfig::default(),
     })
     .unwrap()

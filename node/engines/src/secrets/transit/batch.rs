@@ -1,7 +1,7 @@
 //! Requests about one thing or many. Many come as `batch_input`, a list of what one request would say; their answers come
 //! in the same order, each with its own error.
 
-use arca_engine_api::{EngineError, Fields, Map, Raw, Request, Response};
+use arca_engine_api::{EngineError, Fields, Map, Request, Response};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -133,28 +133,13 @@ pub(super) fn answer_with_status(
     }
     let wished = request.fields().integer("partial_failure_response_code")?.filter(|_| went_well);
     let valid = wished.and_then(|code| u16::try_from(code).ok()).filter(|code| (200..=599).contains(code));
-    let warnings = match (wished, valid) {
-        (Some(_), None) => json!([
-            "invalid HTTP response code override from partial_failure_response_code, reverting to 400"
-        ]),
-        _ => Value::Null,
-    };
-    let body = json!({
-        "request_id": request.id,
-        "lease_id": "",
-        "renewable": false,
-        "lease_duration": 0,
-        "data": response.data,
-        "wrap_info": null,
-        "warnings": warnings,
-        "auth": null,
-    });
-    let raw = Raw {
-        status: valid.unwrap_or(400),
-        content_type: "application/json".to_owned(),
-        body: body.to_string().into_bytes(),
-    };
-    Ok(Response { raw: Some(raw), ..Response::empty() })
+    let response = Response { status: Some(valid.unwrap_or(400)), ..response };
+    Ok(match (wished, valid) {
+        (Some(_), None) => response.with_warning(
+            "invalid HTTP response code override from partial_failure_response_code, reverting to 400",
+        ),
+        _ => response,
+    })
 }
 
 /// A field of base64; empty when absent.

@@ -34,7 +34,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arca_engine_api::{
-    Ctx, Engine, EngineError, EngineKind, EngineType, MountView, Operation, Request, Response, RouteTable,
+    Ctx, Engine, EngineError, EngineKind, EngineType, Map, MountView, Operation, Request, Response,
+    RouteTable,
 };
 use async_trait::async_trait;
 
@@ -116,16 +117,16 @@ impl Engine for Transit {
     }
 
     /// Rotates keys by their age.
-    async fn tick(&self, ctx: &Ctx<'_>) -> Result<(), EngineError> {
+    async fn tick(&self, ctx: &Ctx<'_>) -> Result<Vec<Map>, EngineError> {
         let now_ms = u64::try_from(ctx.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
         if now_ms < self.next_look_ms.load(Ordering::Relaxed) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         // Rotated keys are not stored yet, and there may be more: look again at once.
         if !manage::rotate_old(ctx)? {
             let next = u64::try_from(LOOK_EVERY.as_millis()).unwrap_or(u64::MAX);
             self.next_look_ms.store(now_ms.saturating_add(next), Ordering::Relaxed);
         }
-        Ok(())
+        Ok(Vec::new())
     }
 }
