@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arca_engine_api::{
-    AtOnce, Caller, Clock, Ctx, Engine, EngineError, Entropy, EntropyError, Http, Map, MountView, NoHttp,
-    Operation, Page, Passwords, Request, Response, RouteMatch, Storage, StorageError, UnixMillis,
+    AtOnce, Caller, Clock, Ctx, Engine, EngineError, Entropy, EntropyError, Http, LeaseRecord, Map,
+    MountView, NoHttp, Operation, Page, Passwords, Request, Response, RouteMatch, Storage, StorageError,
+    UnixMillis,
 };
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -57,23 +58,35 @@ impl Storage for MapStorage {
     }
 }
 
-/// A clock and a source of "randomness" that repeats itself.
-#[derive(Debug, Default)]
-struct World(AtomicU64);
+/// A clock and a source of "randomness" that repeats itself, or counts.
+#[derive(Debug)]
+struct World {
+    now_ms: AtomicU64,
+    /// What the next bytes are filled with.
+    byte: AtomicU8,
+    /// What is added to it each time.
+    step: AtomicU8,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self { now_ms: AtomicU64::new(1_000), byte: AtomicU8::new(7), step: AtomicU8::new(0) }
+    }
+}
 
 impl Clock for World {
     fn now(&self) -> UnixMillis {
-        UnixMillis(self.0.load(Ordering::Relaxed))
+        UnixMillis(self.now_ms.load(Ordering::Relaxed))
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
+        Duration::from_millis(self.now_ms.load(Ordering::Relaxed))
     }
 }
 
 impl Entropy for World {
     fn fill(&self, dest: &mut [u8]) -> Result<(), EntropyError> {
-        dest.fill(7);
+        dest.fill(self.byte.fetch_add(self.step.load(Ordering::Relaxed), Ordering::Relaxed));
         Ok(())
     }
 }
@@ -111,13 +124,18 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn new(make: fn(&MountView) -> Result<Arc<dyn Engine>, EngineError>, version: &str) -> Self {
         let options = BTreeMap::from([("version".to_owned(), version.to_owned())]);
-        let mount = MountView { options, default_lease_ttl: Duration::from_secs(60), ..MountView::default() };
+        let mount = MountView {
+            options,
+            default_lease_ttl: Duration::from_secs(60),
+            max_lease_ttl: Duration::from_secs(768 * 3_600),
+            ..MountView::default()
+        };
         let engine = make(&mount).unwrap();
         Self {
             engine,
             mount,
             storage: MapStorage::default(),
-            world: World(AtomicU64::new(1_000)),
+            world: World::default(),
             http: Arc::new(NoHttp),
         }
     }
@@ -138,8 +156,14 @@ impl Rig {
         Self { http, ..self }
     }
 
+    /// From now on random bytes differ each time.
+    pub(crate) fn with_counting_entropy(self) -> Self {
+        self.world.step.store(1, Ordering::Relaxed);
+        self
+    }
+
     pub(crate) fn advance(&self, seconds: u64) {
-        self.world.0.fetch_add(seconds * 1_000, Ordering::Relaxed);
+        self.world.now_ms.fetch_add(seconds * 1_000, Ordering::Relaxed);
     }
 
     /// Every stored key.
@@ -188,6 +212,23 @@ impl Rig {
         for intent in now(self.engine.tick(&self.ctx())).unwrap() {
             drop(self.fulfil(&intent));
         }
+    }
+
+    /// Lets a test look below the paths.
+    pub(crate) fn with_ctx<T>(&self, look: impl FnOnce(&Ctx<'_>) -> T) -> T {
+        look(&self.ctx())
+    }
+
+    /// The end of a lease: nothing, or what is wrong.
+    pub(crate) fn end_lease(&self, internal: &Map) -> String {
+        let lease = LeaseRecord {
+            id: "m/x/h".to_owned(),
+            internal: internal.clone(),
+            increment: Duration::ZERO,
+            ttl: Duration::from_secs(60),
+        };
+        now(self.engine.revoke(&self.ctx(), &lease))
+            .map_or_else(|err| format!("error: {err}"), |()| String::new())
     }
 
     /// What comes of an intent.

@@ -38,8 +38,8 @@ mod x509;
 use std::sync::Arc;
 
 use arca_engine_api::{
-    Ctx, Engine, EngineError, EngineKind, EngineType, LeaseRecord, MountView, Request, Response, RouteMatch,
-    RouteTable,
+    Ctx, Engine, EngineError, EngineKind, EngineType, LeaseRecord, Map, MountView, Request, Response,
+    RouteMatch, RouteTable,
 };
 use async_trait::async_trait;
 
@@ -132,11 +132,12 @@ impl Engine for Pki {
     }
 
     /// Signs lists that are due, and tidies.
-    async fn tick(&self, ctx: &Ctx<'_>) -> Result<(), EngineError> {
+    async fn tick(&self, ctx: &Ctx<'_>) -> Result<Vec<Map>, EngineError> {
         let request = nobody();
         let call = Call { ctx, request: &request, signers: &self.signers };
         crl::tick(&call)?;
-        tidy::tick(&call)
+        tidy::tick(&call)?;
+        Ok(Vec::new())
     }
 }
 
@@ -149,7 +150,7 @@ fn nobody() -> Request {
         path: String::new(),
         mount_point: String::new(),
         route: RouteMatch::none(),
-        data: arca_engine_api::Map::new(),
+        data: Map::new(),
         headers: std::collections::BTreeMap::new(),
         caller: None,
         client_token: None,

@@ -47,7 +47,6 @@ pub(super) fn kind_of(key_type: &str, key_bits: i64) -> Result<Kind, EngineError
 }
 
 /// A new key. RSA takes long, so this is the one place where engines wait for it.
-#[allow(clippy::unused_async)] // RSA keys are to be made off the request's thread.
 pub(super) async fn generate(ctx: &Ctx<'_>, kind: Kind) -> Result<PrivateKey, EngineError> {
     match kind {
         Kind::Ec(curve) => Ok(PrivateKey::Ec(curve, ec::Pair::generate(curve, ctx.entropy)?)),
@@ -63,7 +62,7 @@ pub(super) async fn generate(ctx: &Ctx<'_>, kind: Kind) -> Result<PrivateKey, En
                     ));
                 }
             };
-            Ok(PrivateKey::Rsa(rsa_keys::generate(modulus)?))
+            Ok(PrivateKey::Rsa(ctx.compute(move || rsa_keys::generate(modulus)).await??))
         }
     }
 }

@@ -118,7 +118,7 @@ mod tests {
         let encoded = name.encode().unwrap();
         let (rest, read) = X509Name::from_der(&encoded).unwrap();
         assert!(rest.is_empty());
-        assert_eq!(read.to_string(), "C=DE, O=A + O=B & C, CN=a.test, serialNumber=7, UID=u");
+        assert_eq!(read.to_string(), "C=DE, O=A + O=B & C, CN=a.test, serialNumber=7, uid=u");
         assert_eq!(Name::default().encode().unwrap(), [0x30, 0]);
     }
 
