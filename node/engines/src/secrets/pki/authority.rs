@@ -133,7 +133,7 @@ pub(super) async fn generate_root(call: &Call<'_>) -> Result<Response, EngineErr
     let sealed = sealing.seal(call, &by)?;
     let (key, _) = keys::keep(call.ctx, &own.private, &own.name)?;
     let (issuer, _) = issuers::keep(call.ctx, id, &sealed.der, &name)?;
-    let algorithm = Algorithm::of(signer.kind()?, role.signature_bits, role.use_pss);
+    let algorithm = Algorithm::of(signer.kind(), role.signature_bits, role.use_pss);
     let record = issuers::Record {
         revocation_signature_algorithm: algorithm.name().to_owned(),
         key_id: key.id.clone(),
@@ -226,7 +226,7 @@ pub(super) async fn generate_intermediate(call: &Call<'_>) -> Result<Response, E
         value,
     }));
     let info = request::info(&plan.subject.encode()?, signer.spki(), &extensions);
-    let algorithm = Algorithm::of(signer.kind()?, role.signature_bits, role.use_pss);
+    let algorithm = Algorithm::of(signer.kind(), role.signature_bits, role.use_pss);
     let signature = signer.sign(algorithm, &info, call.ctx.entropy)?;
     let csr = certificate::signed(&info, algorithm, &signature);
     let (key, _) = keys::keep(call.ctx, &own.private, &own.name)?;
@@ -361,7 +361,7 @@ pub(super) fn sign_self_issued(call: &Call<'_>) -> Result<Response, EngineError>
         spki: body.subject_pki.raw,
         extensions,
     };
-    let algorithm = Algorithm::of(signer.kind()?, 0, false);
+    let algorithm = Algorithm::of(signer.kind(), 0, false);
     let signed = draft.encode(algorithm)?;
     let signature = signer.sign(algorithm, &signed, call.ctx.entropy)?;
     let made = certificate::signed(&signed, algorithm, &signature);

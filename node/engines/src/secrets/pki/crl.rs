@@ -231,7 +231,8 @@ fn signing_issuer(ctx: &Ctx<'_>, set: &str) -> Result<Option<std::sync::Arc<Issu
     }))
 }
 
-fn extensions(issuer: &Issuer, number: u64, base: Option<u64>) -> Vec<Extension> {
+/// What stands in a list besides its entries.
+pub(super) fn extensions(issuer: &Issuer, number: u64, base: Option<u64>) -> Vec<Extension> {
     let integer = |value: u64| der::write_unsigned(&value.to_be_bytes()).to_vec();
     let mut out: Vec<Extension> = extension::authority_key_id(&issuer.key_id).into_iter().collect();
     out.push(Extension { oid: oid::CRL_NUMBER.to_vec(), is_critical: false, value: integer(number) });
@@ -290,10 +291,8 @@ pub(super) fn build(call: &Call<'_>, set: &str, kind: Kind) -> Result<(), Engine
         Kind::Delta => lists.delta = Some(signed),
     }
     ctx.storage.put_record(&lists_key(set), &lists)?;
-    if kind == Kind::Complete && config.enable_delta {
-        build(call, set, Kind::Delta)?;
-    }
-    Ok(())
+    // There is always a delta: an empty one where none is wanted, as clients expect to read one.
+    if kind == Kind::Complete { build(call, set, Kind::Delta) } else { Ok(()) }
 }
 
 fn covered(ctx: &Ctx<'_>, set: &str, slice: Slice) -> Result<Zeroizing<Vec<u8>>, EngineError> {
@@ -401,4 +400,9 @@ pub(super) fn forget_unused(ctx: &Ctx<'_>) -> Result<(), EngineError> {
         }
     }
     Ok(())
+}
+
+/// A list in PEM.
+pub(super) fn pem(list: &[u8]) -> String {
+    der::pem("X509 CRL", list).trim_end().to_owned()
 }

@@ -15,23 +15,6 @@ pub(super) const AIA_PATH: Field = Field::new(
     FieldKind::String,
     "Where the cluster serves certificates and lists, for templates.",
 );
-pub(super) const ALLOW_ANY_NAME: Field = Field::new("allow_any_name", FieldKind::Bool, "Any name.");
-pub(super) const ALLOW_BARE_DOMAINS: Field =
-    Field::new("allow_bare_domains", FieldKind::Bool, "The allowed domains themselves.");
-pub(super) const ALLOW_EXPIRED_CERT_REVOCATION: Field =
-    Field::new("allow_expired_cert_revocation", FieldKind::Bool, "Take ended certificates into lists.");
-pub(super) const ALLOW_GLOB_DOMAINS: Field =
-    Field::new("allow_glob_domains", FieldKind::Bool, "Allowed domains are patterns with `*`.");
-pub(super) const ALLOW_GLOBS_IN_IDENTITY_TEMPLATES: Field =
-    Field::new("allow_globs_in_identity_templates", FieldKind::Bool, "What fills a template may have a `*`.");
-pub(super) const ALLOW_IP_SANS: Field =
-    Field::new("allow_ip_sans", FieldKind::Bool, "Network addresses as alternative names.");
-pub(super) const ALLOW_LOCALHOST: Field =
-    Field::new("allow_localhost", FieldKind::Bool, "`localhost` and `localdomain`.");
-pub(super) const ALLOW_SUBDOMAINS: Field =
-    Field::new("allow_subdomains", FieldKind::Bool, "Names below the allowed domains, wildcards included.");
-pub(super) const ALLOW_WILDCARD_CERTIFICATES: Field =
-    Field::new("allow_wildcard_certificates", FieldKind::Bool, "Names with `*`.");
 pub(super) const ALLOWED_DOMAINS: Field =
     Field::new("allowed_domains", FieldKind::List, "Domains the other settings are about.");
 pub(super) const ALLOWED_DOMAINS_TEMPLATE: Field =
@@ -48,6 +31,23 @@ pub(super) const ALLOWED_URI_SANS_TEMPLATE: Field =
     Field::new("allowed_uri_sans_template", FieldKind::Bool, "Patterns of URIs are templates.");
 pub(super) const ALLOWED_USER_IDS: Field =
     Field::new("allowed_user_ids", FieldKind::List, "Patterns of user ids in the subject.");
+pub(super) const ALLOW_ANY_NAME: Field = Field::new("allow_any_name", FieldKind::Bool, "Any name.");
+pub(super) const ALLOW_BARE_DOMAINS: Field =
+    Field::new("allow_bare_domains", FieldKind::Bool, "The allowed domains themselves.");
+pub(super) const ALLOW_EXPIRED_CERT_REVOCATION: Field =
+    Field::new("allow_expired_cert_revocation", FieldKind::Bool, "Take ended certificates into lists.");
+pub(super) const ALLOW_GLOBS_IN_IDENTITY_TEMPLATES: Field =
+    Field::new("allow_globs_in_identity_templates", FieldKind::Bool, "What fills a template may have a `*`.");
+pub(super) const ALLOW_GLOB_DOMAINS: Field =
+    Field::new("allow_glob_domains", FieldKind::Bool, "Allowed domains are patterns with `*`.");
+pub(super) const ALLOW_IP_SANS: Field =
+    Field::new("allow_ip_sans", FieldKind::Bool, "Network addresses as alternative names.");
+pub(super) const ALLOW_LOCALHOST: Field =
+    Field::new("allow_localhost", FieldKind::Bool, "`localhost` and `localdomain`.");
+pub(super) const ALLOW_SUBDOMAINS: Field =
+    Field::new("allow_subdomains", FieldKind::Bool, "Names below the allowed domains, wildcards included.");
+pub(super) const ALLOW_WILDCARD_CERTIFICATES: Field =
+    Field::new("allow_wildcard_certificates", FieldKind::Bool, "Names with `*`.");
 pub(super) const ALT_NAMES: Field =
     Field::new("alt_names", FieldKind::List, "Host names and mail addresses.");
 pub(super) const AUTO_REBUILD: Field =
@@ -70,14 +70,21 @@ pub(super) const CODE_SIGNING_FLAG: Field =
     Field::new("code_signing_flag", FieldKind::Bool, "For signing code.");
 pub(super) const COMMON_NAME: Field = Field::new("common_name", FieldKind::String, "The common name.");
 pub(super) const COUNTRY: Field = Field::new("country", FieldKind::List, "Countries of the subject.");
+pub(super) const CRLS: Field = Field::new("crls", FieldKind::List, "Lists in PEM.");
 pub(super) const CRL_DISTRIBUTION_POINTS: Field =
     Field::new("crl_distribution_points", FieldKind::List, "Where the list of revoked certificates is.");
+pub(super) const CRL_NUMBER: Field = Field::new("crl_number", FieldKind::Int, "The number of the list.");
 pub(super) const CSR: Field = Field::new("csr", FieldKind::String, "A request in PEM.");
 pub(super) const DEFAULT: Field = Field::new("default", FieldKind::String, "A reference: an id or a name.");
 pub(super) const DEFAULT_FOLLOWS_LATEST_ISSUER: Field = Field::new(
     "default_follows_latest_issuer",
     FieldKind::Bool,
     "The issuer that comes last is the default.",
+);
+pub(super) const DELTA_CRL_BASE_NUMBER: Field = Field::new(
+    "delta_crl_base_number",
+    FieldKind::Int,
+    "The list that the delta goes with; -1 for no delta.",
 );
 pub(super) const DELTA_CRL_DISTRIBUTION_POINTS: Field =
     Field::new("delta_crl_distribution_points", FieldKind::List, "Where the delta list is.");
@@ -86,12 +93,12 @@ pub(super) const DELTA_REBUILD_INTERVAL: Field =
 pub(super) const DISABLE: Field = Field::new("disable", FieldKind::Bool, "Leave the lists empty.");
 pub(super) const EMAIL_PROTECTION_FLAG: Field =
     Field::new("email_protection_flag", FieldKind::Bool, "For mail.");
+pub(super) const ENABLED: Field = Field::new("enabled", FieldKind::Bool, "Whether it is done.");
 pub(super) const ENABLE_AIA_URL_TEMPLATING: Field =
     Field::new("enable_aia_url_templating", FieldKind::Bool, "The URLs are templates.");
 pub(super) const ENABLE_DELTA: Field = Field::new("enable_delta", FieldKind::Bool, "Make delta lists.");
 pub(super) const ENABLE_TEMPLATING: Field =
     Field::new("enable_templating", FieldKind::Bool, "The URLs are templates.");
-pub(super) const ENABLED: Field = Field::new("enabled", FieldKind::Bool, "Whether it is done.");
 pub(super) const ENFORCE_HOSTNAMES: Field =
     Field::new("enforce_hostnames", FieldKind::Bool, "Only what is a host name.");
 pub(super) const EXCLUDE_CN_FROM_SANS: Field = Field::new(
@@ -100,11 +107,13 @@ pub(super) const EXCLUDE_CN_FROM_SANS: Field = Field::new(
     "Leave the common name out of the alternative names.",
 );
 pub(super) const EXPIRY: Field = Field::new("expiry", FieldKind::Duration, "How long a list holds.");
+pub(super) const EXTENSIONS: Field =
+    Field::new("extensions", FieldKind::List, "Objects with id, critical, value.");
+pub(super) const EXTERNAL_KEY_REF: Field =
+    Field::new("external_key_ref", FieldKind::String, "Refused: keys lie here.");
 pub(super) const EXT_KEY_USAGE: Field = Field::new("ext_key_usage", FieldKind::List, "Purposes by name.");
 pub(super) const EXT_KEY_USAGE_OIDS: Field =
     Field::new("ext_key_usage_oids", FieldKind::List, "Purposes by object identifier.");
-pub(super) const EXTERNAL_KEY_REF: Field =
-    Field::new("external_key_ref", FieldKind::String, "Refused: keys lie here.");
 pub(super) const FORMAT: Field = Field::new("format", FieldKind::String, "pem (default), der or pem_bundle.");
 pub(super) const GENERATE_LEASE: Field =
     Field::new("generate_lease", FieldKind::Bool, "Lease certificates; the end of the lease revokes.");
@@ -140,7 +149,8 @@ pub(super) const MANUAL_CHAIN: Field =
 pub(super) const MAX_PATH_LENGTH: Field =
     Field::new("max_path_length", FieldKind::Int, "How many authorities may follow; -1 for any number.");
 pub(super) const MAX_TTL: Field = Field::new("max_ttl", FieldKind::Duration, "Longest lifetime.");
-pub(super) const NO_STORE: Field = Field::new("no_store", FieldKind::Bool, "Do not store certificates.");
+pub(super) const NEXT_UPDATE: Field =
+    Field::new("next_update", FieldKind::Duration, "How long the list holds.");
 pub(super) const NOT_AFTER: Field = Field::new("not_after", FieldKind::String, "End, in RFC 3339 text.");
 pub(super) const NOT_AFTER_BOUND: Field =
     Field::new("not_after_bound", FieldKind::String, "permit, forbid, ttl-limited, or a moment.");
@@ -150,6 +160,7 @@ pub(super) const NOT_BEFORE_BOUND: Field =
     Field::new("not_before_bound", FieldKind::String, "permit, forbid or duration.");
 pub(super) const NOT_BEFORE_DURATION: Field =
     Field::new("not_before_duration", FieldKind::Duration, "How long before now certificates begin.");
+pub(super) const NO_STORE: Field = Field::new("no_store", FieldKind::Bool, "Do not store certificates.");
 pub(super) const OCSP_DISABLE: Field = Field::new("ocsp_disable", FieldKind::Bool, "Answer no OCSP.");
 pub(super) const OCSP_EXPIRY: Field =
     Field::new("ocsp_expiry", FieldKind::Duration, "How long an OCSP answer holds; 0 for no end.");
@@ -194,6 +205,8 @@ pub(super) const REQUIRE_MATCHING_CERTIFICATE_ALGORITHMS: Field = Field::new(
 );
 pub(super) const REVOCATION_SIGNATURE_ALGORITHM: Field =
     Field::new("revocation_signature_algorithm", FieldKind::String, "How lists and OCSP answers are signed.");
+pub(super) const REVOKED_CERTS: Field =
+    Field::new("revoked_certs", FieldKind::List, "Objects with serial_number, revocation_time, extensions.");
 pub(super) const REVOKED_SAFETY_BUFFER: Field = Field::new(
     "revoked_safety_buffer",
     FieldKind::Duration,
@@ -224,17 +237,18 @@ pub(super) const TIDY_MOVE_LEGACY_CA_BUNDLE: Field =
     Field::new("tidy_move_legacy_ca_bundle", FieldKind::Bool, "Noted: there is none.");
 pub(super) const TIDY_REVOCATION_LIST: Field =
     Field::new("tidy_revocation_list", FieldKind::Bool, "Another name of `tidy_revoked_certs`.");
+pub(super) const TIDY_REVOKED_CERTS: Field =
+    Field::new("tidy_revoked_certs", FieldKind::Bool, "Remove revoked certificates that ended.");
 pub(super) const TIDY_REVOKED_CERT_ISSUER_ASSOCIATIONS: Field = Field::new(
     "tidy_revoked_cert_issuer_associations",
     FieldKind::Bool,
     "Find issuers of revoked certificates.",
 );
-pub(super) const TIDY_REVOKED_CERTS: Field =
-    Field::new("tidy_revoked_certs", FieldKind::Bool, "Remove revoked certificates that ended.");
 pub(super) const TTL: Field = Field::new("ttl", FieldKind::Duration, "Lifetime.");
 pub(super) const URI_SANS: Field = Field::new("uri_sans", FieldKind::List, "URIs.");
 pub(super) const USAGE: Field =
     Field::new("usage", FieldKind::List, "read-only, issuing-certificates, crl-signing, ocsp-signing.");
+pub(super) const USER_IDS: Field = Field::new("user_ids", FieldKind::List, "User ids of the subject.");
 pub(super) const USE_CSR_COMMON_NAME: Field =
     Field::new("use_csr_common_name", FieldKind::Bool, "Take the common name of the request.");
 pub(super) const USE_CSR_SANS: Field =
@@ -242,4 +256,3 @@ pub(super) const USE_CSR_SANS: Field =
 pub(super) const USE_CSR_VALUES: Field =
     Field::new("use_csr_values", FieldKind::Bool, "Take subject and extensions of the request as they are.");
 pub(super) const USE_PSS: Field = Field::new("use_pss", FieldKind::Bool, "Sign by PSS with RSA.");
-pub(super) const USER_IDS: Field = Field::new("user_ids", FieldKind::List, "User ids of the subject.");

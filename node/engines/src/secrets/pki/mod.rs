@@ -12,6 +12,7 @@ mod chain;
 mod config;
 mod crl;
 mod crl_config;
+mod crl_signing;
 mod fields;
 mod issue;
 mod issuer_paths;
@@ -96,8 +97,10 @@ impl Engine for Pki {
             "issue" | "issue-by-issuer" => issue::issue(call).await,
             "issuer" => issuer_paths::serve(call),
             "issuer-json" => issuer_paths::json(call),
+            "issuer-resign-crls" => crl_signing::resign(call),
             "issuer-revoke" => issuer_paths::revoke(call),
             "issuer-sign-intermediate" | "root-sign-intermediate" => authority::sign_intermediate(call),
+            "issuer-sign-revocation-list" => crl_signing::sign(call),
             "issuer-sign-self-issued" | "root-sign-self-issued" => authority::sign_self_issued(call),
             "issuer-sign-verbatim" | "sign-verbatim" => issue::sign_verbatim(call),
             "issuers" => issuer_paths::list(call),

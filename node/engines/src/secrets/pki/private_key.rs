@@ -168,6 +168,7 @@ enum Prepared {
 /// A private key made ready to sign many times, with its public half.
 pub(super) struct Signer {
     prepared: Prepared,
+    kind: Kind,
     spki: Vec<u8>,
 }
 
@@ -178,7 +179,8 @@ impl Signer {
             PrivateKey::Ed25519(private) => Prepared::Ed25519(private.clone()),
             PrivateKey::Rsa(private) => Prepared::Rsa(Box::new(rsa_keys::Signer::of(private)?)),
         };
-        Ok(Self { prepared, spki: key.spki()? })
+        let spki = key.spki()?;
+        Ok(Self { prepared, kind: PublicKey::of(&spki)?.kind, spki })
     }
 
     /// `SubjectPublicKeyInfo`.
@@ -186,8 +188,8 @@ impl Signer {
         &self.spki
     }
 
-    pub(super) fn kind(&self) -> Result<Kind, EngineError> {
-        Ok(PublicKey::of(&self.spki)?.kind)
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Signs a message that comes in parts, without ever holding all of it but for Ed25519, which needs it twice.

@@ -400,6 +400,27 @@ pub(super) static ROUTES: &[Route] = &[
     open("issuer-json", "issuer/{issuer_ref}/json", "An issuer's certificate and chain."),
     open("issuer-pem", "issuer/{issuer_ref}/pem", "An issuer's certificate in PEM."),
     Route::new(
+        "issuer-resign-crls",
+        "issuer/{issuer_ref}/resign-crls",
+        &[ASK],
+        &[field::CRL_NUMBER, field::CRLS, field::DELTA_CRL_BASE_NUMBER, field::FORMAT, field::NEXT_UPDATE],
+        "Joins lists of one issuer's key into one.",
+    ),
+    Route::new(
+        "issuer-sign-revocation-list",
+        "issuer/{issuer_ref}/sign-revocation-list",
+        &[ASK],
+        &[
+            field::CRL_NUMBER,
+            field::DELTA_CRL_BASE_NUMBER,
+            field::EXTENSIONS,
+            field::FORMAT,
+            field::NEXT_UPDATE,
+            field::REVOKED_CERTS,
+        ],
+        "Signs a list out of the request.",
+    ),
+    Route::new(
         "issuer-revoke",
         "issuer/{issuer_ref}/revoke",
         &[ACT],

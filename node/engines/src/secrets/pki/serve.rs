@@ -15,7 +15,6 @@ use super::revoke;
 use super::store;
 use super::x509::public_key::PublicKey;
 use super::x509::{certificate, name, oid, time};
-use crate::crypto::der;
 
 const DER: &str = "application/pkix-cert";
 const PEM: &str = "application/pem-certificate-chain";
@@ -33,10 +32,6 @@ fn nothing() -> Response {
 
 fn list_of(call: &Call<'_>, issuer: &Issuer, kind: Kind) -> Result<Option<Vec<u8>>, EngineError> {
     crl::read(call.ctx, &issuer.set, kind)
-}
-
-fn list_pem(list: &[u8]) -> String {
-    der::pem("X509 CRL", list).trim_end().to_owned()
 }
 
 /// The chain of an issuer in one text.
@@ -68,7 +63,7 @@ pub(super) fn list(call: &Call<'_>) -> Result<Response, EngineError> {
 
 fn raw_list(list: Vec<u8>, is_pem: bool) -> Response {
     if is_pem {
-        output::raw(200, PEM_FILE, list_pem(&list).into_bytes())
+        output::raw(200, PEM_FILE, crl::pem(&list).into_bytes())
     } else {
         output::raw(200, CRL, list)
     }
@@ -88,8 +83,8 @@ pub(super) fn json(call: &Call<'_>) -> Result<Response, EngineError> {
                 output::put(&mut data, "ca_chain", chain.clone());
                 Some(chain)
             }
-            "crl" => list_of(call, &issuer, Kind::Complete)?.map(|list| list_pem(&list)),
-            _ => list_of(call, &issuer, Kind::Delta)?.map(|list| list_pem(&list)),
+            "crl" => list_of(call, &issuer, Kind::Complete)?.map(|list| crl::pem(&list)),
+            _ => list_of(call, &issuer, Kind::Delta)?.map(|list| crl::pem(&list)),
         };
         output::put(&mut data, "certificate", text.ok_or(EngineError::NotFound)?);
         return Ok(output::answer(data, Vec::new()));
@@ -142,7 +137,7 @@ pub(super) fn issuer(call: &Call<'_>) -> Result<Response, EngineError> {
     let list = list_of(call, &issuer, kind)?.unwrap_or_default();
     Ok(match id {
         "issuer-crl" | "issuer-crl-delta" => {
-            let text = if list.is_empty() { String::new() } else { output::pem_line(&list_pem(&list)) };
+            let text = if list.is_empty() { String::new() } else { output::pem_line(&crl::pem(&list)) };
             Response::data(json!({ "crl": text }))
         }
         _ if list.is_empty() => nothing(),

@@ -102,7 +102,7 @@ fn csr_of(key: &PrivateKey, subject: &[u8], sans: &Sans, others: &[Extension]) -
     let extensions: Vec<Extension> = names.into_iter().chain(others.iter().cloned()).collect();
     let signer = Signer::of(key).unwrap();
     let info = request::info(subject, signer.spki(), &extensions);
-    let algorithm = Algorithm::of(signer.kind().unwrap(), 0, false);
+    let algorithm = Algorithm::of(signer.kind(), 0, false);
     let signature = signer.sign(algorithm, &info, &Sevens).unwrap();
     let raw = certificate::signed(&info, algorithm, &signature);
     der::pem("CERTIFICATE REQUEST", &raw).to_string()

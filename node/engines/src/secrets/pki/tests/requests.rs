@@ -172,7 +172,7 @@ fn keys_of_the_wrong_kind() {
     // A signature by an algorithm of another kind of key.
     let signer = Signer::of(&ec_key(5)).unwrap();
     let info = crate::secrets::pki::x509::request::info(&named("x.a.test"), signer.spki(), &[]);
-    let signature = signer.sign(Algorithm::of(signer.kind().unwrap(), 0, false), &info, &Sevens).unwrap();
+    let signature = signer.sign(Algorithm::of(signer.kind(), 0, false), &info, &Sevens).unwrap();
     let raw = certificate::signed(&info, Algorithm::Ed25519, &signature);
     let got = refused(&rig, "sign/r", &json!({"csr": *der::pem("CERTIFICATE REQUEST", &raw)}));
     assert_eq!(got, "request signature invalid");

@@ -42,7 +42,7 @@ fn a_revoked_certificate_is_in_the_list_at_once() {
     let (one, two) = (issue(&rig), issue(&rig));
     let said = write(&rig, "revoke", &json!({"serial_number": serial(&one)}));
     assert_eq!((&said["state"], &said["revocation_time"]), (&json!("revoked"), &json!(1_800_000_001)));
-    assert_eq!(list(&rig, "crl"), (2, vec![serial(&one)]));
+    assert_eq!(list(&rig, "crl"), (3, vec![serial(&one)]));
     rig.advance(5);
     // Again: the same moment, nothing new.
     assert_eq!(write(&rig, "revoke", &json!({"serial_number": serial(&one)})), said);
@@ -342,4 +342,48 @@ fn ocsp_refuses_what_is_no_request() {
     write(&rig, "config/crl", &json!({"ocsp_disable": false}));
     call(&rig, Delete, "root", &json!({}));
     assert_eq!(ask(&rig, &good).0, 401);
+}
+
+#[test]
+fn lists_that_others_put_together() {
+    let rig = rig_with_role(&json!({}));
+    let (one, two) = (issue(&rig), issue(&rig));
+    write(&rig, "revoke", &json!({"serial_number": serial(&one)}));
+    let first = read(&rig, "cert/crl")["certificate"].clone();
+    let asked = json!({
+        "crl_number": 7, "revoked_certs": [{"serial_number": serial(&two), "revocation_time": "2027-01-15T08:00:00Z"}],
+        "extensions": [{"id": "1.2.3", "value": "BQA="}],
+    });
+    let second = write(&rig, "issuer/default/sign-revocation-list", &asked)["crl"].clone();
+    let joined =
+        write(&rig, "issuer/default/resign-crls", &json!({"crls": [first, second, first], "crl_number": 9}));
+    let raw = der_of(&joined["crl"]);
+    let (_, list) = CertificateRevocationList::from_der(&raw).unwrap();
+    let serials: Vec<String> =
+        list.iter_revoked_certificates().map(|one| one.raw_serial_as_string()).collect();
+    assert_eq!(
+        (serials, list.crl_number().unwrap().to_string()),
+        (vec![serial(&one), serial(&two)], "9".to_owned())
+    );
+    let other = rig_with_role(&json!({"ttl": "2h"}));
+    write(
+        &other,
+        "root/generate/internal",
+        &json!({"common_name": "Other", "key_type": "ed25519", "issuer_name": "o"}),
+    );
+    let got = refused(&other, "issuer/o/resign-crls", &json!({"crls": [first]}));
+    assert_eq!(got, "crl 0: it was not signed by the issuer's key");
+    for bad in [
+        json!({"crl_number": -1}),
+        json!({"delta_crl_base_number": -2}),
+        json!({"next_update": 0}),
+        json!({"format": "x"}),
+        json!({"revoked_certs": [{}]}),
+        json!({"revoked_certs": [{"serial_number": "1"}, {"serial_number": "01"}]}),
+        json!({"extensions": [{"id": "2.5.29.20", "value": "AgEB"}]}),
+    ] {
+        refused(&rig, "issuer/default/sign-revocation-list", &bad);
+    }
+    refused(&rig, "issuer/default/resign-crls", &json!({"crls": []}));
+    refused(&rig, "issuer/default/resign-crls", &json!({"crls": ["x"]}));
 }

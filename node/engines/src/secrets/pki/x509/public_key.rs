@@ -83,3 +83,11 @@ impl<'a> PublicKey<'a> {
         digest(&SHA1_FOR_LEGACY_USE_ONLY, self.key).as_ref().to_vec()
     }
 }
+
+/// The id of a key that was made or checked before: checking a point costs as much as signing.
+pub(crate) fn id_of(spki: &[u8]) -> Option<Vec<u8>> {
+    let mut inner = Reader::new(spki).enter(der::SEQUENCE)?;
+    inner.element(der::SEQUENCE)?;
+    let key = inner.bits()?;
+    Some(digest(&SHA1_FOR_LEGACY_USE_ONLY, key).as_ref().to_vec())
+}
