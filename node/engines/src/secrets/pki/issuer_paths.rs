@@ -36,7 +36,7 @@ pub(super) fn list(call: &Call<'_>) -> Result<Response, EngineError> {
 fn shown(call: &Call<'_>, issuer: &Issuer) -> Result<Value, EngineError> {
     let record = &issuer.record;
     let urls = record.urls.clone().unwrap_or_default();
-    let mut data = json!({
+    let data = json!({
         "ca_chain": chain_lines(call, issuer)?,
         "certificate": output::pem_line(&issuer.pem),
         "issuer_id": record.id,
@@ -52,14 +52,15 @@ fn shown(call: &Call<'_>, issuer: &Issuer) -> Result<Value, EngineError> {
         "issuing_certificates": urls.issuing_certificates,
         "ocsp_servers": urls.ocsp_servers,
     });
+    let mut data = output::object(data);
     if record.urls.is_some() {
-        data["enable_aia_url_templating"] = json!(urls.enable_templating);
+        output::put(&mut data, "enable_aia_url_templating", urls.enable_templating);
     }
     if let Some(at) = record.revoked_at {
-        data["revocation_time"] = json!(at.0 / 1_000);
-        data["revocation_time_rfc3339"] = json!(arca_engine_api::rfc3339::format(at));
+        output::put(&mut data, "revocation_time", at.0 / 1_000);
+        output::put(&mut data, "revocation_time_rfc3339", arca_engine_api::rfc3339::format(at));
     }
-    Ok(data)
+    Ok(Value::Object(data))
 }
 
 fn chain_lines(call: &Call<'_>, issuer: &Issuer) -> Result<Vec<String>, EngineError> {

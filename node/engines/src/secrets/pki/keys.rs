@@ -159,12 +159,12 @@ pub(super) async fn generate(call: &Call<'_>) -> Result<Response, EngineError> {
     new_name(call.ctx, &name)?;
     let private = private_key::generate(call.ctx, kind).await?;
     let (key, _) = keep(call.ctx, &private, &name)?;
-    let mut data = json!({ "key_id": key.id, "key_name": key.name, "key_type": kind.name() });
+    let mut data = output::object(json!({ "key_id": key.id, "key_name": key.name, "key_type": kind.name() }));
     if is_exported {
         let (label, der) = private.traditional()?;
-        data["private_key"] = json!(der::pem(label, &der).trim_end());
+        output::put(&mut data, "private_key", der::pem(label, &der).trim_end());
     }
-    Ok(Response::data(data))
+    Ok(output::answer(data, Vec::new()))
 }
 
 /// Takes a key from outside.
@@ -179,12 +179,11 @@ pub(super) fn import(call: &Call<'_>) -> Result<Response, EngineError> {
     while let Some((label, block, behind)) = der::first_pem(rest) {
         rest = behind;
         let block = zeroize::Zeroizing::new(block);
-        if let Some(key) = PrivateKey::in_pem(label, &block) {
-            if found.replace(key?).is_some() {
-                return Err(EngineError::invalid(
-                    "only a single key can be present within the pem_bundle for importing",
-                ));
-            }
+        let Some(key) = PrivateKey::in_pem(label, &block) else { continue };
+        if found.replace(key?).is_some() {
+            return Err(EngineError::invalid(
+                "only a single key can be present within the pem_bundle for importing",
+            ));
         }
     }
     let private = found.ok_or_else(|| EngineError::invalid("no private key in 'pem_bundle'"))?;

@@ -82,6 +82,11 @@ pub(super) fn put(data: &mut Map, name: &str, value: impl Into<Value>) {
     data.insert(name.to_owned(), value.into());
 }
 
+/// The object in a value that is one.
+pub(super) fn object(value: Value) -> Map {
+    if let Value::Object(map) = value { map } else { Map::new() }
+}
+
 /// An answer with these data and warnings.
 pub(super) fn answer(data: Map, warnings: Vec<String>) -> Response {
     Response { data: Some(data), warnings, ..Response::default() }

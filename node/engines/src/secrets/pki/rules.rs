@@ -162,10 +162,8 @@ pub(super) fn allows_name(role: &Role, caller: Option<&Caller>, name: &str) -> b
     }
     if role.allow_localhost {
         for local in ["localhost", "localdomain"] {
-            if (parts.reduced == local && !is_wild)
-                || (role.allow_subdomains && is_wild && parts.reduced == local)
-                || (role.allow_subdomains && is_below(parts.reduced, local))
-            {
+            let is_itself = parts.reduced == local && (!is_wild || role.allow_subdomains);
+            if is_itself || (role.allow_subdomains && is_below(parts.reduced, local)) {
                 return true;
             }
         }

@@ -127,7 +127,8 @@ impl Sealing<'_> {
             let has_names = !self.plan.sans.others.is_empty();
             for asked in &csr.extensions {
                 let is_names = asked.oid == oid::SUBJECT_ALT_NAME;
-                if !is_ours(&asked.oid, self.authority.is_some()) && !(is_names && has_names) {
+                let is_made_here = is_ours(&asked.oid, self.authority.is_some()) || (is_names && has_names);
+                if !is_made_here {
                     extensions.retain(|extension| extension.oid != asked.oid);
                     extensions.push(asked.clone());
                 }

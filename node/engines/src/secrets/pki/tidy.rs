@@ -226,7 +226,7 @@ pub(super) fn status(call: &Call<'_>) -> Result<Response, EngineError> {
     let run = load(call.ctx)?;
     let of = |value: &dyn Fn(&Run) -> Value| run.as_ref().map_or(Value::Null, value);
     let at = |moment: UnixMillis| json!(rfc3339::format(moment));
-    let mut data = json!({
+    let data = json!({
         "acme_account_deleted_count": of(&|_| json!(0)),
         "acme_account_revoked_count": of(&|_| json!(0)),
         "acme_orders_deleted_count": of(&|_| json!(0)),
@@ -244,13 +244,14 @@ pub(super) fn status(call: &Call<'_>) -> Result<Response, EngineError> {
         "time_finished": of(&|run| run.finished_at.map_or(Value::Null, at)),
     });
     let settings = shown(&run.as_ref().map(|run| run.settings.clone()).unwrap_or_default());
+    let mut data = output::object(data);
     for (name, value) in settings {
-        data[name] = of(&|_| value.clone());
+        data.insert(name, of(&|_| value.clone()));
     }
     if let Some(finished) = run.as_ref().filter(|run| run.is_automatic).and_then(|run| run.finished_at) {
-        data["last_auto_tidy_finished"] = at(finished);
+        output::put(&mut data, "last_auto_tidy_finished", at(finished));
     }
-    Ok(Response::data(data))
+    Ok(output::answer(data, Vec::new()))
 }
 
 fn message(phase: &Phase) -> &'static str {
@@ -264,9 +265,9 @@ fn message(phase: &Phase) -> &'static str {
 }
 
 fn shown(settings: &Settings) -> arca_engine_api::Map {
-    let mut shown = serde_json::to_value(settings).unwrap_or_default();
-    shown["pause_duration"] = json!(short_duration(settings.pause_duration));
-    shown.as_object().cloned().unwrap_or_default()
+    let mut shown = output::object(serde_json::to_value(settings).unwrap_or_default());
+    output::put(&mut shown, "pause_duration", short_duration(settings.pause_duration));
+    shown
 }
 
 /// What is tidied by itself, and how often.
