@@ -321,4 +321,6 @@ def test_bao_pki(cluster, mount, openssl):
     assert checked.stdout, checked.stderr
     results = json.loads(checked.stdout)
     assert "ca_validity_period" in results and "crl_validity_period" in results, checked.stderr
-    assert not any(row.get("status") == "invalid_version" for rows in results.values() for row in rows)
+    # What it cannot check is ACME.
+    unknown = [name for name, rows in results.items() if any(row["status"] == "invalid_version" for row in rows)]
+    assert all("acme" in name for name in unknown), unknown

@@ -17,20 +17,20 @@ const CLUSTER: &str = "config/cluster";
 const URLS_MAX: usize = 32;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Issuers {
     default: String,
     default_follows_latest_issuer: bool,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Keys {
     default: String,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Cluster {
     aia_path: String,
     path: String,
@@ -38,7 +38,7 @@ struct Cluster {
 
 /// URLs as an operator wrote them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Urls {
     pub(super) crl_distribution_points: Vec<String>,
     pub(super) delta_crl_distribution_points: Vec<String>,
@@ -192,7 +192,7 @@ pub(super) fn serve_issuers(call: &Call<'_>) -> Result<Response, EngineError> {
                 "Invalid issuer specification; must be non-empty and can't be 'default'.",
             ));
         }
-        let issuer = issuers::required(call.ctx, &reference)?;
+        let issuer = issuers::required(call.ctx, &reference).map_err(unresolved)?;
         settings.default.clone_from(&issuer.record.id);
         if issuer.record.key_id.is_empty() {
             warning = Some(
@@ -208,6 +208,15 @@ pub(super) fn serve_issuers(call: &Call<'_>) -> Result<Response, EngineError> {
         Some(warning) => response.with_warning(warning),
         None => response,
     })
+}
+
+fn unresolved(err: EngineError) -> EngineError {
+    match err {
+        EngineError::Invalid(text) => {
+            EngineError::Invalid(format!("Error resolving issuer reference: {text}"))
+        }
+        other => other,
+    }
 }
 
 fn issuers_shown(ctx: &Ctx<'_>) -> Result<Response, EngineError> {
@@ -227,7 +236,7 @@ pub(super) fn serve_keys(call: &Call<'_>) -> Result<Response, EngineError> {
                 "Invalid key specification; must be non-empty and can't be 'default'.",
             ));
         }
-        let key = super::keys::required(call.ctx, &reference)?;
+        let key = super::keys::required(call.ctx, &reference).map_err(unresolved)?;
         put_default_key(call.ctx, &key.id)?;
     }
     Ok(Response::data(json!({ "default": default_key(call.ctx)? })))

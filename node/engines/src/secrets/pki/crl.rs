@@ -35,6 +35,7 @@ struct Slice(u64, usize, usize);
 
 /// A signed list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SignedList {
     number: u64,
     this_update: UnixMillis,
@@ -49,6 +50,7 @@ struct SignedList {
 
 /// The lists of issuers that share a name and key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Lists {
     layout: u8,
     /// The number of the list signed last.

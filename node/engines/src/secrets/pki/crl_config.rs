@@ -14,7 +14,7 @@ const KEY: &str = "config/crl";
 
 /// The settings as stored. Spans are seconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 #[allow(clippy::struct_excessive_bools)] // They are the API's fields.
 pub(super) struct CrlConfig {
     pub(super) allow_expired_cert_revocation: bool,

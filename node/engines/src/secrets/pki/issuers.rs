@@ -35,6 +35,7 @@ pub(super) const USAGES: [&str; 4] = [SIGN_CRL, ISSUE, SIGN_OCSP, READ];
 
 /// An issuer as stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Record {
     pub(super) layout: u8,
     pub(super) id: String,

@@ -18,6 +18,7 @@ const LAYOUT: u8 = 1;
 
 /// What is known of a key besides its secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Key {
     layout: u8,
     pub(super) id: String,
@@ -246,7 +247,8 @@ fn delete(call: &Call<'_>, reference: &str) -> Result<Response, EngineError> {
     for issuer in issuers::all(call.ctx)? {
         if issuer.record.key_id == key.id {
             return Err(EngineError::Invalid(format!(
-                "Failed to Delete key {reference} as it is in use by issuers"
+                "Failed to Delete Key.  Key in Use by Issuer: {}",
+                issuer.record.id
             )));
         }
     }

@@ -16,7 +16,7 @@ use super::{issuers, names};
 
 /// A role as stored and, but for its layout, as shown. It holds no secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 #[allow(clippy::struct_excessive_bools)] // They are the API's fields.
 pub(super) struct Role {
     pub(super) layout: u8,

@@ -21,6 +21,7 @@ pub(super) const ORPHANS: &str = "revoked-orphan/";
 
 /// A revocation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Revocation {
     pub(super) layout: u8,
     pub(super) at: UnixMillis,

@@ -25,7 +25,7 @@ const NOTHING_ASKED: &str = "Enable at least one tidy operation to be run (tidy_
 
 /// What a run does. Spans are seconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 #[allow(clippy::struct_excessive_bools)] // They are the API's fields.
 struct Settings {
     acme_account_safety_buffer: u64,
@@ -141,6 +141,7 @@ enum Phase {
 
 /// A run, under way or over.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Run {
     layout: u8,
     settings: Settings,
@@ -272,7 +273,7 @@ fn shown(settings: &Settings) -> arca_engine_api::Map {
 
 /// What is tidied by itself, and how often.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Auto {
     enabled: bool,
     /// Seconds.

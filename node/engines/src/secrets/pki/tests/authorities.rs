@@ -261,7 +261,7 @@ fn keys_are_named_kept_and_removed() {
     assert!(rig.say(Read, "key/k", &json!({})).contains("unable to find PKI key"));
     assert_eq!(read(&rig, "key/l")["key_type"], "ed25519");
     write(&rig, "root/generate/existing", &json!({"common_name": "R", "key_ref": "l"}));
-    assert!(rig.say(Delete, "key/l", &json!({})).contains("in use"));
+    assert!(rig.say(Delete, "key/l", &json!({})).contains("Key in Use by Issuer"));
     call(&rig, Delete, "issuer/default", &json!({}));
     assert!(rig.say(Delete, "key/l", &json!({})).contains("configured as the default key"));
     assert!(!rig.stored().iter().any(|key| key.starts_with("key")), "{:?}", rig.stored());

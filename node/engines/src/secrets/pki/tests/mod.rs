@@ -3,6 +3,7 @@
 mod authorities;
 mod bounds;
 mod issuing;
+mod layouts;
 mod requests;
 mod revoking;
 mod tidying;

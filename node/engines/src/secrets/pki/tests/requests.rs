@@ -207,3 +207,16 @@ fn verbatim_takes_what_is_asked_for_but_no_authority() {
     }
     assert_eq!(refused(&rig, "sign-verbatim/none", &json!({"csr": text})), "unknown role: none");
 }
+
+#[test]
+fn whatever_bit_is_changed_the_request_is_refused() {
+    let rig = rig_with_role(&json!({}));
+    let good = der_of(&json!(csr("x.a.test", &["y.a.test"])));
+    for at in 0..good.len() {
+        for bit in [0, 7] {
+            let mut other = good.clone();
+            other[at] ^= 1 << bit;
+            refused(&rig, "sign/r", &json!({"csr": *der::pem("CERTIFICATE REQUEST", &other)}));
+        }
+    }
+}

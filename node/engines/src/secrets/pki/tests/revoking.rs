@@ -334,6 +334,12 @@ fn ocsp_refuses_what_is_no_request() {
     for raw in [&good[..good.len() - 1], &[good.as_slice(), &[0]].concat(), &[0x30, 0], &vec![0x30; 3_000]] {
         assert_eq!(ask(&rig, raw), (400, malformed.clone()));
     }
+    for at in 0..good.len() {
+        let mut other = good.clone();
+        other[at] ^= 0x81;
+        let (code, _) = ask(&rig, &other);
+        assert!(matches!(code, 200 | 400), "{at}: {code}");
+    }
     for nonce in [&[][..], &[1; 129]] {
         assert_eq!(ask(&rig, &question(&rig, &serial(&made), Some(nonce))).0, 400);
     }
