@@ -122,6 +122,73 @@ async fn a_crash_before_the_conclusion_leaves_a_lease_that_ends_soon() {
     }
 }
 
+/// Lets some work go on for so many steps, from one await that waits to the next. Says whether it has ended.
+async fn steps<F: Future>(work: F, count: usize) -> bool {
+    let mut work = pin!(work);
+    for _ in 0..count {
+        if futures::poll!(work.as_mut()).is_ready() {
+            return true;
+        }
+        // Whatever it waits for goes on meanwhile.
+        tokio::task::yield_now().await;
+    }
+    false
+}
+
+/// The node dies wherever it waits for something while it issues an account.
+#[tokio::test]
+async fn a_crash_at_any_await_of_issuing_leaves_nothing() {
+    for count in 1..100 {
+        let mut rig = rig().await;
+        let is_done = steps(ask(&rig), count).await;
+        rig.fail_over();
+        rig.kernel.activate();
+        rig.clock.advance(SETTLED_AFTER + Duration::from_secs(600));
+        rig.keep_house().await;
+        assert!(rig.accounts.all().is_empty(), "{count} steps");
+        assert!(rig.leftovers().is_empty(), "{count} steps: {:?}", rig.leftovers());
+        if is_done {
+            assert!(count > 6, "two commits and a call outside are six awaits, not {count}");
+            return;
+        }
+    }
+    panic!("it does not end");
+}
+
+/// The node dies wherever it waits for something while it revokes one.
+#[tokio::test]
+async fn a_crash_at_any_await_of_revoking_leaves_nothing() {
+    for count in 1..100 {
+        let mut rig = rig().await;
+        ask(&rig).await.unwrap();
+        rig.advance(601);
+        let is_done = steps(rig.keep_house(), count).await;
+        rig.fail_over();
+        rig.kernel.activate();
+        rig.keep_house().await;
+        assert!(rig.accounts.all().is_empty(), "{count} steps");
+        assert!(rig.leftovers().is_empty(), "{count} steps: {:?}", rig.leftovers());
+        if is_done {
+            assert!(count > 4, "a call outside and a commit are four awaits, not {count}");
+            return;
+        }
+    }
+    panic!("it does not end");
+}
+
+/// Without a crash each account is removed once, however many look after it.
+#[tokio::test]
+async fn nothing_is_undone_twice() {
+    let rig = rig().await;
+    for _ in 0..40 {
+        ask(&rig).await.unwrap();
+    }
+    rig.advance(601);
+    rig.keep_house().await;
+    rig.keep_house().await;
+    assert_eq!(rig.accounts.removals(), 40);
+}
+
 /// Revoking what is still being made waits: an account made after it was undone would stay for good.
 #[tokio::test]
 async fn a_revocation_waits_for_what_is_under_way() {

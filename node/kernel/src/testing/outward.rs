@@ -34,6 +34,7 @@ pub enum Mood {
 pub struct Accounts {
     there: Mutex<BTreeSet<String>>,
     mood: Mutex<Mood>,
+    removals: Mutex<usize>,
 }
 
 impl Accounts {
@@ -41,6 +42,12 @@ impl Accounts {
     #[must_use]
     pub fn all(&self) -> Vec<String> {
         self.there.lock().iter().cloned().collect()
+    }
+
+    /// How often it was asked to remove one.
+    #[must_use]
+    pub fn removals(&self) -> usize {
+        *self.removals.lock()
     }
 
     /// From now on it does so.
@@ -60,11 +67,15 @@ impl Http for Accounts {
         if mood == Mood::Unwilling {
             return Err(EngineError::Upstream("no".to_owned()));
         }
+        // On the way there, and back: whoever asks may be gone meanwhile.
+        tokio::task::yield_now().await;
         if request.method == "POST" {
             self.there.lock().insert(name);
         } else {
+            *self.removals.lock() += 1;
             self.there.lock().remove(&name);
         }
+        tokio::task::yield_now().await;
         match mood {
             Mood::Mute => std::future::pending().await,
             Mood::Lying => Err(EngineError::Upstream("it broke".to_owned())),

@@ -257,7 +257,10 @@ impl Replica for LocalReplica {
         if !self.is_leader() {
             return Err(ProposeError::NotLeader { leader: None });
         }
-        self.apply(&set)
+        let applied = self.apply(&set);
+        // Whoever asked may be gone before it hears of it.
+        tokio::task::yield_now().await;
+        applied
     }
 
     fn status(&self) -> ReplicaStatus {

@@ -134,7 +134,7 @@ fn make_key(keys: &Keys<'_>, request: &Request, is_derived: bool) -> Result<Arc<
         return Err(EngineError::invalid(NO_KEY));
     }
     let mut key = Key { is_derived, is_convergent, ..Key::new(kind) };
-    let material = generate::material(&key, keys.entropy)?;
+    let material = generate::quick_material(&key, keys.entropy)?;
     keys.add_version(request.param("name"), &mut key, &material)?;
     Ok(Arc::new(key))
 }

@@ -1,6 +1,6 @@
 //! New versions of keys. Secrets come from the request's random source, but for RSA's primes, which AWS-LC draws itself.
 
-use arca_engine_api::{EngineError, Entropy};
+use arca_engine_api::{Ctx, EngineError, Entropy};
 use zeroize::Zeroizing;
 
 use super::key::Key;
@@ -23,8 +23,15 @@ pub(super) fn hmac_key(entropy: &dyn Entropy) -> Result<Secret, EngineError> {
     bytes(entropy, HMAC_KEY_LEN).map(Secret::new)
 }
 
-/// A new version of `key`.
-pub(super) fn material(key: &Key, entropy: &dyn Entropy) -> Result<Material, EngineError> {
+/// A new version of `key`. RSA keys take seconds: they are made aside.
+pub(super) async fn material(ctx: &Ctx<'_>, key: &Key) -> Result<Material, EngineError> {
+    let Kind::Rsa(modulus) = key.kind else { return quick_material(key, ctx.entropy) };
+    let (secret, public) = ctx.compute(move || rsa_pair(modulus)).await??;
+    Ok(Material { public, ..symmetric(Secret::new(secret), Some(hmac_key(ctx.entropy)?)) })
+}
+
+/// A new version of a key that is quickly made: of any kind but RSA.
+pub(super) fn quick_material(key: &Key, entropy: &dyn Entropy) -> Result<Material, EngineError> {
     let (secret, public) = match key.kind {
         Kind::Aead(cipher) => (bytes(entropy, cipher.key_len())?, Vec::new()),
         Kind::Ec(curve) => {
@@ -41,14 +48,14 @@ pub(super) fn material(key: &Key, entropy: &dyn Entropy) -> Result<Material, Eng
             let secret = bytes(entropy, key.hmac_len.map_or(0, usize::from))?;
             return Ok(symmetric(Secret::new(secret), None));
         }
-        Kind::Rsa(modulus) => rsa_pair(modulus)?,
+        Kind::Rsa(_) => return Err(EngineError::Bug("an RSA key is to be made aside".to_owned())),
     };
     Ok(Material { public, ..symmetric(Secret::new(secret), Some(hmac_key(entropy)?)) })
 }
 
 /// The pair that imported keys are wrapped to.
-pub(super) fn wrapping_key() -> Result<Material, EngineError> {
-    let (secret, public) = rsa_pair(Modulus::B4096)?;
+pub(super) async fn wrapping_key(ctx: &Ctx<'_>) -> Result<Material, EngineError> {
+    let (secret, public) = ctx.compute(|| rsa_pair(Modulus::B4096)).await??;
     Ok(Material { public, ..symmetric(Secret::new(secret), None) })
 }
 

@@ -10,14 +10,14 @@ use super::keys::Keys;
 use super::kind::{Curve, Kind, Modulus};
 use super::material::{Material, Secret};
 use super::rsa_keys::Oaep;
-use super::{ec, ed25519, generate, manage, rsa_keys, text, wrap};
+use super::{ec, ed25519, generate, keys, manage, rsa_keys, text, wrap};
 
 /// Bytes of what the wrapping key encrypts.
 const WRAPPED_LEN: usize = 512;
 
 /// Shows the public key to wrap keys to.
-pub(super) fn wrapping_key(ctx: &Ctx<'_>) -> Result<Response, EngineError> {
-    let material = Keys::of(ctx).wrapping_key()?;
+pub(super) async fn wrapping_key(ctx: &Ctx<'_>) -> Result<Response, EngineError> {
+    let material = keys::wrapping_key(ctx).await?;
     let pem = der::pem("PUBLIC KEY", &rsa_keys::spki(&material.public));
     Ok(Response::data(json!({ "public_key": *pem })))
 }
@@ -45,7 +45,8 @@ fn brought(keys: &Keys<'_>, fields: Fields<'_>, kind: Kind) -> Result<Brought, E
         return Err(EngineError::invalid("provided ciphertext is too short"));
     }
     let wrapping = keys
-        .wrapping_key()?
+        .find_wrapping_key()?
+        .ok_or_else(|| EngineError::invalid("nothing can be wrapped yet: fetch the wrapping key first"))?
         .secret
         .ok_or_else(|| EngineError::Bug("the wrapping key is public".to_owned()))?;
     wrap::unwrap(hash, wrapping.expose(), WRAPPED_LEN, &wrapped, keys.entropy).map(Brought::Private)

@@ -107,17 +107,23 @@ impl<'a> Keys<'a> {
         self.storage.list(KEYS, page)
     }
 
-    /// The pair that imported keys are wrapped to, made when it is first asked for.
-    pub(super) fn wrapping_key(&self) -> Result<Material, EngineError> {
-        if let Some(bytes) = self.storage.get(WRAPPING_KEY)? {
-            return Ok(Material::decode(WRAPPING_KEY, &bytes)?);
-        }
-        // Fails where nothing can be written, before the key is made in vain: that takes long.
-        self.storage.delete(WRAPPING_KEY)?;
-        let material = generate::wrapping_key()?;
-        self.storage.put(WRAPPING_KEY, material.encode())?;
-        Ok(material)
+    /// The pair that imported keys are wrapped to, once somebody has asked for it.
+    pub(super) fn find_wrapping_key(&self) -> Result<Option<Material>, EngineError> {
+        let found = self.storage.get(WRAPPING_KEY)?;
+        Ok(found.map(|bytes| Material::decode(WRAPPING_KEY, &bytes)).transpose()?)
     }
+}
+
+/// The pair that imported keys are wrapped to, made when it is first asked for.
+pub(super) async fn wrapping_key(ctx: &Ctx<'_>) -> Result<Material, EngineError> {
+    if let Some(found) = Keys::of(ctx).find_wrapping_key()? {
+        return Ok(found);
+    }
+    // Fails where nothing can be written, before the key is made in vain: that takes long.
+    ctx.storage.delete(WRAPPING_KEY)?;
+    let material = generate::wrapping_key(ctx).await?;
+    ctx.storage.put(WRAPPING_KEY, material.encode())?;
+    Ok(material)
 }
 
 fn key_at(name: &str) -> String {

@@ -30,7 +30,7 @@ pub(super) fn read(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineE
 }
 
 /// Makes a key, unless there is one.
-pub(super) fn create(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
+pub(super) async fn create(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
     let (keys, name) = (Keys::of(ctx), request.param("name"));
     let mut key = wanted(request.fields())?;
     if let Some(key) = keys.find(name)? {
@@ -38,7 +38,7 @@ pub(super) fn create(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engin
         return Ok(shown.with_warning(format!("key {name} already existed")));
     }
     key.check_flags()?;
-    let material = generate::material(&key, keys.entropy)?;
+    let material = generate::material(ctx, &key).await?;
     keys.add_version(name, &mut key, &material)?;
     show::key(&keys, name, &key, &[])
 }
@@ -210,23 +210,23 @@ pub(super) fn trim(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineE
 }
 
 /// Makes a new version.
-pub(super) fn rotate(ctx: &Ctx<'_>, name: &str) -> Result<Response, EngineError> {
+pub(super) async fn rotate(ctx: &Ctx<'_>, name: &str) -> Result<Response, EngineError> {
     let keys = Keys::of(ctx);
     let mut key = keys.load(name)?.ok_or_else(|| EngineError::invalid("key not found"))?;
-    rotated(&keys, name, &mut key)?;
+    rotated(ctx, name, &mut key).await?;
     show::key(&keys, name, &key, &[])
 }
 
-fn rotated(keys: &Keys<'_>, name: &str, key: &mut Key) -> Result<(), EngineError> {
+async fn rotated(ctx: &Ctx<'_>, name: &str, key: &mut Key) -> Result<(), EngineError> {
     key.check_shown()?;
     if key.is_imported && !key.allows_rotation {
         return Err(EngineError::Invalid(format!(
             "imported key {name} does not allow rotation within Vault"
         )));
     }
-    let material = generate::material(key, keys.entropy)?;
+    let material = generate::material(ctx, key).await?;
     key.is_imported = false;
-    keys.add_version(name, key, &material)
+    Keys::of(ctx).add_version(name, key, &material)
 }
 
 /// Keys rotated at once, at most: RSA keys take a while each.
@@ -237,14 +237,14 @@ const ROTATING_MAX: Duration = Duration::from_secs(1);
 const NAMES_MAX: usize = 1_000;
 
 /// Makes new versions of keys that are old enough. Says whether it made any.
-pub(super) fn rotate_old(ctx: &Ctx<'_>) -> Result<bool, EngineError> {
+pub(super) async fn rotate_old(ctx: &Ctx<'_>) -> Result<bool, EngineError> {
     let (keys, now, started) = (Keys::of(ctx), ctx.clock.now(), ctx.clock.monotonic());
     let (mut made, mut failed) = (0, None);
     let mut page = Page { after: None, limit: Some(NAMES_MAX) };
     loop {
         let names = keys.list(&page)?;
         for name in &names {
-            let outcome = rotate_if_old(&keys, name, now);
+            let outcome = rotate_if_old(ctx, name, now).await;
             made += usize::from(matches!(outcome, Ok(true)));
             // A key that cannot be rotated is told of, but stands in no other's way.
             failed = failed.or(outcome.err());
@@ -264,13 +264,17 @@ pub(super) fn rotate_old(ctx: &Ctx<'_>) -> Result<bool, EngineError> {
     }
 }
 
-fn rotate_if_old(keys: &Keys<'_>, name: &str, now: arca_engine_api::UnixMillis) -> Result<bool, EngineError> {
-    let Some(key) = keys.find(name)? else { return Ok(false) };
+async fn rotate_if_old(
+    ctx: &Ctx<'_>,
+    name: &str,
+    now: arca_engine_api::UnixMillis,
+) -> Result<bool, EngineError> {
+    let Some(key) = Keys::of(ctx).find(name)? else { return Ok(false) };
     let period = Duration::from_secs(key.rotate_after_seconds);
     let may_rotate = !key.is_hidden && (!key.is_imported || key.allows_rotation);
     if period.is_zero() || !may_rotate || now <= key.latest_birth().after(period) {
         return Ok(false);
     }
-    rotated(keys, name, &mut std::sync::Arc::unwrap_or_clone(key))?;
+    rotated(ctx, name, &mut std::sync::Arc::unwrap_or_clone(key)).await?;
     Ok(true)
 }

@@ -87,12 +87,12 @@ impl Engine for Transit {
             ("hmac", _) => tools::hmac(ctx, request),
             ("key", Operation::Read) => manage::read(ctx, request),
             ("key", Operation::Delete) => manage::delete(ctx, name),
-            ("key", _) => manage::create(ctx, request),
+            ("key", _) => manage::create(ctx, request).await,
             ("key-config", _) => manage::configure(ctx, request),
             ("key-csr", _) => csr::csr(ctx, request),
             ("key-import", _) => import::import(ctx, request),
             ("key-import-version", _) => import::import_version(ctx, request),
-            ("key-rotate", _) => manage::rotate(ctx, name),
+            ("key-rotate", _) => manage::rotate(ctx, name).await,
             ("key-set-certificate", _) => csr::set_certificate(ctx, request),
             ("key-soft-delete", _) => manage::hide(ctx, name, Hide::Hide),
             ("key-soft-delete-restore", _) => manage::hide(ctx, name, Hide::BringBack),
@@ -103,7 +103,7 @@ impl Engine for Transit {
             ("rewrap", _) => encrypt::rewrap(ctx, request),
             ("sign", _) => sign::sign(ctx, request),
             ("verify", _) => sign::verify(ctx, request),
-            ("wrapping-key", _) => import::wrapping_key(ctx),
+            ("wrapping-key", _) => import::wrapping_key(ctx).await,
             _ => Err(EngineError::Unsupported),
         }
     }
@@ -123,7 +123,7 @@ impl Engine for Transit {
             return Ok(Vec::new());
         }
         // Rotated keys are not stored yet, and there may be more: look again at once.
-        if !manage::rotate_old(ctx)? {
+        if !manage::rotate_old(ctx).await? {
             let next = u64::try_from(LOOK_EVERY.as_millis()).unwrap_or(u64::MAX);
             self.next_look_ms.store(now_ms.saturating_add(next), Ordering::Relaxed);
         }
