@@ -112,7 +112,7 @@ pub(super) fn sign(call: &Call<'_>) -> Result<Response, EngineError> {
     let (issuer, signer) = issuers::signing(call, call.request.param("issuer_ref"), issuers::SIGN_CRL)?;
     let mut entries = BTreeMap::new();
     for one in objects(call.fields().raw("revoked_certs"), "revoked_certs")? {
-        let (serial, entry) = entry(call, &one)?;
+        let (serial, entry) = entry(&one)?;
         if entries.insert(serial, entry).is_some() {
             return Err(EngineError::invalid("revoked_certs has a serial number twice"));
         }
@@ -128,13 +128,15 @@ fn objects(value: Option<&Value>, field: &str) -> Result<Vec<arca_engine_api::Ma
     list.iter().map(|one| one.as_object().cloned().ok_or_else(bad)).collect()
 }
 
-fn entry(call: &Call<'_>, one: &arca_engine_api::Map) -> Result<(Vec<u8>, Vec<u8>), EngineError> {
+fn entry(one: &arca_engine_api::Map) -> Result<(Vec<u8>, Vec<u8>), EngineError> {
     let text = |name: &str| one.get(name).and_then(Value::as_str);
     let serial = text("serial_number")
         .and_then(store::serial_in)
         .ok_or_else(|| EngineError::invalid("revoked_certs has an entry without a serial_number"))?;
     let at = match text("revocation_time") {
-        None | Some("") => call.now(),
+        None | Some("") => {
+            return Err(EngineError::invalid("revoked_certs has an entry without a revocation_time"));
+        }
         Some(at) => time::parse("revocation_time", at)?,
     };
     let extensions = extensions(one.get("extensions"), "extensions of revoked_certs")?;

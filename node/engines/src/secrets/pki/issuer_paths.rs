@@ -240,6 +240,7 @@ fn delete(call: &Call<'_>, reference: &str) -> Result<Response, EngineError> {
 /// `issuer/:ref/revoke`: takes from an issuer that it may sign certificates.
 pub(super) fn revoke(call: &Call<'_>) -> Result<Response, EngineError> {
     let issuer = issuers::required(call.ctx, call.request.param("issuer_ref"))?;
+    let mut warnings = Vec::new();
     if issuer.record.revoked_at.is_none() {
         let record = Record {
             revoked_at: Some(call.now()),
@@ -247,10 +248,10 @@ pub(super) fn revoke(call: &Call<'_>) -> Result<Response, EngineError> {
             ..issuer.record.clone()
         };
         issuers::put(call.ctx, &record)?;
-        revoke::revoke_issuer(call, &issuer)?;
+        warnings = revoke::revoke_issuer(call, &issuer)?;
     }
     let issuer = issuers::required(call.ctx, &issuer.record.id)?;
-    Ok(Response::data(shown(call, &issuer)?))
+    Ok(Response { warnings, ..Response::data(shown(call, &issuer)?) })
 }
 
 /// `issuer/:ref/json`.

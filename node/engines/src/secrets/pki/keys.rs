@@ -224,6 +224,10 @@ fn shown(key: &Key) -> Result<Value, EngineError> {
     }))
 }
 
+fn described(key: &Key) -> Result<Value, EngineError> {
+    Ok(json!({ "key_id": key.id, "key_name": key.name, "key_type": key.kind()?.name() }))
+}
+
 fn rename(call: &Call<'_>, reference: &str) -> Result<Response, EngineError> {
     let key = required(call.ctx, reference)?;
     let name = call.text("key_name")?;
@@ -237,9 +241,9 @@ fn rename(call: &Call<'_>, reference: &str) -> Result<Response, EngineError> {
         }
         let renamed = Key { name, ..(*key).clone() };
         renamed.put(call.ctx)?;
-        return Ok(Response::data(shown(&renamed)?));
+        return Ok(Response::data(described(&renamed)?));
     }
-    Ok(Response::data(shown(&key)?))
+    Ok(Response::data(described(&key)?))
 }
 
 fn delete(call: &Call<'_>, reference: &str) -> Result<Response, EngineError> {

@@ -25,6 +25,10 @@ const ALMOST_EXPIRED: Duration = Duration::from_secs(2);
 /// `revoke` and `revoke-with-key`.
 pub(super) fn serve(call: &Call<'_>) -> Result<Response, EngineError> {
     let (serial, text) = (call.text("serial_number")?, call.text("certificate")?);
+    let needs_key = call.request.route.id == "revoke-with-key";
+    if needs_key && call.text("private_key")?.is_empty() {
+        return Err(EngineError::invalid("Must have private key to revoke via the /revoke-with-key path."));
+    }
     let raw = match (serial.is_empty(), text.is_empty()) {
         (true, true) => {
             return Err(EngineError::invalid("The serial number or certificate to revoke must be provided."));
@@ -49,7 +53,7 @@ pub(super) fn serve(call: &Call<'_>) -> Result<Response, EngineError> {
              CAs will need to have their issuing CA and key re-imported if revocation is necessary",
         ));
     }
-    if call.request.route.id == "revoke-with-key" {
+    if needs_key {
         check_key(call, &parsed)?;
     }
     if stored.is_none() {
@@ -95,9 +99,6 @@ fn signer(
 /// Refuses who does not hold the certificate's own key.
 fn check_key(call: &Call<'_>, parsed: &X509Certificate<'_>) -> Result<(), EngineError> {
     let text = zeroize::Zeroizing::new(call.text("private_key")?);
-    if text.is_empty() {
-        return Err(EngineError::invalid("Must have private key to revoke via the /revoke-with-key path."));
-    }
     let mut rest = text.as_str();
     while let Some((label, block, behind)) = der::first_pem(rest) {
         rest = behind;
@@ -182,17 +183,32 @@ fn record(
 }
 
 /// Puts an issuer on the list of the issuer above it, if that is in the mount as well.
-pub(super) fn revoke_issuer(call: &Call<'_>, issuer: &Issuer) -> Result<(), EngineError> {
+/// Answers what is to be said about it.
+pub(super) fn revoke_issuer(call: &Call<'_>, issuer: &Issuer) -> Result<Vec<String>, EngineError> {
     let raw = &issuer.record.certificate;
     let parsed = certificate::parse(raw)?;
     let Some(above) = signer(call.ctx, &parsed, raw)?.filter(|above| above.set != issuer.set) else {
-        return Ok(());
+        let mut warnings = Vec::new();
+        if issuer.is_root() {
+            warnings.push(
+                "This issuer is a self-signed (potentially root) certificate. This means it may not be considered revoked if \
+                 there is not an external, cross-signed variant of this certificate. This issuer's serial number will not \
+                 appear on its own CRL."
+                    .to_owned(),
+            );
+        }
+        warnings.push(
+            "This issuer lacks another parent issuer within the mount, so it is in no list of revoked certificates of this \
+             mount. Revoke it where it was signed."
+                .to_owned(),
+        );
+        return Ok(warnings);
     };
     if store::revocation(call.ctx, &issuer.serial)?.is_none() {
         store::put(call.ctx, &issuer.serial, raw)?;
         record(call, &issuer.serial, issuer.not_after, Some(&above))?;
     }
-    Ok(())
+    Ok(Vec::new())
 }
 
 /// Finds the issuer of a revocation that had none. Says whether it did.

@@ -470,7 +470,7 @@ pub(super) fn serve(call: &Call<'_>) -> Result<Response, EngineError> {
         }
         Operation::Patch => find(call, name)?
             .map(|role| (*role).clone())
-            .ok_or_else(|| EngineError::invalid("unable to fetch role entry to patch"))?,
+            .ok_or_else(|| EngineError::invalid("Unable to fetch role entry to patch"))?,
         _ => Role::default(),
     };
     let fields = call.request.fields();

@@ -27,7 +27,7 @@ fn default(call: &Call<'_>) -> Result<Option<std::sync::Arc<Issuer>>, EngineErro
 
 /// Nothing, as it is answered where a body of its own is expected.
 fn nothing() -> Response {
-    Response::empty()
+    output::raw(204, DER, Vec::new())
 }
 
 fn list_of(call: &Call<'_>, issuer: &Issuer, kind: Kind) -> Result<Option<Vec<u8>>, EngineError> {
@@ -46,7 +46,7 @@ pub(super) fn ca(call: &Call<'_>) -> Result<Response, EngineError> {
     Ok(match call.request.route.id {
         "ca" => output::raw(200, DER, issuer.record.certificate.clone()),
         "ca-pem" => output::raw(200, PEM, issuer.pem.clone().into_bytes()),
-        _ => output::raw(200, PEM, chain_text(call, &issuer)?.into_bytes()),
+        _ => output::raw(200, DER, chain_text(call, &issuer)?.into_bytes()),
     })
 }
 
@@ -75,7 +75,7 @@ pub(super) fn json(call: &Call<'_>) -> Result<Response, EngineError> {
     let is_about_issuer = matches!(serial, "ca" | "ca_chain" | "crl" | "delta-crl");
     let mut data = output::not_revoked();
     if is_about_issuer {
-        let Some(issuer) = default(call)? else { return Err(EngineError::NotFound) };
+        let issuer = issuers::required(call.ctx, issuers::DEFAULT)?;
         let text = match serial {
             "ca" => Some(issuer.pem.clone()),
             "ca_chain" => {

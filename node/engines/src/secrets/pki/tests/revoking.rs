@@ -385,7 +385,11 @@ fn lists_that_others_put_together() {
         json!({"next_update": 0}),
         json!({"format": "x"}),
         json!({"revoked_certs": [{}]}),
-        json!({"revoked_certs": [{"serial_number": "1"}, {"serial_number": "01"}]}),
+        json!({"revoked_certs": [{"serial_number": "1"}]}),
+        json!({"revoked_certs": [
+            {"serial_number": "1", "revocation_time": "2027-01-15T08:00:00Z"},
+            {"serial_number": "01", "revocation_time": "2027-01-15T08:00:00Z"},
+        ]}),
         json!({"extensions": [{"id": "2.5.29.20", "value": "AgEB"}]}),
     ] {
         refused(&rig, "issuer/default/sign-revocation-list", &bad);
