@@ -3,6 +3,7 @@
 import json
 import subprocess
 import time
+import urllib.error
 import urllib.request
 import uuid
 
@@ -288,6 +289,22 @@ def test_issuers_are_guarded(cluster, client, pki, mount):
         # What anybody may read.
         assert b"BEGIN CERTIFICATE" in fetch(cluster, f"{mount}/issuer/{reference}/pem")
     assert client.read(f"{mount}/issuer/default")["data"]["issuer_name"] == "main"
+
+
+def test_what_anybody_may_read(cluster, pki, mount):
+    """Without a token: nothing while there is no issuer, then certificates, lists and the list of issuers."""
+    for path in ("ca", "ca/pem", "ca_chain", "crl", "crl/pem", "crl/delta"):
+        assert fetch(cluster, f"{mount}/{path}") == b""
+    made = root(pki, mount)
+    for node in range(3):
+        for path in ("ca/pem", "ca_chain", "issuer/default/pem", "crl/pem", "crl/delta/pem"):
+            assert fetch(cluster, f"{mount}/{path}", node).startswith(b"-----BEGIN ")
+        listed = json.loads(fetch(cluster, f"{mount}/issuers?list=true", node))["data"]
+        assert listed["keys"] == [made["issuer_id"]]
+    for path in ("keys?list=true", "roles?list=true", "certs?list=true", "config/issuers", "issuer/default", "key/default"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            fetch(cluster, f"{mount}/{path}")
+        assert refused.value.code == 403
 
 
 def test_the_command_line(cluster, mount):

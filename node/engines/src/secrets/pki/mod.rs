@@ -123,9 +123,9 @@ impl Engine for Pki {
         }
     }
 
-    /// What a cluster issued and revoked is its own, as are its lists.
+    /// What a cluster issued and revoked is its own, as are its lists and where it is reached.
     fn local_prefixes(&self) -> &'static [&'static str] {
-        &["cert/", "crl/", "crl-part/", "revoked/", "revoked-orphan/", "tidy/"]
+        &["cert/", "config/cluster", "crl/", "crl-part/", "revoked/", "revoked-orphan/", "tidy/"]
     }
 
     /// Revokes the certificate.

@@ -455,7 +455,10 @@ pub(super) static ROUTES: &[Route] = &[
         VERBATIM,
         "A certificate with whatever a request asks for.",
     ),
-    Route::new("issuers", "issuers", &[LIST], PAGE, "The issuers."),
+    Route {
+        access: Access::Unauthenticated,
+        ..Route::new("issuers", "issuers", &[LIST], PAGE, "The issuers: who verifies has to find them.")
+    },
     Route::new(
         "issuers-generate-intermediate",
         "issuers/generate/intermediate/{exported}",
