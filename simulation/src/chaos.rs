@@ -1,9 +1,9 @@
 //! Faults, one after another, as the plan allows them. At most a minority is down or cut off at a time, but for a moment
 //! now and then: what a cluster may then still not do is lose what it acknowledged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use arca_jepsen::dice::Dice;
@@ -17,9 +17,12 @@ mod replace;
 use self::replace::Replacement;
 use crate::client::client;
 use crate::cluster::Cluster;
-use crate::machine::LOG_DIR;
+use crate::machine::{LOG_DIR, Machine};
 use crate::plan::Fault;
 use crate::run::Failure;
+
+/// Until a process that did not start is started again.
+const START_PAUSE: Duration = Duration::from_millis(500);
 
 /// What is wrong right now, and when the next thing happens.
 #[derive(Debug)]
@@ -159,7 +162,9 @@ impl Chaos {
         while let Some(at) = self.down.iter().position(|(_, at)| *at <= now) {
             let (id, _) = self.down.swap_remove(at);
             let started = cluster.start(id).await;
-            if self.damaged == Some(id) {
+            if started.is_err() && self.full.is_some_and(|(full, _)| full == id) {
+                self.try_later(cluster, id, now, &started);
+            } else if self.damaged == Some(id) {
                 self.damaged = None;
                 self.give_up(cluster, id, started)?;
             } else {
@@ -190,6 +195,22 @@ impl Chaos {
             let back = self.outage();
             self.power_off(cluster, id, back);
         }
+    }
+
+    /// A process that does not start on a full disk has ended, and is started again, as an init system does it. Once the disk
+    /// has room it has to start.
+    fn try_later(
+        &mut self,
+        cluster: &mut Cluster,
+        id: MemberId,
+        now: Instant,
+        started: &Result<(), Failure>,
+    ) {
+        if let (Err(failure), Some(machine)) = (started, cluster.machines.get_mut(&id)) {
+            cluster.shared.trace.say(format_args!("on a full disk, {failure}"));
+            machine.exit();
+        }
+        self.down.push((id, now + START_PAUSE));
     }
 
     fn power_off(&mut self, cluster: &mut Cluster, id: MemberId, back: Duration) {
@@ -299,13 +320,19 @@ impl Chaos {
         true
     }
 
+    /// Flips a bit of what was synced, and may have been acknowledged: that has to be refused. What was not may be cut off as
+    /// the remains of a write that the power loss tore, whatever is in it.
     fn damage(&mut self, cluster: &mut Cluster, id: MemberId) -> bool {
+        let synced = cluster.machines.get(&id).map_or_else(BTreeMap::new, synced_bytes);
         let back = self.outage();
         self.power_off(cluster, id, back);
         let Some(machine) = cluster.machines.get(&id) else { return false };
         let segments = machine.vfs.list(Path::new(LOG_DIR)).unwrap_or_default();
         let Some(path) = self.dice.pick(&segments) else { return false };
-        let bytes = machine.vfs.contents(path).map_or(0, |content| content.len() as u64);
+        let bytes = synced.get(path).copied().unwrap_or_default();
+        if bytes == 0 {
+            return false;
+        }
         let (offset, bit) = (self.dice.within(0..bytes), self.dice.within(0..8));
         if !machine.vfs.flip_bit(path, offset, u8::try_from(bit).unwrap_or_default()) {
             return false;
@@ -385,6 +412,16 @@ impl Chaos {
         let at = Instant::now() + self.dice.span(Duration::from_millis(100), Duration::from_secs(10));
         self.healed = Some(self.healed.map_or(at, |healed| healed.max(at)));
     }
+}
+
+/// How much of each segment of a log a power loss leaves for sure.
+fn synced_bytes(machine: &Machine) -> BTreeMap<PathBuf, u64> {
+    let segments = machine.vfs.list(Path::new(LOG_DIR)).unwrap_or_default();
+    let synced = |path: PathBuf| {
+        let bytes = machine.vfs.synced(&path)?.len() as u64;
+        Some((path, bytes))
+    };
+    segments.into_iter().filter_map(synced).collect()
 }
 
 /// Asks whoever leads to let another do so, without waiting for it.

@@ -213,6 +213,12 @@ impl Machine {
         self.home.crash(self.dice.number());
     }
 
+    /// A process that did not start has ended; what it wrote is still to be read.
+    pub fn exit(&mut self) {
+        self.vfs.restart();
+        self.home.crash(self.dice.number());
+    }
+
     /// Ends the process as an operator does, or a seal: leadership is handed over first, if somebody takes it in time,
     /// and what was applied is made durable. The machine may be started again once the task has ended.
     pub fn stop(&mut self) -> Option<JoinHandle<()>> {

@@ -37,6 +37,20 @@ impl Cidr {
         address.is_ipv4() == self.network.is_ipv4() && differing >= self.prefix
     }
 
+    /// With the length of its prefix, also when it is one address.
+    #[must_use]
+    pub fn to_block(&self) -> String {
+        format!("{}/{}", self.network, self.prefix)
+    }
+
+    /// Whether all of `other` lies in it.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.prefix <= other.prefix
+            && self.network.is_ipv4() == other.network.is_ipv4()
+            && (number(self.network) ^ number(other.network)).leading_zeros() >= self.prefix
+    }
+
     /// Whether any of `ranges` holds `address`; no range at all stands for everywhere, and an address that is not
     /// known is nowhere.
     #[must_use]
@@ -130,6 +144,16 @@ mod tests {
         {
             assert!(text.parse::<Cidr>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_range_covers_what_is_inside() {
+        let covers =
+            |outer: &str, inner: &str| outer.parse::<Cidr>().unwrap().covers(&inner.parse::<Cidr>().unwrap());
+        assert!(covers("10.0.0.0/8", "10.1.0.0/16") && covers("10.1.2.3/8", "10.0.0.0/8"));
+        assert!(covers("0.0.0.0/0", "192.0.2.1") && covers("::/0", "::1"));
+        assert!(!covers("10.0.0.0/8", "10.0.0.0/7") && !covers("10.0.0.0/8", "11.0.0.0/8"));
+        assert!(!covers("::/0", "10.0.0.0/8") && !covers("0.0.0.0/0", "::/0"));
     }
 
     #[test]

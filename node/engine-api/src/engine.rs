@@ -108,6 +108,17 @@ pub trait Engine: Send + Sync {
         Ok(None)
     }
 
+    /// Whether failed logins are counted and names locked that were tried too often ([`Self::login_name`]).
+    fn locks_names(&self) -> bool {
+        false
+    }
+
+    /// Whom a login says it is of, in the one form that the login itself will use. Asked before the login is tried, of
+    /// auth methods that lock names; none when the request names nobody.
+    fn login_name(&self, _request: &Request) -> Option<String> {
+        None
+    }
+
     /// Prefixes of its storage that are of class local even in a replicated mount.
     fn local_prefixes(&self) -> &'static [&'static str] {
         &[]

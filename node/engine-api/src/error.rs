@@ -38,6 +38,15 @@ pub enum Fault {
 /// An engine's failure. Messages never quote a value the caller sent.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum EngineError {
+    /// A login whose caller did not prove who it says it is. The kernel counts these, and locks names that were tried
+    /// too often. The text is shown to the caller.
+    #[error("{text}")]
+    BadLogin {
+        /// The same whether the name is known or not.
+        text: &'static str,
+        /// Whether there is somebody by that name. Never shown, in no way.
+        is_known: bool,
+    },
     /// An assumption of ours broke; the text says which.
     #[error("internal error: {0}")]
     Bug(String),
@@ -71,7 +80,7 @@ impl EngineError {
         match self {
             Self::Bug(_) | Self::Entropy(_) => Fault::Internal,
             Self::Denied => Fault::Denied,
-            Self::Invalid(_) => Fault::Invalid,
+            Self::BadLogin { .. } | Self::Invalid(_) => Fault::Invalid,
             Self::NotFound => Fault::NotFound,
             Self::Storage(err) => err.fault(),
             Self::Unsupported => Fault::Unsupported,

@@ -1,27 +1,37 @@
 //! Secrets engines and auth methods, one folder each.
 //!
 //! An engine sees its own mount through `arca-engine-api` and nothing else; no engine names another.
-//! Read next: [`secrets::kv`] as the worked example.
+//! Read next: [`secrets::kv`] as the worked example of a secrets engine, [`auth::userpass`] of an auth method.
 
 use arca_engine_api::EngineType;
 
 /// Declares the engines' modules and the list of their types: one word each.
 macro_rules! engines {
-    ($($name:ident),* $(,)?) => {
+    (secrets: [$($secret:ident),* $(,)?], auth: [$($method:ident),* $(,)?] $(,)?) => {
         /// Secrets engines.
         pub mod secrets {
-            $(pub mod $name;)*
+            $(pub mod $secret;)*
+        }
+
+        /// Auth methods, and what their roles have in common.
+        pub mod auth {
+            mod names;
+            pub mod token_params;
+            $(pub mod $method;)*
         }
 
         /// Every type that can be mounted.
         #[must_use]
         pub fn all() -> Vec<EngineType> {
-            [$(secrets::$name::TYPES),*].concat()
+            [$(secrets::$secret::TYPES,)* $(auth::$method::TYPES,)*].concat()
         }
     };
 }
 
-engines![cubbyhole, kv, pki, transit];
+engines! {
+    secrets: [cubbyhole, kv, pki, sequence, transit],
+    auth: [approle, userpass],
+}
 
 mod crypto;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! An engine on a map in memory, with a clock that a test sets, driven in one line a request.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -119,6 +120,7 @@ pub(crate) struct Rig {
     storage: MapStorage,
     world: World,
     http: Arc<dyn Http>,
+    address: Option<IpAddr>,
 }
 
 impl Rig {
@@ -137,6 +139,7 @@ impl Rig {
             storage: MapStorage::default(),
             world: World::default(),
             http: Arc::new(NoHttp),
+            address: None,
         }
     }
 
@@ -160,6 +163,44 @@ impl Rig {
     pub(crate) fn with_counting_entropy(self) -> Self {
         self.world.step.store(1, Ordering::Relaxed);
         self
+    }
+
+    /// From now on requests come from there.
+    pub(crate) fn come_from(&mut self, address: &str) {
+        self.address = address.parse().ok();
+    }
+
+    /// What a new mount begins with.
+    pub(crate) fn initialize(&self) {
+        now(self.engine.initialize(&self.ctx())).unwrap();
+    }
+
+    /// The answer to a renewal: the lifetimes granted, or what is wrong.
+    pub(crate) fn renew(&self, internal: &Map) -> String {
+        let lease = LeaseRecord {
+            id: "auth/m/login/h".to_owned(),
+            internal: internal.clone(),
+            increment: Duration::ZERO,
+            ttl: Duration::from_secs(60),
+        };
+        match now(self.engine.renew(&self.ctx(), &lease)) {
+            Ok(response) => {
+                let login = response.login.unwrap();
+                let seconds = |span: Duration| span.as_secs();
+                format!(
+                    "ttl {} max {} period {}",
+                    seconds(login.ttl),
+                    seconds(login.max_ttl),
+                    seconds(login.period)
+                )
+            }
+            Err(err) => format!("error: {err}"),
+        }
+    }
+
+    /// Whom the kernel would count a failed login against.
+    pub(crate) fn login_name(&self, path: &str, data: &Value) -> Option<String> {
+        self.engine.login_name(&self.request(Operation::Update, path, data))
     }
 
     pub(crate) fn advance(&self, seconds: u64) {
@@ -196,7 +237,7 @@ impl Rig {
             headers: BTreeMap::new(),
             caller: Some(Arc::new(caller())),
             client_token: None,
-            remote_addr: None,
+            remote_addr: self.address,
             remote_port: 0,
             client_certificates: Arc::from([]),
             wrap_ttl: None,

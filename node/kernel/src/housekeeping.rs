@@ -97,7 +97,7 @@ impl Kernel {
             }
         });
         ticks.collect::<FuturesUnordered<_>>().collect::<()>().await;
-        Ok(())
+        self.forget_failed_logins().await
     }
 
     async fn tick_mount(&self, mount: &Mount) -> Result<(), KernelError> {

@@ -28,6 +28,7 @@ use crate::contention::Contention;
 use crate::in_flight::InFlight;
 use crate::index_header::IndexHeader;
 use crate::leases::{Leases, SteadyTime};
+use crate::lockout::Lockout;
 use crate::mounts::Mounts;
 use crate::policy::PolicyStore;
 use crate::ports::ClusterPort;
@@ -117,6 +118,7 @@ pub struct Kernel {
     pub(crate) policies: PolicyStore,
     pub(crate) tokens: TokenStore,
     pub(crate) leases: Leases,
+    pub(crate) lockout: Lockout,
     pub(crate) audit: AuditBroker,
     pub(crate) contention: Contention,
     pub(crate) system_groups: Vec<Box<dyn Builtin>>,
@@ -154,6 +156,7 @@ impl Kernel {
         let kernel = Arc::new_cyclic(|me| Self {
             tokens: TokenStore::new(cache),
             leases: Leases,
+            lockout: Lockout::default(),
             store,
             clock,
             entropy,
@@ -200,6 +203,7 @@ impl Kernel {
             return;
         }
         let led_at = self.active_since.swap(self.clock.now().0, Ordering::AcqRel);
+        self.lockout.forget();
         tracing::info!("this node is active");
         if led_at != 0 && arca_danger::is(Bug::HousekeepingOnce) {
             return;

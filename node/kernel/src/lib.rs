@@ -28,6 +28,7 @@ mod intents;
 pub mod kernel;
 pub mod key_keeper;
 pub mod leases;
+pub mod lockout;
 pub mod mounts;
 pub mod namespaces;
 mod openapi;

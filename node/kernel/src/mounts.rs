@@ -15,10 +15,10 @@ use arca_engine_api::{EngineKind, EngineType, Entropy, MountView, Page};
 use arca_raft_storage::Key;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::KernelError;
 use crate::ids;
+use crate::lockout::LockoutTuning;
 use crate::namespaces::{Namespace, NamespaceTree, REGISTRY};
 use crate::router::{Mount, Router, Serves};
 use crate::store::SealedStore;
@@ -74,8 +74,8 @@ pub struct MountConfig {
     pub token_type: String,
     /// Kept for clients that set it.
     pub plugin_version: String,
-    /// Kept for clients that set it.
-    pub user_lockout_config: BTreeMap<String, Value>,
+    /// When failed logins lock a name, for auth methods that count them.
+    pub user_lockout_config: LockoutTuning,
 }
 
 /// A mount as stored.

@@ -226,7 +226,12 @@ impl Kernel {
         };
         let called = self.call(tx, mount)?;
         let ctx = called.ctx();
-        Ok(called.engine().handle(&ctx, &admitted.request).await?)
+        let watched = self.watch_login(tx, admitted, called.engine())?;
+        let answered = called.engine().handle(&ctx, &admitted.request).await;
+        if let Some(watched) = watched {
+            self.settle_login(tx, watched, &answered)?;
+        }
+        Ok(answered?)
     }
 }
 

@@ -267,9 +267,8 @@ impl<'a> Scanner<'a> {
         if following.iter().any(|(_, frame)| frame.batch > batch) {
             return Err(error);
         }
-        let damage_end = following.first().map_or(tail.bytes.len(), |(at, _)| *at);
         let is_cut_off = following.is_empty() && tail.ends_inside_record();
-        if is_cut_off || tail.has_unwritten_sector(damage_end) { Ok(()) } else { Err(error) }
+        if is_cut_off || tail.has_unwritten_sector(tail.damage_end()) { Ok(()) } else { Err(error) }
     }
 
     fn corrupt(&self, offset: u64, what: &'static str) -> LogError {
@@ -311,6 +310,12 @@ impl Tail<'_> {
     fn ends_inside_record(&self) -> bool {
         self.bytes.len() < FRAME_BYTES
             || self.frame_at(0).is_some_and(|frame| frame.record_len() > self.bytes.len())
+    }
+
+    /// Where what does not check out ends: after the record if its frame is sound, and after its frame otherwise. What was
+    /// never written behind that belongs to a later write, and excuses nothing before it.
+    fn damage_end(&self) -> usize {
+        self.frame_at(0).map_or(FRAME_BYTES, |frame| frame.record_len())
     }
 
     /// Whether a sector, as far as it lies in the first `end` bytes, was never written.

@@ -39,20 +39,21 @@ fn refused(reason: impl Into<String>) -> ReplicaError {
     ReplicaError::Membership(reason.into())
 }
 
-/// As leader, finishes what a lost one left half-way. It may be long until somebody asks for the next change, and until then
-/// the loss of fewer members than a minority could stop the cluster.
+/// As leader, finishes what was left half-way, by a leader that was lost or by this one while too few members answered. It
+/// may be long until somebody asks for the next change: until then the loss of fewer members than a minority could stop
+/// the cluster, or its leader is a voter no more, whom no read may trust.
 pub(super) async fn finish_changes(shared: Arc<Shared>) {
     let mut ticks = interval(FINISH_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if !shared.is_joint() || shared.require_leader().is_err() {
+        if !shared.is_half_way() {
             continue;
         }
         // Whoever holds it is changing members, and finishes that.
         let Ok(_one) = shared.changing.try_lock() else { continue };
-        match timeout(shared.config.timings.membership, shared.finish_change()).await {
-            Ok(Ok(())) => tracing::info!("finished the change of members that an earlier leader began"),
+        match timeout(shared.config.timings.membership, shared.see_through()).await {
+            Ok(Ok(())) => tracing::info!("finished a change of members that was left half-way"),
             Ok(Err(err)) => tracing::warn!(%err, "a change of members is left half-way"),
             Err(_) => tracing::warn!("a change of members is left half-way: too few members answer"),
         }
@@ -235,6 +236,18 @@ impl Shared {
         }
         let nothing = ChangeMembers::AddVoterIds(BTreeSet::new());
         self.settle(self.raft.change_membership(nothing, true).await).await
+    }
+
+    /// Whether this member leads and a change is not through: two majorities are needed, or the leader has put itself out.
+    fn is_half_way(&self) -> bool {
+        self.require_leader().is_ok()
+            && (self.is_joint() || self.kind_of(self.me()) != Some(MemberKind::Voter))
+    }
+
+    /// Finishes a change, and hands leadership over if it took this member's vote.
+    async fn see_through(&self) -> Result<(), ReplicaError> {
+        self.finish_change().await?;
+        if self.kind_of(self.me()) == Some(MemberKind::Voter) { Ok(()) } else { self.hand_over(None).await }
     }
 
     fn is_joint(&self) -> bool {

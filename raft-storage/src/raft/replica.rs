@@ -13,7 +13,7 @@ use openraft::AsyncRuntime as _;
 use openraft::errors::{InitializeError, RaftError};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::barrier::{ReadBarrier, leased};
 use super::config::{RaftConfig, Threads};
@@ -38,6 +38,8 @@ use crate::{
 
 /// Where this member's node-class store remembers its own id.
 const ID_KEY: &[u8] = b"raft/member-id";
+/// Pause before a new cluster's first write is tried again.
+const LEAD_PAUSE: Duration = Duration::from_millis(20);
 /// For everything to be on the disk when the member is shut down.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -284,10 +286,26 @@ impl RaftReplica {
             Err(RaftError::APIError(err)) => return Err(ReplicaError::Membership(err.to_string())),
             Err(RaftError::Fatal(fatal)) => return Err(stopped(&fatal)),
         }
-        let leads = |metrics: &Metrics| (metrics.current_leader == Some(me.id.0)).then_some(());
-        shared.metrics_until(shared.config.timings.membership, "the first election", leads).await?;
-        let proposed = self.proposer.propose(shared, &initial).await;
-        proposed.map_err(|err| ReplicaError::Membership(format!("the initial write failed: {err}")))
+        let limit = shared.config.timings.membership;
+        let written = timeout(limit, self.write_first(&initial)).await;
+        written.map_err(|_| ReplicaError::Timeout("the first election and the initial write"))?
+    }
+
+    /// Writes what a new cluster begins with. On a disk that hangs for a moment its only member does not lead meanwhile: then
+    /// nothing was written, and it is tried again.
+    async fn write_first(&self, initial: &WriteSet) -> Result<Committed, ReplicaError> {
+        let me = self.shared.me().0;
+        let leads = |metrics: &Metrics| (metrics.current_leader == Some(me)).then_some(());
+        loop {
+            self.shared.metrics_when(leads).await?;
+            match self.proposer.propose(&self.shared, initial).await {
+                Err(ProposeError::NotLeader { .. }) => sleep(LEAD_PAUSE).await,
+                proposed => {
+                    return proposed
+                        .map_err(|err| ReplicaError::Membership(format!("the initial write failed: {err}")));
+                }
+            }
+        }
     }
 
     /// Whether a bootstrap was begun here and wrote nothing.

@@ -54,6 +54,11 @@ impl Contents {
         &self.seen
     }
 
+    /// What is on the disk for sure.
+    pub(super) fn durable(&self) -> &[u8] {
+        &self.durable
+    }
+
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8]) {
         self.edit(Edit::Write { offset, bytes: bytes.to_vec() });
     }

@@ -220,6 +220,14 @@ impl ModelVfs {
         state.files.get(id).map(|contents| contents.seen().to_vec())
     }
 
+    /// What of a file a power loss leaves for sure, whatever becomes of its name.
+    #[must_use]
+    pub fn synced(&self, path: &Path) -> Option<Vec<u8>> {
+        let state = self.0.lock();
+        let id = state.names.get(path)?;
+        state.files.get(id).map(|contents| contents.durable().to_vec())
+    }
+
     /// Puts a durable file there, as if copied in from elsewhere.
     pub fn plant(&self, path: &Path, content: &[u8]) {
         let state = &mut *self.0.lock();

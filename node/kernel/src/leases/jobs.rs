@@ -1,6 +1,8 @@
 //! Long work in small transactions: revoking everything below a path, tidying. A job is a record that stands in the
 //! time index like a lease that is due, so it goes on after a failover where it stopped.
 
+use std::time::Duration;
+
 use arca_barrier::{Class, TimedIndex};
 use arca_engine_api::{Entropy, UnixMillis};
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,10 @@ use crate::{KernelError, ids};
 
 /// Records one step looks at.
 const STEP_MAX: usize = 256;
+/// Between looks at whether what a job has ended is undone.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Leases counted at most, for those who want to know how many are left.
+const COUNT_MAX: usize = 10_000;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +50,32 @@ pub struct Job {
     /// Path at which the last step ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     after: Option<String>,
+    /// When it was asked for.
+    #[serde(default)]
+    started: UnixMillis,
+    /// Leases and tokens ended so far.
+    #[serde(default)]
+    ended: u64,
+    /// Everything is marked; what it marked is being undone.
+    #[serde(default)]
+    is_marked: bool,
+}
+
+/// How far a job is, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What it does.
+    pub work: Work,
+    /// When it was asked for.
+    pub started: UnixMillis,
+    /// Leases and tokens ended so far.
+    pub ended: u64,
+    /// Everything is marked, and is being undone.
+    pub is_marked: bool,
+    /// Leases below its path that are there yet, counted up to a limit.
+    pub left: usize,
+    /// Whether there may be more than that.
+    pub is_left_more: bool,
 }
 
 pub(super) fn job_path(namespace_id: &str, id: &str) -> String {
@@ -78,7 +110,8 @@ impl Leases {
         namespace_id: &str,
         work: Work,
     ) -> Result<bool, KernelError> {
-        let mut job = Job { work, queued: FIRST_IN_LINE, after: None };
+        let mut job =
+            Job { work, queued: FIRST_IN_LINE, after: None, started: now, ended: 0, is_marked: false };
         if self.step(tx, tokens, namespace_id, &mut job, now)? {
             return Ok(true);
         }
@@ -99,13 +132,58 @@ impl Leases {
     ) -> Result<bool, KernelError> {
         let path = job_path(namespace_id, id);
         let Some(mut job) = tx.get_record::<Job>(Class::Local, &path)? else { return Ok(true) };
-        if self.step(tx, tokens, namespace_id, &mut job, now)? {
+        job.is_marked = job.is_marked || self.step(tx, tokens, namespace_id, &mut job, now)?;
+        if job.is_marked {
             tx.delete_timed(Class::Local, TimedIndex::LeaseDeadline, job.queued, &path)?;
-            tx.delete(Class::Local, &path)?;
+            if !self.is_undoing(tx, namespace_id, &job)? {
+                tx.delete(Class::Local, &path)?;
+                return Ok(true);
+            }
+            job.queued = now.after(LOOK_AGAIN);
+            tx.put_timed(Class::Local, TimedIndex::LeaseDeadline, job.queued, &path)?;
+            tx.put_record(Class::Local, &path, &job)?;
             return Ok(true);
         }
         tx.put_record(Class::Local, &path, &job)?;
         Ok(false)
+    }
+
+    /// Whether anything a job has ended is still to be undone. What cannot be is no matter of the job's any more.
+    fn is_undoing(&self, tx: &Tx, namespace_id: &str, job: &Job) -> Result<bool, KernelError> {
+        let (Work::EndLeases { prefix, .. } | Work::RevokeTokens { prefix }) = &job.work else {
+            return Ok(false);
+        };
+        let ids = id_path(namespace_id, "");
+        for path in tx.some_below(Class::Local, &id_path(namespace_id, prefix), STEP_MAX)? {
+            let lease = self.load(tx, namespace_id, path.strip_prefix(&ids).unwrap_or_default())?;
+            if lease.is_some_and(|lease| lease.state == LeaseState::Revoking) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The jobs of a namespace, by id.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub fn jobs(&self, tx: &Tx, namespace_id: &str) -> Result<Vec<(String, Progress)>, KernelError> {
+        let folder = job_path(namespace_id, "");
+        let mut found = Vec::new();
+        for path in tx.some_below(Class::Local, &folder, usize::MAX)? {
+            let Some(job) = tx.get_record::<Job>(Class::Local, &path)? else { continue };
+            let left = match &job.work {
+                Work::EndLeases { prefix, .. } => {
+                    tx.some_below(Class::Local, &id_path(namespace_id, prefix), COUNT_MAX)?.len()
+                }
+                _ => 0,
+            };
+            let Job { work, started, ended, is_marked, .. } = job;
+            let is_left_more = left == COUNT_MAX;
+            let progress = Progress { work, started, ended, is_marked, left, is_left_more };
+            found.push((path.strip_prefix(&folder).unwrap_or_default().to_owned(), progress));
+        }
+        Ok(found)
     }
 
     /// True when nothing is left.
@@ -119,7 +197,9 @@ impl Leases {
     ) -> Result<bool, KernelError> {
         let folder = match &job.work {
             Work::RevokeTokens { prefix } => {
-                return Ok(tokens.revoke_by_path(tx, namespace_id, prefix, STEP_MAX, now)? < STEP_MAX);
+                let ended = tokens.revoke_by_path(tx, namespace_id, prefix, STEP_MAX, now)?;
+                job.ended += u64::try_from(ended).unwrap_or_default();
+                return Ok(ended < STEP_MAX);
             }
             Work::EndLeases { prefix, .. } => id_path(namespace_id, prefix),
             Work::TidyLeases => id_path(namespace_id, ""),
@@ -144,6 +224,7 @@ impl Leases {
                 }
             };
             self.end(tx, lease, is_forced)?;
+            job.ended += 1;
         }
         job.after = found.last().cloned();
         let left = STEP_MAX - found.len();
@@ -151,7 +232,9 @@ impl Leases {
         if left == 0 {
             return Ok(false);
         }
-        if tokens.revoke_by_path(tx, namespace_id, prefix, left, now)? < left {
+        let ended = tokens.revoke_by_path(tx, namespace_id, prefix, left, now)?;
+        job.ended += u64::try_from(ended).unwrap_or_default();
+        if ended < left {
             return Ok(true);
         }
         job.work = Work::RevokeTokens { prefix: prefix.clone() };

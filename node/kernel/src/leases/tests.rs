@@ -417,3 +417,35 @@ fn a_token_lease_names_its_token() {
         assert_eq!(token_key_of(id), None, "{id}");
     }
 }
+
+/// Whoever revokes a great many leases sees how far that is, until the last one is undone.
+#[tokio::test]
+async fn work_on_many_leases_shows_how_far_it_is() {
+    let rig = Rig::active().await;
+    for _ in 0..600 {
+        rig.lease(&rig.root, "root", "aws/creds/a", 3_600).await.unwrap();
+    }
+    let shown = async || {
+        let data = rig.get("root", "sys/leases/jobs").await.unwrap().data.unwrap();
+        data["key_info"].as_object().unwrap().values().next().cloned()
+    };
+    assert_eq!(shown().await, None);
+    rig.post("root", "sys/leases/revoke-prefix/aws/creds", json!({})).await.unwrap();
+    let begun = shown().await.unwrap();
+    assert_eq!(
+        (&begun["state"], &begun["ended"], &begun["left"]),
+        (&json!("ending"), &json!(256), &json!(600))
+    );
+    rig.kernel.expire_tokens().await.unwrap();
+    let marked = shown().await.unwrap();
+    assert_eq!(
+        (&marked["state"], &marked["ended"], &marked["left"]),
+        (&json!("undoing"), &json!(600), &json!(600))
+    );
+    rig.keep_house().await;
+    assert_eq!(shown().await.unwrap()["left"], 0);
+    rig.advance(3);
+    rig.keep_house().await;
+    assert_eq!(shown().await, None);
+    assert!(rig.leftovers().is_empty(), "{:?}", rig.leftovers());
+}

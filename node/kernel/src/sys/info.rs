@@ -40,7 +40,6 @@ static ROUTES: &[Route] = &[
     route("sanitized", "config/state/sanitized", READ, "The configuration, without its secrets."),
     route("version-history", "version-history", LIST, "Versions that have run."),
     route("in-flight", "in-flight-req", READ, "Requests under way on this node."),
-    route("locked-users", "locked-users", READ, "Users locked out by failed logins."),
     route("plugins", "plugins/catalog", READ, "Every type that can be mounted."),
     Route {
         access: Access::Sudo,
@@ -95,7 +94,6 @@ impl Builtin for InfoPaths {
                 let raw = Raw { status: 200, content_type: "application/json".to_owned(), body };
                 Ok(Response { raw: Some(raw), ..Response::default() }.into())
             }
-            "locked-users" => Ok(data(json!({ "by_namespace": [], "total": 0 }))),
             "plugins" => Ok(plugins(ctx)),
             "plugins-of" => plugins_of(ctx, request.param("kind")),
             "counter-tokens" => {

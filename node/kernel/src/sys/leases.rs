@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
-use crate::leases::jobs::Work;
+use crate::leases::jobs::{Progress, Work};
 use crate::leases::{self, LeaseEntry, LeaseState};
 use crate::policy::AclRequest;
 use crate::tokens::handlers::{TIDY_STARTED, accepted, increment, page};
@@ -48,6 +48,10 @@ const LOOKUP: &[Method] = &[
     Method::new(Operation::List, "Ids by path; needs sudo."),
 ];
 const LIST: &[Method] = &[Method::new(Operation::List, "Ids by path.")];
+const JOBS: &[Method] = &[
+    Method::new(Operation::List, "What is under way, and how far it is."),
+    Method::new(Operation::Read, "What is under way, and how far it is."),
+];
 const READ: &[Method] = &[Method::new(Operation::Read, "Leases that could not be revoked.")];
 const UPDATE: &[Method] = &[Method::new(Operation::Update, "Act.")];
 
@@ -77,6 +81,7 @@ static ROUTES: &[Route] = &[
         COUNT_FIELDS,
         "How many leases could not be revoked.",
     ),
+    route("jobs", "leases/jobs", Access::Sudo, JOBS, &[], "Work on many leases that is under way."),
     route("lookup", "leases/lookup", Access::Token, LOOKUP, LOOKUP_FIELDS, "A lease, or the paths of all."),
     route("list", "leases/lookup/{prefix...}", Access::Sudo, LIST, LOOKUP_FIELDS, "Ids of leases by path."),
     route("renew", "leases/renew", Access::Token, UPDATE, RENEW_FIELDS, RENEW_TEXT),
@@ -115,6 +120,7 @@ impl Builtin for LeasePaths {
         let call = Call { ctx, request, now: ctx.kernel.clock.now() };
         match request.route.id {
             "count" | "irrevocable" => call.irrevocable(),
+            "jobs" => call.jobs(),
             "force" => call.revoke_prefix(true),
             "list" => call.list(request.param("prefix")),
             "lookup" if request.operation == Operation::List => call.list_all(),
@@ -132,6 +138,26 @@ impl Builtin for LeasePaths {
 enum Leased {
     Secret(Box<LeaseEntry>),
     Token(Arc<TokenEntry>),
+}
+
+/// A job's progress as clients see it.
+fn shown(progress: &Progress) -> Value {
+    let (work, prefix, is_forced) = match &progress.work {
+        Work::EndLeases { prefix, is_forced } => ("revoke-prefix", prefix.as_str(), *is_forced),
+        Work::RevokeTokens { prefix } => ("revoke-prefix", prefix.as_str(), false),
+        Work::TidyLeases => ("tidy-leases", "", false),
+        Work::TidyTokens => ("tidy-tokens", "", false),
+    };
+    json!({
+        "work": work,
+        "prefix": prefix,
+        "force": is_forced,
+        "start_time": rfc3339::format(progress.started),
+        "ended": progress.ended,
+        "state": if progress.is_marked { "undoing" } else { "ending" },
+        "left": progress.left,
+        "left_is_at_least": progress.is_left_more,
+    })
 }
 
 struct Call<'a> {
@@ -326,6 +352,13 @@ impl Call<'_> {
             data.insert("leases".to_owned(), json!(shown));
         }
         Ok(Response { data: Some(data), ..Response::default() }.into())
+    }
+
+    fn jobs(&self) -> Result<BuiltinAnswer, KernelError> {
+        let jobs = self.ctx.kernel.leases.jobs(self.ctx.tx, self.namespace_id())?;
+        let keys: Vec<&String> = jobs.iter().map(|(id, _)| id).collect();
+        let infos: Map = jobs.iter().map(|(id, progress)| (id.clone(), shown(progress))).collect();
+        Ok(Response::data(json!({"keys": keys, "key_info": infos})).into())
     }
 
     fn tidy(&self) -> Result<BuiltinAnswer, KernelError> {

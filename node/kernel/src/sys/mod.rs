@@ -9,6 +9,7 @@ mod info;
 mod internal_ui;
 mod keys;
 mod leases;
+mod locked_users;
 mod mount_info;
 mod mounts;
 mod openapi;
@@ -40,6 +41,7 @@ pub(crate) fn groups() -> Vec<Box<dyn Builtin>> {
         Box::new(internal_ui::UiPaths::new()),
         Box::new(keys::KeyPaths::new()),
         Box::new(leases::LeasePaths::new()),
+        Box::new(locked_users::LockedUserPaths::new()),
         Box::new(mounts::MountPaths::new()),
         Box::new(openapi::OpenApiPaths::new()),
         Box::new(password_policies::PasswordPolicyPaths::new()),

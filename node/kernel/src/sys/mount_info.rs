@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use arca_engine_api::{EngineKind, Fields, Map};
+use arca_engine_api::{Engine, EngineKind, Fields, Map};
 use serde_json::{Value, json};
 
 use crate::KernelError;
 use crate::kernel::Kernel;
+use crate::lockout::LockoutTuning;
 use crate::mounts::{MountConfig, MountRecord};
 use crate::router::{Mount, Serves};
 
@@ -48,6 +49,9 @@ fn running_version(version: &str) -> String {
 fn shown_config(record: &MountRecord) -> Map {
     let config = &record.config;
     let mut shown = optional_settings(config);
+    if let Some(lockout) = shown_lockout(config) {
+        shown.insert("user_lockout_config".to_owned(), lockout.into());
+    }
     shown.insert("default_lease_ttl".to_owned(), config.default_lease_ttl.into());
     shown.insert("max_lease_ttl".to_owned(), config.max_lease_ttl.into());
     shown.insert("force_no_cache".to_owned(), config.force_no_cache.into());
@@ -78,16 +82,26 @@ fn optional_settings(config: &MountConfig) -> Map {
     if !config.listing_visibility.is_empty() {
         shown.insert("listing_visibility".to_owned(), config.listing_visibility.as_str().into());
     }
-    if !config.user_lockout_config.is_empty() {
-        shown.insert("user_lockout_config".to_owned(), json!(config.user_lockout_config));
-    }
     shown
+}
+
+/// The settings of the lockout, once one is set.
+fn shown_lockout(config: &MountConfig) -> Option<Map> {
+    let tuning = &config.user_lockout_config;
+    let shown = json!({
+        "user_lockout_counter_reset_duration": tuning.counter_reset_s,
+        "user_lockout_disable": tuning.is_disabled,
+        "user_lockout_duration": tuning.duration_s,
+        "user_lockout_threshold": tuning.threshold,
+    });
+    if *tuning == LockoutTuning::default() { None } else { shown.as_object().cloned() }
 }
 
 /// The answer to a read of `…/tune`: lifetimes with the system's applied.
 pub(super) fn shown_tune(mount: &Mount) -> Map {
     let record = &mount.record;
     let mut shown = optional_settings(&record.config);
+    shown.extend(shown_lockout(&record.config).unwrap_or_default());
     shown.insert("default_lease_ttl".to_owned(), mount.view.default_lease_ttl.as_secs().into());
     shown.insert("max_lease_ttl".to_owned(), mount.view.max_lease_ttl.as_secs().into());
     shown.insert("force_no_cache".to_owned(), record.config.force_no_cache.into());
@@ -158,12 +172,40 @@ pub(crate) fn tune_from(
         config.plugin_version = version;
     }
     if let Some(lockout) = fields.object("user_lockout_config")? {
-        if kind == EngineKind::Secrets {
-            return Err(KernelError::invalid("'user_lockout_config' can only be modified on auth mounts"));
-        }
-        config.user_lockout_config = lockout.clone().into_iter().collect();
+        tune_lockout(Fields::new(lockout), &mut config.user_lockout_config)?;
     }
     Ok(())
+}
+
+fn tune_lockout(fields: Fields<'_>, tuning: &mut LockoutTuning) -> Result<(), KernelError> {
+    if let Some(threshold) = fields.integer("lockout_threshold")? {
+        tuning.threshold = u64::try_from(threshold)
+            .map_err(|_| KernelError::invalid("the lockout threshold cannot be negative"))?;
+    }
+    let spans = [
+        ("lockout_duration", &mut tuning.duration_s),
+        ("lockout_counter_reset_duration", &mut tuning.counter_reset_s),
+    ];
+    for (name, target) in spans {
+        if let Some(span) = fields.duration(name)? {
+            *target = span.as_secs();
+        }
+    }
+    if let Some(flag) = fields.boolean("lockout_disable")? {
+        tuning.is_disabled = flag;
+    }
+    Ok(())
+}
+
+/// # Errors
+/// When the lockout of a mount is tuned whose failed logins nobody counts.
+pub(crate) fn refuse_lockout(record: &MountRecord, engine: Option<&dyn Engine>) -> Result<(), KernelError> {
+    if engine.is_some_and(Engine::locks_names) {
+        return Ok(());
+    }
+    let name = &record.engine;
+    let text = format!("tuning of user lockout configuration for auth type {name:?} not allowed");
+    Err(KernelError::Invalid(text))
 }
 
 fn set_ttl(fields: Fields<'_>, name: &str, target: &mut u64) -> Result<(), KernelError> {

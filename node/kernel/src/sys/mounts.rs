@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::mount_info::{self, Tuning, shown, shown_tune, tune_from};
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
+use crate::lockout::LockoutTuning;
 use crate::mounts::{MountState, NewMount, UNTUNABLE, canonical_path, refuse_protected, refuse_wrong_table};
 use crate::removal::{Finished, end_migration};
 use crate::router::Mount;
@@ -42,7 +43,7 @@ pub(super) const MOUNT_FIELDS: &[Field] = &[
     Field::new("passthrough_request_headers", FieldKind::List, "Request headers the engine sees."),
     Field::new("allowed_response_headers", FieldKind::List, "Response headers the engine may set."),
     Field::new("token_type", FieldKind::String, "Kind of token an auth method makes."),
-    Field::new("user_lockout_config", FieldKind::Map, "Kept for clients."),
+    Field::new("user_lockout_config", FieldKind::Map, "When failed logins lock a name."),
 ];
 
 static ROUTES: &[Route] = &[
@@ -186,6 +187,9 @@ fn tune(
     let mut record = mounts.reread(ctx.tx, &ctx.namespace.id, &mount.record)?;
     let fields = request.fields();
     refuse_fixed(&record.path, fields)?;
+    if fields.has("user_lockout_config") {
+        mount_info::refuse_lockout(&record, mount.engine().ok().map(AsRef::as_ref))?;
+    }
     tune_from(fields, kind, ctx.kernel.config.max_lease_ttl, Tuning::Change, &mut record.config)?;
     if let Some(description) = fields.string("description")? {
         record.description = description;
@@ -245,6 +249,9 @@ async fn initialize(ctx: &BuiltinCtx<'_>, record: &crate::mounts::MountRecord) -
     let Some(kind) = kernel.mounts.engine(record.kind(), &record.engine) else { return Ok(()) };
     let view = kernel.mounts.view_of(record);
     let engine = (kind.make)(&view)?;
+    if record.config.user_lockout_config != LockoutTuning::default() {
+        mount_info::refuse_lockout(record, Some(engine.as_ref()))?;
+    }
     let prefix = format!("{}/logical/{}/", ctx.namespace.id, record.uuid);
     let storage = EngineStorage::new(ctx.tx, prefix, record.class(), engine.local_prefixes());
     let called = kernel.calling(ctx.tx, engine.as_ref(), &view, storage, &ctx.namespace.id);

@@ -48,7 +48,10 @@ static ROUTES: &[Route] = &[
         pattern: "login/{name}",
         access: Access::Unauthenticated,
         methods: &[Method::new(Operation::Update, "Anybody may log in as anybody.")],
-        fields: &[Field { name: "policies", kind: FieldKind::List, summary: "Policies wanted." }],
+        fields: &[
+            Field { name: "policies", kind: FieldKind::List, summary: "Policies wanted." },
+            Field { name: "wrong", kind: FieldKind::Bool, summary: "Fail." },
+        ],
         takes_any_field: false,
         summary: "A login.",
     },
@@ -134,6 +137,11 @@ impl Engine for Notes {
                 ctx.storage.put_record(&format!("issued/{}", request.param("name")), &true)?;
                 Ok(Response { lease: Some(lease), ..Response::data(json!({"password": "p4ss"})) })
             }
+            "login" if request.fields().boolean("wrong")?.unwrap_or_default() => {
+                // Nobody's name begins with an `x`.
+                let is_known = !request.param("name").starts_with('x');
+                Err(EngineError::BadLogin { text: "wrong", is_known })
+            }
             "login" => {
                 let policies = request.fields().list("policies")?.unwrap_or_default();
                 let login = Login {
@@ -155,6 +163,14 @@ impl Engine for Notes {
         } else {
             Ok(None)
         }
+    }
+
+    fn locks_names(&self) -> bool {
+        true
+    }
+
+    fn login_name(&self, request: &Request) -> Option<String> {
+        Some(request.param("name").to_lowercase())
     }
 
     async fn renew(&self, _ctx: &Ctx<'_>, lease: &LeaseRecord) -> Result<Response, EngineError> {

@@ -433,6 +433,7 @@ fn start(
             engine_type("stubborn", EngineKind::Auth),
             engine_type("cubbyhole", EngineKind::Secrets),
             notes_engine(EngineKind::Secrets),
+            notes_engine(EngineKind::Auth),
             outward_engine(),
         ],
         cluster: Arc::clone(cluster) as Arc<dyn crate::ports::ClusterPort>,

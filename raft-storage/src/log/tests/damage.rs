@@ -122,6 +122,34 @@ fn a_lost_sector_before_the_last_batch_is_refused() {
     }
 }
 
+/// What a power loss tears excuses nothing before it: the batch before was acknowledged, and must not go with the torn one.
+#[test]
+fn damage_before_a_torn_batch_is_refused() {
+    let vfs = ModelVfs::new(3);
+    let open = || SegmentLog::open(Arc::new(vfs.clone()), Options::new(DIR, CLUSTER));
+    let mut driver = Driver::new(open().unwrap(), Reference::default());
+    let mut ends = Vec::new();
+    for size in [300, 700, 2_000] {
+        driver.run(&Op::Append(vec![size])).unwrap();
+        driver.run(&Op::Flush).unwrap();
+        ends.push(driver.log.segments()[0].bytes as usize);
+    }
+    vfs.crash(CrashPolicy::LosePending);
+    let mut content = vfs.contents(&segment(1)).unwrap();
+    // Of the last batch only its last sectors reached the disk.
+    content[ends[1]..ends[1] + 1_500].fill(0);
+    let torn = |content: &[u8]| {
+        vfs.plant(&segment(1), content);
+        open().map(|(log, _)| Reference::read(&log).unwrap())
+    };
+    assert_eq!(torn(&content).unwrap().entries.len(), 2);
+    for offset in ends[0]..ends[1] {
+        content[offset] ^= 1 << (offset % 8);
+        assert!(torn(&content).is_err(), "offset {offset}");
+        content[offset] ^= 1 << (offset % 8);
+    }
+}
+
 /// Writes the file of a fresh log changed by `change`, and expects the error to say `want`.
 fn check(change: impl FnOnce(&ModelVfs), want: &str) {
     let vfs = ModelVfs::new(3);

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,8 +10,9 @@ use futures::future::select;
 use parking_lot::Mutex;
 
 use super::support::{Cluster, LONG, bytes, member, put};
-use crate::raft::{OpenError, RaftReplica, Threads, recover_single};
-use crate::testing::Operation;
+use crate::kv::ModelHome;
+use crate::raft::{OpenError, RaftConfig, RaftParts, RaftReplica, Threads, recover_single};
+use crate::testing::{ModelNet, ModelVfs, Operation};
 use crate::{MemberId, MemberKind, ProposeError, Replica, ReplicaError, Role, Version, Write, WriteSet};
 
 #[tokio::test(start_paused = true)]
@@ -295,6 +297,42 @@ async fn a_change_that_a_lost_leader_began_is_finished() {
     cluster.net.isolate(lost);
     let rest: Vec<_> = others.into_iter().filter(|id| *id != lost).collect();
     cluster.leader_among(&rest).await.propose(put("a", "1")).await.unwrap();
+}
+
+/// The second step of putting itself out may not get through, and is taken later: whoever leads then is a learner, whom no
+/// read may trust, and nobody else campaigns while it is heard of.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_no_voter_any_more_hands_over() {
+    let cluster = Cluster::new(3).await;
+    let old = cluster.leader().await;
+    let id = old.status().id;
+    let out = openraft::ChangeMembers::RemoveVoters([id.0].into());
+    old.shared.raft.change_membership(out, true).await.unwrap();
+    assert_eq!(old.membership().members[&id].1, MemberKind::Learner);
+    let others: Vec<_> = cluster.ids().into_iter().filter(|other| *other != id).collect();
+    cluster.leader_among(&others).await.propose(put("a", "1")).await.unwrap();
+    assert_eq!(cluster.read(id, "a").await.as_deref(), Some("1"));
+}
+
+/// A leader whose disk hangs does not lead for that time. The only member of a new cluster waits for its disk.
+#[tokio::test(start_paused = true)]
+async fn a_cluster_begins_on_a_disk_that_hangs_for_a_moment() {
+    let (vfs, syncs) = (ModelVfs::new(1), AtomicU32::new(0));
+    let hang = Duration::from_millis(1_300);
+    vfs.set_sync_time(move || if syncs.fetch_add(1, Ordering::Relaxed) < 3 { hang } else { Duration::ZERO });
+    let mut config = RaftConfig::new(MemberId(1), "test");
+    config.threads = Threads::None;
+    let parts = RaftParts {
+        vfs: Arc::new(vfs),
+        log_dir: "/data/log".into(),
+        node_dir: "/data".into(),
+        home: Arc::new(ModelHome::new()),
+        transport: ModelNet::new().transport(MemberId(1)),
+    };
+    let replica = RaftReplica::open(config, parts).await.unwrap();
+    replica.bootstrap(member(MemberId(1)), put("first", "0")).await.unwrap();
+    replica.read_barrier().await.unwrap();
+    assert!(replica.view().get(&bytes("first")).unwrap().is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,384 @@
+//! Names that were tried too often: failed logins counted by mount and name, and logins refused while a name is locked.
+//!
+//! Only the active node runs logins, so it alone counts. What it counted lies in memory, for names somebody has as for
+//! names nobody has, in a table of fixed size; for names somebody has it is also written, behind the answer's back, so
+//! that a lock outlives a failover. An answer and its time are thus the same whether there is somebody by a name or not
+//! (CVE-2025-6010, CVE-2025-6011), and names nobody has cost no write. A locked name is not tried at all, so there are no
+//! more writes than tries allowed; and of many tries at once none succeeds that ends after the one that locked the name.
+//! Read next: [`crate::sys`]'s `locked_users` for who is locked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_barrier::Class;
+use arca_engine_api::{Access, Engine, EngineError, Response, UnixMillis};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::RwLock;
+
+use crate::KernelError;
+use crate::admission::Admitted;
+use crate::kernel::Kernel;
+use crate::namespaces::Namespace;
+use crate::router::{Mount, Router};
+use crate::tx::Tx;
+
+/// Names counted at once; the one that failed longest ago makes room. To push a name out takes more failed logins than
+/// hashing passwords allows in the time a lock lasts.
+const NAMES_MAX: usize = 16_384;
+/// Records looked at in one transaction when old ones are forgotten.
+const FORGOTTEN_MAX: usize = 500;
+
+const THRESHOLD: u64 = 5;
+const DURATION: Duration = Duration::from_secs(15 * 60);
+const COUNTER_RESET: Duration = Duration::from_secs(15 * 60);
+
+/// What a mount's tune says; zero stands for the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LockoutTuning {
+    /// Failed logins that lock a name.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub threshold: u64,
+    /// Seconds a lock lasts.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub duration_s: u64,
+    /// Seconds after which a failed login no longer counts.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub counter_reset_s: u64,
+    /// Nothing is counted.
+    #[serde(skip_serializing_if = "is_false")]
+    pub is_disabled: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// The rules of a mount.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    threshold: u64,
+    duration: Duration,
+    counter_reset: Duration,
+}
+
+impl Rules {
+    pub(crate) fn of(tuning: &LockoutTuning) -> Self {
+        let or = |seconds: u64, default| if seconds == 0 { default } else { Duration::from_secs(seconds) };
+        Self {
+            threshold: if tuning.threshold == 0 { THRESHOLD } else { tuning.threshold },
+            duration: or(tuning.duration_s, DURATION),
+            counter_reset: or(tuning.counter_reset_s, COUNTER_RESET),
+        }
+    }
+}
+
+/// Failed logins of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tried {
+    count: u64,
+    last: UnixMillis,
+}
+
+impl Tried {
+    pub(crate) fn is_locked(self, rules: Rules, now: UnixMillis) -> bool {
+        self.count >= rules.threshold && now.since(self.last) < rules.duration
+    }
+
+    fn is_old(self, rules: Rules, now: UnixMillis) -> bool {
+        now.since(self.last) > rules.duration.max(rules.counter_reset)
+    }
+
+    fn after_one_more(before: Option<Self>, rules: Rules, now: UnixMillis) -> Self {
+        let counts = before.filter(|tried| now.since(tried.last) <= rules.counter_reset);
+        Self { count: counts.map_or(0, |tried| tried.count).saturating_add(1), last: now }
+    }
+}
+
+/// The same as stored, with the name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) name: String,
+    pub(crate) tried: Tried,
+}
+
+/// A name on a mount, as a hash: names may be long.
+type Key = [u8; 32];
+
+fn key(accessor: &str, name: &str) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(accessor.len() as u64).to_le_bytes());
+    hasher.update(accessor.as_bytes());
+    hasher.update(name.as_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+/// Where records of a mount lie.
+pub(crate) fn folder(namespace: &Namespace, accessor: &str) -> String {
+    namespace.storage_path(&format!("{FOLDER}{accessor}/"))
+}
+
+/// Below a namespace: a folder for each mount's accessor.
+pub(crate) const FOLDER: &str = "core/login/lockout/";
+
+fn path(namespace: &Namespace, accessor: &str, name: &str) -> String {
+    format!("{}{}", folder(namespace, accessor), hex::encode(key(accessor, name)))
+}
+
+/// What this node counted, if it is the active one.
+#[derive(Default)]
+pub(crate) struct Lockout {
+    names: Mutex<Names>,
+    /// Held shared by every write that is under way.
+    keeping: Arc<RwLock<()>>,
+}
+
+#[derive(Default)]
+struct Names {
+    tried: BTreeMap<Key, Tried>,
+    by_age: BTreeSet<(UnixMillis, Key)>,
+}
+
+impl Names {
+    /// Whether it was there.
+    fn remove(&mut self, key: &Key) -> bool {
+        let tried = self.tried.remove(key);
+        tried.is_some_and(|tried| self.by_age.remove(&(tried.last, *key)))
+    }
+
+    fn insert(&mut self, key: Key, tried: Tried) {
+        self.remove(&key);
+        while self.tried.len() >= NAMES_MAX
+            && let Some((_, oldest)) = self.by_age.pop_first()
+        {
+            self.tried.remove(&oldest);
+        }
+        self.tried.insert(key, tried);
+        self.by_age.insert((tried.last, key));
+    }
+}
+
+impl Lockout {
+    /// Forgets everything: another node may have counted meanwhile.
+    pub(crate) fn forget(&self) {
+        *self.names.lock() = Names::default();
+    }
+
+    fn find(&self, key: &Key) -> Option<Tried> {
+        self.names.lock().tried.get(key).copied()
+    }
+
+    /// Waits until what was counted so far is written.
+    pub(crate) async fn written(&self) {
+        drop(self.keeping.write().await);
+    }
+}
+
+/// A login that is being tried.
+pub(crate) struct Watched {
+    rules: Rules,
+    key: Key,
+    name: String,
+    path: String,
+    mount_uuid: String,
+    stored: Option<Tried>,
+}
+
+impl Kernel {
+    /// Whom a request logs in as, if that is counted on its mount.
+    ///
+    /// # Errors
+    /// [`KernelError::Denied`] while the name is locked.
+    pub(crate) fn watch_login(
+        &self,
+        tx: &Tx,
+        admitted: &Admitted,
+        engine: &dyn Engine,
+    ) -> Result<Option<Watched>, KernelError> {
+        let Some(mount) = &admitted.mount else { return Ok(None) };
+        let is_open = admitted.found.is_some_and(|found| found.route.access == Access::Unauthenticated);
+        let tuning = &mount.record.config.user_lockout_config;
+        if !is_open || !engine.locks_names() || tuning.is_disabled {
+            return Ok(None);
+        }
+        let Some(name) = engine.login_name(&admitted.request) else { return Ok(None) };
+        let accessor = &mount.record.accessor;
+        let path = path(&mount.namespace, accessor, &name);
+        let watched = Watched {
+            rules: Rules::of(tuning),
+            key: key(accessor, &name),
+            stored: read(tx, &path)?.map(|record| record.tried),
+            name,
+            path,
+            mount_uuid: mount.record.uuid.clone(),
+        };
+        if self.is_locked(&watched) { Err(KernelError::Denied) } else { Ok(Some(watched)) }
+    }
+
+    fn is_locked(&self, watched: &Watched) -> bool {
+        let tried = self.lockout.find(&watched.key).or(watched.stored);
+        tried.is_some_and(|tried| tried.is_locked(watched.rules, self.clock.now()))
+    }
+
+    /// Counts a login that failed; takes the count back when one succeeded.
+    ///
+    /// # Errors
+    /// [`KernelError::Denied`] when the name was locked while the login was tried.
+    pub(crate) fn settle_login(
+        &self,
+        tx: &Tx,
+        watched: Watched,
+        answered: &Result<Response, EngineError>,
+    ) -> Result<(), KernelError> {
+        match answered {
+            Err(EngineError::BadLogin { is_known, .. }) => {
+                self.login_failed(watched, *is_known);
+                Ok(())
+            }
+            Ok(response) if response.login.is_some() => {
+                if self.is_locked(&watched) {
+                    return Err(KernelError::Denied);
+                }
+                let was_counted = self.lockout.names.lock().remove(&watched.key);
+                if was_counted || watched.stored.is_some() {
+                    tx.delete(Class::Local, &watched.path)?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn login_failed(&self, watched: Watched, is_known: bool) {
+        let (rules, now) = (watched.rules, self.clock.now());
+        let tried = {
+            let mut names = self.lockout.names.lock();
+            let before = names.tried.get(&watched.key).copied().or(watched.stored);
+            let tried = Tried::after_one_more(before, rules, now);
+            names.insert(watched.key, tried);
+            tried
+        };
+        if tried.count == rules.threshold {
+            metrics::counter!("vault.core.locked_users").increment(1);
+        }
+        if is_known {
+            self.write_down(watched);
+        }
+    }
+
+    /// Writes what is counted for a name, in a task of its own.
+    fn write_down(&self, watched: Watched) {
+        let (Some(kernel), Ok(runtime)) = (self.me.upgrade(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        // Whoever waits for what is written keeps nobody from writing.
+        let keeping = Arc::clone(&self.lockout.keeping).try_read_owned().ok();
+        drop(runtime.spawn(async move {
+            let written = kernel.commit_staged(|tx| kernel.stage_count(tx, &watched)).await;
+            match written {
+                Ok(()) | Err(KernelError::NeedsActive) => {}
+                Err(err) => tracing::warn!(error = %err, "a failed login is counted in memory only"),
+            }
+            drop(keeping);
+        }));
+    }
+
+    fn stage_count(&self, tx: &Tx, watched: &Watched) -> Result<(), KernelError> {
+        let is_mounted = self.mounts.router(&self.store)?.by_uuid(&watched.mount_uuid).is_some();
+        // Guarded, so that an unlocking that comes first is seen.
+        let before: Option<Record> = tx.get_record(Class::Local, &watched.path)?;
+        let Some(tried) = self.lockout.find(&watched.key).filter(|_| is_mounted) else { return Ok(()) };
+        let record = Record { name: watched.name.clone(), tried };
+        if before.as_ref() != Some(&record) {
+            tx.put_record(Class::Local, &watched.path, &record)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the failed logins of a name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) fn unlock(
+        &self,
+        tx: &Tx,
+        namespace: &Namespace,
+        accessor: &str,
+        name: &str,
+    ) -> Result<(), KernelError> {
+        self.lockout.names.lock().remove(&key(accessor, name));
+        let path = path(namespace, accessor, name);
+        if tx.get(Class::Local, &path)?.is_some() {
+            tx.delete(Class::Local, &path)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away records that say nothing any more, of the mounts there are and of those that are gone.
+    pub(crate) async fn forget_failed_logins(&self) -> Result<(), KernelError> {
+        let router = self.mounts.router(&self.store)?;
+        for namespace in router.namespaces().iter() {
+            let prefix = namespace.storage_path(FOLDER);
+            let mut after = None;
+            loop {
+                let tx = self.read_tx();
+                let found = tx.some_below_after(Class::Local, &prefix, after.as_deref(), FORGOTTEN_MAX)?;
+                let Some(last) = found.last() else { break };
+                after = Some(last.clone());
+                let staged = |tx: &Tx| {
+                    found.iter().try_for_each(|path| self.stage_forgetting(tx, &router, &prefix, path))
+                };
+                self.commit_staged(staged).await?;
+                if found.len() < FORGOTTEN_MAX {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn stage_forgetting(
+        &self,
+        tx: &Tx,
+        router: &Router,
+        prefix: &str,
+        path: &str,
+    ) -> Result<(), KernelError> {
+        let Some(record) = read(tx, path)? else { return Ok(()) };
+        let accessor = path.strip_prefix(prefix).and_then(|rest| rest.split('/').next()).unwrap_or_default();
+        let mount = mount_of(router, accessor);
+        let is_old = mount.is_none_or(|mount| {
+            let rules = Rules::of(&mount.record.config.user_lockout_config);
+            record.tried.is_old(rules, self.clock.now())
+        });
+        if is_old {
+            tx.get(Class::Local, path)?; // Guarded: it may have been tried again.
+            tx.delete(Class::Local, path)?;
+        }
+        Ok(())
+    }
+}
+
+/// The mount of an accessor.
+pub(crate) fn mount_of<'a>(router: &'a Router, accessor: &str) -> Option<&'a Arc<Mount>> {
+    router.mounts().find(|mount| mount.record.accessor == accessor)
+}
+
+/// A record, without holding the transaction to it.
+pub(crate) fn read(tx: &Tx, path: &str) -> Result<Option<Record>, KernelError> {
+    let Some(bytes) = tx.peek(Class::Local, path)? else { return Ok(None) };
+    let parsed = serde_json::from_slice(&bytes);
+    parsed.map(Some).map_err(|err| KernelError::Bug(format!("{path} is damaged, line {}", err.line())))
+}
+
+#[cfg(test)]
+#[path = "lockout_tests.rs"]
+mod tests;

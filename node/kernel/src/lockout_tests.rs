@@ -1,0 +1,259 @@
+//! Names locked and unlocked, on one node and over failovers.
+
+use arca_engine_api::Page;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::tokens::rig::{Rig, text};
+
+async fn rig() -> Rig {
+    let rig = Rig::active().await;
+    rig.post("root", "sys/auth/people", json!({"type": "notes"})).await.unwrap();
+    rig
+}
+
+/// Tries to log in and says how it went.
+async fn try_login(rig: &Rig, name: &str, is_wrong: bool) -> &'static str {
+    let answer = rig.post("", &format!("auth/people/login/{name}"), json!({"wrong": is_wrong})).await;
+    match answer {
+        Ok(answer) if answer.auth.is_some() => "in",
+        Ok(_) => "out",
+        Err(KernelError::Denied) => "locked",
+        Err(err) if err.fault() == arca_engine_api::Fault::Invalid => "wrong",
+        Err(err) => panic!("{err}"),
+    }
+}
+
+async fn fail(rig: &Rig, name: &str, times: usize, want: &str) {
+    for at in 0..times {
+        assert_eq!(try_login(rig, name, true).await, want, "{name} {at}");
+    }
+}
+
+async fn tune(rig: &Rig, config: Value) -> Result<(), KernelError> {
+    let body = json!({"user_lockout_config": config});
+    rig.post("root", "sys/auth/people/tune", body).await.map(drop)
+}
+
+fn accessor(rig: &Rig) -> String {
+    let router = rig.kernel.mounts.router(&rig.kernel.store).unwrap();
+    router.at("auth/people/").unwrap().record.accessor.clone()
+}
+
+/// Who is locked, by the answer.
+async fn locked(rig: &Rig) -> Value {
+    let answer = rig.get("root", "sys/locked-users").await.unwrap();
+    let mut data = answer.data.unwrap();
+    assert_eq!(data["by_namespace"][0]["counts"], data["total"]);
+    data["by_namespace"][0]["mount_accessors"].take()
+}
+
+fn stored(rig: &Rig) -> Vec<String> {
+    rig.view().scan(Class::Local, &format!("root/{FOLDER}"), &Page::default()).unwrap()
+}
+
+#[tokio::test]
+async fn a_name_is_locked_for_a_while() {
+    let rig = rig().await;
+    fail(&rig, "bob", 5, "wrong").await;
+    assert_eq!(try_login(&rig, "bob", true).await, "locked");
+    assert_eq!(try_login(&rig, "bob", false).await, "locked");
+    assert_eq!(try_login(&rig, "alice", false).await, "in");
+    let want = json!([{"alias_identifiers": ["bob"], "counts": 1, "mount_accessor": accessor(&rig)}]);
+    assert_eq!(locked(&rig).await, want);
+    rig.advance(15 * 60 - 1);
+    assert_eq!(try_login(&rig, "bob", false).await, "locked");
+    rig.advance(1);
+    assert_eq!(locked(&rig).await, json!([]));
+    assert_eq!(try_login(&rig, "bob", false).await, "in");
+    assert_eq!(stored(&rig), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_login_forgets_what_failed_before() {
+    let rig = rig().await;
+    for _ in 0..3 {
+        fail(&rig, "bob", 4, "wrong").await;
+        assert_eq!(try_login(&rig, "bob", false).await, "in");
+    }
+    fail(&rig, "bob", 4, "wrong").await;
+    rig.advance(15 * 60 + 1);
+    fail(&rig, "bob", 5, "wrong").await;
+    fail(&rig, "bob", 1, "locked").await;
+}
+
+/// CVE-2025-6004: the count went by the name as sent, the login by the name in lower case.
+#[tokio::test]
+async fn cve_2025_6004_other_spellings_are_locked_too() {
+    let rig = rig().await;
+    for name in ["bob", "Bob", "BOB", "bOb", "boB"] {
+        fail(&rig, name, 1, "wrong").await;
+    }
+    for name in ["bob", "BOB"] {
+        fail(&rig, name, 1, "locked").await;
+    }
+}
+
+/// CVE-2025-6010: only names somebody has were locked, which told them from others.
+#[tokio::test]
+async fn cve_2025_6010_names_nobody_has_are_locked_alike() {
+    let rig = rig().await;
+    let ask = |name: &str| {
+        let (rig, path) = (&rig, format!("auth/people/login/{name}"));
+        async move { text(rig.post("", &path, json!({"wrong": true})).await) }
+    };
+    for _ in 0..8 {
+        assert_eq!(ask("bob").await, ask("xavier").await);
+    }
+    fail(&rig, "xavier", 1, "locked").await;
+    // Names nobody has cost no write, and are shown to nobody.
+    rig.kernel.lockout.written().await;
+    assert_eq!(stored(&rig).len(), 1);
+    assert_eq!(locked(&rig).await[0]["alias_identifiers"], json!(["bob"]));
+    rig.advance(15 * 60);
+    assert_eq!(ask("bob").await, ask("xavier").await);
+}
+
+#[tokio::test]
+async fn a_lock_outlives_a_failover() {
+    let mut rig = rig().await;
+    fail(&rig, "bob", 5, "wrong").await;
+    fail(&rig, "alice", 3, "wrong").await;
+    rig.kernel.lockout.written().await;
+    rig.fail_over();
+    rig.kernel.activate();
+    fail(&rig, "bob", 1, "locked").await;
+    fail(&rig, "alice", 2, "wrong").await;
+    fail(&rig, "alice", 1, "locked").await;
+}
+
+/// What a node counted when it was active before says nothing once another was.
+#[tokio::test]
+async fn a_node_that_is_active_again_counts_from_what_is_stored() {
+    let rig = rig().await;
+    fail(&rig, "bob", 5, "wrong").await;
+    rig.kernel.lockout.written().await;
+    rig.kernel.deactivate();
+    let namespace = Namespace::root();
+    let path = path(&namespace, &accessor(&rig), "bob");
+    rig.commit(|tx| Ok(tx.delete(Class::Local, &path)?)).await.unwrap();
+    rig.kernel.activate();
+    fail(&rig, "bob", 1, "wrong").await;
+}
+
+#[tokio::test]
+async fn an_operator_unlocks_a_name() {
+    let rig = rig().await;
+    fail(&rig, "bob", 5, "wrong").await;
+    let path = format!("sys/locked-users/{}/unlock", accessor(&rig));
+    rig.post("root", &format!("{path}/alice"), json!({})).await.unwrap();
+    fail(&rig, "bob", 1, "locked").await;
+    rig.post("root", &format!("{path}/bob"), json!({})).await.unwrap();
+    assert_eq!(locked(&rig).await, json!([]));
+    fail(&rig, "bob", 4, "wrong").await;
+    assert_eq!(try_login(&rig, "bob", false).await, "in");
+    let filtered = rig.ask(
+        "root",
+        arca_engine_api::Operation::Read,
+        "sys/locked-users",
+        json!({"mount_accessor": "other"}),
+        None,
+    );
+    assert_eq!(filtered.await.unwrap().data.unwrap()["total"], json!(0));
+}
+
+#[tokio::test]
+async fn a_mount_says_when_names_are_locked() {
+    let rig = rig().await;
+    tune(
+        &rig,
+        json!({"lockout_threshold": "2", "lockout_duration": "10s", "lockout_counter_reset_duration": 5}),
+    )
+    .await
+    .unwrap();
+    let shown = rig.get("root", "sys/auth/people/tune").await.unwrap().data.unwrap();
+    assert_eq!((&shown["user_lockout_threshold"], &shown["user_lockout_duration"]), (&json!(2), &json!(10)));
+    assert_eq!(shown["user_lockout_counter_reset_duration"], json!(5));
+    fail(&rig, "bob", 1, "wrong").await;
+    rig.advance(6);
+    fail(&rig, "bob", 2, "wrong").await;
+    fail(&rig, "bob", 1, "locked").await;
+    rig.advance(10);
+    assert_eq!(try_login(&rig, "bob", false).await, "in");
+    tune(&rig, json!({"lockout_disable": true})).await.unwrap();
+    fail(&rig, "bob", 9, "wrong").await;
+    for config in [
+        json!({"lockout_threshold": "x"}),
+        json!({"lockout_threshold": -1}),
+        json!({"lockout_duration": "-1s"}),
+        json!({"lockout_disable": "maybe"}),
+        json!("x"),
+    ] {
+        assert!(tune(&rig, config.clone()).await.is_err(), "{config}");
+    }
+    for path in ["sys/auth/token/tune", "sys/auth/userpass/tune", "sys/mounts/aws/tune"] {
+        let body = json!({"user_lockout_config": {"lockout_threshold": "3"}});
+        let text = text(rig.post("root", path, body).await);
+        assert!(text.starts_with("tuning of user lockout configuration for auth type"), "{path}: {text}");
+    }
+}
+
+/// Of many tries at once, those that end after the lock are refused, right or wrong.
+#[tokio::test]
+async fn a_try_that_ends_after_the_lock_does_not_get_in() {
+    let rig = rig().await;
+    let tx = rig.kernel.store.begin(crate::tx::Mode::ReadWrite);
+    let watched = |rig: &Rig| Watched {
+        rules: Rules::of(&LockoutTuning::default()),
+        key: key(&accessor(rig), "bob"),
+        name: "bob".to_owned(),
+        path: "root/core/login/lockout/a/b".to_owned(),
+        mount_uuid: String::new(),
+        stored: None,
+    };
+    let begun = watched(&rig);
+    fail(&rig, "bob", 5, "wrong").await;
+    let login = Some(arca_engine_api::Login::default());
+    let answered = Ok(Response { login, ..Response::default() });
+    let settled = rig.kernel.settle_login(&tx, begun, &answered);
+    assert!(matches!(settled, Err(KernelError::Denied)));
+}
+
+#[tokio::test]
+async fn what_says_nothing_any_more_is_forgotten() {
+    let rig = rig().await;
+    rig.post("root", "sys/auth/others", json!({"type": "notes"})).await.unwrap();
+    fail(&rig, "bob", 5, "wrong").await;
+    assert!(rig.post("", "auth/others/login/eve", json!({"wrong": true})).await.is_err());
+    rig.kernel.lockout.written().await;
+    rig.kernel.forget_failed_logins().await.unwrap();
+    assert_eq!(stored(&rig).len(), 2);
+    rig.ask("root", arca_engine_api::Operation::Delete, "sys/auth/others", Value::Null, None).await.unwrap();
+    rig.kernel.forget_failed_logins().await.unwrap();
+    assert_eq!(stored(&rig).len(), 1);
+    rig.advance(15 * 60 + 1);
+    rig.kernel.forget_failed_logins().await.unwrap();
+    assert_eq!(stored(&rig), [""; 0]);
+}
+
+#[test]
+fn so_many_names_are_counted_and_no_more() {
+    let mut names = Names::default();
+    let tried = |at: u64| Tried { count: 1, last: UnixMillis(at) };
+    let key = |at: u64| *blake3::hash(&at.to_le_bytes()).as_bytes();
+    for at in 0..NAMES_MAX as u64 + 10 {
+        names.insert(key(at), tried(at));
+        names.insert(key(at), tried(at));
+    }
+    assert_eq!((names.tried.len(), names.by_age.len()), (NAMES_MAX, NAMES_MAX));
+    assert!(!names.tried.contains_key(&key(9)) && names.tried.contains_key(&key(10)));
+}
+
+#[test]
+fn records_are_stored_in_one_form() {
+    let record = Record { name: "bob".to_owned(), tried: Tried { count: 5, last: UnixMillis(7) } };
+    let golden = r#"{"name":"bob","tried":{"count":5,"last":7}}"#;
+    assert_eq!(serde_json::to_string(&record).unwrap(), golden);
+    assert_eq!(serde_json::from_str::<Record>(golden).unwrap(), record);
+    assert_eq!(serde_json::to_string(&LockoutTuning::default()).unwrap(), "{}");
+}
