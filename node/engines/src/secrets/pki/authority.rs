@@ -21,11 +21,13 @@ use super::x509::{oid, time};
 use super::{base64, config, crl, issue, keys, names, signers, store};
 use crate::crypto::der;
 
-const NO_URLS: &str = "This mount hasn't configured any authority information access (AIA) fields; this may make it harder \
-                       for systems to find missing certificates in the chain or to validate revocation status of \
-                       certificates. Consider updating /config/urls or the newly generated issuer with this information.";
-const NO_SUBJECT: &str = "This issuer certificate was generated without a Subject; this makes it likely that issuing leaf \
-                          certs with this certificate will cause TLS validation libraries to reject this certificate.";
+const NO_URLS: &str = "This mount hasn't configured any authority information access (AIA) fields; this \
+                       may make it harder for systems to find missing certificates in the chain or to \
+                       validate revocation status of certificates. Consider updating /config/urls or the \
+                       newly generated issuer with this information.";
+const NO_SUBJECT: &str = "This issuer certificate was generated without a Subject; this makes it likely \
+                          that issuing leaf certs with this certificate will cause TLS validation \
+                          libraries to reject this certificate.";
 
 /// The key a new authority signs with.
 struct OwnKey {
@@ -186,8 +188,8 @@ fn warn(
     }
     if path_len_max == Some(0) {
         warnings.push(
-            "Max path length of the certificate is zero. This certificate cannot be used to issue intermediate CA \
-             certificates."
+            "Max path length of the certificate is zero. This certificate cannot be used to issue \
+             intermediate CA certificates."
                 .to_owned(),
         );
     }
@@ -298,8 +300,9 @@ pub(super) fn sign_intermediate(call: &Call<'_>) -> Result<Response, EngineError
     let mut warnings = plan.warnings.clone();
     if issuer.not_after < plan.not_after {
         warnings.push(
-            "The expiration time for the signed certificate is after the CA's expiration time. If the new certificate is \
-             not treated as a root, validation paths with the certificate past the issuing CA's expiration time will fail."
+            "The expiration time for the signed certificate is after the CA's expiration time. If the \
+             new certificate is not treated as a root, validation paths with the certificate past the \
+             issuing CA's expiration time will fail."
                 .to_owned(),
         );
     }
@@ -379,8 +382,8 @@ pub(super) fn delete_root(call: &Call<'_>) -> Result<Response, EngineError> {
     config::put_default_issuer(call.ctx, "")?;
     keys::remove_all(call)?;
     Ok(Response::empty().with_warning(
-        "DELETE /root deletes all keys and issuers; prefer the new DELETE /key/:key_ref and DELETE /issuer/:issuer_ref for \
-         finer granularity, unless removal of all keys and issuers is desired.",
+        "DELETE /root deletes all keys and issuers; prefer the new DELETE /key/:key_ref and DELETE \
+         /issuer/:issuer_ref for finer granularity, unless removal of all keys and issuers is desired.",
     ))
 }
 
@@ -437,8 +440,8 @@ pub(super) fn import(call: &Call<'_>) -> Result<Response, EngineError> {
     let text = if bundle.is_empty() { certificate } else { bundle };
     if text.len() < 75 {
         return Err(EngineError::invalid(
-            "provided data for import was too short; perhaps a path was passed to the API rather than the contents of a PEM \
-             file",
+            "provided data for import was too short; perhaps a path was passed to the API rather than \
+             the contents of a PEM file",
         ));
     }
     let bundle = Bundle::of(&text)?;
@@ -478,8 +481,9 @@ pub(super) fn import(call: &Call<'_>) -> Result<Response, EngineError> {
     let default = config::default_issuer(call.ctx)?;
     if imported.iter().any(|issuer| issuer.record.id == default && issuer.record.key_id.is_empty()) {
         warnings.push(
-            "The default issuer has no key associated with it. Some operations like issuing certificates and signing CRLs \
-             will be unavailable with the requested default issuer until a key is imported or the default issuer is changed."
+            "The default issuer has no key associated with it. Some operations like issuing certificates \
+             and signing CRLs will be unavailable with the requested default issuer until a key is \
+             imported or the default issuer is changed."
                 .to_owned(),
         );
     }

@@ -196,9 +196,9 @@ pub(super) fn serve_issuers(call: &Call<'_>) -> Result<Response, EngineError> {
         settings.default.clone_from(&issuer.record.id);
         if issuer.record.key_id.is_empty() {
             warning = Some(
-                "This selected default issuer has no key associated with it. Some operations like issuing certificates \
-                 and signing CRLs will be unavailable with the requested default issuer until a key is imported or the \
-                 default issuer is changed.",
+                "This selected default issuer has no key associated with it. Some operations like \
+                 issuing certificates and signing CRLs will be unavailable with the requested default \
+                 issuer until a key is imported or the default issuer is changed.",
             );
         }
     }
@@ -251,8 +251,8 @@ pub(super) fn serve_urls(call: &Call<'_>) -> Result<Response, EngineError> {
         call.ctx.storage.put_record(URLS, &settings)?;
         if settings.filled(call.ctx, "id")?.is_none() {
             warning = Some(
-                "issuance may fail: unable to template AIA URLs as we lack local cluster address information\n\n\
-                 Consider setting the cluster-local address if it is not already set.",
+                "issuance may fail: unable to template AIA URLs as we lack local cluster address \
+                 information\n\nConsider setting the cluster-local address if it is not already set.",
             );
         }
     }

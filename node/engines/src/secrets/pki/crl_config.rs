@@ -56,16 +56,16 @@ impl CrlConfig {
         }
         if self.auto_rebuild && self.auto_rebuild_grace_period >= self.expiry {
             return Err(EngineError::Invalid(format!(
-                "CRL auto-rebuilding grace period ({}) must be strictly shorter than CRL expiry ({}) value when \
-                 auto-rebuilding of CRLs is enabled",
+                "CRL auto-rebuilding grace period ({}) must be strictly shorter than CRL expiry ({}) \
+                 value when auto-rebuilding of CRLs is enabled",
                 short_duration(self.auto_rebuild_grace_period),
                 short_duration(self.expiry)
             )));
         }
         if self.enable_delta && self.delta_rebuild_interval >= self.expiry {
             return Err(EngineError::Invalid(format!(
-                "CRL delta rebuild window ({}) must be strictly shorter than CRL expiry ({}) value when delta CRLs are \
-                 enabled",
+                "CRL delta rebuild window ({}) must be strictly shorter than CRL expiry ({}) value when \
+                 delta CRLs are enabled",
                 short_duration(self.delta_rebuild_interval),
                 short_duration(self.expiry)
             )));

@@ -133,8 +133,8 @@ fn update(call: &Call<'_>, reference: &str, is_patch: bool) -> Result<Response, 
     let response = Response::data(shown(call, &issuer)?);
     Ok(if cannot_fill(call, &record)? {
         response.with_warning(
-            "issuance may fail: unable to template AIA URLs as we lack local cluster address information\n\nConsider \
-             setting the cluster-local address if it is not already set.",
+            "issuance may fail: unable to template AIA URLs as we lack local cluster address \
+             information\n\nConsider setting the cluster-local address if it is not already set.",
         )
     } else {
         response
@@ -167,8 +167,9 @@ fn check_usage(issuer: &Issuer, record: &mut Record, is_asked: bool) -> Result<(
     if record.revoked_at.is_some() && record.usage.iter().any(|usage| usage == issuers::ISSUE) {
         if is_asked {
             return Err(EngineError::invalid(
-                "This issuer was revoked; unable to modify its usage to include certificate signing again. Reissue this \
-                 certificate (preferably with a new key) and modify that entry instead.",
+                "This issuer was revoked; unable to modify its usage to include certificate signing \
+                 again. Reissue this certificate (preferably with a new key) and modify that entry \
+                 instead.",
             ));
         }
         record.usage.retain(|usage| usage != issuers::ISSUE);
@@ -176,8 +177,8 @@ fn check_usage(issuer: &Issuer, record: &mut Record, is_asked: bool) -> Result<(
     if !issuer.may_sign_crls && record.usage.iter().any(|usage| usage == issuers::SIGN_CRL) {
         if is_asked {
             return Err(EngineError::invalid(
-                "This issuer's underlying certificate lacks the CRLSign KeyUsage value; unable to set CRLSigningUsage on \
-                 this issuer as a result.",
+                "This issuer's underlying certificate lacks the CRLSign KeyUsage value; unable to set \
+                 CRLSigningUsage on this issuer as a result.",
             ));
         }
         record.usage.retain(|usage| usage != issuers::SIGN_CRL);
@@ -228,8 +229,8 @@ fn delete(call: &Call<'_>, reference: &str) -> Result<Response, EngineError> {
     issuers::rebuild_chains(call.ctx)?;
     Ok(if was_default {
         Response::empty().with_warning(format!(
-            "Deleted issuer {} (via issuer_ref {reference}); this was configured as the default issuer. Operations without \
-             an explicit issuer will not work until a new default is configured.",
+            "Deleted issuer {} (via issuer_ref {reference}); this was configured as the default issuer. \
+             Operations without an explicit issuer will not work until a new default is configured.",
             issuer.record.id
         ))
     } else {

@@ -260,8 +260,8 @@ fn delete(call: &Call<'_>, reference: &str) -> Result<Response, EngineError> {
     if config::default_key(call.ctx)? == key.id {
         config::put_default_key(call.ctx, "")?;
         return Ok(Response::empty().with_warning(format!(
-            "Deleted key {} (via key_ref {reference}); this was configured as the default key. Operations without an \
-             explicit key will not work until a new default is configured.",
+            "Deleted key {} (via key_ref {reference}); this was configured as the default key. \
+             Operations without an explicit key will not work until a new default is configured.",
             key.id
         )));
     }

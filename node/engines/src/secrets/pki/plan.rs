@@ -101,8 +101,8 @@ impl Maker<'_> {
         if name.is_empty() {
             if self.role.require_cn {
                 return Err(EngineError::invalid(
-                    "the common_name field is required, or must be provided in a CSR with \"use_csr_common_name\" set to \
-                     true, unless \"require_cn\" is set to false",
+                    "the common_name field is required, or must be provided in a CSR with \
+                     \"use_csr_common_name\" set to true, unless \"require_cn\" is set to false",
                 ));
             }
         } else if !rules::allows_common_name(self.role, self.caller, &name) {
@@ -283,8 +283,8 @@ fn validity(
             "truncate" => not_after = signed.not_after,
             _ => {
                 return Err(EngineError::Invalid(format!(
-                    "cannot satisfy request, as TTL would result in notAfter of {} that is beyond the expiration of the CA \
-                     certificate at {}",
+                    "cannot satisfy request, as TTL would result in notAfter of {} that is beyond the \
+                     expiration of the CA certificate at {}",
                     rfc3339(not_after),
                     rfc3339(signed.not_after),
                 )));
@@ -320,8 +320,8 @@ fn not_before(call: &Call<'_>, role: &Role) -> Result<UnixMillis, EngineError> {
         "permit" => Ok(asked),
         "duration" if asked >= time::whole(earliest) => Ok(asked),
         "duration" => Err(EngineError::Invalid(format!(
-            "not_before_bound is set to duration. Cannot satisfy request as it would result in notBefore of {} that is older \
-             than the allowed not_before_duration of {}",
+            "not_before_bound is set to duration. Cannot satisfy request as it would result in notBefore \
+             of {} that is older than the allowed not_before_duration of {}",
             rfc3339(asked),
             duration_text(role.not_before_duration),
         ))),
@@ -364,8 +364,8 @@ fn not_after(call: &Call<'_>, role: &Role, warnings: &mut Vec<String>) -> Result
     let moment = time::parse("not_after", moment)?;
     if role.not_after_bound == "ttl-limited" && moment > by_ttl {
         return Err(EngineError::Invalid(format!(
-            "not_after_bound is set to ttl-limited. Cannot satisfy request as that would result in notAfter of {} that is \
-             beyond the TTL of {}",
+            "not_after_bound is set to ttl-limited. Cannot satisfy request as that would result in \
+             notAfter of {} that is beyond the TTL of {}",
             rfc3339(moment),
             duration_text(ttl.as_secs()),
         )));

@@ -49,8 +49,9 @@ pub(super) fn serve(call: &Call<'_>) -> Result<Response, EngineError> {
     }
     if signer.is_none() && stored.is_none() {
         return Err(EngineError::invalid(
-            "unable to verify signature on presented cert from any present issuer in this mount; certificates from previous \
-             CAs will need to have their issuing CA and key re-imported if revocation is necessary",
+            "unable to verify signature on presented cert from any present issuer in this mount; \
+             certificates from previous CAs will need to have their issuing CA and key re-imported if \
+             revocation is necessary",
         ));
     }
     if needs_key {
@@ -71,8 +72,8 @@ fn by_serial(ctx: &Ctx<'_>, serial: &str) -> Result<Vec<u8>, EngineError> {
 fn by_certificate(text: &str) -> Result<Vec<u8>, EngineError> {
     if text.len() < 75 {
         return Err(EngineError::invalid(
-            "provided certificate data was too short; perhaps a path was passed to the API rather than the contents of a PEM \
-             file",
+            "provided certificate data was too short; perhaps a path was passed to the API rather than \
+             the contents of a PEM file",
         ));
     }
     let (_, raw, _) =
@@ -146,8 +147,8 @@ fn revoke(
     let config = crl_config::of(call.ctx)?;
     if not_after < call.now().after(ALMOST_EXPIRED) && !config.allow_expired_cert_revocation {
         return Ok(Response::empty().with_warning(format!(
-            "certificate with serial {} already expired; refusing to add to CRL. Enable 'AllowExpiredCertRevocation' to \
-             allow revoking expired certificates.",
+            "certificate with serial {} already expired; refusing to add to CRL. Enable \
+             'AllowExpiredCertRevocation' to allow revoking expired certificates.",
             colons(&serial)
         )));
     }
@@ -157,8 +158,8 @@ fn revoke(
         response
     } else {
         response.with_warning(
-            "No issuer of this mount signed the certificate, so it is in no list of revoked certificates; import its issuer \
-             and tidy with tidy_revoked_cert_issuer_associations.",
+            "No issuer of this mount signed the certificate, so it is in no list of revoked \
+             certificates; import its issuer and tidy with tidy_revoked_cert_issuer_associations.",
         )
     })
 }
@@ -191,15 +192,15 @@ pub(super) fn revoke_issuer(call: &Call<'_>, issuer: &Issuer) -> Result<Vec<Stri
         let mut warnings = Vec::new();
         if issuer.is_root() {
             warnings.push(
-                "This issuer is a self-signed (potentially root) certificate. This means it may not be considered revoked if \
-                 there is not an external, cross-signed variant of this certificate. This issuer's serial number will not \
-                 appear on its own CRL."
+                "This issuer is a self-signed (potentially root) certificate. This means it may not be \
+                 considered revoked if there is not an external, cross-signed variant of this \
+                 certificate. This issuer's serial number will not appear on its own CRL."
                     .to_owned(),
             );
         }
         warnings.push(
-            "This issuer lacks another parent issuer within the mount, so it is in no list of revoked certificates of this \
-             mount. Revoke it where it was signed."
+            "This issuer lacks another parent issuer within the mount, so it is in no list of revoked \
+             certificates of this mount. Revoke it where it was signed."
                 .to_owned(),
         );
         return Ok(warnings);

@@ -479,20 +479,21 @@ pub(super) fn serve(call: &Call<'_>) -> Result<Response, EngineError> {
     let mut response = Response::data(role.shown());
     if role.no_store && fields.boolean("generate_lease")? == Some(true) {
         response = response.with_warning(
-            "mutually exclusive values no_store=true and generate_lease=true were both specified; no_store=true takes \
-             priority",
+            "mutually exclusive values no_store=true and generate_lease=true were both specified; \
+             no_store=true takes priority",
         );
     }
     if role.generate_lease {
         response = response.with_warning(
-            "it is encouraged to disable generate_lease and rely on PKI's native capabilities when possible; this option \
-             can cause instance-wide issues with large numbers of issued certificates",
+            "it is encouraged to disable generate_lease and rely on PKI's native capabilities when \
+             possible; this option can cause instance-wide issues with large numbers of issued \
+             certificates",
         );
     }
     if issuers::resolve(call.ctx, &role.issuer_ref)?.is_none() {
         response = response.with_warning(if role.issuer_ref == issuers::DEFAULT {
-            "Issuing Certificate was set to default, but no default issuing certificate (configurable at /config/issuers) \
-             is currently set"
+            "Issuing Certificate was set to default, but no default issuing certificate (configurable at \
+             /config/issuers) is currently set"
                 .to_owned()
         } else {
             format!(

@@ -19,8 +19,9 @@ const AUTO: &str = "config/auto-tidy";
 const LAYOUT: u8 = 1;
 /// Entries looked at in one step, whatever `page_size` says.
 const PAGE_MAX: usize = 2_000;
-const NOTHING_ASKED: &str = "Enable at least one tidy operation to be run (tidy_cert_store / tidy_revoked_certs / \
-                             tidy_invalid_certs / tidy_revoked_cert_issuer_associations / tidy_expired_issuers / \
+const NOTHING_ASKED: &str = "Enable at least one tidy operation to be run (tidy_cert_store / \
+                             tidy_revoked_certs / tidy_invalid_certs / \
+                             tidy_revoked_cert_issuer_associations / tidy_expired_issuers / \
                              tidy_move_legacy_ca_bundle / tidy_acme).";
 
 /// What a run does. Spans are seconds.
