@@ -12,6 +12,8 @@ use arca_engine_api::fields::parse_duration;
 use arca_engine_api::{Clock, Fault, Map, Operation};
 use arca_kernel::{Answer, AnswerBody, Body, Incoming, Kernel, KernelError};
 use arca_raft_storage::SnapshotStream;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, ORIGIN};
@@ -436,9 +438,14 @@ fn content_type(headers: &HeaderMap) -> Result<String, Refusal> {
     Ok(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-/// JSON whatever the content type says, unless it says form and the body does not look like JSON.
+/// JSON whatever the content type says, unless it says form and the body does not look like JSON. An OCSP request is
+/// bytes by its standard; engines get it as Base64 in a field.
 fn body_fields(request: &RawRequest, bytes: &Bytes) -> Result<Map, Refusal> {
-    let is_form = content_type(&request.headers)? == "application/x-www-form-urlencoded";
+    let kind = content_type(&request.headers)?;
+    if kind == "application/ocsp-request" {
+        return Ok(Map::from_iter([("ocsp_request".to_owned(), STANDARD.encode(bytes).into())]));
+    }
+    let is_form = kind == "application/x-www-form-urlencoded";
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     if is_form && !matches!(first, None | Some(b'{' | b'[')) {
         let text = std::str::from_utf8(bytes).map_err(|_| Refusal::bad("form body is not UTF-8"))?;

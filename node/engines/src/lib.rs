@@ -30,9 +30,10 @@ macro_rules! engines {
 }
 
 engines! {
-    secrets: [cubbyhole, kv, sequence, transit],
+    secrets: [cubbyhole, kv, pki, sequence, transit],
     auth: [approle, jwt, kubernetes, userpass],
 }
 
+mod crypto;
 #[cfg(test)]
 mod testing;

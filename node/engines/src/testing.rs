@@ -267,6 +267,23 @@ impl Rig {
         }
     }
 
+    /// Lets a test look below the paths.
+    pub(crate) fn with_ctx<T>(&self, look: impl FnOnce(&Ctx<'_>) -> T) -> T {
+        look(&self.ctx())
+    }
+
+    /// The end of a lease: nothing, or what is wrong.
+    pub(crate) fn end_lease(&self, internal: &Map) -> String {
+        let lease = LeaseRecord {
+            id: "m/x/h".to_owned(),
+            internal: internal.clone(),
+            increment: Duration::ZERO,
+            ttl: Duration::from_secs(60),
+        };
+        now(self.engine.revoke(&self.ctx(), &lease))
+            .map_or_else(|err| format!("error: {err}"), |()| String::new())
+    }
+
     /// What comes of an intent.
     fn fulfil(&self, intent: &Map) -> Result<Response, EngineError> {
         let outcome = now(self.engine.carry_out(&self.ctx(), intent));

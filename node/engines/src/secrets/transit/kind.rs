@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use crate::crypto::{Curve, Modulus};
+
 /// The type of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&'static str")]
@@ -29,28 +31,6 @@ pub(super) enum Cipher {
     ChaCha20Poly1305,
     /// XChaCha20-Poly1305 with 192-bit nonces.
     XChaCha20Poly1305,
-}
-
-/// A curve of NIST's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Curve {
-    /// secp256r1.
-    P256,
-    /// secp384r1.
-    P384,
-    /// secp521r1.
-    P521,
-}
-
-/// The size of an RSA key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Modulus {
-    /// 2048 bits.
-    B2048,
-    /// 3072 bits.
-    B3072,
-    /// 4096 bits.
-    B4096,
 }
 
 /// Every type with its name, and its number in a backup.
@@ -128,36 +108,6 @@ impl Cipher {
 
     pub(super) fn nonce_len(self) -> usize {
         if self == Self::XChaCha20Poly1305 { 24 } else { 12 }
-    }
-}
-
-impl Curve {
-    /// The name of the curve, as shown with its public keys.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::P256 => "P-256",
-            Self::P384 => "P-384",
-            Self::P521 => "P-521",
-        }
-    }
-
-    /// Bytes of a coordinate and of a private scalar.
-    pub(super) fn field_len(self) -> usize {
-        match self {
-            Self::P256 => 32,
-            Self::P384 => 48,
-            Self::P521 => 66,
-        }
-    }
-}
-
-impl Modulus {
-    pub(super) fn byte_len(self) -> usize {
-        match self {
-            Self::B2048 => 256,
-            Self::B3072 => 384,
-            Self::B4096 => 512,
-        }
     }
 }
 

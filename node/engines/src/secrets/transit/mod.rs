@@ -9,13 +9,9 @@ mod batch;
 mod config;
 mod csr;
 mod decimal;
-mod der;
-mod ec;
-mod ed25519;
 mod encrypt;
 mod export;
 mod generate;
-mod hashes;
 mod import;
 mod key;
 mod keys;
@@ -24,7 +20,6 @@ mod manage;
 mod material;
 mod ring;
 mod routes;
-mod rsa_keys;
 mod show;
 mod sign;
 mod symmetric;
@@ -46,6 +41,7 @@ use async_trait::async_trait;
 
 use self::keys::Keys;
 use self::manage::Hide;
+use crate::crypto::{der, ec, ed25519, hashes, rsa_keys};
 
 /// The type this folder brings.
 pub const TYPES: &[EngineType] = &[EngineType {

@@ -5,36 +5,36 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-pub(super) const INTEGER: u8 = 0x02;
-pub(super) const BIT_STRING: u8 = 0x03;
-pub(super) const OCTET_STRING: u8 = 0x04;
-pub(super) const NULL: u8 = 0x05;
-pub(super) const OID: u8 = 0x06;
-pub(super) const SEQUENCE: u8 = 0x30;
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const BIT_STRING: u8 = 0x03;
+pub(crate) const OCTET_STRING: u8 = 0x04;
+pub(crate) const NULL: u8 = 0x05;
+pub(crate) const OID: u8 = 0x06;
+pub(crate) const SEQUENCE: u8 = 0x30;
 /// `[0]` and `[1]`, explicit.
-pub(super) const EXPLICIT_0: u8 = 0xa0;
-pub(super) const EXPLICIT_1: u8 = 0xa1;
+pub(crate) const EXPLICIT_0: u8 = 0xa0;
+pub(crate) const EXPLICIT_1: u8 = 0xa1;
 
 /// What is left of an encoding.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The content of the next element, if it has that tag.
-    pub(super) fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
+    pub(crate) fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
         self.next(tag).map(|element| element.content)
     }
 
     /// The next element whole, if it has that tag.
-    pub(super) fn element(&mut self, tag: u8) -> Option<&'a [u8]> {
+    pub(crate) fn element(&mut self, tag: u8) -> Option<&'a [u8]> {
         self.next(tag).map(|element| element.whole)
     }
 
@@ -45,12 +45,12 @@ impl<'a> Reader<'a> {
     }
 
     /// What stands in the next element.
-    pub(super) fn enter(&mut self, tag: u8) -> Option<Self> {
+    pub(crate) fn enter(&mut self, tag: u8) -> Option<Self> {
         self.take(tag).map(Self)
     }
 
     /// A whole number of zero or more, without zeros before it.
-    pub(super) fn unsigned(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn unsigned(&mut self) -> Option<&'a [u8]> {
         let content = self.take(INTEGER)?;
         match content {
             [] => None,
@@ -62,7 +62,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The bytes of a bit string that is made of whole bytes.
-    pub(super) fn bits(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn bits(&mut self) -> Option<&'a [u8]> {
         self.take(BIT_STRING)?.strip_prefix(&[0])
     }
 }
@@ -94,10 +94,19 @@ fn split(bytes: &[u8]) -> Option<(Element<'_>, &[u8])> {
 }
 
 /// An element of these parts, one after the other.
-pub(super) fn write(tag: u8, parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+pub(crate) fn write(tag: u8, parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     let len: usize = parts.iter().map(|part| part.len()).sum();
     let mut out = Zeroizing::new(Vec::with_capacity(len + 6));
-    out.push(tag);
+    out.extend_from_slice(&header(tag, len));
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out
+}
+
+/// What stands before the content of an element: tag and length.
+pub(crate) fn header(tag: u8, len: usize) -> Vec<u8> {
+    let mut out = vec![tag];
     if let Some(short) = u8::try_from(len).ok().filter(|len| *len < 0x80) {
         out.push(short);
     } else {
@@ -106,32 +115,29 @@ pub(super) fn write(tag: u8, parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
         out.push(0x80 | u8::try_from(digits.len() - skipped).unwrap_or_default());
         out.extend(digits.iter().skip(skipped));
     }
-    for part in parts {
-        out.extend_from_slice(part);
-    }
     out
 }
 
 /// A whole number of zero or more, given big-endian.
-pub(super) fn write_unsigned(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
+pub(crate) fn write_unsigned(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
     let digits = trimmed(bytes);
     let needs_zero = digits.first().is_none_or(|first| first & 0x80 != 0);
     write(INTEGER, &[if needs_zero { &[0] } else { &[] }, digits])
 }
 
 /// A bit string of whole bytes.
-pub(super) fn write_bits(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
+pub(crate) fn write_bits(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
     write(BIT_STRING, &[&[0], bytes])
 }
 
 /// The number without the zeros before it.
-pub(super) fn trimmed(bytes: &[u8]) -> &[u8] {
+pub(crate) fn trimmed(bytes: &[u8]) -> &[u8] {
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
     bytes.get(zeros..).unwrap_or_default()
 }
 
 /// The number in exactly `len` bytes, if it fits.
-pub(super) fn padded(bytes: &[u8], len: usize) -> Option<Zeroizing<Vec<u8>>> {
+pub(crate) fn padded(bytes: &[u8], len: usize) -> Option<Zeroizing<Vec<u8>>> {
     let digits = trimmed(bytes);
     let mut out = Zeroizing::new(vec![0; len]);
     let start = len.checked_sub(digits.len())?;
@@ -140,7 +146,7 @@ pub(super) fn padded(bytes: &[u8], len: usize) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 /// PEM with lines of 64 letters, and a line end behind the last.
-pub(super) fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
+pub(crate) fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
     let text = Zeroizing::new(STANDARD.encode(der));
     let mut out = Zeroizing::new(String::with_capacity(text.len() + text.len() / 64 + 2 * label.len() + 40));
     out.push_str(&format!("-----BEGIN {label}-----\n"));
@@ -156,7 +162,7 @@ pub(super) fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
 }
 
 /// The first PEM block: its label, its content, and what follows it.
-pub(super) fn first_pem(text: &str) -> Option<(&str, Vec<u8>, &str)> {
+pub(crate) fn first_pem(text: &str) -> Option<(&str, Vec<u8>, &str)> {
     let (_, rest) = text.split_once("-----BEGIN ")?;
     let (label, rest) = rest.split_once("-----")?;
     let (body, rest) = rest.split_once("-----END ")?;

@@ -20,7 +20,7 @@ fn pair(seed: &[u8]) -> Result<Ed25519KeyPair, EngineError> {
 }
 
 /// Seed and public key of a seed.
-pub(super) fn from_seed(seed: &[u8]) -> Result<Zeroizing<Vec<u8>>, EngineError> {
+pub(crate) fn from_seed(seed: &[u8]) -> Result<Zeroizing<Vec<u8>>, EngineError> {
     let public = pair(seed)?;
     let mut whole = Zeroizing::new(Vec::with_capacity(2 * LEN));
     whole.extend_from_slice(seed);
@@ -29,27 +29,27 @@ pub(super) fn from_seed(seed: &[u8]) -> Result<Zeroizing<Vec<u8>>, EngineError> 
 }
 
 /// A new key.
-pub(super) fn generate(entropy: &dyn Entropy) -> Result<Zeroizing<Vec<u8>>, EngineError> {
+pub(crate) fn generate(entropy: &dyn Entropy) -> Result<Zeroizing<Vec<u8>>, EngineError> {
     let mut seed = Zeroizing::new(vec![0; LEN]);
     entropy.fill(&mut seed)?;
     from_seed(&seed)
 }
 
 /// The halves of a private key.
-pub(super) fn halves(private: &[u8]) -> Result<(&[u8], &[u8]), EngineError> {
+pub(crate) fn halves(private: &[u8]) -> Result<(&[u8], &[u8]), EngineError> {
     private
         .split_at_checked(LEN)
         .ok_or_else(|| EngineError::Bug("an Ed25519 key has the wrong length".to_owned()))
 }
 
 /// Signs.
-pub(super) fn sign(private: &[u8], message: &[u8]) -> Result<Vec<u8>, EngineError> {
+pub(crate) fn sign(private: &[u8], message: &[u8]) -> Result<Vec<u8>, EngineError> {
     let (seed, _) = halves(private)?;
     Ok(pair(seed)?.sign(message).as_ref().to_vec())
 }
 
 /// Whether `signature` is one of the message.
-pub(super) fn verify(public: &[u8], message: &[u8], signature: &[u8]) -> bool {
+pub(crate) fn verify(public: &[u8], message: &[u8], signature: &[u8]) -> bool {
     UnparsedPublicKey::new(&ED25519, public).verify(message, signature).is_ok()
 }
 
@@ -58,29 +58,29 @@ fn algorithm() -> Zeroizing<Vec<u8>> {
 }
 
 /// `PrivateKeyInfo`.
-pub(super) fn pkcs8(private: &[u8]) -> Result<Zeroizing<Vec<u8>>, EngineError> {
+pub(crate) fn pkcs8(private: &[u8]) -> Result<Zeroizing<Vec<u8>>, EngineError> {
     let (seed, _) = halves(private)?;
     let inner = der::write(der::OCTET_STRING, &[&der::write(der::OCTET_STRING, &[seed])]);
     Ok(der::write(der::SEQUENCE, &[&der::write_unsigned(&[0]), &algorithm(), &inner]))
 }
 
 /// `SubjectPublicKeyInfo`.
-pub(super) fn spki(public: &[u8]) -> Vec<u8> {
+pub(crate) fn spki(public: &[u8]) -> Vec<u8> {
     der::write(der::SEQUENCE, &[&algorithm(), &der::write_bits(public)]).to_vec()
 }
 
 /// Whether an algorithm is this one.
-pub(super) fn is_named(mut algorithm: Reader<'_>) -> bool {
+pub(crate) fn is_named(mut algorithm: Reader<'_>) -> bool {
     algorithm.take(der::OID) == Some(OID)
 }
 
 /// Whether an algorithm is an elliptic-curve key of this curve, as some write it.
-pub(super) fn is_named_as_curve(mut algorithm: Reader<'_>) -> bool {
+pub(crate) fn is_named_as_curve(mut algorithm: Reader<'_>) -> bool {
     algorithm.take(der::OID).is_some()
         && algorithm.take(der::OID).is_some_and(|oid| oid == OID || oid == NSS_OID)
 }
 
 /// A public key, if it has the length of one.
-pub(super) fn public_in(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn public_in(bytes: &[u8]) -> Option<Vec<u8>> {
     (bytes.len() == LEN).then(|| bytes.to_vec())
 }

@@ -21,9 +21,9 @@ use rsa::traits::SignatureScheme;
 use rsa::{BoxedUint, Pkcs1v15Sign, Pss};
 use zeroize::Zeroizing;
 
+use super::Modulus;
 use super::der::{self, Reader};
 use super::hashes::{Hash, with_digest};
-use super::kind::Modulus;
 
 const RSA_ENCRYPTION: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 /// Keys made for PSS alone; the key inside is the same.
@@ -31,7 +31,7 @@ const RSA_PSS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a];
 
 /// How long a PSS salt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Salt {
+pub(crate) enum Salt {
     /// As long as fits when signing, of any length when verifying.
     Auto,
     /// As long as the digest.
@@ -42,7 +42,7 @@ pub(super) enum Salt {
 
 /// How a digest is padded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Padding {
+pub(crate) enum Padding {
     /// PKCS#1 v1.5; without a hash function what is given is signed as it is.
     Pkcs1(Option<Hash>),
     /// PSS.
@@ -54,7 +54,7 @@ fn bug(what: &str) -> EngineError {
 }
 
 /// A new private key.
-pub(super) fn generate(modulus: Modulus) -> Result<Zeroizing<Vec<u8>>, EngineError> {
+pub(crate) fn generate(modulus: Modulus) -> Result<Zeroizing<Vec<u8>>, EngineError> {
     let size = match modulus {
         Modulus::B2048 => KeySize::Rsa2048,
         Modulus::B3072 => KeySize::Rsa3072,
@@ -68,20 +68,20 @@ pub(super) fn generate(modulus: Modulus) -> Result<Zeroizing<Vec<u8>>, EngineErr
 }
 
 /// The numbers of a private key: n, e, d, p, q, and what the Chinese remainder theorem needs.
-pub(super) struct Numbers<'a> {
-    pub(super) n: &'a [u8],
-    pub(super) e: &'a [u8],
-    pub(super) d: &'a [u8],
-    pub(super) p: &'a [u8],
-    pub(super) q: &'a [u8],
-    pub(super) dp: &'a [u8],
-    pub(super) dq: &'a [u8],
-    pub(super) q_inverse: &'a [u8],
+pub(crate) struct Numbers<'a> {
+    pub(crate) n: &'a [u8],
+    pub(crate) e: &'a [u8],
+    pub(crate) d: &'a [u8],
+    pub(crate) p: &'a [u8],
+    pub(crate) q: &'a [u8],
+    pub(crate) dp: &'a [u8],
+    pub(crate) dq: &'a [u8],
+    pub(crate) q_inverse: &'a [u8],
 }
 
 impl<'a> Numbers<'a> {
     /// Out of an `RSAPrivateKey` of two primes.
-    pub(super) fn of(private: &'a [u8]) -> Option<Self> {
+    pub(crate) fn of(private: &'a [u8]) -> Option<Self> {
         let mut outer = Reader::new(private);
         let mut inner = outer.enter(der::SEQUENCE).filter(|_| outer.is_empty())?;
         inner.unsigned()?.is_empty().then_some(())?;
@@ -100,7 +100,7 @@ impl<'a> Numbers<'a> {
     }
 
     /// The `RSAPrivateKey` of these.
-    pub(super) fn private(&self) -> Zeroizing<Vec<u8>> {
+    pub(crate) fn private(&self) -> Zeroizing<Vec<u8>> {
         let numbers = [&[0][..], self.n, self.e, self.d, self.p, self.q, self.dp, self.dq, self.q_inverse];
         let parts = numbers.map(der::write_unsigned);
         let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_slice()).collect();
@@ -109,12 +109,12 @@ impl<'a> Numbers<'a> {
 }
 
 /// The `RSAPublicKey` of a modulus and an exponent.
-pub(super) fn public(n: &[u8], e: &[u8]) -> Vec<u8> {
+pub(crate) fn public(n: &[u8], e: &[u8]) -> Vec<u8> {
     der::write(der::SEQUENCE, &[&der::write_unsigned(n), &der::write_unsigned(e)]).to_vec()
 }
 
 /// Modulus and exponent of an `RSAPublicKey`.
-pub(super) fn public_numbers(public: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn public_numbers(public: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut outer = Reader::new(public);
     let mut inner = outer.enter(der::SEQUENCE).filter(|_| outer.is_empty())?;
     let numbers = (inner.unsigned()?, inner.unsigned()?);
@@ -122,12 +122,12 @@ pub(super) fn public_numbers(public: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Whether the library takes it for a sound private key.
-pub(super) fn is_sound(private: &[u8]) -> bool {
+pub(crate) fn is_sound(private: &[u8]) -> bool {
     KeyPair::from_der(private).is_ok()
 }
 
 /// Whether the library takes it for a sound public key.
-pub(super) fn is_sound_public(public: &[u8]) -> bool {
+pub(crate) fn is_sound_public(public: &[u8]) -> bool {
     crate_public(public).is_ok() && PublicEncryptingKey::from_der(&spki(public)).is_ok()
 }
 
@@ -136,23 +136,23 @@ fn algorithm() -> Zeroizing<Vec<u8>> {
 }
 
 /// `PrivateKeyInfo`.
-pub(super) fn pkcs8(private: &[u8]) -> Zeroizing<Vec<u8>> {
+pub(crate) fn pkcs8(private: &[u8]) -> Zeroizing<Vec<u8>> {
     let inner = der::write(der::OCTET_STRING, &[private]);
     der::write(der::SEQUENCE, &[&der::write_unsigned(&[0]), &algorithm(), &inner])
 }
 
 /// `SubjectPublicKeyInfo`.
-pub(super) fn spki(public: &[u8]) -> Vec<u8> {
+pub(crate) fn spki(public: &[u8]) -> Vec<u8> {
     der::write(der::SEQUENCE, &[&algorithm(), &der::write_bits(public)]).to_vec()
 }
 
 /// Whether an algorithm is that of an RSA key.
-pub(super) fn is_named(mut algorithm: Reader<'_>) -> bool {
+pub(crate) fn is_named(mut algorithm: Reader<'_>) -> bool {
     algorithm.take(der::OID).is_some_and(|oid| oid == RSA_ENCRYPTION || oid == RSA_PSS)
 }
 
 /// Algorithm and private key in a `PrivateKeyInfo`.
-pub(super) fn private_in(pkcs8: &[u8]) -> Option<(Reader<'_>, &[u8])> {
+pub(crate) fn private_in(pkcs8: &[u8]) -> Option<(Reader<'_>, &[u8])> {
     let mut outer = Reader::new(pkcs8);
     let mut inner = outer.enter(der::SEQUENCE).filter(|_| outer.is_empty())?;
     let _version = inner.unsigned()?;
@@ -161,7 +161,7 @@ pub(super) fn private_in(pkcs8: &[u8]) -> Option<(Reader<'_>, &[u8])> {
 
 /// OAEP's hash function here, for the masks as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Oaep {
+pub(crate) enum Oaep {
     Sha1,
     Sha224,
     Sha256,
@@ -171,7 +171,7 @@ pub(super) enum Oaep {
 
 impl Oaep {
     /// By the name used when keys are wrapped, in any case.
-    pub(super) fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         match name.to_ascii_uppercase().as_str() {
             "SHA1" => Some(Self::Sha1),
             "SHA224" => Some(Self::Sha224),
@@ -193,7 +193,7 @@ impl Oaep {
     }
 
     /// Encrypts; `None` if the plaintext is too long for the key.
-    pub(super) fn encrypt(
+    pub(crate) fn encrypt(
         self,
         public: &[u8],
         plaintext: &[u8],
@@ -220,7 +220,7 @@ impl Oaep {
     }
 
     /// Decrypts; `None` if it is not what [`Self::encrypt`] makes.
-    pub(super) fn decrypt(
+    pub(crate) fn decrypt(
         self,
         private: &[u8],
         ciphertext: &[u8],
@@ -244,19 +244,19 @@ impl Oaep {
 }
 
 /// A private key made ready to sign many times.
-pub(super) struct Signer {
+pub(crate) struct Signer {
     pair: KeyPair,
     private: Zeroizing<Vec<u8>>,
 }
 
 impl Signer {
-    pub(super) fn of(private: &[u8]) -> Result<Self, EngineError> {
+    pub(crate) fn of(private: &[u8]) -> Result<Self, EngineError> {
         let pair = KeyPair::from_der(private).map_err(|_| bug("a stored RSA key is no key"))?;
         Ok(Self { pair, private: Zeroizing::new(private.to_vec()) })
     }
 
     /// Signs a digest.
-    pub(super) fn sign(
+    pub(crate) fn sign(
         &self,
         padding: Padding,
         digest: &[u8],
@@ -292,7 +292,7 @@ impl Signer {
 }
 
 /// Whether `signature` is one of the digest.
-pub(super) fn verify(
+pub(crate) fn verify(
     public: &[u8],
     padding: Padding,
     digest: &[u8],

@@ -6,7 +6,7 @@ use subtle::ConstantTimeEq as _;
 
 /// A hash function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hash {
+pub(crate) enum Hash {
     Sha1,
     Sha224,
     Sha256,
@@ -22,50 +22,50 @@ pub(super) enum Hash {
 macro_rules! with_digest {
     ($hash:expr, $digest:ident => $body:expr) => {
         match $hash {
-            $crate::secrets::transit::hashes::Hash::Sha1 => {
+            $crate::crypto::hashes::Hash::Sha1 => {
                 type $digest = sha1::Sha1;
                 $body
             }
-            $crate::secrets::transit::hashes::Hash::Sha224 => {
+            $crate::crypto::hashes::Hash::Sha224 => {
                 type $digest = sha2::Sha224;
                 $body
             }
-            $crate::secrets::transit::hashes::Hash::Sha256 => {
+            $crate::crypto::hashes::Hash::Sha256 => {
                 type $digest = sha2::Sha256;
                 $body
             }
-            $crate::secrets::transit::hashes::Hash::Sha384 => {
+            $crate::crypto::hashes::Hash::Sha384 => {
                 type $digest = sha2::Sha384;
                 $body
             }
-            $crate::secrets::transit::hashes::Hash::Sha512 => {
+            $crate::crypto::hashes::Hash::Sha512 => {
                 type $digest = sha2::Sha512;
                 $body
             }
-            $crate::secrets::transit::hashes::Hash::Sha3_224 => {
+            $crate::crypto::hashes::Hash::Sha3_224 => {
                 type $digest = sha3::Sha3_224;
                 $body
             }
-            $crate::secrets::transit::hashes::Hash::Sha3_256 => {
+            $crate::crypto::hashes::Hash::Sha3_256 => {
                 type $digest = sha3::Sha3_256;
                 $body
             }
-            $crate::secrets::transit::hashes::Hash::Sha3_384 => {
+            $crate::crypto::hashes::Hash::Sha3_384 => {
                 type $digest = sha3::Sha3_384;
                 $body
             }
-            $crate::secrets::transit::hashes::Hash::Sha3_512 => {
+            $crate::crypto::hashes::Hash::Sha3_512 => {
                 type $digest = sha3::Sha3_512;
                 $body
             }
         }
     };
 }
-pub(super) use with_digest;
+pub(crate) use with_digest;
 
 impl Hash {
     /// By the name used when signing and authenticating.
-    pub(super) fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         match name {
             "sha1" => Some(Self::Sha1),
             "sha2-224" => Some(Self::Sha224),
@@ -81,7 +81,7 @@ impl Hash {
     }
 
     /// Bytes of a digest.
-    pub(super) fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
         match self {
             Self::Sha1 => 20,
             Self::Sha224 | Self::Sha3_224 => 28,
@@ -92,7 +92,7 @@ impl Hash {
     }
 
     /// The digest of `data`.
-    pub(super) fn digest(self, data: &[u8]) -> Vec<u8> {
+    pub(crate) fn digest(self, data: &[u8]) -> Vec<u8> {
         let algorithm = match self {
             Self::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
             Self::Sha224 => &digest::SHA224,
@@ -108,7 +108,7 @@ impl Hash {
     }
 
     /// The HMAC of `data`.
-    pub(super) fn hmac(self, key: &[u8], data: &[u8]) -> Vec<u8> {
+    pub(crate) fn hmac(self, key: &[u8], data: &[u8]) -> Vec<u8> {
         let algorithm = match self {
             Self::Sha1 => aws_hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
             Self::Sha224 => aws_hmac::HMAC_SHA224,
@@ -132,7 +132,7 @@ impl Hash {
     }
 
     /// Whether `tag` is the HMAC of `data`, in time that does not depend on where it differs.
-    pub(super) fn verifies(self, key: &[u8], data: &[u8], tag: &[u8]) -> bool {
+    pub(crate) fn verifies(self, key: &[u8], data: &[u8], tag: &[u8]) -> bool {
         let made = self.hmac(key, data);
         !made.is_empty() && bool::from(made.ct_eq(tag))
     }

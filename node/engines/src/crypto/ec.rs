@@ -13,8 +13,8 @@ use aws_lc_rs::signature::{
 };
 use zeroize::Zeroizing;
 
+use super::Curve;
 use super::der::{self, Reader};
-use super::kind::Curve;
 
 /// Scalars drawn before giving up; each is refused with a chance of less than one half.
 const DRAWS_MAX: u32 = 128;
@@ -50,14 +50,14 @@ fn verifying(curve: Curve) -> &'static EcdsaVerificationAlgorithm {
 }
 
 /// A scalar with its point.
-pub(super) struct Pair {
-    pub(super) scalar: Zeroizing<Vec<u8>>,
-    pub(super) point: Vec<u8>,
+pub(crate) struct Pair {
+    pub(crate) scalar: Zeroizing<Vec<u8>>,
+    pub(crate) point: Vec<u8>,
 }
 
 impl Pair {
     /// The pair of a scalar, if it is one of the curve.
-    pub(super) fn of(curve: Curve, scalar: &[u8]) -> Option<Self> {
+    pub(crate) fn of(curve: Curve, scalar: &[u8]) -> Option<Self> {
         let scalar = der::padded(scalar, curve.field_len())?;
         let algorithm = match curve {
             Curve::P256 => &ECDH_P256,
@@ -70,7 +70,7 @@ impl Pair {
     }
 
     /// A new one.
-    pub(super) fn generate(curve: Curve, entropy: &dyn Entropy) -> Result<Self, EngineError> {
+    pub(crate) fn generate(curve: Curve, entropy: &dyn Entropy) -> Result<Self, EngineError> {
         let mut scalar = Zeroizing::new(vec![0; curve.field_len()]);
         for _ in 0..DRAWS_MAX {
             entropy.fill(&mut scalar)?;
@@ -106,17 +106,36 @@ fn digest_for(curve: Curve, digest: &[u8]) -> Result<Digest, EngineError> {
         .map_err(|_| EngineError::Bug("a digest has the wrong length".to_owned()))
 }
 
+/// A private key made ready to sign many times.
+pub(crate) struct Signer {
+    curve: Curve,
+    pair: EcdsaKeyPair,
+}
+
+impl Signer {
+    pub(crate) fn of(curve: Curve, scalar: &[u8], point: &[u8]) -> Result<Self, EngineError> {
+        let pair = EcdsaKeyPair::from_private_key_and_public_key(signing(curve), scalar, point)
+            .map_err(|_| EngineError::Bug("a stored ECDSA key is no key".to_owned()))?;
+        Ok(Self { curve, pair })
+    }
+
+    /// Signs a digest.
+    pub(crate) fn sign(&self, digest: &[u8]) -> Result<Vec<u8>, EngineError> {
+        let digest = digest_for(self.curve, digest)?;
+        let signature =
+            self.pair.sign_digest(&digest).map_err(|_| EngineError::Bug("ECDSA failed".to_owned()))?;
+        Ok(signature.as_ref().to_vec())
+    }
+}
+
 /// Signs a digest.
-pub(super) fn sign(curve: Curve, scalar: &[u8], point: &[u8], digest: &[u8]) -> Result<Vec<u8>, EngineError> {
-    let digest = digest_for(curve, digest)?;
-    let pair = EcdsaKeyPair::from_private_key_and_public_key(signing(curve), scalar, point)
-        .map_err(|_| EngineError::Bug("a stored ECDSA key is no key".to_owned()))?;
-    let signature = pair.sign_digest(&digest).map_err(|_| EngineError::Bug("ECDSA failed".to_owned()))?;
-    Ok(signature.as_ref().to_vec())
+pub(crate) fn sign(curve: Curve, scalar: &[u8], point: &[u8], digest: &[u8]) -> Result<Vec<u8>, EngineError> {
+    digest_for(curve, digest)?;
+    Signer::of(curve, scalar, point)?.sign(digest)
 }
 
 /// Whether `signature` is one of the digest.
-pub(super) fn verify(
+pub(crate) fn verify(
     curve: Curve,
     point: &[u8],
     digest: &[u8],
@@ -127,13 +146,13 @@ pub(super) fn verify(
 }
 
 /// A signature in DER.
-pub(super) fn to_der(signature: &[u8]) -> Vec<u8> {
+pub(crate) fn to_der(signature: &[u8]) -> Vec<u8> {
     let (r, s) = signature.split_at(signature.len() / 2);
     der::write(der::SEQUENCE, &[&der::write_unsigned(r), &der::write_unsigned(s)]).to_vec()
 }
 
 /// A signature out of DER. `None` inside when it is well-formed, but too large to be any signature of the curve.
-pub(super) fn from_der(curve: Curve, bytes: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+pub(crate) fn from_der(curve: Curve, bytes: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
     let invalid = || EngineError::invalid("supplied signature is invalid");
     let mut outer = Reader::new(bytes);
     let mut inner = outer.enter(der::SEQUENCE).ok_or_else(invalid)?;
@@ -148,7 +167,7 @@ pub(super) fn from_der(curve: Curve, bytes: &[u8]) -> Result<Option<Vec<u8>>, En
 }
 
 /// A signature out of two halves of any length.
-pub(super) fn from_halves(curve: Curve, bytes: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn from_halves(curve: Curve, bytes: &[u8]) -> Option<Vec<u8>> {
     let (r, s) = bytes.split_at(bytes.len() / 2);
     joined(curve, r, s)
 }
@@ -174,37 +193,45 @@ fn private_key(curve: Option<Curve>, pair: &Pair) -> Zeroizing<Vec<u8>> {
 }
 
 /// `ECPrivateKey` of SEC 1.
-pub(super) fn sec1(curve: Curve, pair: &Pair) -> Zeroizing<Vec<u8>> {
+pub(crate) fn sec1(curve: Curve, pair: &Pair) -> Zeroizing<Vec<u8>> {
     private_key(Some(curve), pair)
 }
 
 /// `PrivateKeyInfo`.
-pub(super) fn pkcs8(curve: Curve, pair: &Pair) -> Zeroizing<Vec<u8>> {
+pub(crate) fn pkcs8(curve: Curve, pair: &Pair) -> Zeroizing<Vec<u8>> {
     let inner = der::write(der::OCTET_STRING, &[&private_key(None, pair)]);
     der::write(der::SEQUENCE, &[&der::write_unsigned(&[0]), &algorithm(curve), &inner])
 }
 
 /// `SubjectPublicKeyInfo`.
-pub(super) fn spki(curve: Curve, point: &[u8]) -> Vec<u8> {
+pub(crate) fn spki(curve: Curve, point: &[u8]) -> Vec<u8> {
     der::write(der::SEQUENCE, &[&algorithm(curve), &der::write_bits(point)]).to_vec()
 }
 
 /// The curve an algorithm names, if it is that of an ECDSA key.
-pub(super) fn curve_of(algorithm: Reader<'_>) -> Option<Curve> {
+pub(crate) fn curve_of(algorithm: Reader<'_>) -> Option<Curve> {
     let mut algorithm = algorithm;
     (algorithm.take(der::OID)? == EC_PUBLIC_KEY).then_some(())?;
     named(algorithm.take(der::OID)?)
 }
 
+/// The curve an `ECPrivateKey` names in itself.
+pub(crate) fn curve_in(private_key: &[u8]) -> Option<Curve> {
+    let mut inner = Reader::new(private_key).enter(der::SEQUENCE)?;
+    inner.unsigned()?;
+    inner.take(der::OCTET_STRING)?;
+    named(inner.enter(der::EXPLICIT_0)?.take(der::OID)?)
+}
+
 /// The scalar in an `ECPrivateKey`.
-pub(super) fn scalar_in(private_key: &[u8]) -> Option<&[u8]> {
+pub(crate) fn scalar_in(private_key: &[u8]) -> Option<&[u8]> {
     let mut inner = Reader::new(private_key).enter(der::SEQUENCE)?;
     (inner.unsigned()? == [1]).then_some(())?;
     inner.take(der::OCTET_STRING)
 }
 
 /// The point, if it is one of the curve, uncompressed.
-pub(super) fn point_in(curve: Curve, bytes: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn point_in(curve: Curve, bytes: &[u8]) -> Option<Vec<u8>> {
     let is_uncompressed = bytes.first() == Some(&4) && bytes.len() == 2 * curve.field_len() + 1;
     (is_uncompressed && UnparsedPublicKey::new(verifying(curve), bytes).parse().is_ok())
         .then(|| bytes.to_vec())

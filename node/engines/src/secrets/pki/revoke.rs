@@ -1,0 +1,274 @@
+//! Revocation: by serial number or certificate, with a right or with the certificate's own key, and by lease.
+//!
+//! A revocation is one entry and one addition to a list, in the same request; doing it again changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_engine_api::{Ctx, EngineError, LeaseRecord, Map, Response, rfc3339};
+use x509_parser::prelude::X509Certificate;
+
+use super::call::Call;
+use super::crl::{self, Kind};
+use super::issuers::{self, Issuer};
+use super::private_key::PrivateKey;
+use super::store::{self, Revocation};
+use super::x509::certificate::{self, colons};
+use super::x509::public_key::PublicKey;
+use super::x509::time;
+use super::{crl_config, names, output};
+use crate::crypto::der;
+
+/// A certificate this close to its end is not worth an entry.
+const ALMOST_EXPIRED: Duration = Duration::from_secs(2);
+
+/// `revoke` and `revoke-with-key`.
+pub(super) fn serve(call: &Call<'_>) -> Result<Response, EngineError> {
+    let (serial, text) = (call.text("serial_number")?, call.text("certificate")?);
+    let needs_key = call.request.route.id == "revoke-with-key";
+    if needs_key && call.text("private_key")?.is_empty() {
+        return Err(EngineError::invalid("Must have private key to revoke via the /revoke-with-key path."));
+    }
+    let raw = match (serial.is_empty(), text.is_empty()) {
+        (true, true) => {
+            return Err(EngineError::invalid("The serial number or certificate to revoke must be provided."));
+        }
+        (false, false) => {
+            return Err(EngineError::invalid(
+                "Must provide either the certificate or the serial to revoke; not both.",
+            ));
+        }
+        (false, true) => by_serial(call.ctx, &serial)?,
+        (true, false) => by_certificate(&text)?,
+    };
+    let parsed = certificate::parse(&raw)?;
+    let signer = signer(call.ctx, &parsed, &raw)?;
+    let stored = store::find(call.ctx, &certificate::serial(&parsed))?;
+    if serial.is_empty() && stored.as_ref().is_some_and(|stored| *stored != raw) {
+        return Err(EngineError::invalid("another certificate with this serial number was issued here"));
+    }
+    if signer.is_none() && stored.is_none() {
+        return Err(EngineError::invalid(
+            "unable to verify signature on presented cert from any present issuer in this mount; \
+             certificates from previous CAs will need to have their issuing CA and key re-imported if \
+             revocation is necessary",
+        ));
+    }
+    if needs_key {
+        check_key(call, &parsed)?;
+    }
+    if stored.is_none() {
+        store::put(call.ctx, &certificate::serial(&parsed), &raw)?;
+    }
+    revoke(call, &parsed, signer.as_deref())
+}
+
+fn by_serial(ctx: &Ctx<'_>, serial: &str) -> Result<Vec<u8>, EngineError> {
+    let not_found = || EngineError::Invalid(format!("certificate with serial {serial} not found."));
+    let digits = store::serial_in(serial).ok_or_else(not_found)?;
+    store::find(ctx, &digits)?.ok_or_else(not_found)
+}
+
+fn by_certificate(text: &str) -> Result<Vec<u8>, EngineError> {
+    if text.len() < 75 {
+        return Err(EngineError::invalid(
+            "provided certificate data was too short; perhaps a path was passed to the API rather than \
+             the contents of a PEM file",
+        ));
+    }
+    let (_, raw, _) =
+        der::first_pem(text).ok_or_else(|| EngineError::invalid("certificate contains no PEM data"))?;
+    Ok(raw)
+}
+
+/// The issuer of the mount that signed a certificate.
+fn signer(
+    ctx: &Ctx<'_>,
+    parsed: &X509Certificate<'_>,
+    raw: &[u8],
+) -> Result<Option<Arc<Issuer>>, EngineError> {
+    for issuer in issuers::all(ctx)? {
+        if issuer.subject == parsed.tbs_certificate.issuer.as_raw()
+            && certificate::is_signed_by(parsed, raw, &PublicKey::of(&issuer.spki)?)
+        {
+            return Ok(Some(issuer));
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses who does not hold the certificate's own key.
+fn check_key(call: &Call<'_>, parsed: &X509Certificate<'_>) -> Result<(), EngineError> {
+    let text = zeroize::Zeroizing::new(call.text("private_key")?);
+    let mut rest = text.as_str();
+    while let Some((label, block, behind)) = der::first_pem(rest) {
+        rest = behind;
+        let block = zeroize::Zeroizing::new(block);
+        let Some(key) = PrivateKey::in_pem(label, &block) else { continue };
+        let (theirs, given) = (parsed.tbs_certificate.subject_pki.raw, key?.spki()?);
+        let (theirs, given) = (PublicKey::of(theirs)?, PublicKey::of(&given)?);
+        return if (theirs.kind, theirs.key) == (given.kind, given.key) {
+            Ok(())
+        } else if theirs.kind.name() == given.kind.name() {
+            Err(EngineError::invalid("provided private key does not match certificate's public key"))
+        } else {
+            Err(EngineError::invalid(
+                "provided private key type does not match certificate's public key type",
+            ))
+        };
+    }
+    Err(EngineError::invalid("provided key PEM block contained no data or failed to parse"))
+}
+
+fn answer(revocation: &Revocation) -> Response {
+    let mut data = Map::new();
+    output::put(&mut data, "revocation_time", time::seconds(revocation.at));
+    output::put(&mut data, "revocation_time_rfc3339", rfc3339::format(revocation.at));
+    output::put(&mut data, "state", "revoked");
+    output::answer(data, Vec::new())
+}
+
+fn revoke(
+    call: &Call<'_>,
+    parsed: &X509Certificate<'_>,
+    signer: Option<&Issuer>,
+) -> Result<Response, EngineError> {
+    let serial = certificate::serial(parsed);
+    if let Some(issuer) = issuers::all(call.ctx)?.iter().find(|issuer| issuer.serial == serial) {
+        return Err(EngineError::Invalid(format!(
+            "adding issuer (id: {}) to its own CRL is not allowed; revoke it by /issuer/:issuer_ref/revoke",
+            issuer.record.id
+        )));
+    }
+    if let Some(revocation) = store::revocation(call.ctx, &serial)? {
+        return Ok(answer(&revocation));
+    }
+    let not_after = time::moment(&parsed.tbs_certificate.validity.not_after);
+    let config = crl_config::of(call.ctx)?;
+    if not_after < call.now().after(ALMOST_EXPIRED) && !config.allow_expired_cert_revocation {
+        return Ok(Response::empty().with_warning(format!(
+            "certificate with serial {} already expired; refusing to add to CRL. Enable \
+             'AllowExpiredCertRevocation' to allow revoking expired certificates.",
+            colons(&serial)
+        )));
+    }
+    let revocation = record(call, &serial, not_after, signer)?;
+    let response = answer(&revocation);
+    Ok(if signer.is_some() {
+        response
+    } else {
+        response.with_warning(
+            "No issuer of this mount signed the certificate, so it is in no list of revoked \
+             certificates; import its issuer and tidy with tidy_revoked_cert_issuer_associations.",
+        )
+    })
+}
+
+/// Writes the revocation, and the list unless it is made by itself later.
+fn record(
+    call: &Call<'_>,
+    serial: &[u8],
+    not_after: arca_engine_api::UnixMillis,
+    signer: Option<&Issuer>,
+) -> Result<Revocation, EngineError> {
+    let (set, id) = signer.map_or(("", ""), |issuer| (issuer.set.as_str(), issuer.record.id.as_str()));
+    let revocation = store::new_revocation(call.now(), not_after, set, id);
+    if !set.is_empty() {
+        crl::add(call.ctx, set, serial, revocation.at)?;
+    }
+    store::put_revocation(call.ctx, serial, &revocation)?;
+    if !set.is_empty() && !crl_config::of(call.ctx)?.auto_rebuild {
+        crl::build(call, set, Kind::Complete)?;
+    }
+    Ok(revocation)
+}
+
+/// Puts an issuer on the list of the issuer above it, if that is in the mount as well.
+/// Answers what is to be said about it.
+pub(super) fn revoke_issuer(call: &Call<'_>, issuer: &Issuer) -> Result<Vec<String>, EngineError> {
+    let raw = &issuer.record.certificate;
+    let parsed = certificate::parse(raw)?;
+    let Some(above) = signer(call.ctx, &parsed, raw)?.filter(|above| above.set != issuer.set) else {
+        let mut warnings = Vec::new();
+        if issuer.is_root() {
+            warnings.push(
+                "This issuer is a self-signed (potentially root) certificate. This means it may not be \
+                 considered revoked if there is not an external, cross-signed variant of this \
+                 certificate. This issuer's serial number will not appear on its own CRL."
+                    .to_owned(),
+            );
+        }
+        warnings.push(
+            "This issuer lacks another parent issuer within the mount, so it is in no list of revoked \
+             certificates of this mount. Revoke it where it was signed."
+                .to_owned(),
+        );
+        return Ok(warnings);
+    };
+    if store::revocation(call.ctx, &issuer.serial)?.is_none() {
+        store::put(call.ctx, &issuer.serial, raw)?;
+        record(call, &issuer.serial, issuer.not_after, Some(&above))?;
+    }
+    Ok(Vec::new())
+}
+
+/// Finds the issuer of a revocation that had none. Says whether it did.
+pub(super) fn associate(
+    call: &Call<'_>,
+    serial: &[u8],
+    revocation: &Revocation,
+) -> Result<bool, EngineError> {
+    let Some(raw) = store::find(call.ctx, serial)? else { return Ok(false) };
+    let parsed = certificate::parse(&raw)?;
+    let Some(issuer) = signer(call.ctx, &parsed, &raw)? else { return Ok(false) };
+    crl::add(call.ctx, &issuer.set, serial, revocation.at)?;
+    let found =
+        Revocation { set: issuer.set.clone(), issuer_id: issuer.record.id.clone(), ..revocation.clone() };
+    store::put_revocation(call.ctx, serial, &found)?;
+    if !crl_config::of(call.ctx)?.auto_rebuild {
+        crl::build(call, &issuer.set, Kind::Complete)?;
+    }
+    Ok(true)
+}
+
+/// Undoes a lease: revokes the certificate that was issued under it, unless that ended or is gone.
+pub(super) fn end_lease(call: &Call<'_>, lease: &LeaseRecord) -> Result<(), EngineError> {
+    let serial = lease.internal.get("serial_number").and_then(|serial| serial.as_str()).unwrap_or_default();
+    let Some(digits) = store::serial_in(serial) else {
+        return Err(EngineError::Bug("a lease of a certificate has no serial number".to_owned()));
+    };
+    let Some(raw) = store::find(call.ctx, &digits)? else { return Ok(()) };
+    let is_issuer = issuers::all(call.ctx)?.iter().any(|issuer| issuer.serial == digits);
+    if is_issuer {
+        // It is an authority of this mount by now, and its lease is not what ends that.
+        return Ok(());
+    }
+    let parsed = certificate::parse(&raw)?;
+    let signer = signer(call.ctx, &parsed, &raw)?;
+    revoke(call, &parsed, signer.as_deref()).map(drop)
+}
+
+/// What is said of a serial number that was revoked.
+pub(super) fn shown(ctx: &Ctx<'_>, serial: &[u8]) -> Result<Map, EngineError> {
+    let mut data = output::not_revoked();
+    if let Some(revocation) = store::revocation(ctx, serial)? {
+        output::put(&mut data, "revocation_time", time::seconds(revocation.at));
+        output::put(&mut data, "revocation_time_rfc3339", rfc3339::format(revocation.at));
+        if !revocation.issuer_id.is_empty() {
+            output::put(&mut data, "issuer_id", revocation.issuer_id);
+        }
+    }
+    Ok(data)
+}
+
+/// The serial numbers of a folder, as they are shown.
+pub(super) fn list(call: &Call<'_>, folder: &str) -> Result<Response, EngineError> {
+    Ok(Response::list(serials(call, folder)?.iter().map(|hex| store::shown(hex)).collect()))
+}
+
+/// The serial numbers of a folder, in hexadecimal.
+pub(super) fn serials(call: &Call<'_>, folder: &str) -> Result<Vec<String>, EngineError> {
+    let mut page = call.page()?;
+    page.after = page.after.map(|after| names::from_hex(&after).map_or(after, |bytes| names::hex(&bytes)));
+    Ok(call.ctx.storage.list(folder, &page)?)
+}

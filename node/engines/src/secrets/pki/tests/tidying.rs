@@ -1,0 +1,118 @@
+//! Tidying.
+
+use arca_engine_api::Operation::{List, Read, Update};
+use serde_json::{Value, json};
+
+use super::{call, read, refused, rig_with_role, write};
+use crate::testing::Rig;
+
+fn issue(rig: &Rig, ttl: &str) -> String {
+    let made = write(rig, "issue/r", &json!({"common_name": "x.a.test", "ttl": ttl}));
+    made["serial_number"].as_str().unwrap().to_owned()
+}
+
+fn serials(rig: &Rig, folder: &str) -> Vec<Value> {
+    call(rig, List, folder, &json!({})).get("keys").and_then(Value::as_array).cloned().unwrap_or_default()
+}
+
+#[test]
+fn what_ended_long_ago_goes() {
+    let rig = rig_with_role(&json!({}));
+    let (old, long) = (issue(&rig, "1h"), issue(&rig, "100h"));
+    let (old_revoked, long_revoked) = (issue(&rig, "1h"), issue(&rig, "100h"));
+    for serial in [&old_revoked, &long_revoked] {
+        write(&rig, "revoke", &json!({"serial_number": serial}));
+    }
+    rig.advance(2 * 3_600);
+    let all = json!({"tidy_cert_store": true, "tidy_revoked_certs": true, "safety_buffer": "2h"});
+    write(&rig, "tidy", &all);
+    assert_eq!(serials(&rig, "certs/").len(), 5);
+    write(
+        &rig,
+        "tidy",
+        &json!({"tidy_cert_store": true, "tidy_revoked_certs": true, "safety_buffer": "30m"}),
+    );
+    let status = read(&rig, "tidy-status");
+    assert_eq!(
+        (&status["state"], &status["cert_store_deleted_count"], &status["revoked_cert_deleted_count"]),
+        (&json!("Finished"), &json!(1), &json!(1))
+    );
+    let left = serials(&rig, "certs/");
+    assert!(!left.contains(&json!(old)) && !left.contains(&json!(old_revoked)), "{left:?}");
+    assert!(left.contains(&json!(long)) && left.contains(&json!(long_revoked)), "{left:?}");
+    assert_eq!(serials(&rig, "certs/revoked/"), vec![json!(long_revoked)]);
+    let crl = read(&rig, "cert/crl")["certificate"].as_str().unwrap().to_owned();
+    let raw = crate::crypto::der::first_pem(&crl).unwrap().1;
+    let has = |serial: &str| {
+        let digits = crate::secrets::pki::store::serial_in(serial).unwrap();
+        raw.windows(digits.len()).any(|part| part == digits)
+    };
+    assert!(has(&long_revoked) && !has(&old_revoked));
+}
+
+#[test]
+fn a_long_store_is_tidied_step_by_step() {
+    let rig = rig_with_role(&json!({}));
+    for _ in 0..9 {
+        issue(&rig, "1h");
+    }
+    rig.advance(80 * 3_600);
+    write(&rig, "tidy", &json!({"tidy_cert_store": true, "page_size": 4}));
+    let status = read(&rig, "tidy-status");
+    assert_eq!((&status["state"], &status["cert_store_deleted_count"]), (&json!("Running"), &json!(3)));
+    let said = rig.call(Update, "tidy", &json!({"tidy_cert_store": true})).unwrap().raw.unwrap();
+    assert!(String::from_utf8(said.body).unwrap().contains("already in progress") && said.status == 202);
+    rig.tick();
+    rig.tick();
+    let status = read(&rig, "tidy-status");
+    assert_eq!((&status["state"], &status["cert_store_deleted_count"]), (&json!("Finished"), &json!(9)));
+    assert_eq!(serials(&rig, "certs/").len(), 1);
+    assert!(rig.say(Update, "tidy-cancel", &json!({})).contains("none is currently running"));
+}
+
+#[test]
+fn a_run_is_stopped() {
+    let rig = rig_with_role(&json!({}));
+    for _ in 0..9 {
+        issue(&rig, "1h");
+    }
+    rig.advance(80 * 3_600);
+    write(&rig, "tidy", &json!({"tidy_cert_store": true, "page_size": 4}));
+    assert_eq!(write(&rig, "tidy-cancel", &json!({}))["state"], "Cancelled");
+    rig.tick();
+    assert_eq!(serials(&rig, "certs/").len(), 7);
+}
+
+#[test]
+fn tidying_by_itself() {
+    let rig = rig_with_role(&json!({}));
+    assert_eq!(read(&rig, "config/auto-tidy")["enabled"], false);
+    let got = refused(&rig, "config/auto-tidy", &json!({"enabled": true}));
+    assert!(got.contains("no tidy operations were requested"), "{got}");
+    for bad in [json!({"safety_buffer": 0}), json!({"interval_duration": 0}), json!({"page_size": 0})] {
+        refused(&rig, "config/auto-tidy", &bad);
+    }
+    let settings =
+        json!({"enabled": true, "tidy_cert_store": true, "interval_duration": "1h", "safety_buffer": "1h"});
+    write(&rig, "config/auto-tidy", &settings);
+    issue(&rig, "1h");
+    rig.tick();
+    assert_eq!(read(&rig, "tidy-status")["cert_store_deleted_count"], 0);
+    rig.advance(3 * 3_600);
+    rig.tick();
+    assert_eq!(read(&rig, "tidy-status")["cert_store_deleted_count"], 1);
+    rig.tick();
+    assert_eq!(read(&rig, "tidy-status")["cert_store_deleted_count"], 1);
+}
+
+#[test]
+fn issuers_that_ended_go() {
+    let rig = rig_with_role(&json!({}));
+    write(&rig, "root/generate/internal", &json!({"common_name": "Short", "key_type": "ec", "ttl": "1h"}));
+    rig.advance(10 * 3_600);
+    write(&rig, "tidy", &json!({"tidy_expired_issuers": true, "issuer_safety_buffer": "1h"}));
+    assert_eq!(serials(&rig, "issuers/").len(), 1);
+    let said = rig.call(Update, "tidy", &json!({})).unwrap().raw.unwrap();
+    assert!(String::from_utf8(said.body).unwrap().contains("no tidy operations were set"));
+    assert_eq!(call(&rig, Read, "tidy-status", &json!({}))["state"], "Finished");
+}
