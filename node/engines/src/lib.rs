@@ -21,7 +21,7 @@ macro_rules! engines {
     };
 }
 
-engines![cubbyhole, kv, transit];
+engines![cubbyhole, database, kv, transit];
 
 #[cfg(test)]
 mod testing;
