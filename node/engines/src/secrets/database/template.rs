@@ -351,7 +351,7 @@ mod tests {
         check("{{truncate 8 .DisplayName}}", "token-Ja");
         check("{{.DisplayName | uppercase | replace \"-\" `_`}}", "TOKEN_JANE.DOE");
         check("{{.DisplayName | lowercase}}", "token-jane.doe");
-        check("{{.DisplayName | truncate_sha256 10}}", "to33a63be5");
+        check("{{.DisplayName | truncate_sha256 10}}", "toceed5f11");
         check("{{random 5}}", "77777");
         check("{{unix_time}}/{{unix_time_millis}}", "1795698152/1795698152123");
         check("{{timestamp \"2006-01-02T15:04:05Z07:00\"}}", "2026-11-26T13:02:32Z");
