@@ -51,6 +51,22 @@ class Server:
         assert self.process.poll() is None, (self.dir / "log").read_text()
         return self.login(self.root, self.root_password)
 
+    def certificates(self):
+        """A certificate for localhost of an authority of its own, and another authority."""
+        for name in ("ca", "other"):
+            self.run(
+                "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                "-subj", f"/CN={name}", "-keyout", self.dir / f"{name}.key", "-out", self.dir / f"{name}.pem",
+                "-addext", "basicConstraints=critical,CA:TRUE",
+            )  # fmt: skip
+        self.run(
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+            "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=CA:FALSE",
+            "-CA", self.dir / "ca.pem", "-CAkey", self.dir / "ca.key",
+            "-keyout", self.dir / "server.key", "-out", self.dir / "server.crt",
+        )  # fmt: skip
+        self.ca, self.other_ca = ((self.dir / f"{name}.pem").read_text() for name in ("ca", "other"))
+
     def stop(self):
         if self.process:
             self.process.terminate()
@@ -78,26 +94,11 @@ class Postgres(Server):
         self.run(
             self.bin / "initdb", "-D", data, "-U", self.root, "-A", "scram-sha-256", f"--pwfile={self.dir}/password", "-N"
         )
-        self.certificates(data)
+        self.certificates()
         settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "ssl=on"]
+        settings += [f"ssl_cert_file={self.dir}/server.crt", f"ssl_key_file={self.dir}/server.key"]
         words = [word for setting in settings for word in ("-c", setting)]
         self.spawn(self.bin / "postgres", "-D", data, "-p", str(self.port), *words)
-
-    def certificates(self, data):
-        """A certificate for localhost of an authority of its own, and another authority."""
-        for name in ("ca", "other"):
-            self.run(
-                "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                "-subj", f"/CN={name}", "-keyout", self.dir / f"{name}.key", "-out", self.dir / f"{name}.pem",
-                "-addext", "basicConstraints=critical,CA:TRUE",
-            )  # fmt: skip
-        self.run(
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-            "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=CA:FALSE",
-            "-CA", self.dir / "ca.pem", "-CAkey", self.dir / "ca.key",
-            "-keyout", data / "server.key", "-out", data / "server.crt",
-        )  # fmt: skip
-        self.ca, self.other_ca = ((self.dir / f"{name}.pem").read_text() for name in ("ca", "other"))
 
     def ask(self, sql, user=None, password=None, database="postgres"):
         words = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(self.port)]
@@ -129,9 +130,11 @@ class MariaDb(Server):
             f"GRANT ALL ON *.* TO '{self.root}'@'%' WITH GRANT OPTION;\n"
         )
         os.chmod(init, 0o644)
+        self.certificates()
         self.spawn(
             "/usr/sbin/mariadbd", "--no-defaults", f"--datadir={data}", f"--port={self.port}", "--bind-address=127.0.0.1",
             f"--socket={self.dir}/socket", f"--pid-file={self.dir}/pid", f"--init-file={init}", "--skip-name-resolve",
+            f"--ssl-cert={self.dir}/server.crt", f"--ssl-key={self.dir}/server.key",
         )  # fmt: skip
 
     def ask(self, sql, user=None, password=None):
@@ -142,8 +145,8 @@ class MariaDb(Server):
     def users(self):
         return self.ask("SELECT user FROM mysql.user WHERE user LIKE 'v-%'").stdout.split()
 
-    def url(self, port=None):
-        return f"{{{{username}}}}:{{{{password}}}}@tcp(127.0.0.1:{port or self.port})/"
+    def url(self, port=None, host="127.0.0.1", query=""):
+        return f"{{{{username}}}}:{{{{password}}}}@tcp({host}:{port or self.port})/{query}"
 
 
 class Proxy:

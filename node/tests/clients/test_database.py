@@ -329,7 +329,7 @@ def test_no_password_in_errors_and_logs(cluster, server, mount, client):
         assert canary not in node.log.read_text()
 
 
-def test_certificates_are_verified(postgres, mount, client):
+def test_certificates_of_postgres_are_verified(postgres, mount, client):
     """CVE-2021-27400, for PostgreSQL."""
     by_name = postgres.url(query="sslmode=verify-full").replace("127.0.0.1", "localhost")
     by_address = postgres.url(query="sslmode=verify-full")
@@ -340,6 +340,18 @@ def test_certificates_are_verified(postgres, mount, client):
     for url, ca in [(by_address, postgres.ca), (by_name, postgres.other_ca), (by_name.replace("full", "ca"), postgres.other_ca)]:
         with pytest.raises(hvac.exceptions.InvalidRequest, match="error verifying connection"):
             connect(client, mount, postgres, connection_url=url, tls_ca=ca)
+
+
+def test_certificates_of_mariadb_are_verified(mariadb, mount, client):
+    """CVE-2021-27400, for MariaDB."""
+    by_name, by_address = (mariadb.url(host=host, query="?tls=true") for host in ("localhost", "127.0.0.1"))
+    connect(client, mount, mariadb, connection_url=by_name, tls_ca=mariadb.ca)
+    role(client, mount, mariadb)
+    assert login(mariadb, creds(client, mount))
+    connect(client, mount, mariadb, connection_url=by_address, tls_ca=mariadb.ca, tls_server_name="localhost")
+    for url, ca, name in [(by_address, mariadb.ca, ""), (by_name, mariadb.other_ca, ""), (by_name, mariadb.ca, "other")]:
+        with pytest.raises(hvac.exceptions.InvalidRequest, match="error verifying connection"):
+            connect(client, mount, mariadb, connection_url=url, tls_ca=ca, tls_server_name=name)
 
 
 def test_a_database_that_hangs_holds_up_nobody_else(cluster, postgres, mariadb, mount, client):

@@ -17,8 +17,6 @@ pub(super) enum Intent {
     RotateRoot {
         /// The connection.
         name: String,
-        /// Whether a caller waits, or a tick intends it.
-        is_asked: bool,
     },
     /// Set the password of a static role's user.
     RotateStatic {

@@ -120,7 +120,7 @@ impl Engine for Databases {
             Intent::Create(creation) => {
                 creds::carry_out(ctx, &self.connections, &creation).await.map(|()| Map::new())
             }
-            Intent::RotateRoot { name, .. } => rotation::carry_out_root(ctx, &self.connections, &name).await,
+            Intent::RotateRoot { name } => rotation::carry_out_root(ctx, &self.connections, &name).await,
             Intent::RotateStatic { name, .. } => {
                 rotation::carry_out_static(ctx, &self.connections, &name).await
             }
@@ -135,9 +135,7 @@ impl Engine for Databases {
     ) -> Result<Response, EngineError> {
         match from_map(intent)? {
             Intent::Create(creation) => outcome.map(|_| creds::conclude(&creation)),
-            Intent::RotateRoot { name, .. } => {
-                rotation::conclude_root(ctx, &self.connections, &name, outcome)
-            }
+            Intent::RotateRoot { name } => rotation::conclude_root(ctx, &self.connections, &name, outcome),
             Intent::RotateStatic { name, is_asked } => {
                 rotation::conclude_static(ctx, &name, is_asked, outcome)
             }

@@ -65,7 +65,7 @@ pub(super) fn rotate_root(ctx: &Ctx<'_>, request: &Request) -> Result<Response, 
         config.next_password = Some(ctx.passwords.generate(&config.password_policy)?.to_string());
     }
     retry_root_at(ctx, &mut config, name, ctx.clock.now().after(GIVEN_UP_AFTER))?;
-    let intent = to_map(&Intent::RotateRoot { name: name.to_owned(), is_asked: true })?;
+    let intent = to_map(&Intent::RotateRoot { name: name.to_owned() })?;
     Ok(Response { intent: Some(intent), ..Response::default() })
 }
 
@@ -229,7 +229,7 @@ fn take_up_root(ctx: &Ctx<'_>, due: &Due) -> Result<Option<Intent>, EngineError>
         return Ok(None);
     };
     retry_root_at(ctx, &mut config, &due.name, ctx.clock.now().after(GIVEN_UP_AFTER))?;
-    Ok(Some(Intent::RotateRoot { name: due.name.clone(), is_asked: false }))
+    Ok(Some(Intent::RotateRoot { name: due.name.clone() }))
 }
 
 fn take_up_static(

@@ -164,8 +164,9 @@ impl<'a> Splitter<'a> {
             }
             '`' if !is_postgres => self.context = Context::Quote { mark: '`', has_backslashes: false },
             '#' if !is_postgres => self.context = Context::LineComment,
-            '-' if rest.starts_with("--")
-                && (is_postgres || !rest[2..].starts_with(|next: char| !next.is_whitespace())) =>
+            '-' if rest
+                .strip_prefix("--")
+                .is_some_and(|next| is_postgres || next.chars().next().is_none_or(char::is_whitespace)) =>
             {
                 self.context = Context::LineComment;
             }

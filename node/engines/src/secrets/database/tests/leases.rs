@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use arca_engine_api::{LeaseGrant, Operation};
+use arca_engine_api::{Engine as _, LeaseGrant, Operation};
 use serde_json::{Value, json};
 
 use super::fake::Mood;
@@ -38,7 +38,7 @@ async fn a_user_is_made_renewed_and_removed() {
     talk.advance(30);
     let mut record = talk.lease(&lease);
     record.increment = Duration::from_secs(3_600);
-    let renewed = super::Engine::renew(&talk.engine, &talk.ctx(), &record).await.unwrap().lease.unwrap();
+    let renewed = talk.engine.renew(&talk.ctx(), &record).await.unwrap().lease.unwrap();
     assert_eq!(renewed.ttl, Duration::from_secs(3_600));
     talk.revoke(&lease).await.unwrap();
     talk.revoke(&lease).await.unwrap();
