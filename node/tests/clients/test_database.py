@@ -174,20 +174,6 @@ def test_revoking_a_prefix_removes_everybody(server, mount, client):
     wait_until("all to be gone", lambda: not set(names) & set(server.users()))
 
 
-def test_deleting_a_namespace_removes_its_users(cluster, postgres):
-    """CVE-2020-7220."""
-    name = f"ns-{uuid.uuid4().hex[:8]}"
-    cluster.run("namespace", "create", name)
-    inside = hvac.Client(url=cluster.nodes[0].url, token=cluster.token, namespace=name)
-    inside.sys.enable_secrets_engine("database", path="d")
-    connect(inside, "d", postgres)
-    role(inside, "d", postgres)
-    answer = creds(inside, "d")
-    assert login(postgres, answer)
-    cluster.run("namespace", "delete", name)
-    wait_until("the user to be gone", lambda: answer["data"]["username"] not in postgres.users())
-
-
 def static_user(server):
     name = f"static-{uuid.uuid4().hex[:8]}"
     sql = f'CREATE ROLE "{name}" LOGIN' if isinstance(server, Postgres) else f"CREATE USER '{name}'@'%'"

@@ -20,7 +20,7 @@ use super::adapter::{
 };
 use super::mysql_dsn::{self, Dsn, Host, TlsMode};
 use super::pool::{Connector, Held, Pool};
-use super::statements::{self, Dialect, Values};
+use super::statements::{self, Dialect, Values, are_blank};
 use super::tls::{certificates, identity};
 
 const USERNAMES: &str = r#"{{ printf "v-%s-%s-%s-%s" (.DisplayName | truncate 10) (.RoleName | truncate 10) (random 20) (unix_time) | truncate 32 }}"#;
@@ -45,6 +45,8 @@ pub(super) const KINDS: &[Kind] = &[
     kind("mysql-rds-database-plugin", SHORT_USERNAMES),
 ];
 
+/// For whether there is anything to run; the session's own is taken to run it.
+const DIALECT: Dialect = Dialect { has_backslashes: true, is_postgres: false };
 const CHANGE_PASSWORD: &str = "ALTER USER '{{username}}'@'%' IDENTIFIED BY '{{password}}'";
 /// Login refused: by name and password, to the database, by the host or the plugin.
 const LOGIN_REFUSED: [u16; 2] = [1045, 1698];
@@ -223,6 +225,9 @@ impl Database for MySql {
     }
 
     async fn create_user(&self, user: &NewUser<'_>) -> Result<(), Failure> {
+        if are_blank(DIALECT, user.statements) {
+            return Err(EngineError::invalid("empty creation statements").into());
+        }
         let values: &Values<'_> = &[
             ("name", user.username),
             ("username", user.username),
@@ -230,7 +235,7 @@ impl Database for MySql {
             ("expiration", user.expiration),
         ];
         let outcome = bounded(self.run(user.username, user.statements, values)).await;
-        if matches!(outcome, Err(Failure::Unknown(_))) && !user.rollback.is_empty() {
+        if matches!(outcome, Err(Failure::Unknown(_))) && !are_blank(DIALECT, user.rollback) {
             // Best effort: the lease undoes what is left.
             let undone =
                 bounded(self.run(user.username, user.rollback, values.get(..2).unwrap_or_default())).await;
@@ -246,13 +251,13 @@ impl Database for MySql {
         let values: &Values<'_> =
             &[("name", change.username), ("username", change.username), ("password", change.password)];
         let usual = [CHANGE_PASSWORD.to_owned()];
-        let statements = if change.statements.is_empty() { &usual } else { change.statements };
+        let statements = if are_blank(DIALECT, change.statements) { &usual } else { change.statements };
         bounded(self.run(change.username, statements, values)).await
     }
 
     /// Users do not expire here: without statements there is nothing to do.
     async fn renew_user(&self, renewal: &Renewal<'_>) -> Result<(), Failure> {
-        if renewal.statements.is_empty() {
+        if are_blank(DIALECT, renewal.statements) {
             return Ok(());
         }
         let values: &Values<'_> =
@@ -261,7 +266,7 @@ impl Database for MySql {
     }
 
     async fn revoke_user(&self, username: &str, statements: &[String]) -> Result<(), Failure> {
-        if statements.iter().all(|text| text.trim().is_empty()) {
+        if are_blank(DIALECT, statements) {
             bounded(self.drop_user(username)).await
         } else {
             bounded(self.revoke_by(username, statements)).await

@@ -21,7 +21,7 @@ use super::adapter::{
 use super::pool::{Connector, Held, Pool};
 use super::postgresql_tls::Tls;
 use super::postgresql_url::{self, Target};
-use super::statements::{self, Dialect, Values};
+use super::statements::{self, Dialect, Values, are_blank};
 use super::tls::client_config;
 
 /// The type of this file.
@@ -34,6 +34,11 @@ pub(super) const KINDS: &[Kind] = &[Kind {
     has_password: postgresql_url::has_password,
 }];
 
+/// Times one thing is tried when others get in its way.
+const ATTEMPTS_MAX: usize = 10;
+/// How [`words`] end when others got in the way: the catalogue has no code of its own for it.
+const CONFLICTS: [&str; 3] =
+    ["tuple concurrently updated (SQLSTATE XX000)", "(SQLSTATE 40001)", "(SQLSTATE 40P01)"];
 const DIALECT: Dialect = Dialect { has_backslashes: false, is_postgres: true };
 const CHANGE_PASSWORD: &str = r#"ALTER ROLE "{{username}}" WITH PASSWORD '{{password}}'"#;
 const RENEW: &str = r#"ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}'"#;
@@ -121,8 +126,12 @@ impl PostgreSql {
         self.pool.take(&self.logins).await
     }
 
-    /// Runs statements in one transaction.
+    /// Runs statements in one transaction, again if another's got in its way.
     async fn run(&self, username: &str, queries: &[Zeroizing<String>]) -> Result<(), Failure> {
+        again(|| self.run_once(username, queries)).await
+    }
+
+    async fn run_once(&self, username: &str, queries: &[Zeroizing<String>]) -> Result<(), Failure> {
         let held = self.take().await?;
         let client = &held.connection.client;
         begin(client, username).await?;
@@ -144,6 +153,10 @@ impl PostgreSql {
 
     /// Takes everything from the user that it was granted, and the user away.
     async fn drop_user(&self, username: &str) -> Result<(), Failure> {
+        again(|| self.drop_user_once(username)).await
+    }
+
+    async fn drop_user_once(&self, username: &str) -> Result<(), Failure> {
         let held = self.take().await?;
         let client = &held.connection.client;
         begin(client, username).await?;
@@ -214,6 +227,9 @@ impl Database for PostgreSql {
             ("expiration", user.expiration),
         ];
         let queries = statements::prepare(DIALECT, user.statements, values)?;
+        if queries.is_empty() {
+            return Err(EngineError::invalid("empty creation statements").into());
+        }
         bounded(self.run(user.username, &queries)).await
     }
 
@@ -247,9 +263,24 @@ impl Database for PostgreSql {
     }
 }
 
+/// Repeats what failed because two transactions changed the same rows of the catalogue: a `GRANT` on what others are
+/// granted at the same moment. Nothing was changed then.
+async fn again<F>(work: impl Fn() -> F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    for _ in 1..ATTEMPTS_MAX {
+        match work().await {
+            Err(Failure::Refused(said)) if CONFLICTS.iter().any(|sign| said.contains(sign)) => {}
+            other => return other,
+        }
+    }
+    work().await
+}
+
 /// The statements, or the usual one.
 fn or(statements: &[String], usual: &str) -> Vec<String> {
-    if statements.is_empty() { vec![usual.to_owned()] } else { statements.to_vec() }
+    if are_blank(DIALECT, statements) { vec![usual.to_owned()] } else { statements.to_vec() }
 }
 
 async fn connect(config: &Config, tls: &Tls) -> Result<Session, tokio_postgres::Error> {

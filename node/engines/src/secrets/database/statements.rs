@@ -52,6 +52,11 @@ pub(super) fn prepare(
     Ok(queries)
 }
 
+/// Whether there is nothing to run in them: blanks and comments would count as done without having done anything.
+pub(super) fn are_blank(dialect: Dialect, statements: &[String]) -> bool {
+    prepare(dialect, statements, &[]).is_ok_and(|queries| queries.is_empty())
+}
+
 /// What a statement stands for: itself, a JSON list of statements, or base64 of one of these.
 fn unpack(statement: &str) -> Vec<String> {
     let trimmed = statement.trim();
@@ -342,6 +347,13 @@ mod tests {
         check(MYSQL, "SELECT '\\';' ; `a;b` # ; c\n; Z", "", &["SELECT '\\';'", "`a;b` # ; c", "Z"]);
         check(MYSQL, "SELECT 1--1; /*!40101 SET a=1; */ Z", "", &["SELECT 1--1", "/*!40101 SET a=1", "*/ Z"]);
         check(POSTGRES, "-- nothing\n;", "", &[]);
+        for dialect in [POSTGRES, MYSQL] {
+            assert!(are_blank(
+                dialect,
+                &[String::new(), " ; ".to_owned(), "-- x".to_owned(), "/* x */".to_owned()]
+            ));
+            assert!(!are_blank(dialect, &["x".to_owned()]) && !are_blank(dialect, &["'".to_owned()]));
+        }
     }
 
     #[test]
