@@ -95,7 +95,11 @@ pub(crate) fn answer(answer: &Answer, operation: Operation) -> Rendered {
     if answer.shape == Shape::Bare {
         return Rendered { status: StatusCode::OK, body: to_json(&answer.data) };
     }
-    let has_extras = answer.auth.is_some() || answer.wrap_info.is_some() || !answer.warnings.is_empty();
+    // A lease is something to say: a renewal may have nothing else.
+    let has_extras = answer.auth.is_some()
+        || answer.wrap_info.is_some()
+        || !answer.lease_id.is_empty()
+        || !answer.warnings.is_empty();
     if !has_extras && says_nothing(answer, operation) {
         return match operation {
             Operation::Read | Operation::List | Operation::Scan | Operation::Help => not_found(),
@@ -174,6 +178,8 @@ mod tests {
     fn nothing_to_say_depends_on_the_operation() {
         check(&Answer::default(), Operation::Update, 204, "");
         check(&Answer::default(), Operation::Delete, 204, "");
+        let renewed = Answer { lease_id: "l".to_owned(), ..Answer::default() };
+        assert_eq!(answer(&renewed, Operation::Update).status, StatusCode::OK);
         check(&Answer::default(), Operation::Read, 404, r#"{"errors":[]}"#);
         let empty = Answer { data: data(&json!({"keys": []})), ..Answer::default() };
         check(&empty, Operation::List, 404, r#"{"errors":[]}"#);

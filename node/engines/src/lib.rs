@@ -30,7 +30,7 @@ macro_rules! engines {
 }
 
 engines! {
-    secrets: [cubbyhole, kv, pki, sequence, transit],
+    secrets: [cubbyhole, database, kv, pki, sequence, transit],
     auth: [approle, jwt, kubernetes, userpass],
 }
 

@@ -1,0 +1,187 @@
+//! What every database must be able to do. A database is one file that implements [`Database`] and one word in the list
+//! below.
+//!
+//! **Invariant:** whatever an implementation is told to do has an end on the database's side as well: it runs under that
+//! side's limits of time, and under a lock by the user's name that is held until its connection ends. What comes later
+//! for the same user waits for it, so nothing is made after it was undone, and no older password set after a newer one.
+//!
+//! Read next: [`super::postgresql`], [`super::mysql`].
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_engine_api::{EngineError, Secretive};
+use async_trait::async_trait;
+
+use super::pool::Limits;
+
+/// Longest time for everything one call does, its connection included. Less than the kernel's for carrying out.
+pub(super) const CALL_PATIENCE: Duration = Duration::from_secs(45);
+/// Longest time to connect and log in.
+pub(super) const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time of one statement on the database's side, in seconds.
+pub(super) const STATEMENT_SECONDS: u64 = 30;
+/// Longest time a statement waits for a lock on the database's side, in seconds.
+pub(super) const LOCK_SECONDS: u64 = 10;
+
+/// Why a database did not do what it was told.
+#[derive(Clone, Debug)]
+pub(super) enum Failure {
+    /// It never came to asking: what was configured is wrong.
+    Invalid(EngineError),
+    /// The database said no, and nothing is changed.
+    Refused(String),
+    /// It is not known what is changed.
+    Unknown(String),
+    /// There is no connection, so nothing is changed.
+    Unreachable(String),
+}
+
+impl From<EngineError> for Failure {
+    fn from(err: EngineError) -> Self {
+        Self::Invalid(err)
+    }
+}
+
+impl Failure {
+    /// Whether nothing is changed for certain.
+    pub(super) fn is_certain(&self) -> bool {
+        !matches!(self, Self::Unknown(_))
+    }
+
+    /// As the caller reads it: without any of `secrets`, should the database have repeated one.
+    pub(super) fn into_error(self, secrets: &[&str]) -> EngineError {
+        match self {
+            Self::Invalid(err) => err,
+            Self::Refused(text) | Self::Unknown(text) | Self::Unreachable(text) => {
+                EngineError::Upstream(masked(text, secrets))
+            }
+        }
+    }
+}
+
+/// The text without secrets, as they are or as quotes double them.
+fn masked(mut text: String, secrets: &[&str]) -> String {
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        for shape in [(*secret).to_owned(), secret.replace('\'', "''"), secret.replace('\\', "\\\\")] {
+            text = text.replace(&shape, "[password]");
+        }
+    }
+    text
+}
+
+/// Where a database is and how to log in.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    /// With places for username and password.
+    pub(super) url: String,
+    pub(super) username: String,
+    /// Passwords to try, in this order: more than one while a change of password is not known to be through.
+    pub(super) passwords: Vec<Secretive>,
+    /// Username and password are percent-encoded where they go into the URL.
+    pub(super) escapes: bool,
+    pub(super) limits: Limits,
+    /// Authorities to trust, in PEM; the usual ones when empty.
+    pub(super) tls_ca: String,
+    /// Certificate and key to show, in PEM; none when empty.
+    pub(super) tls_certificate_key: Secretive,
+    /// Name the server's certificate must bear; the host's when empty.
+    pub(super) tls_server_name: String,
+    pub(super) tls_skips_verification: bool,
+    /// Passwords are hashed here, so that no statement holds one.
+    pub(super) hashes_passwords: bool,
+}
+
+/// What `{{expiration}}` stands for, and the statements it stands in.
+pub(super) struct Renewal<'a> {
+    pub(super) username: &'a str,
+    pub(super) expiration: &'a str,
+    pub(super) statements: &'a [String],
+}
+
+/// A user to be made.
+pub(super) struct NewUser<'a> {
+    pub(super) username: &'a str,
+    pub(super) password: &'a str,
+    pub(super) expiration: &'a str,
+    pub(super) statements: &'a [String],
+    /// Run when making it failed halfway, where a database cannot take back by itself.
+    pub(super) rollback: &'a [String],
+}
+
+/// A password to be changed.
+pub(super) struct NewPassword<'a> {
+    pub(super) username: &'a str,
+    pub(super) password: &'a str,
+    pub(super) statements: &'a [String],
+}
+
+/// A database, reached when it is first needed.
+#[async_trait]
+pub(super) trait Database: Debug + Send + Sync {
+    /// Logs in.
+    async fn verify(&self) -> Result<(), Failure>;
+    /// Makes a user: whole, or not at all where the database can.
+    async fn create_user(&self, user: &NewUser<'_>) -> Result<(), Failure>;
+    /// Changes a password.
+    async fn change_password(&self, change: &NewPassword<'_>) -> Result<(), Failure>;
+    /// Moves the moment a user expires, where the database knows one.
+    async fn renew_user(&self, renewal: &Renewal<'_>) -> Result<(), Failure>;
+    /// Removes a user and ends its sessions. A user that is not there is fine.
+    async fn revoke_user(&self, username: &str, statements: &[String]) -> Result<(), Failure>;
+    /// Closes connections that have been idle for long.
+    fn sweep(&self);
+}
+
+/// A type of database, as configurations name it.
+#[derive(Debug)]
+pub(super) struct Kind {
+    /// `plugin_name`.
+    pub(super) name: &'static str,
+    pub(super) username_template: &'static str,
+    /// Longest name of a user, in bytes.
+    pub(super) username_max: usize,
+    /// Makes the database's value. Connects to nothing.
+    pub(super) open: fn(&Settings) -> Result<Arc<dyn Database>, EngineError>,
+    /// The URL without a password in it.
+    pub(super) redact: fn(&str) -> String,
+    /// Whether the URL holds a password of its own.
+    pub(super) has_password: fn(&str) -> bool,
+}
+
+/// Declares which files bring databases: one word each.
+macro_rules! databases {
+    ($($name:ident),* $(,)?) => {
+        /// Every type of database.
+        pub(super) static KINDS: &[&[Kind]] = &[$(super::$name::KINDS),*];
+    };
+}
+
+databases![mysql, postgresql];
+
+/// The type of that name.
+pub(super) fn kind_named(kinds: &'static [&'static [Kind]], name: &str) -> Option<&'static Kind> {
+    kinds.iter().copied().flatten().find(|kind| kind.name == name)
+}
+
+/// A call with an end.
+///
+/// # Errors
+/// As `call` says, or [`Failure::Unknown`] when it takes too long.
+pub(super) async fn bounded<T>(call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let outcome = tokio::time::timeout(CALL_PATIENCE, call).await;
+    outcome.unwrap_or_else(|_| Err(Failure::Unknown("the database did not answer in time".to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_failure_repeats_a_secret() {
+        let text = "near \"can''ary\" can'ary".to_owned();
+        let err = Failure::Refused(text).into_error(&["can'ary", ""]);
+        assert_eq!(err.to_string(), "near \"[password]\" [password]");
+    }
+}

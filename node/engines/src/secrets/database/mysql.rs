@@ -1,0 +1,358 @@
+//! MySQL and MariaDB.
+//!
+//! Accounts are not transactional here: each statement counts as soon as it ran. Everything happens under a lock of the
+//! session's by the user's name, which the server holds until it knows that the session is over, so whatever comes next
+//! for that user waits until nothing of what came before is under way.
+
+use std::sync::Arc;
+
+use arca_engine_api::{EngineError, Secretive};
+use async_trait::async_trait;
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{ClientIdentity, Conn, Error, Opts, OptsBuilder, SslOpts};
+use rustls_pki_types::PrivateKeyDer;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::adapter::{
+    CONNECT_PATIENCE, Database, Failure, Kind, LOCK_SECONDS, NewPassword, NewUser, Renewal,
+    STATEMENT_SECONDS, Settings, bounded,
+};
+use super::mysql_dsn::{self, Dsn, Host, TlsMode};
+use super::pool::{Connector, Held, Pool};
+use super::statements::{self, Dialect, Values, are_blank};
+use super::tls::{certificates, identity};
+
+const USERNAMES: &str = r#"{{ printf "v-%s-%s-%s-%s" (.DisplayName | truncate 10) (.RoleName | truncate 10) (random 20) (unix_time) | truncate 32 }}"#;
+const SHORT_USERNAMES: &str = r#"{{ printf "v-%s-%s" (.RoleName | truncate 4) (random 20) | truncate 16 }}"#;
+
+const fn kind(name: &'static str, username_template: &'static str) -> Kind {
+    Kind {
+        name,
+        username_template,
+        username_max: 80,
+        open,
+        redact: mysql_dsn::redact,
+        has_password: mysql_dsn::has_password,
+    }
+}
+
+/// The types of this file: they differ in how long the names of users are.
+pub(super) const KINDS: &[Kind] = &[
+    kind("mysql-aurora-database-plugin", SHORT_USERNAMES),
+    kind("mysql-database-plugin", USERNAMES),
+    kind("mysql-legacy-database-plugin", SHORT_USERNAMES),
+    kind("mysql-rds-database-plugin", SHORT_USERNAMES),
+];
+
+/// For whether there is anything to run; the session's own is taken to run it.
+const DIALECT: Dialect = Dialect { has_backslashes: true, is_postgres: false };
+const CHANGE_PASSWORD: &str = "ALTER USER '{{username}}'@'%' IDENTIFIED BY '{{password}}'";
+/// Login refused: by name and password, to the database, by the host or the plugin.
+const LOGIN_REFUSED: [u16; 2] = [1045, 1698];
+/// What the server says to the end of a session that is not there, or not ours to end.
+const SESSION_NOT_OURS: [u16; 3] = [1094, 1095, 1227];
+
+#[derive(Debug)]
+struct MySql {
+    logins: Logins,
+    pool: Pool<Session>,
+}
+
+/// Where to log in: for each password all hosts.
+#[derive(Debug)]
+struct Logins(Vec<Vec<Opts>>);
+
+#[derive(Debug)]
+struct Session {
+    conn: Conn,
+    dialect: Dialect,
+}
+
+fn open(settings: &Settings) -> Result<Arc<dyn Database>, EngineError> {
+    let dsn = Dsn::parse(&settings.url)?;
+    let none = [Secretive::from("")];
+    let passwords = if settings.passwords.is_empty() { &none[..] } else { &settings.passwords };
+    let username = dsn.username.replace("{{username}}", &settings.username);
+    let tls = tls(settings, dsn.tls)?;
+    let target = |password: &Secretive| {
+        let password = Zeroizing::new(dsn.password.replace("{{password}}", &password.0));
+        let options = |host: &Host| {
+            let base = OptsBuilder::default()
+                .user(Some(username.clone()))
+                .pass(Some(password.as_str()).filter(|password| !password.is_empty()))
+                .db_name(Some(dsn.database).filter(|name| !name.is_empty()))
+                .enable_cleartext_plugin(dsn.allows_cleartext)
+                .prefer_socket(false)
+                .ssl_opts(tls.clone());
+            match host {
+                Host::Socket(path) => base.socket(Some(path.clone())).prefer_socket(true),
+                Host::Tcp(host, port) => base.ip_or_hostname(host.clone()).tcp_port(*port),
+            }
+            .into()
+        };
+        dsn.hosts.iter().map(options).collect()
+    };
+    let logins = Logins(passwords.iter().map(target).collect());
+    Ok(Arc::new(MySql { logins, pool: Pool::new(settings.limits) }))
+}
+
+fn tls(settings: &Settings, said: Option<TlsMode>) -> Result<Option<SslOpts>, EngineError> {
+    let (ca, own) = (&settings.tls_ca, &settings.tls_certificate_key.0);
+    let is_wanted = said.unwrap_or(if ca.is_empty() && own.is_empty() { TlsMode::Off } else { TlsMode::On });
+    if is_wanted == TlsMode::Off {
+        return Ok(None);
+    }
+    let mut options = SslOpts::default();
+    if !ca.is_empty() {
+        certificates(ca, "tls_ca")?;
+        options =
+            options.with_root_certs(vec![ca.clone().into_bytes().into()]).with_disable_built_in_roots(true);
+    }
+    if !own.is_empty() {
+        let (chain, key) = identity(own)?;
+        let chain: Vec<u8> = chain.first().map(|leaf| leaf.to_vec()).unwrap_or_default();
+        let key = match &key {
+            PrivateKeyDer::Pkcs8(key) => key.secret_pkcs8_der().to_vec(),
+            PrivateKeyDer::Pkcs1(key) => key.secret_pkcs1_der().to_vec(),
+            _ => return Err(EngineError::invalid("tls_certificate_key: the key is in PKCS#8 or PKCS#1")),
+        };
+        options = options.with_client_identity(Some(ClientIdentity::new(chain.into(), key.into())));
+    }
+    if !settings.tls_server_name.is_empty() {
+        options = options.with_danger_tls_hostname_override(Some(settings.tls_server_name.clone()));
+    }
+    if settings.tls_skips_verification || is_wanted == TlsMode::OnUnverified {
+        options = options.with_danger_accept_invalid_certs(true).with_danger_skip_domain_validation(true);
+    }
+    Ok(Some(options))
+}
+
+impl Connector<Session> for Logins {
+    async fn is_good(&self, session: &mut Session) -> bool {
+        matches!(tokio::time::timeout(CONNECT_PATIENCE / 2, session.conn.ping()).await, Ok(Ok(())))
+    }
+
+    /// Logs in by the first password that is good, at the first host that answers.
+    async fn connect(&self) -> Result<Session, Failure> {
+        let mut refused = Failure::Unreachable("there is nothing to log in with".to_owned());
+        for hosts in &self.0 {
+            for host in hosts {
+                match tokio::time::timeout(CONNECT_PATIENCE, connect(host)).await {
+                    Ok(Ok(session)) => return Ok(session),
+                    Ok(Err(err)) => {
+                        let is_login = LOGIN_REFUSED.iter().any(|code| Some(*code) == code_of(&err));
+                        refused = Failure::Unreachable(words(&err));
+                        if is_login {
+                            break;
+                        }
+                    }
+                    Err(_) => refused = Failure::Unreachable("the database does not answer".to_owned()),
+                }
+            }
+        }
+        Err(refused)
+    }
+}
+
+impl MySql {
+    async fn take(&self) -> Result<Held<'_, Session>, Failure> {
+        self.pool.take(&self.logins).await
+    }
+
+    /// Runs statements, which are made for the dialect the session has, under the user's lock.
+    async fn run(&self, username: &str, statements: &[String], values: &Values<'_>) -> Result<(), Failure> {
+        let mut held = self.take().await?;
+        let queries = statements::prepare(held.connection.dialect, statements, values)?;
+        let conn = &mut held.connection.conn;
+        lock(conn, username).await?;
+        for (at, query) in queries.iter().enumerate() {
+            if let Err(err) = conn.query_drop(query.as_str()).await {
+                let is_certain = at == 0 && matches!(err, Error::Server(_));
+                return Err(if is_certain {
+                    Failure::Refused(words(&err))
+                } else {
+                    Failure::Unknown(words(&err))
+                });
+            }
+        }
+        unlock(conn, username).await?;
+        held.keep();
+        Ok(())
+    }
+
+    async fn drop_user(&self, username: &str) -> Result<(), Failure> {
+        let mut held = self.take().await?;
+        let conn = &mut held.connection.conn;
+        lock(conn, username).await?;
+        for host in hosts_of(conn, username).await? {
+            conn.query_drop(format!("DROP USER IF EXISTS {}@{}", quoted(username), quoted(&host)))
+                .await
+                .map_err(failure)?;
+        }
+        end_sessions(conn, username).await?;
+        unlock(conn, username).await?;
+        held.keep();
+        Ok(())
+    }
+
+    /// Runs the operator's statements. They fail when the user is not there, which is what they are for.
+    async fn revoke_by(&self, username: &str, statements: &[String]) -> Result<(), Failure> {
+        let values: &Values<'_> = &[("name", username), ("username", username)];
+        let outcome = self.run(username, statements, values).await;
+        if !matches!(outcome, Err(Failure::Refused(_) | Failure::Unknown(_))) {
+            return outcome;
+        }
+        let mut held = self.take().await?;
+        lock(&mut held.connection.conn, username).await?;
+        let hosts = hosts_of(&mut held.connection.conn, username).await?;
+        unlock(&mut held.connection.conn, username).await?;
+        held.keep();
+        if hosts.is_empty() { Ok(()) } else { outcome }
+    }
+}
+
+#[async_trait]
+impl Database for MySql {
+    async fn verify(&self) -> Result<(), Failure> {
+        bounded(async {
+            let mut held = self.take().await?;
+            held.connection.conn.ping().await.map_err(failure)?;
+            held.keep();
+            Ok(())
+        })
+        .await
+    }
+
+    async fn create_user(&self, user: &NewUser<'_>) -> Result<(), Failure> {
+        if are_blank(DIALECT, user.statements) {
+            return Err(EngineError::invalid("empty creation statements").into());
+        }
+        let values: &Values<'_> = &[
+            ("name", user.username),
+            ("username", user.username),
+            ("password", user.password),
+            ("expiration", user.expiration),
+        ];
+        let outcome = bounded(self.run(user.username, user.statements, values)).await;
+        if matches!(outcome, Err(Failure::Unknown(_))) && !are_blank(DIALECT, user.rollback) {
+            // Best effort: the lease undoes what is left.
+            let undone =
+                bounded(self.run(user.username, user.rollback, values.get(..2).unwrap_or_default())).await;
+            if let Err(failed) = undone {
+                let reason = failed.into_error(&[user.password]);
+                tracing::warn!(error = %reason, "rollback_statements failed");
+            }
+        }
+        outcome
+    }
+
+    async fn change_password(&self, change: &NewPassword<'_>) -> Result<(), Failure> {
+        let values: &Values<'_> =
+            &[("name", change.username), ("username", change.username), ("password", change.password)];
+        let usual = [CHANGE_PASSWORD.to_owned()];
+        let statements = if are_blank(DIALECT, change.statements) { &usual } else { change.statements };
+        bounded(self.run(change.username, statements, values)).await
+    }
+
+    /// Users do not expire here: without statements there is nothing to do.
+    async fn renew_user(&self, renewal: &Renewal<'_>) -> Result<(), Failure> {
+        if are_blank(DIALECT, renewal.statements) {
+            return Ok(());
+        }
+        let values: &Values<'_> =
+            &[("name", renewal.username), ("username", renewal.username), ("expiration", renewal.expiration)];
+        bounded(self.run(renewal.username, renewal.statements, values)).await
+    }
+
+    async fn revoke_user(&self, username: &str, statements: &[String]) -> Result<(), Failure> {
+        if are_blank(DIALECT, statements) {
+            bounded(self.drop_user(username)).await
+        } else {
+            bounded(self.revoke_by(username, statements)).await
+        }
+    }
+
+    fn sweep(&self) {
+        self.pool.sweep();
+    }
+}
+
+/// Connects, with an end to what a statement may take.
+async fn connect(options: &Opts) -> Result<Session, Error> {
+    let mut conn = Conn::new(options.clone()).await?;
+    let row: Option<(String, String)> = conn.query_first("SELECT @@sql_mode, VERSION()").await?;
+    let (mode, version) = row.unwrap_or_default();
+    let limit = if version.contains("MariaDB") {
+        format!(", max_statement_time = {STATEMENT_SECONDS}")
+    } else {
+        format!(", max_execution_time = {}", STATEMENT_SECONDS * 1_000)
+    };
+    conn.query_drop(format!("SET SESSION lock_wait_timeout = {LOCK_SECONDS}{limit}")).await?;
+    let has_backslashes = !mode.contains("NO_BACKSLASH_ESCAPES");
+    Ok(Session { conn, dialect: Dialect { has_backslashes, is_postgres: false } })
+}
+
+fn lock_name(username: &str) -> String {
+    let hash = Sha256::digest(username);
+    format!("arca-{}", hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+async fn lock(conn: &mut Conn, username: &str) -> Result<(), Failure> {
+    let ask = format!("SELECT GET_LOCK('{}', {LOCK_SECONDS})", lock_name(username));
+    match conn.query_first::<Option<i64>, _>(ask).await.map_err(failure)?.flatten() {
+        Some(1) => Ok(()),
+        _ => Err(Failure::Unreachable("another change of the same user is still under way".to_owned())),
+    }
+}
+
+async fn unlock(conn: &mut Conn, username: &str) -> Result<(), Failure> {
+    let ask = format!("DO RELEASE_LOCK('{}')", lock_name(username));
+    conn.query_drop(ask).await.map_err(|err| Failure::Unknown(words(&err)))
+}
+
+/// The hosts for which there is a user of that name.
+async fn hosts_of(conn: &mut Conn, username: &str) -> Result<Vec<String>, Failure> {
+    conn.exec("SELECT host FROM mysql.user WHERE user = ?", (username,)).await.map_err(failure)
+}
+
+/// Ends the user's sessions, where one is allowed to.
+async fn end_sessions(conn: &mut Conn, username: &str) -> Result<(), Failure> {
+    let ask = "SELECT id FROM information_schema.processlist WHERE user = ?";
+    let sessions: Vec<u64> = conn.exec(ask, (username,)).await.map_err(failure)?;
+    for session in sessions {
+        match conn.query_drop(format!("KILL CONNECTION {session}")).await {
+            Ok(()) => {}
+            Err(err) if SESSION_NOT_OURS.iter().any(|code| Some(*code) == code_of(&err)) => {}
+            Err(err) => return Err(failure(err)),
+        }
+    }
+    Ok(())
+}
+
+/// Text as it stands in single quotes, whatever `sql_mode` says: there is no `\` in the names it is used for.
+fn quoted(name: &str) -> String {
+    format!("'{}'", name.replace('\\', "").replace('\'', "''"))
+}
+
+fn code_of(err: &Error) -> Option<u16> {
+    match err {
+        Error::Server(said) => Some(said.code),
+        _ => None,
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)] // As `map_err` wants it.
+fn failure(err: Error) -> Failure {
+    match &err {
+        Error::Server(_) => Failure::Refused(words(&err)),
+        _ => Failure::Unreachable(words(&err)),
+    }
+}
+
+fn words(err: &Error) -> String {
+    match err {
+        Error::Server(said) => format!("Error {} ({}): {}", said.code, said.state, said.message),
+        other => other.to_string(),
+    }
+}

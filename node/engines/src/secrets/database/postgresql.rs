@@ -1,0 +1,353 @@
+//! PostgreSQL.
+//!
+//! Everything happens in one transaction under an advisory lock by the user's name, and nothing but its `COMMIT` can be
+//! under way when a connection is given up: whatever else fails, nothing was changed.
+
+use std::sync::Arc;
+
+use arca_engine_api::EngineError;
+use async_trait::async_trait;
+use rustls_pki_types::ServerName;
+use sha2::{Digest as _, Sha256};
+use tokio::task::AbortHandle;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, NoTls};
+use zeroize::Zeroizing;
+
+use super::adapter::{
+    CONNECT_PATIENCE, Database, Failure, Kind, LOCK_SECONDS, NewPassword, NewUser, Renewal,
+    STATEMENT_SECONDS, Settings, bounded,
+};
+use super::pool::{Connector, Held, Pool};
+use super::postgresql_tls::Tls;
+use super::postgresql_url::{self, Target};
+use super::statements::{self, Dialect, Values, are_blank};
+use super::tls::client_config;
+
+/// The type of this file.
+pub(super) const KINDS: &[Kind] = &[Kind {
+    name: "postgresql-database-plugin",
+    username_template: r#"{{ printf "v-%s-%s-%s-%s" (.DisplayName | truncate 8) (.RoleName | truncate 8) (random 20) (unix_time) | truncate 63 }}"#,
+    username_max: 63,
+    open,
+    redact: postgresql_url::redact,
+    has_password: postgresql_url::has_password,
+}];
+
+/// Times one thing is tried when others get in its way.
+const ATTEMPTS_MAX: usize = 10;
+/// How [`words`] end when others got in the way: the catalogue has no code of its own for it.
+const CONFLICTS: [&str; 3] =
+    ["tuple concurrently updated (SQLSTATE XX000)", "(SQLSTATE 40001)", "(SQLSTATE 40P01)"];
+const DIALECT: Dialect = Dialect { has_backslashes: false, is_postgres: true };
+const CHANGE_PASSWORD: &str = r#"ALTER ROLE "{{username}}" WITH PASSWORD '{{password}}'"#;
+const RENEW: &str = r#"ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}'"#;
+/// Schemas in which a role was granted something, by the catalogue of what depends on roles.
+const SCHEMAS_OF: &str = "SELECT DISTINCT n.nspname FROM pg_shdepend d \
+    JOIN pg_roles r ON r.oid = d.refobjid \
+    LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid \
+    LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid \
+    JOIN pg_namespace n ON n.oid = COALESCE(c.relnamespace, p.pronamespace, \
+        CASE WHEN d.classid = 'pg_namespace'::regclass THEN d.objid END) \
+    WHERE r.rolname = $1 AND d.refclassid = 'pg_authid'::regclass AND d.deptype = 'a' \
+    AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+#[derive(Debug)]
+struct PostgreSql {
+    logins: Logins,
+    pool: Pool<Session>,
+    hashes_passwords: bool,
+}
+
+/// Where to log in: one for each password to try.
+#[derive(Debug)]
+struct Logins(Vec<(Config, Tls)>);
+
+/// A connection, and the task that moves its bytes.
+#[derive(Debug)]
+struct Session {
+    client: Client,
+    task: AbortHandle,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn open(settings: &Settings) -> Result<Arc<dyn Database>, EngineError> {
+    let targets = postgresql_url::targets(settings)?.into_iter().map(|Target { config, check }| {
+        let tls = client_config(&settings.tls_ca, &settings.tls_certificate_key.0, check)?;
+        let server_name = &settings.tls_server_name;
+        let name =
+            if server_name.is_empty() { None } else { Some(ServerName::try_from(server_name.clone())) };
+        let name =
+            name.transpose().map_err(|_| EngineError::invalid("tls_server_name is no name of a host"))?;
+        Ok((config, Tls::new(tls, name)))
+    });
+    let logins = Logins(targets.collect::<Result<_, EngineError>>()?);
+    let hashes_passwords = settings.hashes_passwords;
+    Ok(Arc::new(PostgreSql { logins, pool: Pool::new(settings.limits), hashes_passwords }))
+}
+
+impl Connector<Session> for Logins {
+    async fn is_good(&self, session: &mut Session) -> bool {
+        let check = session.client.check_connection();
+        !session.client.is_closed()
+            && matches!(tokio::time::timeout(CONNECT_PATIENCE / 2, check).await, Ok(Ok(())))
+    }
+
+    /// Logs in by the first password that is good.
+    async fn connect(&self) -> Result<Session, Failure> {
+        let mut refused = Failure::Unreachable("there is nothing to log in with".to_owned());
+        for (config, tls) in &self.0 {
+            match tokio::time::timeout(CONNECT_PATIENCE, connect(config, tls)).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(err)) => {
+                    let is_login = matches!(
+                        err.code(),
+                        Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+                    );
+                    refused = Failure::Unreachable(words(&err));
+                    if !is_login {
+                        return Err(refused);
+                    }
+                }
+                Err(_) => return Err(Failure::Unreachable("the database does not answer".to_owned())),
+            }
+        }
+        Err(refused)
+    }
+}
+
+impl PostgreSql {
+    async fn take(&self) -> Result<Held<'_, Session>, Failure> {
+        self.pool.take(&self.logins).await
+    }
+
+    /// Runs statements in one transaction, again if another's got in its way.
+    async fn run(&self, username: &str, queries: &[Zeroizing<String>]) -> Result<(), Failure> {
+        again(|| self.run_once(username, queries)).await
+    }
+
+    async fn run_once(&self, username: &str, queries: &[Zeroizing<String>]) -> Result<(), Failure> {
+        let held = self.take().await?;
+        let client = &held.connection.client;
+        begin(client, username).await?;
+        for query in queries {
+            client.batch_execute(query).await.map_err(failure)?;
+        }
+        commit(client).await?;
+        held.keep();
+        Ok(())
+    }
+
+    fn password<'a>(&self, password: &'a str) -> std::borrow::Cow<'a, str> {
+        if self.hashes_passwords {
+            postgres_protocol::password::scram_sha_256(password.as_bytes()).into()
+        } else {
+            password.into()
+        }
+    }
+
+    /// Takes everything from the user that it was granted, and the user away.
+    async fn drop_user(&self, username: &str) -> Result<(), Failure> {
+        again(|| self.drop_user_once(username)).await
+    }
+
+    async fn drop_user_once(&self, username: &str) -> Result<(), Failure> {
+        let held = self.take().await?;
+        let client = &held.connection.client;
+        begin(client, username).await?;
+        if !exists(client, username).await? {
+            commit(client).await?;
+            held.keep();
+            return Ok(());
+        }
+        // First of all, and whatever comes of the rest, it is let in no more.
+        let user = quoted(username);
+        client.batch_execute(&format!("ALTER ROLE {user} NOLOGIN")).await.map_err(failure)?;
+        end_sessions(client, username).await?;
+        commit(client).await?;
+
+        begin(client, username).await?;
+        let rows = client.query(SCHEMAS_OF, &[&username]).await.map_err(failure)?;
+        for row in rows {
+            let schema = quoted(&row.try_get::<_, String>(0).map_err(failure)?);
+            let revoke = format!(
+                "REVOKE ALL PRIVILEGES ON ALL TABLES IN SCHEMA {schema} FROM {user}; \
+                 REVOKE ALL PRIVILEGES ON ALL SEQUENCES IN SCHEMA {schema} FROM {user}; \
+                 REVOKE ALL PRIVILEGES ON ALL FUNCTIONS IN SCHEMA {schema} FROM {user}; \
+                 REVOKE ALL PRIVILEGES ON SCHEMA {schema} FROM {user}"
+            );
+            client.batch_execute(&revoke).await.map_err(failure)?;
+        }
+        let row = client.query_one("SELECT current_database()::text", &[]).await.map_err(failure)?;
+        let database = quoted(&row.try_get::<_, String>(0).map_err(failure)?);
+        let last =
+            format!("REVOKE ALL PRIVILEGES ON DATABASE {database} FROM {user}; DROP ROLE IF EXISTS {user}");
+        client.batch_execute(&last).await.map_err(failure)?;
+        commit(client).await?;
+        held.keep();
+        Ok(())
+    }
+
+    /// Runs the operator's statements. They fail when the user is not there, which is what they are for.
+    async fn revoke_by(&self, username: &str, queries: &[Zeroizing<String>]) -> Result<(), Failure> {
+        let outcome = self.run(username, queries).await;
+        if !matches!(outcome, Err(Failure::Refused(_))) {
+            return outcome;
+        }
+        let held = self.take().await?;
+        let is_there = exists(&held.connection.client, username).await?;
+        held.keep();
+        if is_there { outcome } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Database for PostgreSql {
+    async fn verify(&self) -> Result<(), Failure> {
+        bounded(async {
+            let held = self.take().await?;
+            held.connection.client.batch_execute("SELECT 1").await.map_err(failure)?;
+            held.keep();
+            Ok(())
+        })
+        .await
+    }
+
+    async fn create_user(&self, user: &NewUser<'_>) -> Result<(), Failure> {
+        let password = self.password(user.password);
+        let values: &Values<'_> = &[
+            ("name", user.username),
+            ("username", user.username),
+            ("password", &password),
+            ("expiration", user.expiration),
+        ];
+        let queries = statements::prepare(DIALECT, user.statements, values)?;
+        if queries.is_empty() {
+            return Err(EngineError::invalid("empty creation statements").into());
+        }
+        bounded(self.run(user.username, &queries)).await
+    }
+
+    async fn change_password(&self, change: &NewPassword<'_>) -> Result<(), Failure> {
+        let password = self.password(change.password);
+        let values: &Values<'_> =
+            &[("name", change.username), ("username", change.username), ("password", &password)];
+        let queries = statements::prepare(DIALECT, &or(change.statements, CHANGE_PASSWORD), values)?;
+        bounded(self.run(change.username, &queries)).await
+    }
+
+    async fn renew_user(&self, renewal: &Renewal<'_>) -> Result<(), Failure> {
+        let values: &Values<'_> =
+            &[("name", renewal.username), ("username", renewal.username), ("expiration", renewal.expiration)];
+        let queries = statements::prepare(DIALECT, &or(renewal.statements, RENEW), values)?;
+        bounded(self.run(renewal.username, &queries)).await
+    }
+
+    async fn revoke_user(&self, username: &str, statements: &[String]) -> Result<(), Failure> {
+        let values: &Values<'_> = &[("name", username), ("username", username)];
+        let queries = statements::prepare(DIALECT, statements, values)?;
+        if queries.is_empty() {
+            bounded(self.drop_user(username)).await
+        } else {
+            bounded(self.revoke_by(username, &queries)).await
+        }
+    }
+
+    fn sweep(&self) {
+        self.pool.sweep();
+    }
+}
+
+/// Repeats what failed because two transactions changed the same rows of the catalogue: a `GRANT` on what others are
+/// granted at the same moment. Nothing was changed then.
+async fn again<F>(work: impl Fn() -> F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    for _ in 1..ATTEMPTS_MAX {
+        match work().await {
+            Err(Failure::Refused(said)) if CONFLICTS.iter().any(|sign| said.contains(sign)) => {}
+            other => return other,
+        }
+    }
+    work().await
+}
+
+/// The statements, or the usual one.
+fn or(statements: &[String], usual: &str) -> Vec<String> {
+    if are_blank(DIALECT, statements) { vec![usual.to_owned()] } else { statements.to_vec() }
+}
+
+async fn connect(config: &Config, tls: &Tls) -> Result<Session, tokio_postgres::Error> {
+    if config.get_ssl_mode() == tokio_postgres::config::SslMode::Disable {
+        let (client, connection) = config.connect(NoTls).await?;
+        return Ok(Session { client, task: tokio::spawn(connection).abort_handle() });
+    }
+    let (client, connection) = config.connect(tls.clone()).await?;
+    Ok(Session { client, task: tokio::spawn(connection).abort_handle() })
+}
+
+/// Begins a transaction with an end on the server's side, in which text means what [`statements`] takes it for, and waits
+/// for whatever else is under way about this user.
+async fn begin(client: &Client, username: &str) -> Result<(), Failure> {
+    let lock = Sha256::digest(format!("arca user {username}"));
+    let lock = lock.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes));
+    let begin = format!(
+        "BEGIN; SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; \
+         SET LOCAL idle_in_transaction_session_timeout = '{STATEMENT_SECONDS}s'; SET LOCAL timezone = 'UTC'; \
+         SET LOCAL standard_conforming_strings = on; SELECT pg_advisory_xact_lock({lock})"
+    );
+    client.batch_execute(&begin).await.map_err(failure)
+}
+
+async fn commit(client: &Client) -> Result<(), Failure> {
+    client.batch_execute("COMMIT").await.map_err(|err| Failure::Unknown(words(&err)))
+}
+
+async fn exists(client: &Client, username: &str) -> Result<bool, Failure> {
+    let row =
+        client.query_one("SELECT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = $1)", &[&username]).await;
+    row.and_then(|row| row.try_get(0)).map_err(failure)
+}
+
+/// Ends the user's sessions, where one is allowed to: without, they end by themselves, as they find nothing allowed any
+/// more.
+async fn end_sessions(client: &Client, username: &str) -> Result<(), Failure> {
+    client.batch_execute("SAVEPOINT sessions").await.map_err(failure)?;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+               WHERE usename = $1 AND pid <> pg_backend_pid()";
+    match client.query(end, &[&username]).await {
+        Ok(_) => Ok(()),
+        Err(err) if err.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            client.batch_execute("ROLLBACK TO SAVEPOINT sessions").await.map_err(failure)
+        }
+        Err(err) => Err(failure(err)),
+    }
+}
+
+/// A name as PostgreSQL quotes it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Before `COMMIT` is sent a failure of any sort leaves nothing behind.
+#[allow(clippy::needless_pass_by_value)] // As `map_err` wants it.
+fn failure(err: tokio_postgres::Error) -> Failure {
+    if err.as_db_error().is_some() {
+        Failure::Refused(words(&err))
+    } else {
+        Failure::Unreachable(words(&err))
+    }
+}
+
+fn words(err: &tokio_postgres::Error) -> String {
+    match err.as_db_error() {
+        Some(said) => format!("{}: {} (SQLSTATE {})", said.severity(), said.message(), said.code().code()),
+        None => err.to_string(),
+    }
+}

@@ -1,0 +1,266 @@
+//! Connection strings of PostgreSQL, in both of libpq's shapes: `postgresql://…` and `key=value …`. What they say of TLS
+//! is read here, for the driver knows less of it; the rest is the driver's.
+
+use arca_engine_api::{EngineError, Secretive};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use tokio_postgres::config::SslMode;
+use zeroize::Zeroizing;
+
+use super::adapter::Settings;
+use super::tls::Check;
+
+/// Kept as they are by percent-encoding: what no URL gives a meaning to.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// Encoded in what is left of a query.
+const QUERY: &AsciiSet = &CONTROLS.add(b'%').add(b'&').add(b' ').add(b'#').add(b'+');
+const USERNAME: &str = "{{username}}";
+const PASSWORD: &str = "{{password}}";
+
+/// Where to connect, and how TLS is begun there.
+pub(super) struct Target {
+    pub(super) config: tokio_postgres::Config,
+    pub(super) check: Check,
+}
+
+/// One target for each password.
+pub(super) fn targets(settings: &Settings) -> Result<Vec<Target>, EngineError> {
+    let none = [Secretive::from("")];
+    let passwords = if settings.passwords.is_empty() { &none[..] } else { &settings.passwords };
+    passwords.iter().map(|password| target(settings, &password.0)).collect()
+}
+
+fn target(settings: &Settings, password: &str) -> Result<Target, EngineError> {
+    let is_url = is_url(&settings.url);
+    let write = |value: &str, place: &str, text: &str| -> Zeroizing<String> {
+        let value = if !settings.escapes {
+            Zeroizing::new(value.to_owned())
+        } else if is_url {
+            Zeroizing::new(utf8_percent_encode(value, PLAIN).to_string())
+        } else {
+            let inner = value.replace('\\', "\\\\").replace('\'', "\\'");
+            let is_quoted = text.contains(&format!("'{place}'"));
+            Zeroizing::new(if is_quoted { inner } else { format!("'{inner}'") })
+        };
+        Zeroizing::new(text.replace(place, &value))
+    };
+    let text = write(&settings.username, USERNAME, &settings.url);
+    let text = write(password, PASSWORD, &text);
+    let (text, tls) = if is_url { split_url(&text)? } else { split_pairs(&text)? };
+    // The driver's own words may repeat a part of the text.
+    let mut config: tokio_postgres::Config = text.parse().map_err(|_| {
+        EngineError::invalid(
+            "cannot parse connection url: it is malformed, or has an option that is not known",
+        )
+    })?;
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        return Err(EngineError::invalid("cannot parse connection url: there is no host"));
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("arca");
+    }
+    let (mode, check) = tls.read(!settings.tls_ca.is_empty())?;
+    config.ssl_mode(mode);
+    Ok(Target { config, check })
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("postgresql://") || text.starts_with("postgres://")
+}
+
+/// What a connection string says of TLS.
+#[derive(Debug, Default)]
+struct Tls {
+    mode: Option<String>,
+}
+
+impl Tls {
+    /// Takes an option that is not the driver's. False for one that is.
+    fn take(&mut self, key: &str, value: &str) -> Result<bool, EngineError> {
+        match key {
+            "sslmode" => self.mode = Some(value.to_owned()),
+            "sslcert" | "sslcrl" | "sslkey" | "sslpassword" | "sslrootcert" => {
+                return Err(EngineError::invalid(
+                    "the connection url names files; give their content by tls_ca and tls_certificate_key",
+                ));
+            }
+            // Every session is in UTC.
+            "TimeZone" | "timezone" => {}
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// As libpq: `require` verifies the chain when there is an authority to verify it by.
+    fn read(&self, has_ca: bool) -> Result<(SslMode, Check), EngineError> {
+        let lax = if has_ca { Check::Chain } else { Check::Nothing };
+        match self.mode.as_deref() {
+            Some("disable") => Ok((SslMode::Disable, Check::Nothing)),
+            None | Some("allow" | "prefer") => Ok((SslMode::Prefer, Check::Nothing)),
+            Some("require") => Ok((SslMode::Require, lax)),
+            Some("verify-ca") => Ok((SslMode::Require, Check::Chain)),
+            Some("verify-full") => Ok((SslMode::Require, Check::ChainAndName)),
+            Some(_) => Err(EngineError::invalid(
+                "sslmode is disable, allow, prefer, require, verify-ca or verify-full",
+            )),
+        }
+    }
+}
+
+fn split_url(text: &str) -> Result<(Zeroizing<String>, Tls), EngineError> {
+    let mut tls = Tls::default();
+    let Some((head, query)) = text.split_once('?') else { return Ok((Zeroizing::new(text.to_owned()), tls)) };
+    let mut kept = Zeroizing::new(head.to_owned());
+    let mut separator = '?';
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = percent_decode_str(value).decode_utf8().unwrap_or_default();
+        if !tls.take(key, &value)? {
+            kept.push(separator);
+            kept.push_str(&format!("{key}={}", utf8_percent_encode(&value, QUERY)));
+            separator = '&';
+        }
+    }
+    Ok((kept, tls))
+}
+
+fn split_pairs(text: &str) -> Result<(Zeroizing<String>, Tls), EngineError> {
+    let (mut tls, mut kept) = (Tls::default(), Zeroizing::new(String::with_capacity(text.len() * 2)));
+    for (key, value) in pairs(text)? {
+        if !tls.take(key, &value)? {
+            let value = value.replace('\\', "\\\\").replace('\'', "\\'");
+            kept.push_str(&format!("{key}='{value}' "));
+        }
+    }
+    Ok((kept, tls))
+}
+
+/// The pairs of `key=value key='value with blanks'`.
+fn pairs(text: &str) -> Result<Vec<(&str, Zeroizing<String>)>, EngineError> {
+    let malformed = || EngineError::invalid("cannot parse connection url: invalid keyword/value");
+    let (mut found, mut rest) = (Vec::new(), text.trim());
+    while !rest.is_empty() {
+        let (key, tail) = rest.split_once('=').ok_or_else(malformed)?;
+        let mut value = Zeroizing::new(String::new());
+        let tail = tail.trim_start();
+        let (is_quoted, tail) = tail.strip_prefix('\'').map_or((false, tail), |tail| (true, tail));
+        let mut letters = tail.char_indices();
+        let end = loop {
+            match letters.next() {
+                None if is_quoted => return Err(malformed()),
+                None => break tail.len(),
+                Some((at, '\'')) if is_quoted => break at + 1,
+                Some((at, letter)) if !is_quoted && letter.is_whitespace() => break at,
+                Some((_, '\\')) => value.extend(letters.next().map(|(_, letter)| letter)),
+                Some((_, letter)) => value.push(letter),
+            }
+        };
+        let key = key.trim();
+        if key.is_empty() || !key.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_') {
+            return Err(malformed());
+        }
+        found.push((key, value));
+        rest = tail.get(end..).unwrap_or_default().trim_start();
+    }
+    Ok(found)
+}
+
+/// The URL without a password.
+pub(super) fn redact(url: &str) -> String {
+    match password_of(url) {
+        Some((from, to)) => {
+            format!("{}xxxxx{}", url.get(..from).unwrap_or_default(), url.get(to..).unwrap_or_default())
+        }
+        None => url.to_owned(),
+    }
+}
+
+/// Whether there is a password in it.
+pub(super) fn has_password(url: &str) -> bool {
+    password_of(url).is_some()
+}
+
+/// Where the password stands, unless it is a place for one.
+fn password_of(url: &str) -> Option<(usize, usize)> {
+    let (from, to) = if is_url(url) {
+        let start = url.find("://")? + 3;
+        // The last `@` before the path's end: a password may hold one, if wrongly.
+        let end = start + url.get(start..)?.rfind('@')?;
+        (start + url.get(start..end)?.find(':')? + 1, end)
+    } else {
+        let start = url.find("password=")? + "password=".len();
+        // Until the next key: a password may hold blanks.
+        let tail = url.get(start..)?;
+        let end = tail
+            .find('=')
+            .map_or(tail.len(), |at| tail.get(..at).and_then(|head| head.rfind(' ')).unwrap_or(at));
+        (start, start + end)
+    };
+    let text = url.get(from..to)?;
+    (!text.trim_matches('\'').is_empty() && !text.contains(PASSWORD)).then_some((from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secrets::database::tests::settings;
+
+    fn read(url: &str, username: &str, password: &str) -> Result<Target, EngineError> {
+        let settings = settings(url, username, password);
+        Ok(targets(&settings)?.remove(0))
+    }
+
+    #[track_caller]
+    fn check(url: &str, want_mode: SslMode, want_check: Check) {
+        let target = read(url, "us er", "p@:/'\\ ?").unwrap();
+        assert_eq!(target.config.get_user(), Some("us er"), "{url}");
+        assert_eq!(target.config.get_password(), Some(&b"p@:/'\\ ?"[..]), "{url}");
+        assert_eq!(target.config.get_dbname(), Some("db"), "{url}");
+        assert_eq!((target.config.get_ssl_mode(), target.check), (want_mode, want_check), "{url}");
+    }
+
+    #[test]
+    fn both_shapes_are_read() {
+        let url = "postgresql://{{username}}:{{password}}@localhost:5432/db";
+        check(url, SslMode::Prefer, Check::Nothing);
+        check(&format!("{url}?sslmode=disable"), SslMode::Disable, Check::Nothing);
+        check(&format!("{url}?sslmode=verify-ca&connect_timeout=3"), SslMode::Require, Check::Chain);
+        check(&format!("{url}?timezone=UTC&sslmode=verify-full"), SslMode::Require, Check::ChainAndName);
+        let pairs = "host=localhost user={{username}} password='{{password}}' dbname = db";
+        check(&format!("{pairs} sslmode=require"), SslMode::Require, Check::Nothing);
+    }
+
+    #[test]
+    fn what_is_malformed_is_refused_without_a_word_of_it() {
+        for url in [
+            ":: nonsense canary {{password}}",
+            "postgresql://u:canary@[::1/db",
+            "postgresql://{{username}}:{{password}}@h/db?canary=1",
+            "postgresql://h/db?sslmode=canary",
+            "postgresql://h/db?sslrootcert=/canary",
+            "host=h password='canary",
+            "postgresql://",
+        ] {
+            let refused = read(url, "u", "canary").map(|_| ()).unwrap_err().to_string();
+            assert!(!refused.contains("canary"), "{refused}");
+        }
+    }
+
+    #[track_caller]
+    fn check_redacted(url: &str, want: &str) {
+        assert_eq!(redact(url), want);
+        assert_eq!(has_password(url), url != want, "{url}");
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        check_redacted("postgresql://u:canary@h/db", "postgresql://u:xxxxx@h/db");
+        check_redacted("postgresql://u:c@n/ary@h/db", "postgresql://u:xxxxx@h/db");
+        check_redacted(
+            "postgresql://{{username}}:{{password}}@h/db",
+            "postgresql://{{username}}:{{password}}@h/db",
+        );
+        check_redacted("postgresql://u@h/db", "postgresql://u@h/db");
+        check_redacted("host=h password='can ary' user=u", "host=h password=xxxxx user=u");
+        check_redacted("host=h password=canary", "host=h password=xxxxx");
+    }
+}
