@@ -3,7 +3,7 @@
 //! **Invariant:** a record and what leads to it change in one transaction. Everything read here guards the commit, and
 //! whoever adds something to a record writes that record, so of two changes that do not know of each other only one
 //! commits.
-//! Read next: [`super::groups`] for groups, [`super::merge`] for merging, [`super::login`] for what a login does.
+//! Read next: [`mod@super::groups`] for groups, [`super::merge`] for merging, [`super::login`] for what a login does.
 
 use arca_barrier::Class;
 use arca_engine_api::{Entropy, Page, UnixMillis};
