@@ -1,4 +1,4 @@
-//! The unsealed heart of a node: every request runs through [`pipeline`], and nothing else calls an engine.
+//! The unsealed heart of a node: every request runs through [`pipeline`], and nothing else hands one to an engine.
 //!
 //! A [`Kernel`] exists only while the node is unsealed. It reads and writes through [`store`] and [`tx`], learns of
 //! roles from the node, and reaches the cluster through [`ports`]. It knows neither HTTP nor openraft nor any engine
