@@ -17,6 +17,7 @@ macro_rules! engines {
         pub mod auth {
             mod jose;
             mod names;
+            mod roles;
             pub mod token_params;
             $(pub mod $method;)*
         }

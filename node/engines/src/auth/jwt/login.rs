@@ -7,6 +7,7 @@ use super::config::{Config, text};
 use super::role::{Role, RoleType};
 use super::{Jwt, claims, role};
 use crate::auth::jose::{JoseError, Jws, audiences, times};
+use crate::auth::roles;
 
 /// The role a request names, or the mount's.
 pub(super) fn role_name(request: &Request, config: Option<&Config>) -> Result<String, EngineError> {
@@ -96,7 +97,7 @@ fn check(config: &Config, role: &Role, claims: &Map, ctx: &Ctx<'_>) -> Result<()
 /// A renewal: the role must still be there; it says how long the token may live now.
 pub(super) fn renew(ctx: &Ctx<'_>, lease: &LeaseRecord) -> Result<Response, EngineError> {
     let name = lease.internal.get("role").and_then(Value::as_str).unwrap_or_default();
-    let role = role::find(ctx, name)?;
+    let role = roles::find::<Role>(ctx, name)?;
     let role = role.ok_or_else(|| EngineError::invalid("the role does not exist during renewal"))?;
     Ok(role.token.renewal(lease))
 }

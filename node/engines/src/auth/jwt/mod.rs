@@ -25,6 +25,8 @@ use async_trait::async_trait;
 
 use self::oidc::{begin, callback, pending, poll};
 use self::provider::Provider;
+use self::role::Role;
+use super::roles;
 
 /// The types this folder brings: one engine by two names.
 pub const TYPES: &[EngineType] = &[
@@ -58,16 +60,16 @@ impl Engine for Jwt {
             ("config", _) => config::write(self, ctx, request).await,
             ("login", _) => login::login(self, ctx, request).await,
             ("poll", _) => poll::poll(ctx, request),
-            ("role", Operation::Delete) => role::delete(ctx, request),
-            ("role", Operation::Read) => role::read(ctx, request),
+            ("role", Operation::Delete) => roles::delete(ctx, request),
+            ("role", Operation::Read) => roles::read::<Role>(ctx, request),
             ("role", _) => role::write(ctx, request),
-            ("roles", _) => role::list(ctx, request),
+            ("roles", _) => roles::list(ctx, request),
             _ => Err(EngineError::Unsupported),
         }
     }
 
     fn exists(&self, ctx: &Ctx<'_>, request: &Request) -> Result<Option<bool>, EngineError> {
-        if request.route.id == "role" { role::exists(ctx, request) } else { Ok(None) }
+        if request.route.id == "role" { roles::exists(ctx, request) } else { Ok(None) }
     }
 
     fn local_prefixes(&self) -> &'static [&'static str] {

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arca_engine_api::{Ctx, EngineError, Fields, Map, Request, Response, StorageExt as _};
+use arca_engine_api::{Ctx, EngineError, Fields, Map, Request, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::routes::OLD_NAMES;
 use crate::auth::jose::times::Leeways;
 use crate::auth::names;
+use crate::auth::roles::{self, StoredRole};
 use crate::auth::token_params::TokenParams;
 
 /// The name under which tokens carry their role.
@@ -75,10 +76,6 @@ pub(super) struct Role {
     pub(super) verbose_oidc_logging: bool,
 }
 
-fn key(name: &str) -> String {
-    format!("role/{name}")
-}
-
 /// The role of that name, whatever its case.
 ///
 /// # Errors
@@ -86,49 +83,13 @@ fn key(name: &str) -> String {
 pub(super) fn wanted(ctx: &Ctx<'_>, name: &str) -> Result<(String, Role), EngineError> {
     let missing = || EngineError::invalid("role could not be found");
     let name = names::name(name).ok_or_else(missing)?;
-    let role = find(ctx, &name)?.ok_or_else(missing)?;
+    let role = roles::find(ctx, &name)?.ok_or_else(missing)?;
     Ok((name, role))
-}
-
-/// The role of that name, in its one form.
-pub(super) fn find(ctx: &Ctx<'_>, name: &str) -> Result<Option<Role>, EngineError> {
-    Ok(ctx.storage.get_shared::<Role>(&key(name))?.map(|role| Role::clone(&role)))
-}
-
-/// Whether there is a role of the name in the path.
-pub(super) fn exists(ctx: &Ctx<'_>, request: &Request) -> Result<Option<bool>, EngineError> {
-    let Some(name) = names::name(request.param("name")) else { return Ok(Some(false)) };
-    Ok(Some(ctx.storage.get(&key(&name))?.is_some()))
-}
-
-/// Names of roles.
-pub(super) fn list(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
-    Ok(Response::list(ctx.storage.list("role/", &names::page(request.fields())?)?))
-}
-
-/// A role.
-pub(super) fn read(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
-    let name = names::name(request.param("name"));
-    let found = name.map(|name| find(ctx, &name)).transpose()?.flatten();
-    Ok(found.map_or_else(Response::empty, |role| Response::data(role.show())))
-}
-
-/// Takes a role away.
-pub(super) fn delete(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
-    if let Some(name) = names::name(request.param("name")) {
-        ctx.storage.delete(&key(&name))?;
-    }
-    Ok(Response::empty())
 }
 
 /// Makes a role or changes one.
 pub(super) fn write(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
-    let text = "invalid role name: letters, digits and _, with - and . in between";
-    let name = names::name(request.param("name")).ok_or_else(|| EngineError::invalid(text))?;
-    let mut role = find(ctx, &name)?.unwrap_or_default();
-    role.update(request.fields())?;
-    role.check()?;
-    ctx.storage.put_record(&key(&name), &role)?;
+    let role: Role = roles::write(ctx, request)?;
     if role.verbose_oidc_logging {
         let warning = "verbose_oidc_logging has been enabled for this role. Nothing of a token is logged here all the same.";
         return Ok(Response::empty().with_warning(warning));
@@ -136,7 +97,7 @@ pub(super) fn write(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engine
     Ok(Response::empty())
 }
 
-impl Role {
+impl StoredRole for Role {
     fn update(&mut self, fields: Fields<'_>) -> Result<(), EngineError> {
         self.token.update(fields, OLD_NAMES)?;
         // What a write does not mention stays, but for these three.
@@ -179,6 +140,65 @@ impl Role {
         Ok(())
     }
 
+    fn check(&self) -> Result<(), EngineError> {
+        let refuse = |text: &str| Err(EngineError::invalid(text));
+        if self.user_claim.is_empty() {
+            return refuse("a user claim must be defined on the role");
+        }
+        self.check_claims()?;
+        let known = ["access_token", "id_token", "refresh_token"];
+        let metadata = self.oauth2_metadata.iter().flatten();
+        if metadata.into_iter().any(|name| !known.contains(&name.as_str())) {
+            return refuse("Unrecognized oauth2 metadata name");
+        }
+        let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|items| !items.is_empty());
+        match self.role_type {
+            RoleType::Oidc
+                if !has(&self.allowed_redirect_uris) && self.callback_mode != CallbackMode::Device =>
+            {
+                refuse("'allowed_redirect_uris' must be set if 'role_type' is 'oidc' or unspecified.")
+            }
+            RoleType::Jwt if self.has_no_bound() => {
+                refuse("must have at least one bound constraint when creating/updating a role")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn show(&self) -> Value {
+        let mut data = json!({
+            "allowed_redirect_uris": self.allowed_redirect_uris,
+            "bound_audiences": self.bound_audiences,
+            "bound_claims": self.bound_claims,
+            "bound_claims_type": self.bound_claims_type,
+            "bound_subject": self.bound_subject,
+            "callback_mode": self.callback_mode,
+            "claim_mappings": self.claim_mappings,
+            "clock_skew_leeway": self.clock_skew_leeway_s,
+            "expiration_leeway": self.expiration_leeway_s,
+            "groups_claim": self.groups_claim,
+            "max_age": self.max_age_s,
+            "not_before_leeway": self.not_before_leeway_s,
+            "oauth2_metadata": self.oauth2_metadata,
+            "oidc_disable_confirmation": self.oidc_disable_confirmation,
+            "oidc_scopes": self.oidc_scopes,
+            "role_type": self.role_type,
+            "token_policies_template_claims": false,
+            "user_claim": self.user_claim,
+            "user_claim_json_pointer": self.user_claim_json_pointer,
+            "verbose_oidc_logging": self.verbose_oidc_logging,
+        });
+        if let Some(data) = data.as_object_mut() {
+            if self.poll_interval_s != 0 {
+                data.insert("poll_interval".to_owned(), json!(self.poll_interval_s));
+            }
+            self.token.show(data);
+        }
+        data
+    }
+}
+
+impl Role {
     fn update_flags(&mut self, fields: Fields<'_>) -> Result<(), EngineError> {
         for (name, slot) in [
             ("oidc_disable_confirmation", &mut self.oidc_disable_confirmation),
@@ -213,31 +233,6 @@ impl Role {
             self.poll_interval_s = u64::try_from(seconds).map_err(|_| EngineError::invalid(text))?;
         }
         Ok(())
-    }
-
-    fn check(&self) -> Result<(), EngineError> {
-        let refuse = |text: &str| Err(EngineError::invalid(text));
-        if self.user_claim.is_empty() {
-            return refuse("a user claim must be defined on the role");
-        }
-        self.check_claims()?;
-        let known = ["access_token", "id_token", "refresh_token"];
-        let metadata = self.oauth2_metadata.iter().flatten();
-        if metadata.into_iter().any(|name| !known.contains(&name.as_str())) {
-            return refuse("Unrecognized oauth2 metadata name");
-        }
-        let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|items| !items.is_empty());
-        match self.role_type {
-            RoleType::Oidc
-                if !has(&self.allowed_redirect_uris) && self.callback_mode != CallbackMode::Device =>
-            {
-                refuse("'allowed_redirect_uris' must be set if 'role_type' is 'oidc' or unspecified.")
-            }
-            RoleType::Jwt if self.has_no_bound() => {
-                refuse("must have at least one bound constraint when creating/updating a role")
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Whether any token of the provider would do.
@@ -284,38 +279,6 @@ impl Role {
             not_before_s: self.not_before_leeway_s,
             clock_skew_s: self.clock_skew_leeway_s,
         }
-    }
-
-    fn show(&self) -> Value {
-        let mut data = json!({
-            "allowed_redirect_uris": self.allowed_redirect_uris,
-            "bound_audiences": self.bound_audiences,
-            "bound_claims": self.bound_claims,
-            "bound_claims_type": self.bound_claims_type,
-            "bound_subject": self.bound_subject,
-            "callback_mode": self.callback_mode,
-            "claim_mappings": self.claim_mappings,
-            "clock_skew_leeway": self.clock_skew_leeway_s,
-            "expiration_leeway": self.expiration_leeway_s,
-            "groups_claim": self.groups_claim,
-            "max_age": self.max_age_s,
-            "not_before_leeway": self.not_before_leeway_s,
-            "oauth2_metadata": self.oauth2_metadata,
-            "oidc_disable_confirmation": self.oidc_disable_confirmation,
-            "oidc_scopes": self.oidc_scopes,
-            "role_type": self.role_type,
-            "token_policies_template_claims": false,
-            "user_claim": self.user_claim,
-            "user_claim_json_pointer": self.user_claim_json_pointer,
-            "verbose_oidc_logging": self.verbose_oidc_logging,
-        });
-        if let Some(data) = data.as_object_mut() {
-            if self.poll_interval_s != 0 {
-                data.insert("poll_interval".to_owned(), json!(self.poll_interval_s));
-            }
-            self.token.show(data);
-        }
-        data
     }
 }
 

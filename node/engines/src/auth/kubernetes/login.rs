@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::account::Account;
 use super::config::Config;
 use super::review::{labels, review};
-use super::role::{self, Role};
+use super::role::Role;
 use crate::auth::jose::{Jws, audiences, times};
-use crate::auth::names;
+use crate::auth::{names, roles};
 
 /// A login.
 pub(super) async fn login(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
@@ -20,7 +20,7 @@ pub(super) async fn login(ctx: &Ctx<'_>, request: &Request) -> Result<Response, 
     let token = given("jwt")?.ok_or_else(|| EngineError::invalid("missing jwt"))?;
     let unknown = || EngineError::invalid("invalid role name");
     let name = names::name(&name).ok_or_else(unknown)?;
-    let role = role::find(ctx, &name)?.ok_or_else(unknown)?;
+    let role = roles::find::<Role>(ctx, &name)?.ok_or_else(unknown)?;
     role.token.check_address(request)?;
     let config = Config::load(ctx)?;
     let config = config.ok_or_else(|| EngineError::invalid("could not load backend configuration"))?;
@@ -108,7 +108,7 @@ fn wanted_audiences(role: &Role, claims: &Map) -> Vec<String> {
 /// that was deleted, or a token that ended, ends what it gave (CVE-2026-115356).
 pub(super) async fn renew(ctx: &Ctx<'_>, lease: &LeaseRecord) -> Result<Response, EngineError> {
     let kept = |name: &str| lease.internal.get(name).and_then(Value::as_str).unwrap_or_default();
-    let role = role::find(ctx, kept("role"))?;
+    let role = roles::find::<Role>(ctx, kept("role"))?;
     let role = role.ok_or_else(|| EngineError::invalid("the role does not exist during renewal"))?;
     let config = Config::load(ctx)?;
     let config = config.ok_or_else(|| EngineError::invalid("could not load backend configuration"))?;

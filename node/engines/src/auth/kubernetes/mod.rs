@@ -22,6 +22,9 @@ use arca_engine_api::{
 };
 use async_trait::async_trait;
 
+use self::role::Role;
+use super::roles;
+
 /// The type this folder brings.
 pub const TYPES: &[EngineType] = &[EngineType {
     name: "kubernetes",
@@ -49,16 +52,16 @@ impl Engine for Kubernetes {
             ("config", Operation::Read) => config::read(ctx),
             ("config", _) => config::write(ctx, request).await,
             ("login", _) => login::login(ctx, request).await,
-            ("role", Operation::Delete) => role::delete(ctx, request),
-            ("role", Operation::Read) => role::read(ctx, request),
-            ("role", _) => role::write(ctx, request),
-            ("roles", _) => role::list(ctx, request),
+            ("role", Operation::Delete) => roles::delete(ctx, request),
+            ("role", Operation::Read) => roles::read::<Role>(ctx, request),
+            ("role", _) => roles::write::<Role>(ctx, request).map(|_| Response::empty()),
+            ("roles", _) => roles::list(ctx, request),
             _ => Err(EngineError::Unsupported),
         }
     }
 
     fn exists(&self, ctx: &Ctx<'_>, request: &Request) -> Result<Option<bool>, EngineError> {
-        if request.route.id == "role" { role::exists(ctx, request) } else { Ok(None) }
+        if request.route.id == "role" { roles::exists(ctx, request) } else { Ok(None) }
     }
 
     async fn renew(&self, ctx: &Ctx<'_>, lease: &LeaseRecord) -> Result<Response, EngineError> {

@@ -1,6 +1,6 @@
 //! Roles: which service accounts may log in, and what they get.
 
-use arca_engine_api::{Ctx, EngineError, Fields, Request, Response, StorageExt as _};
+use arca_engine_api::{EngineError, Fields};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -8,6 +8,7 @@ use super::account::Account;
 use super::routes::OLD_NAMES;
 use super::selector::Selector;
 use crate::auth::names;
+use crate::auth::roles::StoredRole;
 use crate::auth::token_params::TokenParams;
 
 /// Whose alias a login is.
@@ -34,53 +35,7 @@ pub(super) struct Role {
     pub(super) token: TokenParams,
 }
 
-fn key(name: &str) -> String {
-    format!("role/{name}")
-}
-
-/// The role of that name, in its one form.
-pub(super) fn find(ctx: &Ctx<'_>, name: &str) -> Result<Option<Role>, EngineError> {
-    Ok(ctx.storage.get_shared::<Role>(&key(name))?.map(|role| Role::clone(&role)))
-}
-
-/// Whether there is a role of the name in the path.
-pub(super) fn exists(ctx: &Ctx<'_>, request: &Request) -> Result<Option<bool>, EngineError> {
-    let Some(name) = names::name(request.param("name")) else { return Ok(Some(false)) };
-    Ok(Some(ctx.storage.get(&key(&name))?.is_some()))
-}
-
-/// Names of roles.
-pub(super) fn list(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
-    Ok(Response::list(ctx.storage.list("role/", &names::page(request.fields())?)?))
-}
-
-/// A role.
-pub(super) fn read(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
-    let name = names::name(request.param("name"));
-    let found = name.map(|name| find(ctx, &name)).transpose()?.flatten();
-    Ok(found.map_or_else(Response::empty, |role| Response::data(role.show())))
-}
-
-/// Takes a role away.
-pub(super) fn delete(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
-    if let Some(name) = names::name(request.param("name")) {
-        ctx.storage.delete(&key(&name))?;
-    }
-    Ok(Response::empty())
-}
-
-/// Makes a role or changes one.
-pub(super) fn write(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
-    let text = "invalid role name: letters, digits and _, with - and . in between";
-    let name = names::name(request.param("name")).ok_or_else(|| EngineError::invalid(text))?;
-    let mut role = find(ctx, &name)?.unwrap_or_default();
-    role.update(request.fields())?;
-    role.check()?;
-    ctx.storage.put_record(&key(&name), &role)?;
-    Ok(Response::empty())
-}
-
-impl Role {
+impl StoredRole for Role {
     fn update(&mut self, fields: Fields<'_>) -> Result<(), EngineError> {
         self.token.update(fields, OLD_NAMES)?;
         if let Some(list) = fields.list("bound_service_account_names")? {
@@ -132,6 +87,24 @@ impl Role {
         Ok(())
     }
 
+    fn show(&self) -> Value {
+        let mut data = json!({
+            "alias_name_source": self.alias_name_source,
+            "bound_service_account_names": self.bound_service_account_names,
+            "bound_service_account_namespace_selector": self.bound_service_account_namespace_selector,
+            "bound_service_account_namespaces": self.bound_service_account_namespaces,
+        });
+        if let Some(data) = data.as_object_mut() {
+            if !self.audience.is_empty() {
+                data.insert("audience".to_owned(), json!(self.audience));
+            }
+            self.token.show(data);
+        }
+        data
+    }
+}
+
+impl Role {
     /// Whether accounts of that name may log in.
     pub(super) fn takes_name(&self, name: &str) -> bool {
         self.bound_service_account_names.iter().any(|pattern| names::glob(pattern, name))
@@ -155,21 +128,5 @@ impl Role {
             AliasSource::Name => format!("{}/{}", account.namespace, account.name),
             AliasSource::Uid => account.uid.clone(),
         }
-    }
-
-    fn show(&self) -> Value {
-        let mut data = json!({
-            "alias_name_source": self.alias_name_source,
-            "bound_service_account_names": self.bound_service_account_names,
-            "bound_service_account_namespace_selector": self.bound_service_account_namespace_selector,
-            "bound_service_account_namespaces": self.bound_service_account_namespaces,
-        });
-        if let Some(data) = data.as_object_mut() {
-            if !self.audience.is_empty() {
-                data.insert("audience".to_owned(), json!(self.audience));
-            }
-            self.token.show(data);
-        }
-        data
     }
 }
