@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 
+import hvac
 import pytest
 
 ARCA = os.environ["ARCA_BIN"]
@@ -134,6 +135,11 @@ class Cluster:
         return wait_for("an active node", lambda: next((str(i) for i, n in enumerate(self.nodes) if health(n.url) == 200), None))
 
 
+def hvac_of(node, token=None):
+    """hvac's client of a node."""
+    return hvac.Client(url=node.url, token=token)
+
+
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):
     directory = tmp_path_factory.mktemp("cluster")
@@ -160,3 +166,9 @@ def cluster(tmp_path_factory):
         if sys.exc_info()[0]:
             for node in cluster.nodes:
                 print(node.log.read_text()[-2000:])
+
+
+@pytest.fixture
+def client(cluster):
+    """hvac's client of the first node, with the root token."""
+    return hvac_of(cluster.nodes[0], cluster.token)

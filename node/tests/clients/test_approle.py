@@ -6,17 +6,9 @@ import uuid
 
 import hvac
 import pytest
+from conftest import hvac_of
 
 REFUSED = "invalid role or secret ID"
-
-
-def client_of(node, token=None):
-    return hvac.Client(url=node.url, token=token)
-
-
-@pytest.fixture
-def client(cluster):
-    return client_of(cluster.nodes[0], cluster.token)
 
 
 @pytest.fixture
@@ -103,7 +95,7 @@ def test_one_use_is_one_login(cluster, approle, mount):
         def log_in(at):
             node = cluster.nodes[at % len(cluster.nodes)]
             try:
-                client_of(node).auth.approle.login(role, secret, use_token=False, mount_point=mount)
+                hvac_of(node).auth.approle.login(role, secret, use_token=False, mount_point=mount)
                 return "in"
             except hvac.exceptions.InvalidRequest as err:
                 assert REFUSED in str(err)

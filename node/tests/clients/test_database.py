@@ -46,11 +46,6 @@ def mount(cluster):
 
 
 @pytest.fixture
-def client(cluster):
-    return hvac.Client(url=cluster.nodes[0].url, token=cluster.token)
-
-
-@pytest.fixture
 def databases(client):
     return client.secrets.database
 

@@ -8,11 +8,6 @@ import pytest
 
 
 @pytest.fixture
-def client(cluster):
-    return hvac.Client(url=cluster.nodes[0].url, token=cluster.token)
-
-
-@pytest.fixture
 def identity(client):
     return client.secrets.identity
 

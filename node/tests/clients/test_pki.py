@@ -12,11 +12,6 @@ import pytest
 
 
 @pytest.fixture
-def client(cluster):
-    return hvac.Client(url=cluster.nodes[0].url, token=cluster.token)
-
-
-@pytest.fixture
 def pki(client):
     return client.secrets.pki
 

@@ -19,11 +19,6 @@ def mount(cluster):
 
 
 @pytest.fixture
-def client(cluster):
-    return hvac.Client(url=cluster.nodes[0].url, token=cluster.token)
-
-
-@pytest.fixture
 def transit(client):
     return client.secrets.transit
 

@@ -6,17 +6,9 @@ import uuid
 
 import hvac
 import pytest
+from conftest import hvac_of
 
 PERMISSION = hvac.exceptions.Forbidden
-
-
-def client_of(node, token=None):
-    return hvac.Client(url=node.url, token=token)
-
-
-@pytest.fixture
-def client(cluster):
-    return client_of(cluster.nodes[0], cluster.token)
 
 
 @pytest.fixture
@@ -58,12 +50,12 @@ def test_users_by_hvac(cluster, client, userpass, mount):
     assert userpass.read_user("bob", mount_point=mount)["data"]["token_policies"] == ["p"]
     userpass.update_password_on_user("bob", "two", mount_point=mount)
     for node in cluster.nodes:
-        auth = client_of(node).auth.userpass.login("bob", "two", mount_point=mount)["auth"]
-        mine = client_of(node, auth["client_token"])
+        auth = hvac_of(node).auth.userpass.login("bob", "two", mount_point=mount)["auth"]
+        mine = hvac_of(node, auth["client_token"])
         mine.auth.token.renew_self()
         assert mine.auth.token.lookup_self()["data"]["display_name"] == f"{mount}-bob"
         with pytest.raises(hvac.exceptions.InvalidRequest, match="invalid username or password"):
-            client_of(node).auth.userpass.login("bob", "one", mount_point=mount)
+            hvac_of(node).auth.userpass.login("bob", "one", mount_point=mount)
     client.adapter.post(f"/v1/auth/{mount}/users/bob/policies", json={"token_policies": ["q"]})
     with pytest.raises(hvac.exceptions.InvalidRequest, match="policies have changed"):
         mine.auth.token.renew_self()
@@ -96,17 +88,17 @@ def test_names_are_locked_on_every_node(cluster, client, userpass, mount):
     assert (shown["user_lockout_threshold"], shown["user_lockout_duration"]) == (3, 3600)
     for at, name in enumerate(("bob", "Bob", "BOB")):
         with pytest.raises(hvac.exceptions.InvalidRequest):
-            client_of(cluster.nodes[at % len(cluster.nodes)]).auth.userpass.login(name, "bad", mount_point=mount)
+            hvac_of(cluster.nodes[at % len(cluster.nodes)]).auth.userpass.login(name, "bad", mount_point=mount)
     for node in cluster.nodes:
         with pytest.raises(PERMISSION):
-            client_of(node).auth.userpass.login("bob", "good", mount_point=mount)
+            hvac_of(node).auth.userpass.login("bob", "good", mount_point=mount)
     mine = accessor(client, mount)
     locked = client.adapter.get(f"/v1/sys/locked-users?mount_accessor={mine}")["data"]
     assert locked["by_namespace"][0]["mount_accessors"] == [
         {"alias_identifiers": ["bob"], "counts": 1, "mount_accessor": mine}
     ]
     cluster.run("write", "-force", f"sys/locked-users/{mine}/unlock/bob")
-    assert client_of(cluster.nodes[0]).auth.userpass.login("bob", "good", mount_point=mount)["auth"]
+    assert hvac_of(cluster.nodes[0]).auth.userpass.login("bob", "good", mount_point=mount)["auth"]
     assert client.adapter.get(f"/v1/sys/locked-users?mount_accessor={mine}")["data"]["total"] == 0
 
 
