@@ -12,6 +12,7 @@ use arca_engine_api::{Clock, EngineType, Entropy, UnixMillis};
 use arca_raft_storage::{Member, Version};
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Storage};
 use crate::disk::Disk;
@@ -130,6 +131,8 @@ pub struct Node {
     pub(crate) told: Mutex<LastTold>,
     /// Room for callers that bring shares.
     unsealing: Semaphore,
+    /// Cancelled when this node must not go on.
+    pub(crate) halt: CancellationToken,
     pub(crate) orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -167,6 +170,7 @@ impl Node {
             joiner: Joiner::default(),
             told: Mutex::default(),
             unsealing: Semaphore::new(UNSEALING_MAX),
+            halt: CancellationToken::new(),
             orders,
         };
         let phase = node.found_on_disk()?;
@@ -439,6 +443,12 @@ impl Node {
     /// Whether another node leads, or this one does, as Raft knows now.
     pub(crate) fn is_active(&self) -> bool {
         self.unsealed.load().as_ref().is_some_and(|unsealed| unsealed.kernel.is_active())
+    }
+
+    /// Waits until this node can no longer trust its disk or its state. Whoever runs it ends the process then, at once and
+    /// without closing anything: what is in memory may be wrong, what is on the disk may not get worse.
+    pub async fn halted(&self) {
+        self.halt.cancelled().await;
     }
 
     /// Wall-clock time now.

@@ -19,6 +19,9 @@ use crate::{hygiene, notify, telemetry};
 /// How long requests under way may take once the server was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How the process ends when its node halts: `EX_SOFTWARE` of `sysexits.h`, told apart from a start that failed.
+const EXIT_HALTED: i32 = 70;
+
 /// Runs until told to stop.
 ///
 /// # Errors
@@ -45,6 +48,11 @@ pub async fn run(config: Config, log: Log) -> Result<(), String> {
     let listeners = bind(&config.listeners, connections_max).await?;
     let node =
         Node::open(config.clone(), Arc::clone(&clock), arca_engines::all()).map_err(|err| err.to_string())?;
+    let halting = Arc::clone(&node);
+    tokio::spawn(async move {
+        halting.halted().await;
+        std::process::exit(EXIT_HALTED);
+    });
     let api = Arc::new(Api {
         system: Arc::new(NodeSystem(Arc::clone(&node))),
         request_ids: Arc::clone(&node.request_ids),

@@ -483,16 +483,16 @@ async fn activate(unsealed: &Unsealed) {
     }
 }
 
-/// A member that was removed retires; any other end of Raft ends the process: a node that cannot trust its disk or its
-/// state must not go on.
+/// A member that was removed retires; any other end of Raft halts the node: one that cannot trust its disk or its state
+/// must not go on.
 fn stop_for(reason: &str, is_removed: bool, node: &Node) {
     if is_removed {
         // Nobody listens only when the process is ending.
         let _ = node.orders.send(Order::Retire);
         return;
     }
-    tracing::error!(reason, "raft stopped for good: the process ends, so that nothing wrong is served");
-    std::process::exit(70);
+    tracing::error!(reason, "raft stopped for good: the node halts, so that nothing wrong is served");
+    node.halt.cancel();
 }
 
 #[cfg(test)]
@@ -500,7 +500,15 @@ mod tests {
     use http::Method;
     use serde_json::{Value, json};
 
+    use super::stop_for;
     use crate::testing::Rig;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_halted_node_leaves_the_end_of_the_process_to_whoever_runs_it() {
+        let rig = Rig::open("storage \"inmem\" {}");
+        stop_for("the disk lies", false, &rig.node);
+        rig.node.halted().await;
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn no_audit_file_lands_in_the_data_directory() {
