@@ -175,7 +175,12 @@ pub trait Engine: Send + Sync {
         Err(EngineError::Unsupported)
     }
 
-    /// Housekeeping on the active node, about once a minute, as a request of its own. What it answers are intents, to
+    /// How often it gets a tick; five seconds at the least.
+    fn tick_interval(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    /// Housekeeping on the active node, every [`Self::tick_interval`], as a request of its own. What it answers are intents, to
     /// be carried out side by side once what it staged is committed.
     ///
     /// # Errors

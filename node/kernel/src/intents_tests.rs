@@ -235,9 +235,9 @@ async fn a_tick_acts_after_its_commit() {
     let router = rig.kernel.mounts.router(&rig.kernel.store).unwrap();
     let path = format!("{}wanted", router.at("out/").unwrap().storage_prefix());
     rig.commit(|tx| Ok(tx.put_record(Class::Replicated, &path, &"x")?)).await.unwrap();
-    rig.kernel.tick().await.unwrap();
+    rig.kernel.tick_all().await;
     assert_eq!((rig.accounts.all(), last(&rig)), (vec!["x".to_owned()], Some(true)));
-    rig.kernel.tick().await.unwrap();
+    rig.kernel.tick_all().await;
     assert_eq!(rig.accounts.all().len(), 1);
 }
 

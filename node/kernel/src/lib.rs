@@ -44,6 +44,7 @@ pub mod router;
 pub mod store;
 mod sys;
 pub mod testing;
+mod ticks;
 pub mod tokens;
 pub mod tx;
 mod walk;

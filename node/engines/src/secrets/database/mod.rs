@@ -32,6 +32,7 @@ mod tls;
 mod usernames;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arca_engine_api::{
     Ctx, Engine, EngineError, EngineKind, EngineType, LeaseRecord, Map, MountView, Operation, Request,
@@ -151,6 +152,11 @@ impl Engine for Databases {
     }
 
     /// Changes the passwords whose time has come.
+    /// Passwords are to change when their time has come, not up to a minute later.
+    fn tick_interval(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+
     async fn tick(&self, ctx: &Ctx<'_>) -> Result<Vec<Map>, EngineError> {
         self.connections.sweep();
         rotation::tick(ctx)

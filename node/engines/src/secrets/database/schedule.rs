@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use croner::parser::{CronParser, Seconds, Year};
 use serde::{Deserialize, Serialize};
 
-/// Shortest period. Ticks come once a minute, so a shorter one than that is a minute.
+/// Shortest period: that of the engine's ticks.
 const PERIOD_MIN: Duration = Duration::from_secs(5);
 /// Shortest window.
 const WINDOW_MIN: Duration = Duration::from_secs(3_600);
