@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{Config, Storage};
 use crate::identity;
 use crate::node::{Node, NodeError, Order, VERSION};
 use crate::node_file::NodeRecord;
@@ -252,6 +252,7 @@ fn kernel_config(config: &Config) -> KernelConfig {
         default_lease_ttl: config.default_lease_ttl,
         max_lease_ttl: config.max_lease_ttl,
         audit: AuditSettings { forbidden_folders: folders, ..AuditSettings::default() },
+        lockout: config.user_lockout.clone(),
     }
 }
 
@@ -271,7 +272,11 @@ pub(crate) fn raft_config(config: &Config, record: &NodeRecord) -> RaftConfig {
     let mut raft = RaftConfig::new(record.member, record.cluster_id.clone());
     raft.low_water_bytes = settings.low_water_bytes;
     raft.limits.set_bytes = usize::try_from(settings.entry_size_max).unwrap_or(usize::MAX);
-    raft.retention.bytes = settings.log_retention_bytes;
+    raft.retention.bytes = match &config.storage {
+        // Old log is for members that were away. Nobody follows here, and it may lie in memory.
+        Storage::File { .. } | Storage::InMemory => 0,
+        Storage::Raft { .. } => settings.log_retention_bytes,
+    };
     raft.retention.bytes_max = raft.retention.bytes_max.max(settings.log_retention_bytes);
     let factor = settings.performance_multiplier.max(1);
     raft.timings.heartbeat *= factor;

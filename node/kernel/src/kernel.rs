@@ -31,7 +31,7 @@ use crate::identity::Resolver;
 use crate::in_flight::InFlight;
 use crate::index_header::IndexHeader;
 use crate::leases::{Leases, SteadyTime};
-use crate::lockout::Lockout;
+use crate::lockout::{Lockout, LockoutDefaults};
 use crate::mounts::Mounts;
 use crate::policy::PolicyStore;
 use crate::ports::ClusterPort;
@@ -55,13 +55,20 @@ pub struct KernelConfig {
     pub max_lease_ttl: Duration,
     /// What the node says about audit.
     pub audit: AuditSettings,
+    /// What the node says about failed logins.
+    pub lockout: LockoutDefaults,
 }
 
 impl Default for KernelConfig {
     /// 768 hours each, as everybody in this family.
     fn default() -> Self {
         let ttl = Duration::from_secs(768 * 3600);
-        Self { default_lease_ttl: ttl, max_lease_ttl: ttl, audit: AuditSettings::default() }
+        Self {
+            default_lease_ttl: ttl,
+            max_lease_ttl: ttl,
+            audit: AuditSettings::default(),
+            lockout: LockoutDefaults::default(),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::sync::RwLock;
 use crate::KernelError;
 use crate::admission::Admitted;
 use crate::kernel::Kernel;
+use crate::mounts::MountRecord;
 use crate::namespaces::Namespace;
 use crate::router::{Mount, Router};
 use crate::tx::Tx;
@@ -62,21 +63,42 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
+/// What the node's configuration says for mounts whose tune does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockoutDefaults {
+    /// For every auth method.
+    pub all: LockoutTuning,
+    /// For one, by its type; what is zero is as for all.
+    pub by_method: BTreeMap<String, LockoutTuning>,
+}
+
 /// The rules of a mount.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
+    is_disabled: bool,
     threshold: u64,
     duration: Duration,
     counter_reset: Duration,
 }
 
 impl Rules {
-    pub(crate) fn of(tuning: &LockoutTuning) -> Self {
-        let or = |seconds: u64, default| if seconds == 0 { default } else { Duration::from_secs(seconds) };
+    /// Each setting by the first that says something: the mount's tune, its method, all methods, the default. Counting
+    /// is off if the tune says so; a mount without any tuning follows its method, and that all methods.
+    pub(crate) fn of(mount: &MountRecord, defaults: &LockoutDefaults) -> Self {
+        let none = LockoutTuning::default();
+        let method = defaults.by_method.get(&mount.engine).unwrap_or(&none);
+        let said = [&mount.config.user_lockout_config, method, &defaults.all];
+        let first =
+            |of: fn(&LockoutTuning) -> u64| said.iter().map(|tuning| of(tuning)).find(|number| *number != 0);
+        let span = |of, default| first(of).map_or(default, Duration::from_secs);
         Self {
-            threshold: if tuning.threshold == 0 { THRESHOLD } else { tuning.threshold },
-            duration: or(tuning.duration_s, DURATION),
-            counter_reset: or(tuning.counter_reset_s, COUNTER_RESET),
+            is_disabled: said
+                .iter()
+                .find(|tuning| ***tuning != none)
+                .is_some_and(|tuning| tuning.is_disabled),
+            threshold: first(|tuning| tuning.threshold).unwrap_or(THRESHOLD),
+            duration: span(|tuning| tuning.duration_s, DURATION),
+            counter_reset: span(|tuning| tuning.counter_reset_s, COUNTER_RESET),
         }
     }
 }
@@ -205,15 +227,15 @@ impl Kernel {
     ) -> Result<Option<Watched>, KernelError> {
         let Some(mount) = &admitted.mount else { return Ok(None) };
         let is_open = admitted.found.is_some_and(|found| found.route.access == Access::Unauthenticated);
-        let tuning = &mount.record.config.user_lockout_config;
-        if !is_open || !engine.locks_names() || tuning.is_disabled {
+        let rules = Rules::of(&mount.record, &self.config.lockout);
+        if !is_open || !engine.locks_names() || rules.is_disabled {
             return Ok(None);
         }
         let Some(name) = engine.login_name(&admitted.request) else { return Ok(None) };
         let accessor = &mount.record.accessor;
         let path = path(&mount.namespace, accessor, &name);
         let watched = Watched {
-            rules: Rules::of(tuning),
+            rules,
             key: key(accessor, &name),
             stored: read(tx, &path)?.map(|record| record.tried),
             name,
@@ -356,7 +378,7 @@ impl Kernel {
         let accessor = path.strip_prefix(prefix).and_then(|rest| rest.split('/').next()).unwrap_or_default();
         let mount = mount_of(router, accessor);
         let is_old = mount.is_none_or(|mount| {
-            let rules = Rules::of(&mount.record.config.user_lockout_config);
+            let rules = Rules::of(&mount.record, &self.config.lockout);
             record.tried.is_old(rules, self.clock.now())
         });
         if is_old {

@@ -203,8 +203,11 @@ async fn a_mount_says_when_names_are_locked() {
 async fn a_try_that_ends_after_the_lock_does_not_get_in() {
     let rig = rig().await;
     let tx = rig.kernel.store.begin(crate::tx::Mode::ReadWrite);
+    let router = rig.kernel.mounts.router(&rig.kernel.store).unwrap();
+    let mount = mount_of(&router, &accessor(&rig)).unwrap();
+    let rules = Rules::of(&mount.record, &LockoutDefaults::default());
     let watched = |rig: &Rig| Watched {
-        rules: Rules::of(&LockoutTuning::default()),
+        rules,
         key: key(&accessor(rig), "bob"),
         name: "bob".to_owned(),
         path: "root/core/login/lockout/a/b".to_owned(),
@@ -256,4 +259,32 @@ fn records_are_stored_in_one_form() {
     assert_eq!(serde_json::to_string(&record).unwrap(), golden);
     assert_eq!(serde_json::from_str::<Record>(golden).unwrap(), record);
     assert_eq!(serde_json::to_string(&LockoutTuning::default()).unwrap(), "{}");
+}
+
+/// Each setting by the first that says something.
+#[tokio::test]
+async fn the_mounts_tune_counts_before_what_the_node_says() {
+    let rig = rig().await;
+    let router = rig.kernel.mounts.router(&rig.kernel.store).unwrap();
+    let record = &mount_of(&router, &accessor(&rig)).unwrap().record;
+    let tuned = |threshold, duration_s, is_disabled| LockoutTuning {
+        threshold,
+        duration_s,
+        is_disabled,
+        ..LockoutTuning::default()
+    };
+    let none = LockoutTuning::default();
+    let check =
+        |mount: &LockoutTuning, method: &LockoutTuning, all: &LockoutTuning, want: (u64, u64, bool)| {
+            let mut record = record.clone();
+            record.config.user_lockout_config = mount.clone();
+            let by_method = [(record.engine.clone(), method.clone())].into();
+            let rules = Rules::of(&record, &LockoutDefaults { all: all.clone(), by_method });
+            assert_eq!((rules.threshold, rules.duration.as_secs(), rules.is_disabled), want);
+        };
+    check(&none, &none, &none, (5, 900, false));
+    check(&none, &none, &tuned(3, 60, true), (3, 60, true));
+    check(&none, &tuned(4, 0, false), &tuned(3, 60, true), (4, 60, false));
+    check(&tuned(0, 7, false), &tuned(4, 0, true), &none, (4, 7, false));
+    check(&tuned(0, 0, true), &tuned(4, 0, false), &none, (4, 900, true));
 }

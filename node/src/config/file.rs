@@ -164,6 +164,7 @@ fn assemble(
     };
     let (default_lease_ttl, max_lease_ttl) = lease_ttls(top)?;
     let telemetry = telemetry(top, warnings)?;
+    let user_lockout = super::user_lockout::read(top, warnings)?;
     let log_format = top.text("log_format")?.unwrap_or_default();
     if !matches!(log_format.as_str(), "" | "standard" | "json") {
         return Err(top.wrong("log_format", "\"standard\" or \"json\""));
@@ -179,6 +180,7 @@ fn assemble(
         cluster_name: top.filled("cluster_name")?,
         default_lease_ttl,
         max_lease_ttl,
+        user_lockout,
         disable_mlock: top.flag("disable_mlock")?.unwrap_or_default(),
         log_level: checked_level(&log_level)
             .ok_or_else(|| top.wrong("log_level", super::LOG_LEVELS))?

@@ -9,6 +9,7 @@ mod listeners;
 mod sanitized;
 mod section;
 mod storage;
+mod user_lockout;
 
 pub use file::{load, parse};
 pub use section::ConfigError;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use arca_api::{ListenerOptions, TlsOptions};
 use arca_engine_api::Map;
+use arca_kernel::lockout::LockoutDefaults;
 
 /// Everything the server is told.
 #[derive(Clone, Debug)]
@@ -40,6 +42,8 @@ pub struct Config {
     pub default_lease_ttl: Duration,
     /// Longest lifetime of tokens and leases.
     pub max_lease_ttl: Duration,
+    /// `user_lockout`: when failed logins lock a name, for mounts whose tune does not say.
+    pub user_lockout: LockoutDefaults,
     /// Leave memory unlocked.
     pub disable_mlock: bool,
     /// `trace`, `debug`, `info`, `warn` or `error`.

@@ -73,7 +73,7 @@ fn locked(
     accessor: &str,
 ) -> Result<Vec<String>, KernelError> {
     let Some(mount) = lockout::mount_of(router, accessor) else { return Ok(Vec::new()) };
-    let (rules, now) = (Rules::of(&mount.record.config.user_lockout_config), ctx.kernel.clock.now());
+    let (rules, now) = (Rules::of(&mount.record, &ctx.kernel.config.lockout), ctx.kernel.clock.now());
     let folder = lockout::folder(namespace, accessor);
     let mut names = Vec::new();
     for key in tx.list(Class::Local, &folder, &Page::default())? {
