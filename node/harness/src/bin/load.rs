@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use arca_harness::raw::Connection;
 use serde_json::json;
 
-const HELP: &str = "usage: arca-load OP ADDRESS TOKEN CONNECTIONS SECONDS [KEYS]
-  OP: write (KV v2 at secret/), read (KV v2), token (create), health
-  ADDRESS: HOST:PORT, plain HTTP";
+const HELP: &str = "usage: arca-load OP ADDRESS TOKEN CONNECTIONS SECONDS [KEYS | PATH BODY]
+  OP: write (KV v2 at secret/), read (KV v2), token (create), health, post (the same BODY to PATH each time)
+  ADDRESS: HOST:PORT, plain HTTP
+  TOKEN: \"-\" for none, as for a login";
 
 struct Plan {
     op: String,
@@ -21,41 +22,52 @@ struct Plan {
     connections: usize,
     length: Duration,
     keys: usize,
+    /// Path and body of `post`.
+    posted: Option<(String, String)>,
 }
 
 impl Plan {
     fn from_args() -> Option<Self> {
         let args: Vec<String> = std::env::args().skip(1).collect();
         let [op, address, token, connections, seconds, rest @ ..] = args.as_slice() else { return None };
+        let (keys, posted) = match (op.as_str(), rest) {
+            ("post", [path, body]) => (1, Some((path.clone(), body.clone()))),
+            ("post", _) => return None,
+            (_, []) => (1_000, None),
+            (_, [keys, ..]) => (keys.parse().ok()?, None),
+        };
         Some(Self {
             op: op.clone(),
             address: address.clone(),
             token: token.clone(),
             connections: connections.parse().ok()?,
             length: Duration::from_secs(seconds.parse().ok()?),
-            keys: rest.first().map_or(Some(1_000), |keys| keys.parse().ok())?,
+            keys,
+            posted,
         })
     }
 
     fn request(&self, worker: usize, count: usize) -> Vec<u8> {
         let key = (worker.wrapping_mul(7_919) + count) % self.keys.max(1);
-        let (method, path, body) = match self.op.as_str() {
-            "write" => (
+        let (method, path, body) = match (self.op.as_str(), &self.posted) {
+            (_, Some((path, body))) => ("POST", format!("/v1/{path}"), body.clone()),
+            ("write", _) => (
                 "POST",
                 format!("/v1/secret/data/load/{key}"),
                 format!("{{\"data\":{{\"value\":\"{count:032}\"}}}}"),
             ),
-            "read" => ("GET", format!("/v1/secret/data/load/{key}"), String::new()),
-            "token" => (
+            ("read", _) => ("GET", format!("/v1/secret/data/load/{key}"), String::new()),
+            ("token", _) => (
                 "POST",
                 "/v1/auth/token/create".to_owned(),
                 "{\"policies\":[\"default\"],\"ttl\":\"1h\"}".to_owned(),
             ),
             _ => ("GET", "/v1/sys/health?standbyok=true".to_owned(), String::new()),
         };
+        let token =
+            if self.token == "-" { String::new() } else { format!("X-Vault-Token: {}\r\n", self.token) };
         format!(
-            "{method} {path} HTTP/1.1\r\nHost: load\r\nX-Vault-Token: {}\r\nContent-Length: {}\r\n\r\n{body}",
-            self.token,
+            "{method} {path} HTTP/1.1\r\nHost: load\r\n{token}Content-Length: {}\r\n\r\n{body}",
             body.len()
         )
         .into_bytes()
