@@ -91,8 +91,9 @@ impl Kernel {
                 }
             }
             pause(self, attempt).await;
-            if turn.is_none() {
-                turn = self.contention.turn(&asked.incoming.path).await;
+            match &turn {
+                Some(turn) => turn.met_conflict(),
+                None => turn = self.contention.turn_after_conflict(&asked.incoming.path).await,
             }
         }
         Box::pin(self.give_up(&mut asked)).await
