@@ -164,8 +164,35 @@ impl Opened {
     }
 }
 
-/// Small values, opened: what is read often is not opened each time.
-pub struct PlainCache(Generations<Arc<Opened>>);
+/// What is known of a key.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// It has no value, since this index at the latest: what came before is not known.
+    Absent(u64),
+    /// Its value.
+    Value(Arc<Opened>),
+}
+
+impl Known {
+    fn since(&self) -> u64 {
+        match self {
+            Self::Absent(index) => *index,
+            Self::Value(opened) => opened.version.0,
+        }
+    }
+
+    /// The value, if there is one.
+    #[must_use]
+    pub fn value(self) -> Option<Arc<Opened>> {
+        match self {
+            Self::Absent(_) => None,
+            Self::Value(opened) => Some(opened),
+        }
+    }
+}
+
+/// Small values, opened, and keys that have none: what is asked for often is neither opened nor looked for each time.
+pub struct PlainCache(Generations<Known>);
 
 impl Default for PlainCache {
     fn default() -> Self {
@@ -174,19 +201,24 @@ impl Default for PlainCache {
 }
 
 impl PlainCache {
-    /// The value at a physical key as a view at `view_index` shows it, if it is known: the newest version is that
-    /// view's too when it was written no later.
+    /// What a view at `view_index` shows at a physical key, if it is known: what is there now is that view's too when
+    /// it has been so since then.
     #[must_use]
-    pub fn find(&self, key: &[u8], view_index: u64) -> Option<Arc<Opened>> {
-        self.0.find(key).filter(|opened| opened.version.0 <= view_index)
+    pub fn find(&self, key: &[u8], view_index: u64) -> Option<Known> {
+        self.0.find(key).filter(|known| known.since() <= view_index)
     }
 
     /// Keeps a value read from a view that shows `view_index`, unless its key was written since or it is large.
     pub fn insert(&self, key: &[u8], view_index: u64, opened: &Arc<Opened>) {
         if opened.value.len() <= PLAIN_SIZE_MAX {
             let weight = key.len() + opened.value.len() + ENTRY_OVERHEAD;
-            self.0.insert(key, view_index, Arc::clone(opened), weight);
+            self.0.insert(key, view_index, Known::Value(Arc::clone(opened)), weight);
         }
+    }
+
+    /// Remembers that a view that shows `view_index` has no value at a key, unless it was written since.
+    pub fn insert_absent(&self, key: &[u8], view_index: u64) {
+        self.0.insert(key, view_index, Known::Absent(view_index), key.len() + ENTRY_OVERHEAD);
     }
 
     /// The write of entry `index` to `key` is about to become visible.
@@ -331,13 +363,34 @@ mod tests {
         let written = |version, text| Arc::new(Opened::new(Version(version), value(text)));
         cache.insert(b"key", 9, &written(5, "five"));
         assert!(cache.find(b"key", 4).is_none(), "a view from before entry 5");
-        assert_eq!(cache.find(b"key", 5).unwrap().value, value("five"));
+        let found = |index| cache.find(b"key", index)?.value().map(|opened| opened.value.clone());
+        assert_eq!(found(5), Some(value("five")));
         cache.evict(b"key", 10);
         cache.insert(b"key", 9, &written(5, "five"));
         assert!(cache.find(b"key", 9).is_none(), "read before entry 10");
         cache.insert(b"key", 10, &written(10, "ten"));
         assert!(cache.find(b"key", 9).is_none());
-        assert_eq!(cache.find(b"key", 12).unwrap().value, value("ten"));
+        assert_eq!(found(12), Some(value("ten")));
+    }
+
+    #[test]
+    fn what_is_not_there_is_there_as_soon_as_it_is_written() {
+        let cache = PlainCache::default();
+        let is_absent =
+            |index| cache.find(b"key", index).is_some_and(|known| matches!(known, Known::Absent(_)));
+        cache.insert_absent(b"key", 6);
+        assert!(!is_absent(5), "it may have been deleted by entry 6");
+        assert!(is_absent(6) && is_absent(8));
+        cache.evict(b"key", 9);
+        assert!(cache.find(b"key", 9).is_none());
+        cache.insert_absent(b"key", 8);
+        assert!(cache.find(b"key", 9).is_none(), "read before entry 9");
+        cache.insert(b"key", 9, &Arc::new(Opened::new(Version(9), Plain::new(vec![1]))));
+        cache.insert_absent(b"key", 8);
+        assert!(cache.find(b"key", 9).is_some_and(|known| known.value().is_some()));
+        cache.evict(b"key", 10);
+        cache.insert_absent(b"key", 10);
+        assert!(is_absent(10) && cache.find(b"key", 9).is_none());
     }
 
     #[test]
@@ -358,7 +411,7 @@ mod tests {
         for number in 0..40_000_u32 {
             cache.insert(&number.to_be_bytes(), 1, &value(2_000));
         }
-        let weigh = |map: &HashMap<Box<[u8]>, (Arc<Opened>, usize), FixedState>| {
+        let weigh = |map: &HashMap<Box<[u8]>, (Known, usize), FixedState>| {
             map.values().map(|(_, weight)| weight).sum()
         };
         let weights: Vec<(usize, usize, usize)> = cache
@@ -375,6 +428,11 @@ mod tests {
                 .iter()
                 .all(|(young, old, counted)| young == counted && young.max(old) <= &PLAIN_BYTES_MAX)
         );
+        for number in 0..400_000_u32 {
+            cache.insert_absent(&number.to_be_bytes(), 1);
+        }
+        let held: usize = cache.0.shards.iter().map(|shard| shard.lock().young.len()).sum();
+        assert!(held <= SHARDS * PLAIN_BYTES_MAX / ENTRY_OVERHEAD, "{held}");
         cache.insert(b"large", 1, &value(PLAIN_SIZE_MAX + 1));
         assert!(cache.find(b"large", 1).is_none());
     }

@@ -208,10 +208,15 @@ impl Tx {
     fn opened(&self, path: &str, key: &Key) -> Result<Option<Arc<Opened>>, StorageError> {
         let index = self.view.index();
         if let Some(known) = self.opened.as_ref().and_then(|opened| opened.find(key, index)) {
-            return Ok(Some(known));
+            return Ok(known.value());
         }
         let found = self.view.get(key).map_err(|err| StorageError::Failed(err.to_string()))?;
-        let Some(found) = found else { return Ok(None) };
+        let Some(found) = found else {
+            if let Some(cache) = &self.opened {
+                cache.insert_absent(key, index);
+            }
+            return Ok(None);
+        };
         let value = self.barrier.open_value(key, &found.value).map_err(|err| damaged(path, &err))?;
         let opened = Arc::new(Opened::new(found.version, value));
         if let Some(cache) = &self.opened {
