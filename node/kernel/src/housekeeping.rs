@@ -15,7 +15,7 @@ use crate::{KernelError, ticks};
 
 /// How often a node that is not active looks at its clocks.
 const CLOCK_ROUND: Duration = Duration::from_secs(10);
-/// How often tokens and leases are looked at: each by a task of its own, since engines may keep leases waiting.
+/// How often tokens, leases and jobs are looked at while none is due.
 const LEASE_ROUND: Duration = Duration::from_secs(1);
 /// How often interrupted changes are taken up.
 const CHANGE_ROUND: Duration = Duration::from_secs(5);
@@ -28,10 +28,7 @@ pub(crate) fn spawn(kernel: &Weak<Kernel>) -> Vec<AbortHandle> {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return Vec::new() };
     let tasks = [
         runtime.spawn(every(LEASE_ROUND, Weak::clone(kernel), |kernel| async move {
-            kernel.expire_tokens().await.map(drop)
-        })),
-        runtime.spawn(every(LEASE_ROUND, Weak::clone(kernel), |kernel| async move {
-            kernel.expire_leases().await.map(drop)
+            kernel.expire_due().await.map(drop)
         })),
         runtime.spawn(every(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
             kernel.finish_changes().await

@@ -93,8 +93,14 @@ impl Tx {
     /// Whether anything was staged.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
+        self.changes() > 0
+    }
+
+    /// How many changes were staged.
+    #[must_use]
+    pub fn changes(&self) -> usize {
         let staged = self.staged.lock();
-        !staged.writes.is_empty() || !staged.timed.is_empty()
+        staged.writes.len() + staged.timed.len()
     }
 
     /// The value at `path`, own writes included. In a writing transaction the version read is remembered, and a

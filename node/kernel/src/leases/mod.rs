@@ -3,10 +3,11 @@
 //! Deadlines stand in a time-ordered index in the store, so a node that becomes active loads nothing and misses
 //! nothing: what fell due while nobody was active is found first. **Invariant:** a lease is taken from the store only
 //! in the transaction in which its engine undid it, or by force.
-//! Read next: [`worker`] for what the active node does with what is due, [`crate::tokens`] for whose leases they are.
+//! Read next: [`lanes`] for what the active node does with what is due, [`crate::tokens`] for whose leases they are.
 
 pub mod entry;
 pub mod jobs;
+mod lanes;
 mod steady;
 pub mod worker;
 

@@ -1,21 +1,18 @@
-//! What the active node does about what is due: tokens and leases that ended, and jobs that are not done.
+//! How a lease or a token ends, and how one is renewed: the engine that granted it is asked, then the store is changed.
 //!
-//! Everything due stands in one index, so this finds what fell due while nobody was active. Each step is a
-//! transaction of bounded size; one that conflicts is left for the next round. **Invariant:** a step that fails stays
-//! in the index, so nothing is forgotten, and is passed over, so nothing waits behind it.
-//! Read next: [`super::steady`] for what counts as due when a clock jumps.
+//! **Invariant:** a lease whose engine could not undo it is kept, and tried again.
+//! Read next: [`super::lanes`] for who does this to all that is due, [`super::steady`] for what counts as due when a
+//! clock jumps.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arca_barrier::{Class, TimedIndex};
 use arca_engine_api::{EngineError, LeaseGrant, Response, UnixMillis};
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
-use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use super::jobs::Work;
+use super::lanes::{Due, Entry};
 use super::{LeaseEntry, LeaseState};
 use crate::KernelError;
 use crate::kernel::Kernel;
@@ -25,264 +22,40 @@ use crate::tokens::renew::LoginRenewal;
 use crate::tokens::{Limits, Reaped, TokenEntry, TokenRef};
 use crate::tx::{Mode, Tx};
 
-/// Entries looked at in one go.
-const PAGE_MAX: usize = 1_024;
-/// Tokens and jobs handled in one transaction.
-const TOGETHER_MAX: usize = 16;
-/// Leases of one mount undone at the same time: engines may wait for systems behind them.
-const AT_ONCE: usize = 16;
 /// Longest wait for an engine to undo one lease.
 const REVOKE_PATIENCE: Duration = Duration::from_secs(60);
 /// Steps taken for one revocation before its request is answered; the rest is done in the background.
 const STEPS_AT_ONCE: usize = 8;
 
-/// Something due.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Due {
-    Job { namespace_id: String, id: String },
-    Lease { namespace_id: String, id: String },
-    Token(TokenRef),
-}
-
-impl Due {
-    fn parse(path: &str) -> Option<Self> {
-        let (namespace_id, rest) = path.split_once('/')?;
-        let namespace_id = namespace_id.to_owned();
-        if let Some(key) = rest.strip_prefix("token/id/") {
-            return Some(Self::Token(TokenRef { namespace_id, key: key.to_owned() }));
-        }
-        if let Some(id) = rest.strip_prefix("lease/id/") {
-            return Some(Self::Lease { namespace_id, id: id.to_owned() });
-        }
-        rest.strip_prefix("lease/job/").map(|id| Self::Job { namespace_id, id: id.to_owned() })
-    }
-}
-
-type Entry = (UnixMillis, String, Due);
-
-/// Which of the things due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Leases,
-    /// And jobs.
-    Tokens,
-}
-
-/// What going through everything due has taught so far.
-#[derive(Default)]
-struct Round {
-    /// Only entries whose path begins so.
-    below: String,
-    /// Paths of entries that failed: left to the next round.
-    failed: Mutex<BTreeSet<String>>,
-    /// Mounts whose engine did not answer in time.
-    stuck: Mutex<BTreeSet<String>>,
-}
-
-impl Round {
-    fn takes(&self, path: &str) -> bool {
-        path.starts_with(&self.below) && !self.failed.lock().contains(path)
-    }
-
-    /// One step of progress, or none: what failed stays in the index. Only losing the lead ends the round.
-    fn counted(&self, path: &str, result: Result<(), KernelError>) -> Result<usize, KernelError> {
-        match result {
-            Ok(()) => Ok(1),
-            Err(KernelError::NeedsActive) => Err(KernelError::NeedsActive),
-            Err(err) if err.is_conflict() => Ok(0),
-            Err(err) => {
-                tracing::warn!(error = %err, "something due could not be handled, will try again");
-                self.failed.lock().insert(path.to_owned());
-                Ok(0)
-            }
-        }
-    }
-}
-
 /// How undoing a lease went.
-enum Undone {
+pub(super) enum Undone {
     /// There is nothing left to do now.
     Done,
     /// Its engine did not answer in time.
     Late,
+    /// Its engine did not answer others in time, and was not asked.
+    NotTried,
 }
 
 impl Undone {
     fn or_late(self) -> Result<(), KernelError> {
         match self {
             Self::Done => Ok(()),
-            Self::Late => Err(EngineError::Upstream("the engine did not answer in time".to_owned()).into()),
+            Self::Late | Self::NotTried => {
+                Err(EngineError::Upstream("the engine did not answer in time".to_owned()).into())
+            }
         }
     }
 }
 
 impl Kernel {
-    /// Handles the tokens and jobs that are due; answers how many steps were committed.
-    pub(crate) async fn expire_tokens(&self) -> Result<usize, KernelError> {
-        self.expire(Kind::Tokens, "").await
-    }
-
-    /// Handles the leases that are due; answers how many steps were committed.
-    pub(crate) async fn expire_leases(&self) -> Result<usize, KernelError> {
-        self.expire(Kind::Leases, "").await
-    }
-
-    /// What stands below a path only.
-    async fn expire(&self, kind: Kind, below: &str) -> Result<usize, KernelError> {
-        let (round, mut total) = (Round { below: below.to_owned(), ..Round::default() }, 0);
-        loop {
-            let progress = self.go_through(kind, &round).await?;
-            if progress == 0 {
-                return Ok(total);
-            }
-            total += progress;
-        }
-    }
-
-    /// Goes through everything due once, page by page: what fails holds up nothing behind it.
-    async fn go_through(&self, kind: Kind, round: &Round) -> Result<usize, KernelError> {
-        let (now, mut progress, mut last) = (self.due_by(), 0, None);
-        loop {
-            let tx = self.store.begin(Mode::ReadOnly);
-            let index = TimedIndex::LeaseDeadline;
-            let page = tx.due(Class::Local, index, now, last.as_ref(), PAGE_MAX)?;
-            let is_last = page.len() < PAGE_MAX;
-            last = page.last().cloned();
-            let (mut leases, mut others) = (Vec::new(), Vec::new());
-            for (at, path) in page.into_iter().filter(|(_, path)| round.takes(path)) {
-                match Due::parse(&path) {
-                    Some(due @ Due::Lease { .. }) => leases.push((at, path, due)),
-                    Some(other) => others.push((at, path, other)),
-                    None => tracing::error!("the time index holds an entry of an unknown kind"),
-                }
-            }
-            progress += match kind {
-                Kind::Leases => self.undo_page(leases, round, now).await?,
-                Kind::Tokens => self.handle_page(&others, round, now).await?,
-            };
-            if is_last {
-                return Ok(progress);
-            }
-        }
-    }
-
-    async fn handle_page(
-        &self,
-        entries: &[Entry],
-        round: &Round,
-        now: UnixMillis,
-    ) -> Result<usize, KernelError> {
-        let mut progress = 0;
-        for together in entries.chunks(TOGETHER_MAX) {
-            progress += self.handle_together(together, round, now).await?;
-        }
-        Ok(progress)
-    }
-
-    /// Each mount's leases by themselves, so that an engine that does not answer keeps nobody else's waiting.
-    async fn undo_page(
-        &self,
-        entries: Vec<Entry>,
-        round: &Round,
-        now: UnixMillis,
-    ) -> Result<usize, KernelError> {
-        let tx = self.store.begin(Mode::ReadOnly);
-        let (mut by_mount, mut progress) = (BTreeMap::<String, Vec<Entry>>::new(), 0);
-        for entry in entries {
-            let Due::Lease { namespace_id, id } = &entry.2 else { continue };
-            match self.leases.load(&tx, namespace_id, id) {
-                Ok(lease) => {
-                    let uuid = lease.map(|lease| lease.mount_uuid).unwrap_or_default();
-                    by_mount.entry(uuid).or_default().push(entry);
-                }
-                Err(err) => progress += round.counted(&entry.1, Err(err))?,
-            }
-        }
-        drop(tx);
-        let mut groups: FuturesUnordered<_> = by_mount
-            .into_iter()
-            .map(|(uuid, entries)| async move { self.undo_group(&uuid, entries, round, now).await })
-            .collect();
-        while let Some(result) = groups.next().await {
-            progress += result?;
-        }
-        Ok(progress)
-    }
-
-    /// Undoes leases of one mount. Once its engine fails to answer in time, the rest is left to the next round.
-    async fn undo_group(
-        &self,
-        uuid: &str,
-        entries: Vec<Entry>,
-        round: &Round,
-        now: UnixMillis,
-    ) -> Result<usize, KernelError> {
-        let mut progress = 0;
-        let mut undone = futures::stream::iter(entries)
-            .map(|(at, path, due)| async move {
-                if round.stuck.lock().contains(uuid) {
-                    return Ok(0);
-                }
-                match self.undo_due(at, &path, &due, now).await {
-                    Ok(Undone::Late) => {
-                        round.stuck.lock().insert(uuid.to_owned());
-                        Ok(0)
-                    }
-                    result => round.counted(&path, result.map(drop)),
-                }
-            })
-            .buffer_unordered(AT_ONCE);
-        while let Some(result) = undone.next().await {
-            progress += result?;
-        }
-        Ok(progress)
-    }
-
-    /// Several steps in one transaction; one by one if that does not work out.
-    async fn handle_together(
-        &self,
-        entries: &[Entry],
-        round: &Round,
-        now: UnixMillis,
-    ) -> Result<usize, KernelError> {
-        match self.handle_entries(entries, now).await {
-            Ok(()) => return Ok(entries.len()),
-            Err(KernelError::NeedsActive) => return Err(KernelError::NeedsActive),
-            Err(_) => {}
-        }
-        let mut progress = 0;
-        for entry in entries {
-            let result = self.handle_entries(std::slice::from_ref(entry), now).await;
-            progress += round.counted(&entry.1, result)?;
-        }
-        Ok(progress)
-    }
-
-    async fn handle_entries(&self, entries: &[Entry], now: UnixMillis) -> Result<(), KernelError> {
-        let tx = self.store.begin(Mode::ReadWrite);
-        for (at, path, due) in entries {
-            let is_stale = match due {
-                Due::Token(wanted) => self.reap_step(&tx, wanted, now)? != Reaped::More,
-                Due::Job { namespace_id, id } => {
-                    self.leases.go_on(&tx, &self.tokens, namespace_id, id, now)?
-                }
-                Due::Lease { .. } => false,
-            };
-            if is_stale {
-                tx.delete_timed(Class::Local, TimedIndex::LeaseDeadline, *at, path)?;
-            }
-        }
-        self.store.commit(tx).await?;
-        Ok(())
-    }
-
     fn reap_step(&self, tx: &Tx, wanted: &TokenRef, now: UnixMillis) -> Result<Reaped, KernelError> {
         let drawers = self.drawers(&wanted.namespace_id)?;
         self.tokens.reap(tx, &self.leases, wanted, &drawers, now)
     }
 
     /// Folders of what belongs to one token each: its cubbyhole in every namespace it could use.
-    fn drawers(&self, namespace_id: &str) -> Result<Vec<(Class, String)>, KernelError> {
+    pub(super) fn drawers(&self, namespace_id: &str) -> Result<Vec<(Class, String)>, KernelError> {
         let router = self.mounts.router(&self.store)?;
         let mut drawers = Vec::new();
         let home = router.namespaces().iter().find(|namespace| namespace.id == namespace_id).cloned();
@@ -311,26 +84,32 @@ impl Kernel {
         }
     }
 
-    /// Handles one lease that is due: it is undone, or put off.
-    async fn undo_due(
+    /// Handles one lease that is due: it is undone, or put off. Whoever asks the engine holds a permit of `engine`, which
+    /// is closed when the engine does not answer.
+    pub(super) async fn undo_due(
         &self,
-        at: UnixMillis,
-        path: &str,
-        due: &Due,
+        entry: &Entry,
+        engine: &Semaphore,
         now: UnixMillis,
     ) -> Result<Undone, KernelError> {
-        let Due::Lease { namespace_id, id } = due else { return Ok(Undone::Done) };
+        let Due::Lease { namespace_id, id } = &entry.due else { return Ok(Undone::Done) };
+        let Ok(permit) = engine.acquire().await else { return Ok(Undone::NotTried) };
         let tx = self.store.begin(Mode::ReadWrite);
         let lease = self.leases.load(&tx, namespace_id, id)?;
         let Some(lease) = lease.filter(|lease| lease.due().is_some_and(|due| due <= now)) else {
-            tx.delete_timed(Class::Local, TimedIndex::LeaseDeadline, at, path)?; // Renewed, or gone.
+            // Renewed, or gone.
+            tx.delete_timed(Class::Local, TimedIndex::LeaseDeadline, entry.at, &entry.path)?;
             self.store.commit(tx).await?;
             return Ok(Undone::Done);
         };
         let undone = self.undo(&tx, &lease).await;
+        drop(permit);
         if matches!(undone, Ok(Undone::Done)) {
             self.leases.remove(&tx, &lease)?;
             self.store.commit(tx).await?;
+            if lease.state == LeaseState::Live {
+                self.note_lateness(&[entry.at]);
+            }
             return Ok(Undone::Done);
         }
         let is_late = matches!(undone, Ok(Undone::Late));
@@ -398,7 +177,7 @@ impl Kernel {
         .await?;
         // Nobody else's leases: an engine that does not answer is no matter of this one.
         let below = super::id_path(namespace_id, prefix);
-        while self.expire_tokens().await? + self.expire(Kind::Leases, &below).await? > 0 {}
+        while self.expire_tokens().await? + self.expire_leases_below(&below).await? > 0 {}
         if self.leases.has_any_below(&self.store.begin(Mode::ReadOnly), namespace_id, prefix)? {
             let text = "some leases could not be revoked yet; they will be tried again";
             return Err(EngineError::Upstream(text.to_owned()).into());

@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** a record goes only after a step saw nothing left below it in a view that already showed the mark.
 //! Whatever was being added meanwhile had to name the record ([`TokenStore::hold`]), so the mark refused it.
-//! Read next: [`crate::leases::worker`], which runs the steps.
+//! Read next: `crate::leases::lanes`, which runs the steps.
 
 use arca_barrier::Class;
 use arca_engine_api::UnixMillis;
@@ -159,8 +159,9 @@ impl TokenStore {
         }
     }
 
-    /// Revokes at most `limit` of the tokens made by requests below `prefix`, a path ending in `/`; answers how many.
-    /// Each is found once: the link by which it was found goes with the mark.
+    /// Revokes at most `limit` of the tokens made by requests below `prefix`, a path ending in `/`; answers the links by
+    /// which they were found, which go with the mark. The next ones stand behind the last of them: beginning at the
+    /// first again would mean to pass all that are gone.
     ///
     /// # Errors
     /// When storage fails.
@@ -169,10 +170,12 @@ impl TokenStore {
         tx: &Tx,
         namespace_id: &str,
         prefix: &str,
+        after: Option<&str>,
         limit: usize,
         now: UnixMillis,
-    ) -> Result<usize, KernelError> {
-        let links = tx.some_below(Class::Local, &by_path_prefix(namespace_id, prefix), limit)?;
+    ) -> Result<Vec<String>, KernelError> {
+        let folder = by_path_prefix(namespace_id, prefix);
+        let links = tx.some_below_after(Class::Local, &folder, after, limit)?;
         for link in &links {
             if let Some(key) = leases::token_key_of(link) {
                 let wanted = TokenRef { namespace_id: namespace_id.to_owned(), key: key.to_owned() };
@@ -183,6 +186,6 @@ impl TokenStore {
             }
             tx.delete(Class::Local, link)?;
         }
-        Ok(links.len())
+        Ok(links)
     }
 }

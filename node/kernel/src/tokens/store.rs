@@ -57,7 +57,7 @@ struct AccessorRecord {
     key: String,
 }
 
-pub(super) fn id_path(namespace_id: &str, key: &str) -> String {
+pub(crate) fn id_path(namespace_id: &str, key: &str) -> String {
     format!("{namespace_id}/token/id/{key}")
 }
 
