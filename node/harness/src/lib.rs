@@ -7,6 +7,7 @@
 pub mod certificates;
 pub mod cluster;
 pub mod failover;
+pub mod leases;
 pub mod load;
 mod node;
 pub mod raw;
