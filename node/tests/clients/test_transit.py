@@ -154,3 +154,32 @@ def test_the_command_line_imports(cluster, mount, tmp_path):
     assert exported == {"1": key}
     cluster.run("transit", "import-version", f"{mount}/keys/mine", key)
     assert sorted(cluster.json("read", f"{mount}/keys/mine")["data"]["keys"]) == ["1", "2"]
+
+
+def test_derive_key(client, transit, mount):
+    """Two ECDSA keys make one key of each other's public half."""
+    publics = {}
+    for name in ("a", "b"):
+        transit.create_key(name=name, key_type="ecdsa-p256", mount_point=mount)
+        made = transit.read_key(name=name, mount_point=mount)
+        publics[name] = made["data"]["keys"]["1"]["public_key"]
+    for own, peer in (("a", "b"), ("b", "a")):
+        client.write_data(
+            f"{mount}/derive-key/of-{own}",
+            data={"base_key_name": own, "peer_public_key": publics[peer], "derived_key_type": "chacha20-poly1305"},
+        )
+    sealed = transit.encrypt_data(name="of-a", plaintext=b64("hello"), mount_point=mount)["data"]["ciphertext"]
+    assert transit.decrypt_data(name="of-b", ciphertext=sealed, mount_point=mount)["data"]["plaintext"] == b64("hello")
+
+
+def test_convergent_with_associated_data(client, transit, mount):
+    transit.create_key(name="c", derived=True, convergent_encryption=True, mount_point=mount)
+    nonces = set()
+    for aad in ("", "one", "two"):
+        item = {"plaintext": b64("text"), "context": b64("tenant"), "associated_data": b64(aad)}
+        made = [client.write_data(f"{mount}/encrypt/c", data=item)["data"]["ciphertext"] for _ in range(2)]
+        assert made[0] == made[1]
+        nonces.add(base64.b64decode(made[0].split(":")[2])[:12])
+        back = client.write_data(f"{mount}/decrypt/c", data={**item, "ciphertext": made[0]})
+        assert back["data"]["plaintext"] == b64("text")
+    assert len(nonces) == 3

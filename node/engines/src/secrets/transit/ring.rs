@@ -9,8 +9,8 @@ use super::key::Key;
 use super::keys::Keys;
 use super::kind::{Cipher, Kind};
 use super::material::{Material, Secret};
-use super::rsa_keys::Oaep;
-use super::symmetric::{self, CONVERGENT_KEY_LEN, NonceOf};
+use super::ready::Ready;
+use super::symmetric::{self, CONVERGENT_KEYS_LEN, NonceOf};
 use super::text;
 
 const NO_CONTEXT: &str = "missing 'context' for key derivation; the key was created using a derived key, which means \
@@ -86,7 +86,7 @@ impl<'a> Ring<'a> {
             Kind::Aead(cipher) => {
                 let secrets = self.cipher_keys(cipher, version, context)?;
                 let nonce = if key.is_convergent {
-                    NonceOf::Plaintext(secrets.nonce())
+                    NonceOf::Content(secrets.nonce())
                 } else {
                     NonceOf::Random(entropy)
                 };
@@ -147,7 +147,7 @@ impl<'a> Ring<'a> {
         context: &[u8],
     ) -> Result<CipherKeys, EngineError> {
         let at = cipher.key_len();
-        let len = if self.key.is_convergent { at + CONVERGENT_KEY_LEN } else { at };
+        let len = if self.key.is_convergent { at + CONVERGENT_KEYS_LEN } else { at };
         Ok(CipherKeys { both: self.secret_for(version, context, len)?, at })
     }
 

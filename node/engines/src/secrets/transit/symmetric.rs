@@ -1,7 +1,8 @@
 //! Encryption with one secret: the nonce, then what the cipher makes.
 //!
-//! **Invariant:** no caller chooses a nonce. It is random, or, for convergent keys, made of the plaintext under a key
-//! that only this mount has (the third and only scheme supported), so equal plaintexts show, and nothing else does.
+//! **Invariant:** no caller chooses a nonce. It is random, or, for convergent keys, made of everything that is
+//! authenticated under a key that only this mount has, so equal plaintexts show, and nothing else does. One nonce for
+//! two messages that differ in anything, associated data included, would give away what authenticates them all.
 
 use arca_engine_api::{EngineError, Entropy};
 use aws_lc_rs::aead::{
@@ -15,13 +16,15 @@ use zeroize::Zeroizing;
 use super::hashes::Hash;
 use super::kind::Cipher;
 
-/// Bytes of the key that convergent nonces are made under.
-pub(super) const CONVERGENT_KEY_LEN: usize = 32;
+/// Bytes of each key that convergent nonces are made under.
+const NONCE_KEY_LEN: usize = 32;
+/// Bytes of both: for plaintexts alone, as others have it, and for those with associated data.
+pub(super) const CONVERGENT_KEYS_LEN: usize = 2 * NONCE_KEY_LEN;
 
 /// Where a nonce comes from.
 pub(super) enum NonceOf<'a> {
-    /// From the plaintext, under this key.
-    Plaintext(&'a [u8]),
+    /// From what is encrypted and authenticated, under one of these keys.
+    Content(&'a [u8]),
     /// From the random source.
     Random(&'a dyn Entropy),
 }
@@ -39,6 +42,20 @@ fn algorithm(cipher: Cipher) -> Option<&'static Algorithm> {
     }
 }
 
+/// What a convergent nonce is the start of. Associated data has a key of its own, so that no plaintext without any can
+/// be made to collide with the two put together.
+fn content_mac(keys: &[u8], plaintext: &[u8], aad: &[u8]) -> Result<Vec<u8>, EngineError> {
+    let (alone, together) = keys
+        .split_at_checked(NONCE_KEY_LEN)
+        .filter(|(_, other)| !other.is_empty())
+        .ok_or_else(|| broken(()))?;
+    if aad.is_empty() {
+        return Ok(Hash::Sha256.hmac(alone, plaintext));
+    }
+    let len = u64::try_from(aad.len()).map_err(broken)?.to_be_bytes();
+    Ok(Hash::Sha256.hmac(together, &Zeroizing::new([&len, aad, plaintext].concat())))
+}
+
 /// Encrypts.
 pub(super) fn seal(
     cipher: Cipher,
@@ -49,8 +66,8 @@ pub(super) fn seal(
 ) -> Result<Vec<u8>, EngineError> {
     let len = cipher.nonce_len();
     let nonce = match nonce_of {
-        NonceOf::Plaintext(nonce_key) => {
-            let mut nonce = Hash::Sha256.hmac(nonce_key, plaintext);
+        NonceOf::Content(keys) => {
+            let mut nonce = content_mac(keys, plaintext, aad)?;
             nonce.truncate(len);
             nonce
         }

@@ -4,6 +4,7 @@ use arca_engine_api::Operation::{Create, Read, Update};
 use serde_json::{Map, Value, json};
 
 use super::rig;
+use crate::secrets::transit::text;
 use crate::testing::Rig;
 
 fn make(rig: &Rig, name: &str, settings: &Value) {
@@ -92,6 +93,44 @@ fn contexts_and_associated_data_must_be_the_same() {
     make(&rig, "k", &json!({"derived": true, "type": "chacha20-poly1305"}));
     let made =
         data(&rig, "encrypt/k", &json!({"plaintext": "aGk=", "context": "YQ==", "associated_data": "Yg=="}));
+/// One nonce with two sets of associated data gives away the key that authenticates.
+#[test]
+fn convergent_nonces_depend_on_associated_data() {
+    let rig = rig();
+    for (kind, nonce_len, want) in [
+        ("aes128-gcm96", 12, "ISOslndXYPgUYewZ"),
+        ("aes256-gcm96", 12, "3m1a0oWTt/ncCt3P"),
+        ("chacha20-poly1305", 12, "3m1a0oWTt/ncCt3P"),
+        ("xchacha20-poly1305", 24, "3m1a0oWTt/ncCt3PJ+NVdJPb351Hv4PO"),
+    ] {
+        make(&rig, kind, &json!({"derived": true, "convergent_encryption": true, "type": kind}));
+        let sealed = |plaintext: &str, aad: &str| {
+            let ask = json!({"plaintext": plaintext, "context": "YQ==", "associated_data": aad});
+            let made = data(&rig, &format!("encrypt/{kind}"), &ask);
+            let ask = json!({"ciphertext": made["ciphertext"], "context": "YQ==", "associated_data": aad});
+            assert_eq!(data(&rig, &format!("decrypt/{kind}"), &ask)["plaintext"], plaintext);
+            made["ciphertext"].as_str().unwrap().to_owned()
+        };
+        let nonce = |plaintext: &str, aad: &str| {
+            let body = text::decode(sealed(plaintext, aad).strip_prefix("vault:v1:").unwrap()).unwrap();
+            body[..nonce_len].to_vec()
+        };
+        assert_eq!(sealed("aGk=", "YQ=="), sealed("aGk=", "YQ=="), "{kind}");
+        assert_eq!(text::encode(&nonce("aGk=", "YQ==")), want, "{kind}");
+        // Without any, as OpenBao makes it; "a" and "hi" behind the length of "a"; the same bytes cut elsewhere.
+        let together = text::encode(b"\0\0\0\0\0\0\0\x01ahi");
+        let nonces = [
+            nonce("aGk=", ""),
+            nonce("aGk=", "YQ=="),
+            nonce("aGk=", "Yg=="),
+            nonce(&together, ""),
+            nonce("aQ==", "YWg="),
+        ];
+        let different: std::collections::BTreeSet<_> = nonces.iter().collect();
+        assert_eq!(different.len(), nonces.len(), "{kind}");
+    }
+}
+
     let ciphertext = &made["ciphertext"];
     let check = |context: &str, aad: &str, want: &str| {
         let ask = json!({"ciphertext": ciphertext, "context": context, "associated_data": aad});
