@@ -9,7 +9,7 @@ use std::time::Duration;
 use arca_engine_api::{
     AtOnce, Caller, Clock, Ctx, Engine, EngineError, Entropy, EntropyError, Http, LeaseRecord, Map,
     MountView, NoHttp, NoPod, Operation, Page, Passwords, Pod, Request, Response, RouteMatch, Storage,
-    StorageError, UnixMillis,
+    StorageError, UnixMillis, Workers,
 };
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -99,6 +99,17 @@ impl Passwords for World {
     }
 }
 
+/// Workers that run everything at once, and count it.
+#[derive(Debug, Default)]
+struct Counted(AtomicU64);
+
+impl Workers for Counted {
+    fn run(&self, work: Box<dyn FnOnce() + Send>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        AtOnce.run(work);
+    }
+}
+
 /// Who asks.
 fn caller() -> Caller {
     Caller {
@@ -121,6 +132,7 @@ pub(crate) struct Rig {
     world: World,
     http: Arc<dyn Http>,
     pod: Arc<dyn Pod>,
+    workers: Counted,
     address: Option<IpAddr>,
 }
 
@@ -141,6 +153,7 @@ impl Rig {
             world: World::default(),
             http: Arc::new(NoHttp),
             pod: Arc::new(NoPod),
+            workers: Counted::default(),
             address: None,
         }
     }
@@ -231,7 +244,7 @@ impl Rig {
             entropy: &self.world,
             http: self.http.as_ref(),
             passwords: &self.world,
-            workers: &AtOnce,
+            workers: &self.workers,
             pod: self.pod.as_ref(),
         }
     }
@@ -265,6 +278,11 @@ impl Rig {
         for intent in now(self.engine.tick(&self.ctx())).unwrap() {
             drop(self.fulfil(&intent));
         }
+    }
+
+    /// How many computations ran aside so far.
+    pub(crate) fn computed(&self) -> u64 {
+        self.workers.0.load(Ordering::Relaxed)
     }
 
     /// Lets a test look below the paths.

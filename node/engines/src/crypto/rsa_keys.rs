@@ -231,15 +231,35 @@ impl Oaep {
             let made = key.decrypt_blinded(&mut Seam(entropy), rsa::Oaep::<sha2::Sha224>::new(), ciphertext);
             return Ok(made.ok().map(Zeroizing::new));
         };
+        Ok(Decryptor::by(algorithm, private)?.decrypt(ciphertext))
+    }
+}
+
+/// A private key made ready to decrypt many times.
+pub(crate) struct Decryptor {
+    key: OaepPrivateDecryptingKey,
+    algorithm: &'static OaepAlgorithm,
+}
+
+impl Decryptor {
+    /// Of OAEP with SHA-256.
+    pub(crate) fn of(private: &[u8]) -> Result<Self, EngineError> {
+        Self::by(&OAEP_SHA256_MGF1SHA256, private)
+    }
+
+    fn by(algorithm: &'static OaepAlgorithm, private: &[u8]) -> Result<Self, EngineError> {
         let key = PrivateDecryptingKey::from_pkcs8(&pkcs8(private))
             .map_err(|_| bug("a stored RSA key is no key"))?;
         let key = OaepPrivateDecryptingKey::new(key).map_err(|_| bug("a stored RSA key cannot decrypt"))?;
-        let mut out = Zeroizing::new(vec![0; key.min_output_size()]);
-        let Ok(len) = key.decrypt(algorithm, ciphertext, &mut out, None).map(|plain| plain.len()) else {
-            return Ok(None);
-        };
+        Ok(Self { key, algorithm })
+    }
+
+    /// Decrypts; `None` if it is not what [`Oaep::encrypt`] makes.
+    pub(crate) fn decrypt(&self, ciphertext: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let mut out = Zeroizing::new(vec![0; self.key.min_output_size()]);
+        let len = self.key.decrypt(self.algorithm, ciphertext, &mut out, None).ok()?.len();
         out.truncate(len);
-        Ok(Some(out))
+        Some(out)
     }
 }
 

@@ -5,12 +5,22 @@ use arca_engine_api::{EngineError, Fields, Map, Request, Response};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::kind::{Kind, Modulus};
 use super::text;
 
 /// Most items of a request.
 pub(super) const ITEMS_MAX: usize = 100_000;
-/// Most items of a request that signs, verifies, or uses RSA: each takes as long as hundreds of others.
-pub(super) const SLOW_ITEMS_MAX: usize = 10_000;
+
+/// Most items of a request by a key of that kind. One that signs, verifies, or uses RSA takes as long as hundreds of
+/// others, a long RSA key as many of those: no request takes more than some ten seconds of a processor.
+fn items_max(kind: Kind) -> usize {
+    match kind {
+        Kind::Aead(_) | Kind::Hmac => ITEMS_MAX,
+        Kind::Ec(_) | Kind::Ed25519 | Kind::Rsa(Modulus::B2048) => 10_000,
+        Kind::Rsa(Modulus::B3072) => 4_000,
+        Kind::Rsa(Modulus::B4096) => 2_000,
+    }
+}
 
 /// What a request asks, one or many times.
 pub(super) struct Batch<'a> {
@@ -38,8 +48,13 @@ impl<'a> Batch<'a> {
         Ok(batch)
     }
 
+    /// Refuses more items than a key of that kind takes.
+    pub(super) fn limit_for(&self, kind: Kind) -> Result<(), EngineError> {
+        self.limit(items_max(kind))
+    }
+
     /// Refuses more than `max` items.
-    pub(super) fn limit(&self, max: usize) -> Result<(), EngineError> {
+    fn limit(&self, max: usize) -> Result<(), EngineError> {
         if self.items.len() <= max {
             return Ok(());
         }
@@ -85,10 +100,10 @@ pub(super) fn item_error(err: EngineError) -> Result<String, EngineError> {
 pub(super) type Done = Result<Map, String>;
 
 /// Does `one` for every item, as far as each goes.
-pub(super) fn each<T>(
+pub(super) fn each<T, R>(
     items: &[T],
-    mut one: impl FnMut(usize, &T) -> Result<Map, EngineError>,
-) -> Result<Vec<Done>, EngineError> {
+    mut one: impl FnMut(usize, &T) -> Result<R, EngineError>,
+) -> Result<Vec<Result<R, String>>, EngineError> {
     items
         .iter()
         .enumerate()

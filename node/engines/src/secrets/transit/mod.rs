@@ -19,10 +19,12 @@ mod kind;
 mod manage;
 mod material;
 mod ring;
+mod ready;
 mod routes;
 mod show;
 mod sign;
 mod symmetric;
+mod slow;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -80,8 +82,9 @@ impl Engine for Transit {
             ("config-keys", Operation::Read) => config::read_keys(ctx.storage),
             ("config-keys", _) => config::write_keys(ctx.storage, request.fields()),
             ("datakey", _) => encrypt::data_key(ctx, request),
-            ("decrypt", _) => encrypt::decrypt(ctx, request),
-            ("encrypt", _) => encrypt::encrypt(ctx, request),
+            ("decrypt", _) => encrypt::decrypt(ctx, request).await,
+            ("derive-key", _) => derive::derive_key(ctx, request),
+            ("encrypt", _) => encrypt::encrypt(ctx, request).await,
             ("export", _) => export::export(ctx, request),
             ("hash", _) => tools::hash(request),
             ("hmac", _) => tools::hmac(ctx, request),
@@ -100,9 +103,9 @@ impl Engine for Transit {
             ("keys", _) => manage::list(ctx, request),
             ("random", _) => tools::random(ctx, request),
             ("restore", _) => backup::restore(ctx, request),
-            ("rewrap", _) => encrypt::rewrap(ctx, request),
-            ("sign", _) => sign::sign(ctx, request),
-            ("verify", _) => sign::verify(ctx, request),
+            ("rewrap", _) => encrypt::rewrap(ctx, request).await,
+            ("sign", _) => sign::sign(ctx, request).await,
+            ("verify", _) => sign::verify(ctx, request).await,
             ("wrapping-key", _) => import::wrapping_key(ctx).await,
             _ => Err(EngineError::Unsupported),
         }

@@ -1,6 +1,7 @@
 //! A key with its versions, each read when it is first needed: what a request encrypts and decrypts with.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arca_engine_api::EngineError;
 use zeroize::Zeroizing;
@@ -22,7 +23,7 @@ pub(super) struct Ring<'a> {
     keys: Keys<'a>,
     name: &'a str,
     key: &'a Key,
-    versions: BTreeMap<u32, Material>,
+    versions: BTreeMap<u32, Arc<Ready>>,
 }
 
 /// What a cipher needs of a version.
@@ -50,13 +51,27 @@ impl<'a> Ring<'a> {
         self.key
     }
 
-    /// The secrets of a version.
-    pub(super) fn version(&mut self, version: u32) -> Result<&Material, EngineError> {
+    /// The same with a version that is not stored yet.
+    pub(super) fn with_version(mut self, version: u32, ready: Arc<Ready>) -> Self {
+        self.versions.insert(version, ready);
+        self
+    }
+
+    /// A version made ready.
+    pub(super) fn ready(&mut self, version: u32) -> Result<&Arc<Ready>, EngineError> {
         use std::collections::btree_map::Entry;
         match self.versions.entry(version) {
             Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(place) => Ok(place.insert(self.keys.material(self.name, version)?)),
+            Entry::Vacant(place) => {
+                let material = self.keys.material(self.name, version)?;
+                Ok(place.insert(Arc::new(Ready::of(material))))
+            }
         }
+    }
+
+    /// The secrets of a version.
+    pub(super) fn version(&mut self, version: u32) -> Result<&Material, EngineError> {
+        Ok(&self.ready(version)?.material)
     }
 
     /// A version's own secret, if it has one.
@@ -73,14 +88,7 @@ impl<'a> Ring<'a> {
         aad: &[u8],
     ) -> Result<(String, u32), EngineError> {
         let key = self.key;
-        key.check_shown()?;
-        if !key.kind.encrypts() {
-            return Err(EngineError::Invalid(format!(
-                "message encryption not supported for key type {}",
-                key.kind.name()
-            )));
-        }
-        let version = key.version_to_make(wanted, "encryption")?;
+        let version = self.version_to_encrypt(wanted)?;
         let entropy = self.keys.entropy;
         let sealed = match key.kind {
             Kind::Aead(cipher) => {
@@ -92,15 +100,22 @@ impl<'a> Ring<'a> {
                 };
                 symmetric::seal(cipher, secrets.encryption(), &nonce, plaintext, aad)?
             }
-            _ => Oaep::Sha256.encrypt(&self.version(version)?.public, plaintext, entropy)?.ok_or_else(
-                || {
-                    EngineError::invalid(
-                        "failed to RSA encrypt the plaintext: message too long for RSA key size",
-                    )
-                },
-            )?,
+            _ => self.ready(version)?.encrypt_rsa(plaintext, entropy)?,
         };
         Ok((text::versioned(version, &text::encode(&sealed)), version))
+    }
+
+    /// The version to encrypt by, 0 for the latest.
+    pub(super) fn version_to_encrypt(&self, wanted: i64) -> Result<u32, EngineError> {
+        let key = self.key;
+        key.check_shown()?;
+        if !key.kind.encrypts() {
+            return Err(EngineError::Invalid(format!(
+                "message encryption not supported for key type {}",
+                key.kind.name()
+            )));
+        }
+        key.version_to_make(wanted, "encryption")
     }
 
     /// Decrypts.
@@ -110,6 +125,14 @@ impl<'a> Ring<'a> {
         ciphertext: &str,
         aad: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, EngineError> {
+        let (version, sealed) = self.sealed(ciphertext)?;
+        let Kind::Aead(cipher) = self.key.kind else { return self.ready(version)?.decrypt_rsa(&sealed) };
+        let secrets = self.cipher_keys(cipher, version, context)?;
+        symmetric::open(cipher, secrets.encryption(), &sealed, aad)
+    }
+
+    /// The version that decrypts a ciphertext, and what it is to decrypt.
+    pub(super) fn sealed(&self, ciphertext: &str) -> Result<(u32, Zeroizing<Vec<u8>>), EngineError> {
         let key = self.key;
         key.check_shown()?;
         if !key.kind.encrypts() {
@@ -123,21 +146,7 @@ impl<'a> Ring<'a> {
         let version = key.version_of(if found == 0 { 1 } else { found }, "ciphertext")?;
         let sealed = text::decode(body)
             .map_err(|_| EngineError::invalid("invalid ciphertext: could not decode base64"))?;
-        let Kind::Aead(cipher) = key.kind else {
-            return self.decrypt_rsa(version, &sealed);
-        };
-        let secrets = self.cipher_keys(cipher, version, context)?;
-        symmetric::open(cipher, secrets.encryption(), &sealed, aad)
-    }
-
-    fn decrypt_rsa(&mut self, version: u32, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, EngineError> {
-        let entropy = self.keys.entropy;
-        let secret = self.secret(version)?.ok_or_else(|| {
-            EngineError::invalid("cannot decrypt ciphertext, key version does not have a private counterpart")
-        })?;
-        Oaep::Sha256
-            .decrypt(secret.expose(), sealed, entropy)?
-            .ok_or_else(|| EngineError::invalid("failed to RSA decrypt the ciphertext: decryption error"))
+        Ok((version, sealed))
     }
 
     fn cipher_keys(

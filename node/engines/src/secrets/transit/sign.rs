@@ -1,16 +1,20 @@
 //! `sign` and `verify`.
 
-use arca_engine_api::{Ctx, EngineError, Fields, Request, Response};
-use serde_json::Value;
+use std::sync::Arc;
 
-use super::batch::{self, Batch, SLOW_ITEMS_MAX, map};
+use arca_engine_api::{Ctx, EngineError, Entropy, Fields, Request, Response};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::batch::{self, Batch, map};
 use super::hashes::Hash;
 use super::key::Key;
 use super::keys::Keys;
 use super::kind::Kind;
+use super::ready::Ready;
 use super::ring::Ring;
 use super::rsa_keys::{self, Padding, Salt};
-use super::{ec, ed25519, text, tools};
+use super::{ec, ed25519, slow, text, tools};
 
 /// Bytes of an Ed25519 seed.
 const SEED_LEN: usize = 32;
@@ -139,83 +143,80 @@ impl Ask {
 }
 
 /// Signs.
-pub(super) fn sign(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
+pub(super) async fn sign(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
     let (keys, name) = (Keys::of(ctx), request.param("name"));
-    let how = How::of(request)?;
+    let how = Arc::new(How::of(request)?);
     let key = keys.require(name, "signing key not found")?;
     how.check(&key, "signing")?;
     let wanted = request.fields().integer("key_version")?.unwrap_or_default();
     let batch = Batch::of(request)?;
-    batch.limit(SLOW_ITEMS_MAX)?;
+    batch.limit_for(key.kind)?;
     let asks = batch.read(Ask::read)?;
-    let mut signer = Signer { ring: Ring::new(keys, name, &key), how: &how, keys, rsa: None };
-    let done = batch::each(&asks, |_, ask| {
+    let mut ring = Ring::new(keys, name, &key);
+    let tasks = batch::each(&asks, |_, ask| {
         let digest = how.digest(key.kind, &ask.input(batch.is_list)?);
         let context = ask.context()?;
         key.check_shown()?;
         let version = key.version_to_make(wanted, "signing")?;
-        let (signature, public) = signer.sign(version, &context, &digest)?;
+        Ok((Signer::of(&mut ring, version, &context)?, digest, version))
+    })?;
+    // Two spellings, one for each form: this is how the API has it.
+    let public_field = if batch.is_list { "publickey" } else { "public_key" };
+    let kind = key.kind;
+    let done = slow::each(ctx, kind, tasks, move |(signer, digest, version), entropy| {
+        let (signature, public) = signer.sign(kind, &how, &digest, entropy)?;
         let mut made = map([
             ("signature", Value::String(text::versioned(version, &how.written(&signature)))),
             ("key_version", Value::from(version)),
         ]);
         if let Some(public) = public {
-            // Two spellings, one for each form: this is how the API has it.
-            let field = if batch.is_list { "publickey" } else { "public_key" };
-            made.insert(field.to_owned(), Value::String(text::encode(&public)));
+            made.insert(public_field.to_owned(), Value::String(text::encode(&public)));
         }
         Ok(made)
-    })?;
-    batch::answer(&batch, done, &map([("key_version", Value::from(0))]))
+    });
+    batch::answer(&batch, done.await?, &map([("key_version", Value::from(0))]))
 }
 
-/// What signs the items of a request, all by the same version.
-struct Signer<'a> {
-    ring: Ring<'a>,
-    how: &'a How,
-    keys: Keys<'a>,
-    /// An RSA key made ready, which takes longer than to sign by some others.
-    rsa: Option<rsa_keys::Signer>,
+/// What signs an item.
+enum Signer {
+    /// A private Ed25519 key of the item's context alone.
+    Derived(Zeroizing<Vec<u8>>),
+    Version(Arc<Ready>),
 }
 
-impl Signer<'_> {
+impl Signer {
+    fn of(ring: &mut Ring<'_>, version: u32, context: &[u8]) -> Result<Self, EngineError> {
+        let key = ring.key();
+        if key.kind == Kind::Ed25519 && key.is_derived {
+            return Ok(Self::Derived(ed25519::from_seed(&ring.secret_for(version, context, SEED_LEN)?)?));
+        }
+        Ok(Self::Version(Arc::clone(ring.ready(version)?)))
+    }
+
     /// The signature, and the public key if it is the context's own.
     fn sign(
-        &mut self,
-        version: u32,
-        context: &[u8],
+        &self,
+        kind: Kind,
+        how: &How,
         digest: &[u8],
+        entropy: &dyn Entropy,
     ) -> Result<(Vec<u8>, Option<Vec<u8>>), EngineError> {
-        let key = self.ring.key();
-        let none = || EngineError::invalid("requested version for signing does not contain a private part");
-        if key.kind == Kind::Ed25519 && key.is_derived {
-            let private = ed25519::from_seed(&self.ring.secret_for(version, context, SEED_LEN)?)?;
-            let public = ed25519::halves(&private)?.1.to_vec();
-            return Ok((ed25519::sign(&private, digest)?, Some(public)));
+        match self {
+            Self::Derived(private) => {
+                let public = ed25519::halves(private)?.1.to_vec();
+                Ok((ed25519::sign(private, digest)?, Some(public)))
+            }
+            Self::Version(ready) => {
+                let signature = ready.sign(kind, || how.padding(), digest, entropy)?;
+                let is_pair = matches!(kind, Kind::Ec(_)) && how.marshaling == Marshaling::Asn1;
+                Ok((if is_pair { ec::to_der(&signature) } else { signature }, None))
+            }
         }
-        let material = self.ring.version(version)?;
-        let secret = material.secret.as_ref().ok_or_else(none)?.expose();
-        let signature = match key.kind {
-            Kind::Ec(curve) => {
-                let signature = ec::sign(curve, secret, &material.public, digest)?;
-                if self.how.marshaling == Marshaling::Asn1 { ec::to_der(&signature) } else { signature }
-            }
-            Kind::Ed25519 => ed25519::sign(secret, digest)?,
-            Kind::Rsa(_) => {
-                let signer = match &mut self.rsa {
-                    Some(signer) => signer,
-                    none => none.insert(rsa_keys::Signer::of(secret)?),
-                };
-                signer.sign(self.how.padding()?, digest, self.keys.entropy)?
-            }
-            Kind::Aead(_) | Kind::Hmac => return Err(none()),
-        };
-        Ok((signature, None))
     }
 }
 
 /// Verifies signatures, or HMACs.
-pub(super) fn verify(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
+pub(super) async fn verify(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
     let batch = Batch::of(request)?;
     if is_about_hmacs(&batch)? {
         return tools::verify_hmac(ctx, request, &batch);
@@ -224,20 +225,23 @@ pub(super) fn verify(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engin
     let how = How::of(request)?;
     let key = keys.require(name, "signature verification key not found")?;
     how.check(&key, "verification")?;
-    batch.limit(SLOW_ITEMS_MAX)?;
+    batch.limit_for(key.kind)?;
     let asks = batch.read(Ask::read)?;
     let mut ring = Ring::new(keys, name, &key);
-    let done = batch::each(&asks, |_, ask| {
+    let tasks = batch::each(&asks, |_, ask| {
         let digest = how.digest(key.kind, &ask.input(batch.is_list)?);
         let context = ask.context()?;
         key.check_shown()?;
-        let is_valid = is_signed(&mut ring, &how, &context, &digest, &ask.signature)?;
-        Ok(map([("valid", Value::from(is_valid))]))
+        Signed::read(&mut ring, &how, &context, digest, &ask.signature)
     })?;
-    batch::answer(&batch, done, &map([("valid", Value::from(false))]))
+    let kind = key.kind;
+    let done = slow::each(ctx, kind, tasks, move |signed, _| {
+        Ok(map([("valid", Value::from(signed.is_valid(kind, &how)?))]))
+    });
+    batch::answer(&batch, done.await?, &map([("valid", Value::from(false))]))
 }
 
-/// Whether the items bring HMACs. All are to bring the same.
+/// Whether the items bring HMACs. All are to bring the same; of one that brings both the signature counts.
 fn is_about_hmacs(batch: &Batch<'_>) -> Result<bool, EngineError> {
     let is_there =
         |fields: Fields<'_>, name| fields.has(name) && fields.string(name).ok() != Some(Some(String::new()));
@@ -251,45 +255,58 @@ fn is_about_hmacs(batch: &Batch<'_>) -> Result<bool, EngineError> {
         (0, 0) if batch.is_list => "no batch_input elements have 'signature' or 'hmac'",
         (0, 0) => "neither a 'signature' nor an 'hmac' were given to verify",
         (0, hmacs) if hmacs == all => return Ok(true),
-        (signatures, 0) if signatures == all => return Ok(false),
+        (signatures, _) if signatures == all => return Ok(false),
         (0, _) => "some elements of batch_input are missing 'hmac'",
         (_, 0) => "some elements of batch_input are missing 'signature'",
-        _ if batch.is_list => "elements of batch_input must all provide 'signature' or all provide 'hmac'",
-        _ => "provide one of 'signature' or 'hmac'",
+        _ => "elements of batch_input must all provide 'signature' or all provide 'hmac'",
     };
     Err(EngineError::invalid(refused))
 }
 
-fn is_signed(
-    ring: &mut Ring<'_>,
-    how: &How,
-    context: &[u8],
-    digest: &[u8],
-    signature: &str,
-) -> Result<bool, EngineError> {
-    let key = ring.key();
-    let (found, body) = text::split_version(signature).map_err(|why| why.of("signature"))?;
-    let version = key.version_of(found, "signature")?;
-    let signature = match how.marshaling {
-        Marshaling::Asn1 => text::decode(body),
-        Marshaling::Jws => text::decode_url(body),
-    };
-    let signature = signature.map_err(|_| EngineError::invalid("invalid base64 signature value"))?;
-    if key.kind == Kind::Ed25519 && key.is_derived {
-        let private = ed25519::from_seed(&ring.secret_for(version, context, SEED_LEN)?)?;
-        return Ok(ed25519::verify(ed25519::halves(&private)?.1, digest, &signature));
+/// A signature with what it is to be of.
+struct Signed {
+    signer: Signer,
+    digest: Vec<u8>,
+    signature: Zeroizing<Vec<u8>>,
+}
+
+impl Signed {
+    fn read(
+        ring: &mut Ring<'_>,
+        how: &How,
+        context: &[u8],
+        digest: Vec<u8>,
+        signature: &str,
+    ) -> Result<Self, EngineError> {
+        let (found, body) = text::split_version(signature).map_err(|why| why.of("signature"))?;
+        let version = ring.key().version_of(found, "signature")?;
+        let signature = match how.marshaling {
+            Marshaling::Asn1 => text::decode(body),
+            Marshaling::Jws => text::decode_url(body),
+        };
+        let signature = signature.map_err(|_| EngineError::invalid("invalid base64 signature value"))?;
+        Ok(Self { signer: Signer::of(ring, version, context)?, digest, signature })
     }
-    let public = &ring.version(version)?.public;
-    match key.kind {
-        Kind::Ec(curve) => {
-            let signature = match how.marshaling {
-                Marshaling::Asn1 => ec::from_der(curve, &signature)?,
-                Marshaling::Jws => ec::from_halves(curve, &signature),
-            };
-            signature.map_or(Ok(false), |signature| ec::verify(curve, public, digest, &signature))
+
+    fn is_valid(&self, kind: Kind, how: &How) -> Result<bool, EngineError> {
+        let (digest, signature) = (&self.digest, &self.signature);
+        let public = match &self.signer {
+            Signer::Derived(private) => {
+                return Ok(ed25519::verify(ed25519::halves(private)?.1, digest, signature));
+            }
+            Signer::Version(ready) => &ready.material.public,
+        };
+        match kind {
+            Kind::Ec(curve) => {
+                let signature = match how.marshaling {
+                    Marshaling::Asn1 => ec::from_der(curve, signature)?,
+                    Marshaling::Jws => ec::from_halves(curve, signature),
+                };
+                signature.map_or(Ok(false), |signature| ec::verify(curve, public, digest, &signature))
+            }
+            Kind::Ed25519 => Ok(ed25519::verify(public, digest, signature)),
+            Kind::Rsa(_) => rsa_keys::verify(public, how.padding()?, digest, signature),
+            Kind::Aead(_) | Kind::Hmac => Ok(false),
         }
-        Kind::Ed25519 => Ok(ed25519::verify(public, digest, &signature)),
-        Kind::Rsa(_) => rsa_keys::verify(public, how.padding()?, digest, &signature),
-        Kind::Aead(_) | Kind::Hmac => Ok(false),
     }
 }

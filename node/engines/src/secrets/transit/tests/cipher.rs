@@ -296,6 +296,39 @@ fn settings_of_the_mount_are_kept() {
     assert_eq!(rig.say(Read, "config/keys", &json!({})), r#"{"disable_upsert":false}"#);
     assert_eq!(
         rig.say(Update, "config/keys", &json!({"disable_upsert": true})),
+#[test]
+fn a_key_is_made_only_if_something_is_encrypted_by_it() {
+    let rig = rig();
+    let items = |texts: [&str; 2]| json!({ "batch_input": texts.map(|text| json!({ "plaintext": text })) });
+    let response = rig.call(Create, "encrypt/k", &items(["!", "!!"])).unwrap();
+    assert_eq!((response.status, rig.stored()), (Some(400), Vec::new()));
+    let response = rig.call(Create, "encrypt/k", &items(["!", "aGk="])).unwrap();
+    let results = &response.data.unwrap()["batch_results"];
+    assert_eq!(
+        (response.status, rig.stored()),
+        (Some(400), vec!["key/k".to_owned(), "version/k/1".to_owned()])
+    );
+    let back = rig.say(Update, "decrypt/k", &json!({"ciphertext": results[1]["ciphertext"]}));
+    assert_eq!(back, r#"{"plaintext":"aGk="}"#);
+}
+
+#[test]
+fn rsa_is_computed_aside_some_items_at_a_time() {
+    let rig = rig();
+    make(&rig, "r", &json!({"type": "rsa-2048"}));
+    let count = |path: &str, asked: &Value| {
+        let before = rig.computed();
+        let made = data(&rig, path, asked);
+        (rig.computed() - before, made["batch_results"].clone())
+    };
+    let (count_encrypt, made) =
+        count("encrypt/r", &json!({ "batch_input": vec![json!({"plaintext": "aGk="}); 40] }));
+    let (count_decrypt, plain) = count("decrypt/r", &json!({ "batch_input": made }));
+    let (count_rewrap, _) = count("rewrap/r", &json!({ "batch_input": made }));
+    assert_eq!((count_encrypt, count_decrypt, count_rewrap), (3, 3, 3));
+    assert!(plain.as_array().unwrap().iter().all(|item| item["plaintext"] == "aGk="));
+}
+
         r#"{"disable_upsert":true}"#
     );
     let said = rig.say(Create, "encrypt/new", &json!({"plaintext": "aGk="}));

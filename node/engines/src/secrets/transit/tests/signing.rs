@@ -173,3 +173,53 @@ fn ten_thousand_signatures_are_made_and_more_refused() {
         assert_eq!(said, if path == "sign/e" { want } else { no_signature });
     }
 }
+
+#[test]
+fn signatures_that_take_long_are_made_aside() {
+    let rig = rig();
+    for (kind, count, want) in [
+        ("rsa-2048", 40, 3),
+        ("rsa-2048", 1, 1),
+        ("ecdsa-p521", 40, 3),
+        ("ecdsa-p384", 1, 1),
+        ("ecdsa-p256", 40, 3),
+        ("ecdsa-p256", 1, 0),
+        ("ed25519", 1, 0),
+    ] {
+        make(&rig, kind, &json!({ "type": kind }));
+        let before = rig.computed();
+        let items = json!({ "batch_input": vec![json!({"input": "aGk="}); count] });
+        let made = data(&rig, &format!("sign/{kind}"), &items);
+        assert_eq!(rig.computed() - before, want, "{kind} {count}");
+        let before = rig.computed();
+        let asked: Vec<Value> = made["batch_results"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| json!({"input": "aGk=", "signature": item["signature"]}))
+            .collect();
+        let verified = data(&rig, &format!("verify/{kind}"), &json!({ "batch_input": asked }));
+        assert_eq!(rig.computed() - before, want, "{kind} {count}");
+        assert!(verified["batch_results"].as_array().unwrap().iter().all(|item| item["valid"] == true));
+    }
+}
+
+#[test]
+fn long_rsa_keys_take_fewer_items() {
+    let rig = rig();
+    make(&rig, "r", &json!({"type": "rsa-4096"}));
+    let said = rig.say(Update, "sign/r", &json!({ "batch_input": vec![json!({"input": ""}); 2_001] }));
+    assert_eq!(said, "error: batch_input has 2001 items, at most 2000 are taken");
+}
+
+#[test]
+fn of_a_signature_and_an_hmac_the_signature_counts() {
+    let rig = rig();
+    make(&rig, "e", &json!({"type": "ed25519"}));
+    let made = data(&rig, "sign/e", &json!({"input": "aGk="}));
+    let both = |input: &str| json!({"input": input, "signature": made["signature"], "hmac": "x"});
+    assert_eq!(rig.say(Update, "verify/e", &both("aGk=")), r#"{"valid":true}"#);
+    assert_eq!(rig.say(Update, "verify/e", &both("")), r#"{"valid":false}"#);
+    let many = data(&rig, "verify/e", &json!({"batch_input": [both("aGk=")]}));
+    assert_eq!(many["batch_results"][0]["valid"], true);
+}
