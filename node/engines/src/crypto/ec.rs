@@ -4,7 +4,9 @@
 //! `r` and `s` in as many bytes each; DER is a matter of [`to_der`] and [`from_der`].
 
 use arca_engine_api::{EngineError, Entropy};
-use aws_lc_rs::agreement::{ECDH_P256, ECDH_P384, ECDH_P521, PrivateKey};
+use aws_lc_rs::agreement::{
+    self, ECDH_P256, ECDH_P384, ECDH_P521, PrivateKey, UnparsedPublicKey as UnparsedAgreementKey,
+};
 use aws_lc_rs::digest::{Algorithm, Digest, SHA256, SHA384, SHA512};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED,
@@ -33,6 +35,14 @@ fn named(oid_found: &[u8]) -> Option<Curve> {
     [Curve::P256, Curve::P384, Curve::P521].into_iter().find(|curve| oid(*curve) == oid_found)
 }
 
+fn agreement(curve: Curve) -> &'static agreement::Algorithm {
+    match curve {
+        Curve::P256 => &ECDH_P256,
+        Curve::P384 => &ECDH_P384,
+        Curve::P521 => &ECDH_P521,
+    }
+}
+
 fn signing(curve: Curve) -> &'static EcdsaSigningAlgorithm {
     match curve {
         Curve::P256 => &ECDSA_P256_SHA256_FIXED_SIGNING,
@@ -59,12 +69,7 @@ impl Pair {
     /// The pair of a scalar, if it is one of the curve.
     pub(crate) fn of(curve: Curve, scalar: &[u8]) -> Option<Self> {
         let scalar = der::padded(scalar, curve.field_len())?;
-        let algorithm = match curve {
-            Curve::P256 => &ECDH_P256,
-            Curve::P384 => &ECDH_P384,
-            Curve::P521 => &ECDH_P521,
-        };
-        let key = PrivateKey::from_private_key(algorithm, &scalar).ok()?;
+        let key = PrivateKey::from_private_key(agreement(curve), &scalar).ok()?;
         let point = key.compute_public_key().ok()?.as_ref().to_vec();
         Some(Self { scalar, point })
     }
@@ -84,6 +89,20 @@ impl Pair {
         }
         Err(EngineError::Bug("the random source gives no scalar of the curve".to_owned()))
     }
+}
+
+/// What the owner of a scalar and the owner of the scalar behind a point both can compute: the first coordinate of the
+/// two multiplied. `None` if the point is none of the curve.
+pub(crate) fn agree(
+    curve: Curve,
+    scalar: &[u8],
+    peer: &[u8],
+) -> Result<Option<Zeroizing<Vec<u8>>>, EngineError> {
+    let algorithm = agreement(curve);
+    let key = PrivateKey::from_private_key(algorithm, scalar)
+        .map_err(|_| EngineError::Bug("a stored ECDSA key is no key".to_owned()))?;
+    let peer = UnparsedAgreementKey::new(algorithm, peer);
+    Ok(agreement::agree(&key, peer, (), |shared| Ok(Zeroizing::new(shared.to_vec()))).ok())
 }
 
 /// A digest as the curve takes it: its leftmost bits, or all of them behind zeros. The name of the hash function means

@@ -22,6 +22,10 @@ const AUTO_ROTATE_PERIOD: Field = Field::new(
     "Age at which the key is rotated by itself; 0 for never, else an hour at least.",
 );
 const BACKUP: Field = Field::new("backup", FieldKind::String, "What `backup` answered.");
+const BASE_KEY_NAME: Field =
+    Field::new("base_key_name", FieldKind::String, "The ECDSA key whose private half is used.");
+const BASE_KEY_VERSION: Field =
+    Field::new("base_key_version", FieldKind::Int, "Its version; 0 for the latest.");
 const BATCH_INPUT: Field =
     Field::new("batch_input", FieldKind::List, "Many requests in one: a list of objects.");
 const BITS: Field = Field::new("bits", FieldKind::Int, "Bits of the data key: 128, 256 (default) or 512.");
@@ -38,6 +42,11 @@ const CONVERGENT_ENCRYPTION: Field = Field::new(
 const CSR: Field = Field::new("csr", FieldKind::String, "A request in PEM whose names are taken.");
 const DELETION_ALLOWED: Field =
     Field::new("deletion_allowed", FieldKind::Bool, "Whether the key may be deleted.");
+const DERIVED_KEY_TYPE: Field = Field::new(
+    "derived_key_type",
+    FieldKind::String,
+    "Type of the key that is made: aes256-gcm96 (default) or another that encrypts with one secret.",
+);
 const DERIVED: Field =
     Field::new("derived", FieldKind::Bool, "Each context has a key of its own, derived of this one.");
 const DISABLE_UPSERT: Field = Field::new("disable_upsert", FieldKind::Bool, "Encrypting makes no keys.");
@@ -62,6 +71,8 @@ const HASH_FUNCTION: Field = Field::new(
 );
 const HMAC: Field = Field::new("hmac", FieldKind::String, "The HMAC to verify.");
 const INPUT: Field = Field::new("input", FieldKind::String, "Base64 of what it is about.");
+const KEY_DERIVATION_ALGORITHM: Field =
+    Field::new("key_derivation_algorithm", FieldKind::String, "ecdh (default).");
 const KEY_SIZE: Field = Field::new("key_size", FieldKind::Int, "Bytes of an HMAC key, from 32 to 512.");
 const KEY_VERSION: Field = Field::new("key_version", FieldKind::Int, "Which version; 0 for the latest.");
 const LIMIT: Field = Field::new("limit", FieldKind::Int, "At most so many names.");
@@ -82,6 +93,8 @@ const PARTIAL_FAILURE_RESPONSE_CODE: Field = Field::new(
     FieldKind::Int,
     "Status if some items failed and others did not; 400 unless said.",
 );
+const PEER_PUBLIC_KEY: Field =
+    Field::new("peer_public_key", FieldKind::String, "The other's public key in PEM, of the same curve.");
 const PLAINTEXT: Field = Field::new("plaintext", FieldKind::String, "Base64 of what is encrypted.");
 const PREHASHED: Field = Field::new("prehashed", FieldKind::Bool, "The input is a digest.");
 const PUBLIC_KEY: Field = Field::new("public_key", FieldKind::String, "A public key in PEM.");
@@ -153,6 +166,16 @@ pub(super) static ROUTES: &[Route] = &[
         &[Method::with_effect(Operation::Update, Effect::Reads, "Decrypt.")],
         &[ASSOCIATED_DATA, BATCH_INPUT, CIPHERTEXT, CONTEXT, NONCE, PARTIAL_FAILURE_RESPONSE_CODE, REFERENCE],
         "Decrypts one thing or many.",
+    ),
+    Route::new(
+        "derive-key",
+        "derive-key/{name}",
+        &[Method::new(
+            Operation::Update,
+            "Make a key out of an ECDSA key here and the public key of another; a new version if it exists.",
+        )],
+        &[BASE_KEY_NAME, BASE_KEY_VERSION, DERIVED_KEY_TYPE, KEY_DERIVATION_ALGORITHM, PEER_PUBLIC_KEY],
+        "Keys that two hold without having sent them. Who may use it may use every base key.",
     ),
     Route::new(
         "encrypt",

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod cipher;
+mod deriving;
 mod interop;
 mod keys;
 mod moving;
