@@ -157,14 +157,14 @@ pub(super) static ROUTES: &[Route] = &[
             Effect::Reads,
             "Make a data key: encrypted, and with `plaintext` bare as well.",
         )],
-        &[ASSOCIATED_DATA, BITS, CONTEXT, KEY_VERSION],
+        &[ASSOCIATED_DATA, BITS, CONTEXT, KEY_VERSION, NONCE],
         "Data keys.",
     ),
     Route::new(
         "decrypt",
         "decrypt/{name}",
         &[Method::with_effect(Operation::Update, Effect::Reads, "Decrypt.")],
-        &[ASSOCIATED_DATA, BATCH_INPUT, CIPHERTEXT, CONTEXT, NONCE, PARTIAL_FAILURE_RESPONSE_CODE, REFERENCE],
+        &[ASSOCIATED_DATA, BATCH_INPUT, CIPHERTEXT, CONTEXT, PARTIAL_FAILURE_RESPONSE_CODE, REFERENCE],
         "Decrypts one thing or many.",
     ),
     Route::new(
@@ -358,7 +358,7 @@ pub(super) static ROUTES: &[Route] = &[
             Effect::Reads,
             "Decrypt, and encrypt by the latest version.",
         )],
-        &[ASSOCIATED_DATA, BATCH_INPUT, CIPHERTEXT, CONTEXT, KEY_VERSION, NONCE, REFERENCE],
+        &[ASSOCIATED_DATA, BATCH_INPUT, CIPHERTEXT, CONTEXT, KEY_VERSION, REFERENCE],
         "Encrypts again.",
     ),
     Route::new(

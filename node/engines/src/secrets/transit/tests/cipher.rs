@@ -65,7 +65,13 @@ fn nobody_chooses_a_nonce() {
         let said =
             rig.say(Update, &path, &json!({"batch_input": [{"plaintext": "", "context": "YQ=="}, ask]}));
         assert!(said.ends_with(refused), "{name}: {said}");
-        data(&rig, &path, &json!({"plaintext": "aGk=", "context": "YQ==", "nonce": ""}));
+        let made = data(&rig, &path, &json!({"plaintext": "aGk=", "context": "YQ==", "nonce": ""}));
+        let path = format!("datakey/plaintext/{name}");
+        assert_eq!(rig.say(Update, &path, &ask), format!("error: {refused}"), "{name}");
+        // What is decrypted brings its own.
+        let ask = json!({"ciphertext": made["ciphertext"], "context": "YQ==", "nonce": "AAAAAAAAAAAAAAAA"});
+        assert_eq!(data(&rig, &format!("decrypt/{name}"), &ask)["plaintext"], "aGk=");
+        data(&rig, &format!("rewrap/{name}"), &ask);
     }
 }
 
@@ -87,12 +93,6 @@ fn convergent_nonces_need_a_secret() {
     assert_ne!(nonce("one"), nonce("other"));
 }
 
-#[test]
-fn contexts_and_associated_data_must_be_the_same() {
-    let rig = rig();
-    make(&rig, "k", &json!({"derived": true, "type": "chacha20-poly1305"}));
-    let made =
-        data(&rig, "encrypt/k", &json!({"plaintext": "aGk=", "context": "YQ==", "associated_data": "Yg=="}));
 /// One nonce with two sets of associated data gives away the key that authenticates.
 #[test]
 fn convergent_nonces_depend_on_associated_data() {
@@ -131,6 +131,12 @@ fn convergent_nonces_depend_on_associated_data() {
     }
 }
 
+#[test]
+fn contexts_and_associated_data_must_be_the_same() {
+    let rig = rig();
+    make(&rig, "k", &json!({"derived": true, "type": "chacha20-poly1305"}));
+    let made =
+        data(&rig, "encrypt/k", &json!({"plaintext": "aGk=", "context": "YQ==", "associated_data": "Yg=="}));
     let ciphertext = &made["ciphertext"];
     let check = |context: &str, aad: &str, want: &str| {
         let ask = json!({"ciphertext": ciphertext, "context": context, "associated_data": aad});
@@ -291,12 +297,6 @@ fn minimum_versions_are_kept_and_trimming_is_for_good() {
 }
 
 #[test]
-fn settings_of_the_mount_are_kept() {
-    let rig = rig();
-    assert_eq!(rig.say(Read, "config/keys", &json!({})), r#"{"disable_upsert":false}"#);
-    assert_eq!(
-        rig.say(Update, "config/keys", &json!({"disable_upsert": true})),
-#[test]
 fn a_key_is_made_only_if_something_is_encrypted_by_it() {
     let rig = rig();
     let items = |texts: [&str; 2]| json!({ "batch_input": texts.map(|text| json!({ "plaintext": text })) });
@@ -329,6 +329,12 @@ fn rsa_is_computed_aside_some_items_at_a_time() {
     assert!(plain.as_array().unwrap().iter().all(|item| item["plaintext"] == "aGk="));
 }
 
+#[test]
+fn settings_of_the_mount_are_kept() {
+    let rig = rig();
+    assert_eq!(rig.say(Read, "config/keys", &json!({})), r#"{"disable_upsert":false}"#);
+    assert_eq!(
+        rig.say(Update, "config/keys", &json!({"disable_upsert": true})),
         r#"{"disable_upsert":true}"#
     );
     let said = rig.say(Create, "encrypt/new", &json!({"plaintext": "aGk="}));
