@@ -116,7 +116,9 @@ fn verbatim_role(call: &Call<'_>) -> Result<Role, EngineError> {
         fields.boolean("basic_constraints_valid_for_non_ca")?.unwrap_or_default();
     let in_path = call.request.param("role");
     let name = if in_path.is_empty() { call.text("role")? } else { in_path.to_owned() };
-    if !name.is_empty() {
+    if name.is_empty() {
+        open.issuer_ref = call.issuer_ref(issuers::DEFAULT)?;
+    } else {
         let role =
             role::find(call, &name)?.ok_or_else(|| EngineError::Invalid(format!("unknown role: {name}")))?;
         open.ttl = role.ttl;
@@ -128,9 +130,9 @@ fn verbatim_role(call: &Call<'_>) -> Result<Role, EngineError> {
         open.not_before_bound.clone_from(&role.not_before_bound);
         open.not_after.clone_from(&role.not_after);
         open.not_after_bound.clone_from(&role.not_after_bound);
+        // Who may use the role is not asked which issuer it uses.
         open.issuer_ref.clone_from(&role.issuer_ref);
     }
-    open.issuer_ref = call.issuer_ref(&open.issuer_ref)?;
     Ok(open)
 }
 
