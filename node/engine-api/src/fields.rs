@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::{EngineError, Map};
 
+/// Most items of one list: what a body can hold besides is no list that anybody wrote.
+const LIST_ITEMS_MAX: usize = 1 << 16;
+
 /// A view of the request body.
 #[derive(Clone, Copy)]
 pub struct Fields<'a> {
@@ -90,9 +93,17 @@ impl<'a> Fields<'a> {
     /// A list of strings: a JSON list, or comma-separated text. Blanks around items are dropped, as are empty items.
     ///
     /// # Errors
-    /// When an item is not a scalar.
+    /// When an item is not a scalar, or there are more than 65,536.
     pub fn list(&self, name: &str) -> Result<Option<Vec<String>>, EngineError> {
         let Some(value) = self.raw(name) else { return Ok(None) };
+        let count = match value {
+            Value::Array(items) => items.len(),
+            Value::String(text) => text.split(',').count(),
+            _ => 1,
+        };
+        if count > LIST_ITEMS_MAX {
+            return Err(wrong(name, &format!("list of at most {LIST_ITEMS_MAX} items")));
+        }
         let items = match value {
             Value::Array(items) => items.iter().map(scalar_text).collect::<Option<Vec<_>>>(),
             other => scalar_text(other).map(|text| text.split(',').map(str::to_owned).collect()),
@@ -252,5 +263,17 @@ mod tests {
         assert_eq!(fields.list("a").unwrap().unwrap(), ["x", "y", "z"]);
         assert_eq!(fields.list("b").unwrap().unwrap(), ["x", "1"]);
         assert_eq!(fields.list("c").unwrap(), None);
+    }
+
+    #[test]
+    fn lists_are_not_endless() {
+        let of = |count: usize| json!({"a": vec!["x"; count].join(","), "b": vec!["x"; count]});
+        let (most, more) = (of(LIST_ITEMS_MAX), of(LIST_ITEMS_MAX + 1));
+        for name in ["a", "b"] {
+            let list = Fields::new(most.as_object().unwrap()).list(name).unwrap().unwrap();
+            assert_eq!(list.len(), LIST_ITEMS_MAX);
+            let refused = Fields::new(more.as_object().unwrap()).list(name).unwrap_err().to_string();
+            assert!(refused.ends_with("expected a list of at most 65536 items"), "{refused}");
+        }
     }
 }

@@ -1,5 +1,9 @@
 //! What will stand in a certificate: subject, alternative names and validity, each judged by the role.
+//!
+//! **Security:** names are counted as soon as they are read, before anything is done with each: who asks for too many
+//! costs no more than reading the request.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -81,14 +85,18 @@ fn refused(what: &str, name: &str) -> EngineError {
     EngineError::Invalid(format!("{what} {name} not allowed by this role"))
 }
 
-fn unique<T: PartialEq>(list: Vec<T>) -> Vec<T> {
-    let mut out = Vec::with_capacity(list.len());
-    for item in list {
-        if !out.contains(&item) {
-            out.push(item);
-        }
+/// The items in their order, each once.
+fn unique<T: Clone + Ord>(mut list: Vec<T>) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    list.retain(|item| seen.insert(item.clone()));
+    list
+}
+
+fn check_count(count: usize) -> Result<(), EngineError> {
+    if count > NAMES_MAX {
+        return Err(EngineError::Invalid(format!("more than {NAMES_MAX} alternative names")));
     }
-    out
+    Ok(())
 }
 
 impl Maker<'_> {
@@ -105,7 +113,7 @@ impl Maker<'_> {
                      \"use_csr_common_name\" set to true, unless \"require_cn\" is set to false",
                 ));
             }
-        } else if !rules::allows_common_name(self.role, self.caller, &name) {
+        } else if !rules::allows_common_name(self.role, self.caller, &name)? {
             return Err(refused("common name", &name));
         }
         Ok(name)
@@ -123,7 +131,7 @@ impl Maker<'_> {
     }
 
     fn user_ids(&self) -> Result<Vec<String>, EngineError> {
-        let mut ids = self.call.fields().list("user_ids")?.unwrap_or_default();
+        let mut ids = self.listed("user_ids")?;
         if let Some(csr) = self.csr.filter(|_| ids.is_empty()) {
             ids.clone_from(&csr.user_ids);
         }
@@ -141,7 +149,7 @@ impl Maker<'_> {
                 emails.clone_from(&csr.sans.emails);
                 Vec::new()
             }
-            None => self.call.fields().list("alt_names")?.unwrap_or_default(),
+            None => self.listed("alt_names")?,
         };
         let is_excluded = self.call.fields().boolean("exclude_cn_from_sans")?.unwrap_or_default();
         if !is_excluded && common_name.contains('@') {
@@ -150,6 +158,15 @@ impl Maker<'_> {
             dns.push(common_name.to_owned());
         }
         for name in asked {
+    /// A list of the request's, not longer than is good.
+    fn listed(&self, field: &str) -> Result<Vec<String>, EngineError> {
+        let list = self.call.fields().list(field)?.unwrap_or_default();
+        if list.len() > NAMES_MAX {
+            return Err(EngineError::Invalid(format!("{field} has more than {NAMES_MAX} items")));
+        }
+        Ok(list)
+    }
+
             if name.contains('@') {
                 emails.push(name);
             } else {
@@ -164,16 +181,16 @@ impl Maker<'_> {
             uris: self.uris()?,
             others: self.others()?,
         };
-        let count = sans.dns.len() + sans.emails.len() + sans.ips.len() + sans.uris.len() + sans.others.len();
-        if count > NAMES_MAX {
-            return Err(EngineError::Invalid(format!("more than {NAMES_MAX} alternative names")));
-        }
+        check_count(
+            sans.dns.len() + sans.emails.len() + sans.ips.len() + sans.uris.len() + sans.others.len(),
+        )?;
         Ok(sans)
     }
 
     fn check_names(&self, dns: &[String], emails: &[String]) -> Result<(), EngineError> {
         for name in dns {
             if !name.is_ascii() {
+        check_count(dns.len() + emails.len())?;
                 return Err(EngineError::invalid(
                     "a host name is not ASCII; give international names in their ASCII form (xn--)",
                 ));
@@ -201,7 +218,7 @@ impl Maker<'_> {
             )));
         }
         for address in &addresses {
-            if !rules::allows_address(self.role, *address)? {
+            if !rules::allows_address(self.role, &ranges, *address) {
                 return Err(EngineError::Invalid(format!(
                     "the IP address \"{address}\" is not allowed in this role"
                 )));
@@ -211,7 +228,7 @@ impl Maker<'_> {
     }
 
     fn asked_addresses(&self) -> Result<Vec<IpAddr>, EngineError> {
-        let texts = self.call.fields().list("ip_sans")?.unwrap_or_default();
+        let texts = self.listed("ip_sans")?;
         texts
             .iter()
             .map(|text| {
@@ -220,12 +237,13 @@ impl Maker<'_> {
                 })
             })
             .collect()
+        let ranges = rules::address_ranges(self.role)?;
     }
 
     fn uris(&self) -> Result<Vec<String>, EngineError> {
         let (uris, source) = match self.csr_with_names {
             Some(csr) => (csr.sans.uris.clone(), "CSR"),
-            None => (self.call.fields().list("uri_sans")?.unwrap_or_default(), "the API"),
+            None => (self.listed("uri_sans")?, "the API"),
         };
         if !uris.is_empty() && self.role.allowed_uri_sans.is_empty() {
             return Err(EngineError::Invalid(format!(
@@ -248,7 +266,7 @@ impl Maker<'_> {
     }
 
     fn others(&self) -> Result<Vec<OtherName>, EngineError> {
-        let texts = self.call.fields().list("other_sans")?.unwrap_or_default();
+        let texts = self.listed("other_sans")?;
         let mut others = texts.iter().map(|text| OtherName::parse(text)).collect::<Result<Vec<_>, _>>()?;
         if let Some(csr) = self.csr_with_names {
             others.extend(csr.sans.others.iter().cloned());

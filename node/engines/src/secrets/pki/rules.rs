@@ -190,21 +190,33 @@ fn allows_domain(role: &Role, parts: &Parts<'_>, domain: &str) -> bool {
 }
 
 /// Whether the role allows a common name: its kind, then the name.
-pub(super) fn allows_common_name(role: &Role, caller: Option<&Caller>, name: &str) -> bool {
+/// An address is allowed there only where it would be as an alternative name.
+pub(super) fn allows_common_name(
+    role: &Role,
+    caller: Option<&Caller>,
+    name: &str,
+) -> Result<bool, EngineError> {
     if role.cn_validations == ["disabled"] {
-        return true;
+        return Ok(true);
     }
     let kind = if name.contains('@') { "email" } else { "hostname" };
-    let is_hidden_address = !role.allow_ip_sans && name.parse::<IpAddr>().is_ok();
-    allows_name(role, caller, name)
-        && !is_hidden_address
-        && role.cn_validations.iter().any(|known| known == kind)
+    if !allows_name(role, caller, name) || !role.cn_validations.iter().any(|known| known == kind) {
+        return Ok(false);
+    }
+    match name.parse() {
+        Ok(address) => Ok(allows_address(role, &address_ranges(role)?, address)),
+        Err(_) => Ok(true),
+    }
 }
 
-/// Whether the role allows an address.
-pub(super) fn allows_address(role: &Role, address: IpAddr) -> Result<bool, EngineError> {
-    let ranges = Cidr::parse_list(&role.allowed_ip_sans_cidr, "allowed_ip_sans_cidr")?;
-    Ok(role.allow_ip_sans && Cidr::any_contains(&ranges, Some(address)))
+/// The ranges that addresses have to lie in; none for anywhere.
+pub(super) fn address_ranges(role: &Role) -> Result<Vec<Cidr>, EngineError> {
+    Cidr::parse_list(&role.allowed_ip_sans_cidr, "allowed_ip_sans_cidr")
+}
+
+/// Whether the role, with its ranges, allows an address.
+pub(super) fn allows_address(role: &Role, ranges: &[Cidr], address: IpAddr) -> bool {
+    role.allow_ip_sans && Cidr::any_contains(ranges, Some(address))
 }
 
 /// Whether the role allows a URI.
@@ -360,9 +372,16 @@ mod tests {
     #[test]
     fn an_address_does_not_hide_in_a_common_name() {
         let open = role(&[], "any");
-        assert!(allows_common_name(&open, None, "10.0.0.1"));
+        let check = |role: &Role, name: &str, want: bool| {
+            assert_eq!(allows_common_name(role, None, name).unwrap(), want, "{name}");
+        };
+        check(&open, "10.0.0.1", true);
+        let ranged = Role { allowed_ip_sans_cidr: vec!["10.0.0.0/8".to_owned()], ..role(&[], "any") };
+        check(&ranged, "10.0.0.1", true);
+        check(&ranged, "192.0.2.1", false);
+        check(&ranged, "a.test", true);
         let closed = Role { allow_ip_sans: false, ..open };
-        assert!(!allows_common_name(&closed, None, "10.0.0.1"));
-        assert!(allows_common_name(&closed, None, "a.test"));
+        check(&closed, "10.0.0.1", false);
+        check(&closed, "a.test", true);
     }
 }
