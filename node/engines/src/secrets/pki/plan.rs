@@ -232,7 +232,7 @@ impl Maker<'_> {
         texts
             .iter()
             .map(|text| {
-                text.parse().map_err(|_| {
+                text.parse().map(|address: IpAddr| address.to_canonical()).map_err(|_| {
                     EngineError::Invalid(format!("the value {text:?} is not a valid IP address"))
                 })
             })

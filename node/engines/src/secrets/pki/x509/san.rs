@@ -19,7 +19,7 @@ const IP_ADDRESS: u8 = 0x87;
 const UTF8_STRING: u8 = 0x0c;
 
 /// A name of another kind: its object identifier in dotted text, and its text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct OtherName {
     pub(crate) oid: String,
     pub(crate) value: String,
@@ -120,12 +120,13 @@ fn checked(text: &str) -> Result<String, EngineError> {
     plain(text).map(|_| text.to_owned())
 }
 
+/// In the form it is judged and written in: an IPv4 address in IPv6's clothes is the former.
 fn address(bytes: &[u8]) -> Result<IpAddr, EngineError> {
     if let Ok(octets) = <[u8; 4]>::try_from(bytes) {
         return Ok(IpAddr::from(octets));
     }
     <[u8; 16]>::try_from(bytes)
-        .map(IpAddr::from)
+        .map(|octets| IpAddr::from(octets).to_canonical())
         .map_err(|_| EngineError::invalid("an IP address in the CSR has the wrong length"))
 }
 
