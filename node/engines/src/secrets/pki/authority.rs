@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::call::Call;
 use super::issuers::{self, Issuer};
 use super::output::{self, Format};
-use super::plan::{self, Plan, Signed};
+use super::plan::{self, Plan, Signed, Source};
 use super::private_key::{self, PrivateKey, Signer, kind_of};
 use super::role::Role;
 use super::sealing::{Authority, By, Sealing};
@@ -111,7 +111,7 @@ pub(super) async fn generate_root(call: &Call<'_>) -> Result<Response, EngineErr
         "next".clone_into(&mut name);
     }
     let role = open_role(call)?;
-    let plan = plan::make(call, &role, None, None)?;
+    let plan = plan::make(call, &role, Source::Fields, None)?;
     let path_len_max = path_len(call)?.and_then(|len| u32::try_from(len).ok());
     let authority = authority(call, path_len_max)?;
     let own = own_key(call).await?;
@@ -215,7 +215,7 @@ pub(super) fn after_new_issuers(call: &Call<'_>, ids: &[&str]) -> Result<(), Eng
 pub(super) async fn generate_intermediate(call: &Call<'_>) -> Result<Response, EngineError> {
     let format = Format::of(call)?;
     let role = open_role(call)?;
-    let plan = plan::make(call, &role, None, None)?;
+    let plan = plan::make(call, &role, Source::Fields, None)?;
     let own = own_key(call).await?;
     let signer = Signer::of(&own.private)?;
     let mut extensions = Vec::new();
@@ -272,8 +272,9 @@ pub(super) fn sign_intermediate(call: &Call<'_>) -> Result<Response, EngineError
     role.use_csr_sans = is_verbatim;
     // An intermediate may outlive who signs it: cross-signing and renewal need it.
     let signed = Signed { not_after: issuer.not_after, leaf_not_after_behavior: "permit" };
-    let plan = plan::make(call, &role, Some(&csr), Some(signed))?;
-    let path_len_max = behind(&issuer, path_len(call)?)?;
+    let source = if is_verbatim { Source::Verbatim(&csr) } else { Source::Csr(&csr) };
+    let plan = plan::make(call, &role, source, Some(signed))?;
+    let (path_len_max, is_capped) = behind(&issuer, path_len(call)?)?;
     let urls = issuer.urls(call.ctx)?;
     let has_urls = !urls.is_empty();
     let sealing = Sealing {

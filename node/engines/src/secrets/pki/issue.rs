@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::call::Call;
 use super::issuers::{self, Issuer};
 use super::output::{self, Format};
-use super::plan::{self, Plan, Signed};
+use super::plan::{self, Plan, Signed, Source};
 use super::private_key::{self, PrivateKey, Signer, kind_of};
 use super::role::{self, Role};
 use super::sealing::{By, Sealed, Sealing};
@@ -54,7 +54,7 @@ pub(super) async fn issue(call: &Call<'_>) -> Result<Response, EngineError> {
         kind_of(&role.key_type, role.key_bits)?
     };
     let (issuer, signer) = issuer(call, &role)?;
-    let plan = plan::make(call, &role, None, Some(signed(&issuer)))?;
+    let plan = plan::make(call, &role, Source::Fields, Some(signed(&issuer)))?;
     let key = private_key::generate(call.ctx, kind).await?;
     let spki = key.spki()?;
     let sealing =
@@ -70,7 +70,7 @@ pub(super) fn sign(call: &Call<'_>) -> Result<Response, EngineError> {
     let csr = Csr::parse(&call.text("csr")?)?;
     check_key(&role, &csr)?;
     let (issuer, signer) = issuer(call, &role)?;
-    let mut plan = plan::make(call, &role, Some(&csr), Some(signed(&issuer)))?;
+    let mut plan = plan::make(call, &role, Source::Csr(&csr), Some(signed(&issuer)))?;
     warn(call, &role, &csr, &mut plan)?;
     let sealing =
         Sealing { role: &role, plan: &plan, spki: &csr.spki, key_id: None, authority: None, verbatim: None };
@@ -86,7 +86,7 @@ pub(super) fn sign_verbatim(call: &Call<'_>) -> Result<Response, EngineError> {
     let csr = Csr::parse(&call.text("csr")?)?;
     check_key(&role, &csr)?;
     let (issuer, signer) = issuer(call, &role)?;
-    let mut plan = plan::make(call, &role, Some(&csr), Some(signed(&issuer)))?;
+    let mut plan = plan::make(call, &role, Source::Verbatim(&csr), Some(signed(&issuer)))?;
     warn(call, &role, &csr, &mut plan)?;
     let sealing = Sealing {
         role: &role,

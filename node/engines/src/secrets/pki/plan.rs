@@ -37,10 +37,22 @@ pub(super) struct Signed<'a> {
     pub(super) leaf_not_after_behavior: &'a str,
 }
 
+/// Where names come from besides the request's fields.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// From nowhere.
+    Fields,
+    /// A CSR, as far as the role takes names from there.
+    Csr(&'a Csr),
+    /// A CSR that is taken as it is: a common name is no alternative name unless it says so.
+    Verbatim(&'a Csr),
+}
+
 struct Maker<'a> {
     call: &'a Call<'a>,
     role: &'a Role,
     csr: Option<&'a Csr>,
+    is_verbatim: bool,
     /// The CSR, if the role takes alternative names from there.
     csr_with_names: Option<&'a Csr>,
     caller: Option<&'a Caller>,
@@ -50,13 +62,18 @@ struct Maker<'a> {
 pub(super) fn make(
     call: &Call<'_>,
     role: &Role,
-    csr: Option<&Csr>,
+    source: Source<'_>,
     signed: Option<Signed<'_>>,
 ) -> Result<Plan, EngineError> {
+    let csr = match source {
+        Source::Fields => None,
+        Source::Csr(csr) | Source::Verbatim(csr) => Some(csr),
+    };
     let maker = Maker {
         call,
         role,
         csr,
+        is_verbatim: matches!(source, Source::Verbatim(_)),
         csr_with_names: csr.filter(|_| role.use_csr_sans),
         caller: call.request.caller.as_deref(),
     };
@@ -151,7 +168,8 @@ impl Maker<'_> {
             }
             None => self.listed("alt_names")?,
         };
-        let is_excluded = self.call.fields().boolean("exclude_cn_from_sans")?.unwrap_or_default();
+        let is_asked_out = self.call.fields().boolean("exclude_cn_from_sans")?.unwrap_or_default();
+        let is_excluded = self.is_verbatim || is_asked_out;
         if !is_excluded && common_name.contains('@') {
             emails.push(common_name.to_owned());
         } else if !is_excluded && rules::is_host_or_wildcard(common_name) && !is_address(common_name) {
