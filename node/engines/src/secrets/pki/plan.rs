@@ -158,6 +158,15 @@ impl Maker<'_> {
         }
     }
 
+    /// A list of the request's, not longer than is good.
+    fn listed(&self, field: &str) -> Result<Vec<String>, EngineError> {
+        let list = self.call.fields().list(field)?.unwrap_or_default();
+        if list.len() > NAMES_MAX {
+            return Err(EngineError::Invalid(format!("{field} has more than {NAMES_MAX} items")));
+        }
+        Ok(list)
+    }
+
     fn sans(&self, common_name: &str) -> Result<Sans, EngineError> {
         let (mut dns, mut emails) = (Vec::new(), Vec::new());
         let asked = match self.csr_with_names {
@@ -176,21 +185,13 @@ impl Maker<'_> {
             dns.push(common_name.to_owned());
         }
         for name in asked {
-    /// A list of the request's, not longer than is good.
-    fn listed(&self, field: &str) -> Result<Vec<String>, EngineError> {
-        let list = self.call.fields().list(field)?.unwrap_or_default();
-        if list.len() > NAMES_MAX {
-            return Err(EngineError::Invalid(format!("{field} has more than {NAMES_MAX} items")));
-        }
-        Ok(list)
-    }
-
             if name.contains('@') {
                 emails.push(name);
             } else {
                 dns.push(name);
             }
         }
+        check_count(dns.len() + emails.len())?;
         self.check_names(&dns, &emails)?;
         let sans = Sans {
             dns: unique(dns),
@@ -208,13 +209,14 @@ impl Maker<'_> {
     fn check_names(&self, dns: &[String], emails: &[String]) -> Result<(), EngineError> {
         for name in dns {
             if !name.is_ascii() {
-        check_count(dns.len() + emails.len())?;
                 return Err(EngineError::invalid(
                     "a host name is not ASCII; give international names in their ASCII form (xn--)",
                 ));
             }
-            // An address among host names would be a name nobody compares with an address.
-            if is_address(name) || !rules::allows_name(self.role, self.caller, name) {
+            // An address among host names would be a name nobody compares with an address, and a star that is part
+            // of a label one that verifiers disagree about.
+            let is_odd = name.contains('*') && !rules::is_host_or_wildcard(name);
+            if is_odd || is_address(name) || !rules::allows_name(self.role, self.caller, name) {
                 return Err(refused("subject alternate name", name));
             }
         }
@@ -235,6 +237,7 @@ impl Maker<'_> {
                 "IP Subject Alternative Names are not allowed in this role, but was provided via {source}"
             )));
         }
+        let ranges = rules::address_ranges(self.role)?;
         for address in &addresses {
             if !rules::allows_address(self.role, &ranges, *address) {
                 return Err(EngineError::Invalid(format!(
@@ -255,7 +258,6 @@ impl Maker<'_> {
                 })
             })
             .collect()
-        let ranges = rules::address_ranges(self.role)?;
     }
 
     fn uris(&self) -> Result<Vec<String>, EngineError> {
@@ -368,7 +370,8 @@ fn not_before(call: &Call<'_>, role: &Role) -> Result<UnixMillis, EngineError> {
 }
 
 fn not_after(call: &Call<'_>, role: &Role, warnings: &mut Vec<String>) -> Result<UnixMillis, EngineError> {
-    let asked_ttl = call.fields().duration("ttl")?.unwrap_or_default();
+    // Whole seconds, as certificates have them: less than one is none, not a certificate that ended when it was made.
+    let asked_ttl = Duration::from_secs(call.fields().duration("ttl")?.unwrap_or_default().as_secs());
     let asked = call.text("not_after")?;
     if !asked.is_empty() && role.not_after_bound == "forbid" {
         return Err(EngineError::invalid("not_after_bound is set to forbid. not_after cannot be provided."));
