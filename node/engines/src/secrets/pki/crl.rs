@@ -139,7 +139,7 @@ pub(super) fn sweep_end(ctx: &Ctx<'_>, set: &str) -> Result<u64, EngineError> {
 
 /// Takes out of some parts of a list, from `from` on and before `end`, what `is_to_go` says; its argument is a serial
 /// number without zeros before it. Signs the list anew if anything went: what is served refers to the parts as they
-/// were. Answers where to go on, or nothing at the end.
+/// were, so a list that nobody can sign stays as it is. Answers where to go on, or nothing at the end.
 pub(super) fn sweep(
     call: &Call<'_>,
     set: &str,
@@ -147,6 +147,10 @@ pub(super) fn sweep(
     end: u64,
     is_to_go: &mut dyn FnMut(&[u8]) -> Result<bool, EngineError>,
 ) -> Result<Option<u64>, EngineError> {
+    if signing_issuer(call.ctx, set)?.is_none() {
+        // Nobody could sign the list anew, and without it what is revoked would be nowhere.
+        return Ok(None);
+    }
     let mut lists = load(call.ctx, set)?;
     let range: Vec<u64> =
         lists.parts.iter().map(|(id, _)| *id).filter(|id| (from..end).contains(id)).collect();
@@ -224,6 +228,14 @@ impl Lists {
             .filter(|slice| slice.1 < slice.2)
             .collect()
     }
+
+    /// Whether the complete list lacks what it should have: nobody could sign it when that was added. Lists that are
+    /// made by themselves wait for their time.
+    fn is_behind(&self, config: &CrlConfig) -> bool {
+        self.complete.as_ref().is_none_or(|complete| {
+            !config.auto_rebuild && complete.slices != self.slices(Kind::Complete, config)
+        })
+    }
 }
 
 /// Who signs the lists of a set: the first of its issuers that may and can.
@@ -231,6 +243,11 @@ fn signing_issuer(ctx: &Ctx<'_>, set: &str) -> Result<Option<std::sync::Arc<Issu
     Ok(issuers::all(ctx)?.into_iter().find(|issuer| {
         issuer.set == set && issuer.may(issuers::SIGN_CRL) && !issuer.record.key_id.is_empty()
     }))
+}
+
+/// Whether anybody signs the lists of a set.
+pub(super) fn is_signed(ctx: &Ctx<'_>, set: &str) -> Result<bool, EngineError> {
+    Ok(signing_issuer(ctx, set)?.is_some())
 }
 
 /// What stands in a list besides its entries.
@@ -259,7 +276,7 @@ pub(super) fn build(call: &Call<'_>, set: &str, kind: Kind) -> Result<(), Engine
     };
     lists.number += 1;
     let signer = issuers::signer(call, &issuer)?;
-    let algorithm = issuer.revocation_algorithm()?;
+    let algorithm = issuer.revocation_algorithm();
     let slices = lists.slices(kind, &config);
     let entries_len: usize = slices.iter().map(|slice| slice.2 - slice.1).sum();
     let (this_update, next_update) =
@@ -328,10 +345,11 @@ fn sets(ctx: &Ctx<'_>) -> Result<Vec<String>, EngineError> {
     Ok(sets)
 }
 
-/// Signs the lists of issuers that have none yet.
+/// Signs the lists of issuers that have none yet, or that could not sign theirs when it was due.
 pub(super) fn build_missing(call: &Call<'_>) -> Result<(), EngineError> {
+    let config = crl_config::of(call.ctx)?;
     for set in sets(call.ctx)? {
-        if load(call.ctx, &set)?.complete.is_none() {
+        if load(call.ctx, &set)?.is_behind(&config) {
             build(call, &set, Kind::Complete)?;
         }
     }
@@ -374,8 +392,12 @@ pub(super) fn tick(call: &Call<'_>) -> Result<(), EngineError> {
         if built >= BUILDS_MAX {
             break;
         }
+        if signing_issuer(call.ctx, &set)?.is_none() {
+            continue;
+        }
         let lists = load(call.ctx, &set)?;
-        if lists.complete.as_ref().is_none_or(|complete| complete.next_update <= due) {
+        let is_ending = lists.complete.as_ref().is_some_and(|complete| complete.next_update <= due);
+        if is_ending || lists.is_behind(&config) {
             build(call, &set, Kind::Complete)?;
             built += 1;
         } else if config.enable_delta && is_delta_due(&lists, &config, now) {
