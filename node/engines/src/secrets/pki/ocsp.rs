@@ -204,10 +204,7 @@ fn single(
     question: &Question<'_>,
     responder: &Issuer,
 ) -> Result<Vec<u8>, EngineError> {
-    let revoked = match store::revocation(call.ctx, &question.serial)? {
-        Some(revocation) if revocation.set == responder.set => Some(revocation.at),
-        _ => None,
-    };
+    let revoked = store::revocation(call.ctx, &responder.set, &question.serial)?.map(|found| found.at);
     let status = if !is_about(question, responder) {
         der::write(0x82, &[]).to_vec()
     } else if let Some(at) = revoked {

@@ -2,10 +2,11 @@
 //!
 //! A revocation is one entry and one addition to a list, in the same request; doing it again changes nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arca_engine_api::{Ctx, EngineError, LeaseRecord, Map, Response, rfc3339};
+use arca_engine_api::{Ctx, EngineError, LeaseRecord, Map, Page, Response, rfc3339};
 use x509_parser::prelude::X509Certificate;
 
 use super::call::Call;
@@ -44,10 +45,8 @@ pub(super) fn serve(call: &Call<'_>) -> Result<Response, EngineError> {
     let parsed = certificate::parse(&raw)?;
     let signer = signer(call.ctx, &parsed, &raw)?;
     let stored = store::find(call.ctx, &certificate::serial(&parsed))?;
-    if serial.is_empty() && stored.as_ref().is_some_and(|stored| *stored != raw) {
-        return Err(EngineError::invalid("another certificate with this serial number was issued here"));
-    }
-    if signer.is_none() && stored.is_none() {
+    // Another one may lie there: two authorities that were imported both counted from one.
+    if signer.is_none() && stored.as_ref().is_none_or(|stored| *stored != raw) {
         return Err(EngineError::invalid(
             "unable to verify signature on presented cert from any present issuer in this mount; \
              certificates from previous CAs will need to have their issuing CA and key re-imported if \
@@ -60,7 +59,7 @@ pub(super) fn serve(call: &Call<'_>) -> Result<Response, EngineError> {
     if stored.is_none() {
         store::put(call.ctx, &certificate::serial(&parsed), &raw)?;
     }
-    revoke(call, &parsed, signer.as_deref())
+    revoke(call, &parsed, &raw, signer.as_deref())
 }
 
 fn by_serial(ctx: &Ctx<'_>, serial: &str) -> Result<Vec<u8>, EngineError> {
@@ -82,7 +81,7 @@ fn by_certificate(text: &str) -> Result<Vec<u8>, EngineError> {
 }
 
 /// The issuer of the mount that signed a certificate.
-fn signer(
+pub(super) fn signer(
     ctx: &Ctx<'_>,
     parsed: &X509Certificate<'_>,
     raw: &[u8],
@@ -131,16 +130,18 @@ fn answer(revocation: &Revocation) -> Response {
 fn revoke(
     call: &Call<'_>,
     parsed: &X509Certificate<'_>,
+    raw: &[u8],
     signer: Option<&Issuer>,
 ) -> Result<Response, EngineError> {
     let serial = certificate::serial(parsed);
-    if let Some(issuer) = issuers::all(call.ctx)?.iter().find(|issuer| issuer.serial == serial) {
+    if let Some(issuer) = issuers::all(call.ctx)?.iter().find(|issuer| issuer.record.certificate == raw) {
         return Err(EngineError::Invalid(format!(
             "adding issuer (id: {}) to its own CRL is not allowed; revoke it by /issuer/:issuer_ref/revoke",
             issuer.record.id
         )));
     }
-    if let Some(revocation) = store::revocation(call.ctx, &serial)? {
+    let set = signer.map_or("", |issuer| issuer.set.as_str());
+    if let Some(revocation) = store::revocation(call.ctx, set, &serial)? {
         return Ok(answer(&revocation));
     }
     let not_after = time::moment(&parsed.tbs_certificate.validity.not_after);
@@ -152,27 +153,34 @@ fn revoke(
             colons(&serial)
         )));
     }
-    let revocation = record(call, &serial, not_after, signer)?;
+    let revocation = record(call, &serial, raw, not_after, signer)?;
     let response = answer(&revocation);
-    Ok(if signer.is_some() {
-        response
-    } else {
+    Ok(if signer.is_none() {
         response.with_warning(
             "No issuer of this mount signed the certificate, so it is in no list of revoked \
              certificates; import its issuer and tidy with tidy_revoked_cert_issuer_associations.",
         )
+    } else if crl::is_signed(call.ctx, set)? {
+        response
+    } else {
+        response.with_warning(UNSIGNED)
     })
 }
+
+/// What to say when a list has to wait.
+const UNSIGNED: &str = "No issuer may sign the list of revoked certificates that this certificate belongs to; it is \
+                        added as soon as one has its key and the usage crl-signing.";
 
 /// Writes the revocation, and the list unless it is made by itself later.
 fn record(
     call: &Call<'_>,
     serial: &[u8],
+    raw: &[u8],
     not_after: arca_engine_api::UnixMillis,
     signer: Option<&Issuer>,
 ) -> Result<Revocation, EngineError> {
     let (set, id) = signer.map_or(("", ""), |issuer| (issuer.set.as_str(), issuer.record.id.as_str()));
-    let revocation = store::new_revocation(call.now(), not_after, set, id);
+    let revocation = store::new_revocation(call.now(), not_after, (set, id), raw);
     if !set.is_empty() {
         crl::add(call.ctx, set, serial, revocation.at)?;
     }
@@ -205,30 +213,40 @@ pub(super) fn revoke_issuer(call: &Call<'_>, issuer: &Issuer) -> Result<Vec<Stri
         );
         return Ok(warnings);
     };
-    if store::revocation(call.ctx, &issuer.serial)?.is_none() {
-        store::put(call.ctx, &issuer.serial, raw)?;
-        record(call, &issuer.serial, issuer.not_after, Some(&above))?;
+    if store::revocation(call.ctx, &above.set, &issuer.serial)?.is_none() {
+        if store::find(call.ctx, &issuer.serial)?.is_none() {
+            store::put(call.ctx, &issuer.serial, raw)?;
+        }
+        record(call, &issuer.serial, raw, issuer.not_after, Some(&above))?;
     }
-    Ok(Vec::new())
+    Ok(if crl::is_signed(call.ctx, &above.set)? { Vec::new() } else { vec![UNSIGNED.to_owned()] })
 }
 
-/// Finds the issuer of a revocation that had none. Says whether it did.
+/// Finds the issuer of a revocation that had none, and answers its set, whose list is to be signed.
 pub(super) fn associate(
     call: &Call<'_>,
     serial: &[u8],
     revocation: &Revocation,
-) -> Result<bool, EngineError> {
-    let Some(raw) = store::find(call.ctx, serial)? else { return Ok(false) };
+) -> Result<Option<String>, EngineError> {
+    let Some(raw) = store::find(call.ctx, serial)? else { return Ok(None) };
     let parsed = certificate::parse(&raw)?;
-    let Some(issuer) = signer(call.ctx, &parsed, &raw)? else { return Ok(false) };
-    crl::add(call.ctx, &issuer.set, serial, revocation.at)?;
-    let found =
-        Revocation { set: issuer.set.clone(), issuer_id: issuer.record.id.clone(), ..revocation.clone() };
-    store::put_revocation(call.ctx, serial, &found)?;
-    if !crl_config::of(call.ctx)?.auto_rebuild {
-        crl::build(call, &issuer.set, Kind::Complete)?;
+    let Some(issuer) = signer(call.ctx, &parsed, &raw)? else { return Ok(None) };
+    if store::revocation(call.ctx, &issuer.set, serial)?.is_none() {
+        crl::add(call.ctx, &issuer.set, serial, revocation.at)?;
+        let found =
+            Revocation { set: issuer.set.clone(), issuer_id: issuer.record.id.clone(), ..revocation.clone() };
+        store::put_revocation(call.ctx, serial, &found)?;
     }
-    Ok(true)
+    store::delete_revocation(call.ctx, "", serial)?;
+    Ok(Some(issuer.set.clone()))
+}
+
+/// Signs the lists that something was added to, unless they are made by themselves later.
+pub(super) fn sign_lists(call: &Call<'_>, sets: &BTreeSet<String>) -> Result<(), EngineError> {
+    if crl_config::of(call.ctx)?.auto_rebuild {
+        return Ok(());
+    }
+    sets.iter().try_for_each(|set| crl::build(call, set, Kind::Complete))
 }
 
 /// Undoes a lease: revokes the certificate that was issued under it, unless that ended or is gone.
@@ -238,20 +256,20 @@ pub(super) fn end_lease(call: &Call<'_>, lease: &LeaseRecord) -> Result<(), Engi
         return Err(EngineError::Bug("a lease of a certificate has no serial number".to_owned()));
     };
     let Some(raw) = store::find(call.ctx, &digits)? else { return Ok(()) };
-    let is_issuer = issuers::all(call.ctx)?.iter().any(|issuer| issuer.serial == digits);
+    let is_issuer = issuers::all(call.ctx)?.iter().any(|issuer| issuer.record.certificate == raw);
     if is_issuer {
         // It is an authority of this mount by now, and its lease is not what ends that.
         return Ok(());
     }
     let parsed = certificate::parse(&raw)?;
     let signer = signer(call.ctx, &parsed, &raw)?;
-    revoke(call, &parsed, signer.as_deref()).map(drop)
+    revoke(call, &parsed, &raw, signer.as_deref()).map(drop)
 }
 
-/// What is said of a serial number that was revoked.
-pub(super) fn shown(ctx: &Ctx<'_>, serial: &[u8]) -> Result<Map, EngineError> {
+/// What is said of a certificate, revoked or not.
+pub(super) fn shown(ctx: &Ctx<'_>, serial: &[u8], der: &[u8]) -> Result<Map, EngineError> {
     let mut data = output::not_revoked();
-    if let Some(revocation) = store::revocation(ctx, serial)? {
+    if let Some(revocation) = store::revocation_of(ctx, serial, der)? {
         output::put(&mut data, "revocation_time", time::seconds(revocation.at));
         output::put(&mut data, "revocation_time_rfc3339", rfc3339::format(revocation.at));
         if !revocation.issuer_id.is_empty() {
@@ -266,9 +284,23 @@ pub(super) fn list(call: &Call<'_>, folder: &str) -> Result<Response, EngineErro
     Ok(Response::list(serials(call, folder)?.iter().map(|hex| store::shown(hex)).collect()))
 }
 
-/// The serial numbers of a folder, in hexadecimal.
-pub(super) fn serials(call: &Call<'_>, folder: &str) -> Result<Vec<String>, EngineError> {
+/// The serial numbers of a page of a folder, in hexadecimal.
+fn serials(call: &Call<'_>, folder: &str) -> Result<Vec<String>, EngineError> {
+    let mut page = page(call)?;
+    if folder == store::REVOKED {
+        // Each is a folder itself.
+        page.after = page.after.map(|after| after + "/");
+    }
+    let mut names = call.ctx.storage.list(folder, &page)?;
+    for name in &mut names {
+        name.truncate(name.trim_end_matches('/').len());
+    }
+    Ok(names)
+}
+
+/// Which part of the serial numbers is wanted.
+pub(super) fn page(call: &Call<'_>) -> Result<Page, EngineError> {
     let mut page = call.page()?;
     page.after = page.after.map(|after| names::from_hex(&after).map_or(after, |bytes| names::hex(&bytes)));
-    Ok(call.ctx.storage.list(folder, &page)?)
+    Ok(page)
 }

@@ -91,7 +91,7 @@ pub(super) fn json(call: &Call<'_>) -> Result<Response, EngineError> {
     }
     let digits = store::serial_in(serial).ok_or(EngineError::NotFound)?;
     let der = store::find(call.ctx, &digits)?.ok_or(EngineError::NotFound)?;
-    data = revoke::shown(call.ctx, &digits)?;
+    data = revoke::shown(call.ctx, &digits, &der)?;
     output::put(&mut data, "certificate", certificate::pem(&der));
     Ok(output::answer(data, Vec::new()))
 }

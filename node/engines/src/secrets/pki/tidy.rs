@@ -3,6 +3,7 @@
 //! A run is a record of what is asked, how far it has come and what it did. The request that starts it takes the first
 //! step, each tick another; so a run goes on after a failover, and a step is one entry of the log.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use arca_engine_api::{Ctx, EngineError, Operation, Page, Response, StorageExt as _, UnixMillis, rfc3339};
@@ -401,7 +402,7 @@ fn certificates(call: &Call<'_>, run: &mut Run) -> Result<bool, EngineError> {
             Err(_) => run.settings.tidy_invalid_certs,
         };
         // A revoked one stays as long as its revocation, which is tidied by its own rule.
-        if is_to_go && store::revocation(call.ctx, serial)?.is_none() {
+        if is_to_go && store::revocation_of(call.ctx, serial, &der)?.is_none() {
             store::delete(call.ctx, serial)?;
             run.certificates_deleted += 1;
         }
@@ -416,24 +417,39 @@ fn orphans(call: &Call<'_>, run: &mut Run) -> Result<bool, EngineError> {
         return Ok(false);
     }
     let serials = page(call, run, store::ORPHANS, Phase::Lists(None))?;
+    // Signed once behind all of them: a list may be long.
+    let mut added = BTreeSet::new();
     for serial in &serials {
-        let Some(revocation) = store::revocation(call.ctx, serial)? else { continue };
+        let Some(revocation) = store::revocation(call.ctx, "", serial)? else { continue };
         let is_to_go = run.settings.tidy_revoked_certs
             && is_over(call, revocation.not_after, run.settings.revoked_safety_buffer);
         if is_to_go {
-            forget(call, run, serial)?;
-        } else if !run.settings.tidy_revoked_cert_issuer_associations
-            || !revoke::associate(call, serial, &revocation)?
-        {
-            run.without_issuer += 1;
+            forget(call, run, "", serial)?;
+            continue;
+        }
+        let set = if run.settings.tidy_revoked_cert_issuer_associations {
+            revoke::associate(call, serial, &revocation)?
+        } else {
+            None
+        };
+        match set {
+            Some(set) => drop(added.insert(set)),
+            None => run.without_issuer += 1,
         }
     }
+    revoke::sign_lists(call, &added)?;
     Ok(!serials.is_empty())
 }
 
-fn forget(call: &Call<'_>, run: &mut Run, serial: &[u8]) -> Result<(), EngineError> {
-    store::delete_revocation(call.ctx, serial)?;
-    store::delete(call.ctx, serial)?;
+/// Removes a revocation, and the certificate with it unless that is another of the same serial number.
+fn forget(call: &Call<'_>, run: &mut Run, set: &str, serial: &[u8]) -> Result<(), EngineError> {
+    let revocation = store::revocation(call.ctx, set, serial)?;
+    let stored = store::find(call.ctx, serial)?;
+    let is_its = |der: &[u8]| revocation.is_some_and(|found| found.certificate == issuers::digest(&[der]));
+    if stored.is_some_and(|der| is_its(&der)) {
+        store::delete(call.ctx, serial)?;
+    }
+    store::delete_revocation(call.ctx, set, serial)?;
     run.revocations_deleted += 1;
     Ok(())
 }
@@ -457,7 +473,7 @@ fn lists(call: &Call<'_>, run: &mut Run, at: Option<(String, u64, u64)>) -> Resu
     let buffer = run.settings.revoked_safety_buffer;
     let mut gone = Vec::new();
     let next = crl::sweep(call, &set, from, end, &mut |serial| {
-        let is_to_go = match store::revocation(call.ctx, serial)? {
+        let is_to_go = match store::revocation(call.ctx, &set, serial)? {
             Some(revocation) => is_over(call, revocation.not_after, buffer),
             None => false,
         };
@@ -467,7 +483,7 @@ fn lists(call: &Call<'_>, run: &mut Run, at: Option<(String, u64, u64)>) -> Resu
         Ok(is_to_go)
     })?;
     for serial in &gone {
-        forget(call, run, serial)?;
+        forget(call, run, &set, serial)?;
     }
     let has_more = next.is_some();
     run.phase = match next {

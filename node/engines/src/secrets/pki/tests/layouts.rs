@@ -39,7 +39,10 @@ fn records_have_the_fields_they_had() {
     ];
     assert_eq!(names(&stored(&rig, "issuer/")), issuer);
     assert_eq!(names(&stored(&rig, "key/")), ["id", "layout", "name", "spki"]);
-    assert_eq!(names(&stored(&rig, "revoked/")), ["at", "issuer_id", "layout", "not_after", "set"]);
+    assert_eq!(
+        names(&stored(&rig, "revoked/")),
+        ["at", "certificate", "issuer_id", "layout", "not_after", "set"]
+    );
     assert_eq!(names(&stored(&rig, "crl/")), ["complete", "delta", "layout", "next_part", "number", "parts"]);
     let run = [
         "after",
