@@ -334,7 +334,7 @@ pub(super) fn sign_self_issued(call: &Call<'_>) -> Result<Response, EngineError>
     behind(&issuer, None)?;
     let theirs = PublicKey::of(body.subject_pki.raw)?.kind;
     let must_match = call.fields().boolean("require_matching_certificate_algorithms")?.unwrap_or_default();
-    if must_match && theirs.name() != issuer.kind()?.name() {
+    if must_match && theirs.name() != issuer.kind.name() {
         return Err(EngineError::invalid(
             "signing certificate's public key algorithm does not match submitted certificate's, and \
              require_matching_certificate_algorithms is true",

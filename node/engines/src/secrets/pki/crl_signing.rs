@@ -178,7 +178,7 @@ fn finish(
         }
         extensions.push(other);
     }
-    let algorithm = issuer.revocation_algorithm()?;
+    let algorithm = issuer.revocation_algorithm();
     let entries: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
     let revoked = der::write(der::SEQUENCE, &entries);
     let body = der::write(

@@ -192,7 +192,7 @@ fn revocation_algorithm(issuer: &Issuer, name: &str) -> Result<String, EngineErr
     }
     let algorithm =
         Algorithm::named(name).ok_or_else(|| EngineError::invalid("Unknown signature algorithm value"))?;
-    if !algorithm.fits(issuer.kind()?) {
+    if !algorithm.fits(issuer.kind) {
         return Err(EngineError::invalid(
             "unable to sign with this algorithm: the issuer's key is of another type",
         ));
@@ -249,6 +249,7 @@ pub(super) fn revoke(call: &Call<'_>) -> Result<Response, EngineError> {
             ..issuer.record.clone()
         };
         issuers::put(call.ctx, &record)?;
+        issuers::remember_revoked(call.ctx, &issuer.record.certificate, call.now())?;
         warnings = revoke::revoke_issuer(call, &issuer)?;
     }
     let issuer = issuers::required(call.ctx, &issuer.record.id)?;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arca_engine_api::{Ctx, Decoded, EngineError, Page, StorageError, StorageExt as _, UnixMillis};
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 use x509_parser::extensions::ParsedExtension;
 
@@ -17,7 +17,7 @@ use super::private_key::Signer;
 use super::x509::algorithm::Algorithm;
 use super::x509::public_key::{Kind, PublicKey};
 use super::x509::{certificate, time};
-use super::{base64, chain, keys, names};
+use super::{base64, chain, keys, names, store};
 
 const LAYOUT: u8 = 1;
 /// Issuers of a mount. Chains and CRLs look at all of them.
@@ -66,8 +66,12 @@ pub(super) struct Issuer {
     /// `Name` of who signed it.
     pub(super) issuer: Vec<u8>,
     pub(super) spki: Vec<u8>,
+    pub(super) kind: Kind,
     /// The id of its key that others' certificates name.
     pub(super) key_id: Vec<u8>,
+    /// Digests of its name and its key, by each function that OCSP asks with.
+    pub(super) ocsp_ids: [OcspId; 4],
+    is_self_signed: bool,
     pub(super) serial: Vec<u8>,
     pub(super) not_after: UnixMillis,
     pub(super) path_len_max: Option<u32>,
@@ -76,9 +80,28 @@ pub(super) struct Issuer {
     pub(super) set: String,
 }
 
+/// Name and key of an issuer as OCSP asks about them.
+#[derive(Debug)]
+pub(super) struct OcspId {
+    pub(super) function: &'static digest::Algorithm,
+    pub(super) name: Vec<u8>,
+    pub(super) key: Vec<u8>,
+}
+
+impl OcspId {
+    /// The functions, SHA-1 first: its digest of the key also names a responder.
+    const FUNCTIONS: [&'static digest::Algorithm; 4] =
+        [&digest::SHA1_FOR_LEGACY_USE_ONLY, &digest::SHA256, &digest::SHA384, &digest::SHA512];
+
+    fn all(name: &[u8], key: &[u8]) -> [Self; 4] {
+        let by = |function, bytes| digest::digest(function, bytes).as_ref().to_vec();
+        Self::FUNCTIONS.map(|function| Self { function, name: by(function, name), key: by(function, key) })
+    }
+}
+
 /// Half of SHA-256 over the parts, each behind its length, in hexadecimal.
 pub(super) fn digest(parts: &[&[u8]]) -> String {
-    let mut context = Context::new(&SHA256);
+    let mut context = digest::Context::new(&digest::SHA256);
     for part in parts {
         context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         context.update(part);
@@ -108,12 +131,19 @@ impl Issuer {
                 "unable to import certificate: its key usage does not allow it to sign certificates",
             ));
         }
+        // One signed by an algorithm that nobody here verifies is what it says.
+        let is_self_signed = body.subject.as_raw() == body.issuer.as_raw()
+            && certificate::signature_of(&record.certificate)
+                .is_none_or(|(algorithm, signature)| algorithm.verifies(&public, body.as_ref(), signature));
         Ok(Self {
             pem: certificate::pem(&record.certificate),
             subject: body.subject.as_raw().to_vec(),
             issuer: body.issuer.as_raw().to_vec(),
             spki: body.subject_pki.raw.to_vec(),
+            kind: public.kind,
             key_id: stated.unwrap_or_else(|| public.id()),
+            ocsp_ids: OcspId::all(body.subject.as_raw(), public.key),
+            is_self_signed,
             serial: certificate::serial(&parsed),
             not_after: time::moment(&body.validity.not_after),
             path_len_max: constraints.and_then(|found| found.value.path_len_constraint),
@@ -127,21 +157,16 @@ impl Issuer {
         self.record.usage.iter().any(|known| known == usage)
     }
 
-    pub(super) fn kind(&self) -> Result<Kind, EngineError> {
-        Ok(PublicKey::of(&self.spki)?.kind)
-    }
-
-    /// Whether it stands at the top, having signed itself.
+    /// Whether it stands at the top, having signed itself. One of the same name may have been signed by an older key.
     pub(super) fn is_root(&self) -> bool {
-        self.subject == self.issuer
+        self.is_self_signed
     }
 
     /// How it signs lists of revoked certificates and OCSP answers.
-    pub(super) fn revocation_algorithm(&self) -> Result<Algorithm, EngineError> {
-        let kind = self.kind()?;
-        Ok(Algorithm::named(&self.record.revocation_signature_algorithm)
-            .filter(|algorithm| algorithm.fits(kind))
-            .unwrap_or_else(|| Algorithm::of(kind, 0, false)))
+    pub(super) fn revocation_algorithm(&self) -> Algorithm {
+        Algorithm::named(&self.record.revocation_signature_algorithm)
+            .filter(|algorithm| algorithm.fits(self.kind))
+            .unwrap_or_else(|| Algorithm::of(self.kind, 0, false))
     }
 
     /// What goes into the certificates it signs.
@@ -165,6 +190,25 @@ impl Issuer {
 
 fn record_key(id: &str) -> String {
     format!("issuer/{id}")
+}
+
+/// Where a revoked issuer is remembered that is no longer here.
+fn tombstone_key(certificate: &[u8]) -> String {
+    format!("issuer-revoked/{}", digest(&[certificate]))
+}
+
+/// Remembers that an issuer was revoked, also when it is deleted and comes again.
+pub(super) fn remember_revoked(ctx: &Ctx<'_>, certificate: &[u8], at: UnixMillis) -> Result<(), EngineError> {
+    Ok(ctx.storage.put_record(&tombstone_key(certificate), &at)?)
+}
+
+/// When a certificate that comes in as an issuer was revoked: as an issuer, or by the issuer that signed it.
+fn revoked_at(ctx: &Ctx<'_>, issuer: &Issuer) -> Result<Option<UnixMillis>, EngineError> {
+    let raw = &issuer.record.certificate;
+    if let Some(at) = ctx.storage.get_record::<UnixMillis>(&tombstone_key(raw))? {
+        return Ok(Some(at));
+    }
+    Ok(store::revocation_of(ctx, &issuer.serial, raw)?.map(|revocation| revocation.at))
 }
 
 fn name_key(name: &str) -> String {
@@ -335,6 +379,10 @@ pub(super) fn keep(
     }
     if !issuer.may_sign_crls {
         issuer.record.usage.retain(|usage| usage != SIGN_CRL);
+    }
+    issuer.record.revoked_at = revoked_at(ctx, &issuer)?;
+    if issuer.record.revoked_at.is_some() {
+        issuer.record.usage.retain(|usage| usage != ISSUE);
     }
     rename(ctx, &mut issuer.record, name)?;
     put(ctx, &issuer.record)?;

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arca_engine_api::{EngineError, Operation, Response};
-use aws_lc_rs::digest::{self, digest};
+use aws_lc_rs::digest;
 
 use super::call::Call;
 use super::crl_config::{self, CrlConfig};
 use super::issuers::{self, Issuer};
 use super::x509::algorithm::Algorithm;
 use super::x509::extension::{self, Extension};
-use super::x509::public_key::PublicKey;
 use super::x509::{oid, time};
 use super::{base64, output, store};
 use crate::crypto::der::{self, Reader};
@@ -153,16 +152,15 @@ fn answer(call: &Call<'_>, config: &CrlConfig) -> Result<Result<Vec<u8>, Refusal
     };
     let Some(responder) = responder else { return Ok(Err(Refusal::Unauthorized)) };
     let signer = issuers::signer(call, &responder)?;
-    let algorithm = responder.revocation_algorithm()?;
+    let algorithm = responder.revocation_algorithm();
     let body = response_data(call, config, &asked, &responder)?;
     let signature = signer.sign(algorithm, &body, call.ctx.entropy)?;
     Ok(Ok(wrapped(&body, algorithm, &signature, &responder)))
 }
 
 fn is_about(question: &Question<'_>, issuer: &Issuer) -> bool {
-    PublicKey::of(&issuer.spki).is_ok_and(|key| {
-        digest(question.hash, &issuer.subject).as_ref() == question.name_hash
-            && digest(question.hash, key.key).as_ref() == question.key_hash
+    issuer.ocsp_ids.iter().any(|id| {
+        id.function == question.hash && id.name == question.name_hash && id.key == question.key_hash
     })
 }
 
@@ -178,8 +176,8 @@ fn response_data(
         answers.push(single(call, config, question, responder)?);
     }
     let answers: Vec<&[u8]> = answers.iter().map(Vec::as_slice).collect();
-    let id = PublicKey::of(&responder.spki)?.id();
-    let by_key = der::write(CONTEXT_2, &[&der::write(der::OCTET_STRING, &[&id])]);
+    let [by_sha1, ..] = &responder.ocsp_ids;
+    let by_key = der::write(CONTEXT_2, &[&der::write(der::OCTET_STRING, &[&by_sha1.key])]);
     let nonce = asked.nonce.map(|nonce| {
         let extension =
             Extension { oid: oid::OCSP_NONCE.to_vec(), is_critical: false, value: nonce.to_vec() };
