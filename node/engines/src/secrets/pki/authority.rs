@@ -248,16 +248,18 @@ pub(super) async fn generate_intermediate(call: &Call<'_>) -> Result<Response, E
     Ok(output::answer(data, warnings))
 }
 
-fn behind(issuer: &Issuer, asked: Option<i64>) -> Result<Option<u32>, EngineError> {
+/// The path length of an authority behind `issuer`, and whether less than was asked for: one that went further would
+/// issue certificates that nobody takes.
+fn behind(issuer: &Issuer, asked: Option<i64>) -> Result<(Option<u32>, bool), EngineError> {
     if issuer.path_len_max == Some(0) {
         return Err(EngineError::invalid(
             "signing certificate has a max path length of zero, and cannot issue further CA certificates",
         ));
     }
-    Ok(match asked {
-        Some(len) => u32::try_from(len).ok(),
-        None => issuer.path_len_max.map(|len| len - 1),
-    })
+    let asked_len = asked.and_then(|len| u32::try_from(len).ok());
+    let Some(most) = issuer.path_len_max.map(|len| len - 1) else { return Ok((asked_len, false)) };
+    let len = asked_len.unwrap_or(most).min(most);
+    Ok((Some(len), asked.is_some() && asked_len != Some(len)))
 }
 
 /// `root/sign-intermediate`, `issuer/:ref/sign-intermediate`.
@@ -304,6 +306,12 @@ pub(super) fn sign_intermediate(call: &Call<'_>) -> Result<Response, EngineError
             "The expiration time for the signed certificate is after the CA's expiration time. If the \
              new certificate is not treated as a root, validation paths with the certificate past the \
              issuing CA's expiration time will fail."
+                .to_owned(),
+        );
+    }
+    if is_capped {
+        warnings.push(
+            "The max path length asked for is beyond what the issuer allows; it is one less than the issuer's own."
                 .to_owned(),
         );
     }

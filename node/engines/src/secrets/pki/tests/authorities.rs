@@ -75,6 +75,15 @@ fn lengths_of_paths() {
     let text = csr("Deep", &[]);
     let got = refused(&below, "root/sign-intermediate", &json!({"csr": text, "common_name": "Deep"}));
     assert!(got.contains("max path length of zero"), "{got}");
+    for len in [5, -1] {
+        let asked = json!({"csr": text, "common_name": "Deep", "max_path_length": len});
+        let said = above.call(Update, "root/sign-intermediate", &asked).unwrap();
+        let der = der_of(&said.data.unwrap()["certificate"]);
+        let parsed = certificate::parse(&der).unwrap();
+        let constraints = parsed.basic_constraints().unwrap().unwrap().value;
+        assert_eq!(constraints.path_len_constraint, Some(0));
+        assert!(said.warnings.iter().any(|text| text.contains("beyond what the issuer allows")), "{len}");
+    }
     refused(&above, "root/generate/internal", &json!({"key_type": "ec", "max_path_length": 256}));
     let said = above.say(
         Update,
