@@ -8,12 +8,12 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::X509Certificate;
 
 use super::call::Call;
-use super::crl::{self, Kind};
+use super::crl;
 use super::issuers::{self, Issuer};
 use super::output;
 use super::revoke;
 use super::store;
-use super::x509::public_key::PublicKey;
+use super::x509::public_key::{Kind, PublicKey};
 use super::x509::{certificate, name, oid, time};
 
 const DER: &str = "application/pkix-cert";
@@ -30,7 +30,7 @@ fn nothing() -> Response {
     output::raw(204, DER, Vec::new())
 }
 
-fn list_of(call: &Call<'_>, issuer: &Issuer, kind: Kind) -> Result<Option<Vec<u8>>, EngineError> {
+fn list_of(call: &Call<'_>, issuer: &Issuer, kind: crl::Kind) -> Result<Option<Vec<u8>>, EngineError> {
     crl::read(call.ctx, &issuer.set, kind)
 }
 
@@ -53,7 +53,7 @@ pub(super) fn ca(call: &Call<'_>) -> Result<Response, EngineError> {
 /// `crl`, `crl/pem`, `crl/delta`, `crl/delta/pem`.
 pub(super) fn list(call: &Call<'_>) -> Result<Response, EngineError> {
     let id = call.request.route.id;
-    let kind = if id.starts_with("crl-delta") { Kind::Delta } else { Kind::Complete };
+    let kind = if id.starts_with("crl-delta") { crl::Kind::Delta } else { crl::Kind::Complete };
     let list = match default(call)? {
         Some(issuer) => list_of(call, &issuer, kind)?,
         None => None,
@@ -83,8 +83,8 @@ pub(super) fn json(call: &Call<'_>) -> Result<Response, EngineError> {
                 output::put(&mut data, "ca_chain", chain.clone());
                 Some(chain)
             }
-            "crl" => list_of(call, &issuer, Kind::Complete)?.map(|list| crl::pem(&list)),
-            _ => list_of(call, &issuer, Kind::Delta)?.map(|list| crl::pem(&list)),
+            "crl" => list_of(call, &issuer, crl::Kind::Complete)?.map(|list| crl::pem(&list)),
+            _ => list_of(call, &issuer, crl::Kind::Delta)?.map(|list| crl::pem(&list)),
         };
         output::put(&mut data, "certificate", text.ok_or(EngineError::NotFound)?);
         return Ok(output::answer(data, Vec::new()));
@@ -103,7 +103,7 @@ pub(super) fn raw(call: &Call<'_>) -> Result<Response, EngineError> {
     let der = match serial {
         "ca" => default(call)?.map(|issuer| issuer.record.certificate.clone()),
         "crl" | "delta-crl" => {
-            let kind = if serial == "crl" { Kind::Complete } else { Kind::Delta };
+            let kind = if serial == "crl" { crl::Kind::Complete } else { crl::Kind::Delta };
             let list = match default(call)? {
                 Some(issuer) => list_of(call, &issuer, kind)?,
                 None => None,
@@ -133,7 +133,7 @@ pub(super) fn issuer(call: &Call<'_>) -> Result<Response, EngineError> {
         }
         _ => {}
     }
-    let kind = if id.starts_with("issuer-crl-delta") { Kind::Delta } else { Kind::Complete };
+    let kind = if id.starts_with("issuer-crl-delta") { crl::Kind::Delta } else { crl::Kind::Complete };
     let list = list_of(call, &issuer, kind)?.unwrap_or_default();
     Ok(match id {
         "issuer-crl" | "issuer-crl-delta" => {
@@ -145,22 +145,40 @@ pub(super) fn issuer(call: &Call<'_>) -> Result<Response, EngineError> {
     })
 }
 
-/// `certs/detailed`.
+/// Certificates that are shown in detail at once, if the request does not say how many.
+const DETAILED: usize = 2_000;
+
+/// `certs/detailed`. Certificates of others may be of any kind: of each is shown what can be read.
 pub(super) fn detailed(call: &Call<'_>) -> Result<Response, EngineError> {
     let (mut keys, mut info) = (Vec::new(), BTreeMap::new());
-    for hex in revoke::serials(call, store::CERTIFICATES)? {
-        let digits = super::names::from_hex(&hex).unwrap_or_default();
+    let mut page = revoke::page(call)?;
+    let limit = *page.limit.get_or_insert(DETAILED);
+    let is_bounded_here = call.page()?.limit.is_none();
+    let serials = call.ctx.storage.list(store::CERTIFICATES, &page)?;
+    for hex in &serials {
+        let digits = super::names::from_hex(hex).unwrap_or_default();
         let Some(der) = store::find(call.ctx, &digits)? else { continue };
-        let key = store::shown(&hex);
-        info.insert(key.clone(), details(&certificate::parse(&der)?)?);
+        let key = store::shown(hex);
+        info.insert(
+            key.clone(),
+            certificate::parse(&der).map_or_else(|_| json!({}), |parsed| details(&parsed)),
+        );
         keys.push(key);
     }
-    Ok(output::listed(keys, json!(info)))
+    let last = keys.last().cloned().unwrap_or_default();
+    let response = output::listed(keys, json!(info));
+    Ok(if is_bounded_here && serials.len() >= limit {
+        response.with_warning(format!(
+            "At most {DETAILED} certificates are shown in detail at once; go on with after={last}."
+        ))
+    } else {
+        response
+    })
 }
 
-fn details(parsed: &X509Certificate<'_>) -> Result<Value, EngineError> {
+fn details(parsed: &X509Certificate<'_>) -> Value {
     let body = &parsed.tbs_certificate;
-    let kind = PublicKey::of(body.subject_pki.raw)?.kind;
+    let kind = PublicKey::of(body.subject_pki.raw).map(|key| key.kind).ok();
     let mut hosts = Vec::new();
     for extension in body.iter_extensions() {
         if let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() {
@@ -170,15 +188,15 @@ fn details(parsed: &X509Certificate<'_>) -> Result<Value, EngineError> {
             }));
         }
     }
-    let common_name = name::values(&body.subject, oid::COMMON_NAME)?.into_iter().next().unwrap_or_default();
+    let common_names = name::values(&body.subject, oid::COMMON_NAME).unwrap_or_default();
     let moment = |at| rfc3339::format(time::moment(at));
-    Ok(json!({
-        "common_name": common_name,
+    json!({
+        "common_name": common_names.first().cloned().unwrap_or_default(),
         "dns_names": output::ids(&hosts),
         "issuer": body.issuer.to_string().replace(", ", ","),
-        "key_bits": kind.bits(),
-        "key_type": kind.name(),
+        "key_bits": kind.map_or(0, Kind::bits),
+        "key_type": kind.map_or("unknown", Kind::name),
         "not_after": moment(&body.validity.not_after),
         "not_before": moment(&body.validity.not_before),
-    }))
+    })
 }
