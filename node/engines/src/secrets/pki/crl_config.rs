@@ -51,8 +51,8 @@ pub(super) fn of(ctx: &Ctx<'_>) -> Result<Arc<CrlConfig>, EngineError> {
 
 impl CrlConfig {
     fn check(&self) -> Result<(), EngineError> {
-        if self.expiry < 60 {
-            return Err(EngineError::invalid("expiry must be at least a minute"));
+        if self.expiry == 0 {
+            return Err(EngineError::invalid("expiry must be at least a second"));
         }
         if self.auto_rebuild && self.auto_rebuild_grace_period >= self.expiry {
             return Err(EngineError::Invalid(format!(
