@@ -141,12 +141,13 @@ impl Api {
     }
 
     async fn routed(&self, request: RawRequest) -> Response<ResponseBody> {
-        let Some(path) = request.path.strip_prefix("/v1/").map(path::canonical) else {
-            return full(outside(&request));
-        };
-        let path = match path {
+        let Some(raw) = request.path.strip_prefix("/v1/") else { return full(outside(&request)) };
+        let path = match path::canonical(raw) {
             Ok(path) => path,
-            Err(err) => return full(render::errors(StatusCode::BAD_REQUEST, &[err.to_string()])),
+            Err(err) => match self.with_raw_rest(raw, &request) {
+                Some(path) => path,
+                None => return full(render::errors(StatusCode::BAD_REQUEST, &[err.to_string()])),
+            },
         };
         if let Some(refused) = request.closed.refuse(&path) {
             return full(refused);
@@ -162,6 +163,13 @@ impl Api {
             }
             _ => Box::pin(self.through_kernel(path, namespace, request)).await,
         }
+    }
+
+    /// The path of a read whose route takes its rest as it was written.
+    fn with_raw_rest(&self, raw: &str, request: &RawRequest) -> Option<String> {
+        let kernel = self.system.kernel().filter(|_| request.method == Method::GET)?;
+        let namespace = header(&request.headers, "x-vault-namespace").and_then(canonical_namespace).ok()?;
+        path::with_raw_rest(raw, |path| kernel.takes_raw_rest(&namespace, path))
     }
 
     /// This node's own figures, sealed or not.

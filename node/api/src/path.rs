@@ -2,7 +2,8 @@
 //!
 //! Refused: `.` and `..` segments, empty segments, control bytes, percent-escapes that decode to a slash, a NUL or
 //! invalid UTF-8, and anything over the limits. (CVE-2026-3605 and kin.) Nothing is decoded twice: what a double
-//! encoding leaves, `%2e%2e` for one, is a name like any other.
+//! encoding leaves, `%2e%2e` for one, is a name like any other. A route may ask for its rest as it was written, which is
+//! then one segment ([`with_raw_rest`]).
 
 /// Longest path, bytes, decoded.
 pub(crate) const PATH_SIZE_MAX: usize = 8 << 10;
@@ -61,6 +62,24 @@ pub(crate) fn canonical(raw: &str) -> Result<String, PathError> {
         return Err(PathError::Empty);
     }
     Ok(decoded)
+}
+
+/// The canonical form of a path that [`canonical`] refuses, if `takes` says that a route below a path reads what follows
+/// as it was written. What stands before is checked like any path. What follows is base64, perhaps escaped, and comes as
+/// one segment in which slashes are written `%2F`: nothing here decodes it, and nobody takes it for folders.
+pub(crate) fn with_raw_rest(raw: &str, takes: impl Fn(&str) -> bool) -> Option<String> {
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=-_%".contains(&byte);
+    if raw.len() > PATH_SIZE_MAX {
+        return None;
+    }
+    raw.match_indices('/').take(SEGMENTS_MAX).find_map(|(at, _)| {
+        let (head, rest) = (canonical(raw.get(..at)?).ok()?, raw.get(at + 1..)?);
+        if head.ends_with('/') || !rest.bytes().all(is_base64) || !takes(&head) {
+            return None;
+        }
+        let rest = rest.replace('/', "%2F");
+        (!rest.is_empty() && rest.len() <= SEGMENT_SIZE_MAX).then(|| format!("{head}/{rest}"))
+    })
 }
 
 fn decode(raw: &str) -> Result<String, PathError> {
@@ -125,6 +144,42 @@ mod tests {
         check("a%c0%af", Err(PathError::Utf8));
         check("a%zz", Err(PathError::Escape));
         check("a%2", Err(PathError::Escape));
+    }
+
+    #[track_caller]
+    fn check_raw(raw: &str, want: Option<&str>) {
+        let got = with_raw_rest(raw, |path| path == "pki/ocsp");
+        assert_eq!(got.as_deref(), want, "input {raw:?}");
+    }
+
+    #[test]
+    fn only_what_a_route_asks_for_is_left_as_it_was_written() {
+        check_raw("pki/ocsp/a%2Fb%2b%3D", Some("pki/ocsp/a%2Fb%2b%3D"));
+        check_raw("pki/ocsp/a//b/", Some("pki/ocsp/a%2F%2Fb%2F"));
+        check_raw("pki/ocsp//a", Some("pki/ocsp/%2Fa"));
+        check_raw("pk%69/ocsp/a%2Fb", Some("pki/ocsp/a%2Fb"));
+        for raw in [
+            "pki/ocsp",
+            "pki/ocsp/",
+            "pki//ocsp/a",
+            "pki/x/../ocsp/a%2Fb",
+            "pki%2Focsp/a%2Fb",
+            "pki/./ocsp/a",
+            "pki/ocsp/..%2Fa",
+            "pki/ocsp/../a%2Fb",
+            "pki/ocsp/a%2Fb ",
+            "pki/ocsp/a%2Fb\u{e4}",
+            "pki/ocsp/a?%2Fb",
+            "secret/data/a%2Fb",
+            "secret//data",
+            "a/pki/ocsp/a%2Fb",
+        ] {
+            check_raw(raw, None);
+        }
+        let longest = "a".repeat(SEGMENT_SIZE_MAX - 3);
+        check_raw(&format!("pki/ocsp/{longest}/"), Some(&format!("pki/ocsp/{longest}%2F")));
+        check_raw(&format!("pki/ocsp/{longest}a/"), None);
+        check_raw(&format!("pki/ocsp/{}", "/".repeat(PATH_SIZE_MAX)), None);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Paths as data. One table per engine feeds routing, ACL checks, parameter warnings, help and OpenAPI.
 //!
 //! A pattern is made of segments: literal, `{name}` (one segment), or a last `{name...}` (the rest, which may be
-//! empty and may end in a slash). `{name?}` as last segment is optional. Literal beats capture at each segment;
-//! routes are tried from the most to the least literal.
+//! empty and may end in a slash). `{name?}` as last segment is optional. `{name%...}` is the rest as well, and may come
+//! as the client wrote it, percent-escapes and all, where no other path could: with encoded slashes, or two in a row.
+//! Literal beats capture at each segment; routes are tried from the most to the least literal.
 //!
 //! **Invariant:** two paths that differ by a slash at the end lead to one route only where both list, so policies,
 //! which see the slash, and handlers, which mostly do not, decide on the same thing.
@@ -156,6 +157,7 @@ enum Segment {
     Capture(&'static str),
     Optional(&'static str),
     Rest(&'static str),
+    RawRest(&'static str),
 }
 
 impl Segment {
@@ -163,7 +165,9 @@ impl Segment {
         let Some(name) = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) else {
             return Self::Literal(text);
         };
-        if let Some(name) = name.strip_suffix("...") {
+        if let Some(name) = name.strip_suffix("%...") {
+            Self::RawRest(name)
+        } else if let Some(name) = name.strip_suffix("...") {
             Self::Rest(name)
         } else if let Some(name) = name.strip_suffix('?') {
             Self::Optional(name)
@@ -208,12 +212,25 @@ impl RouteTable {
         }
         let is_about_folders = matches!(operation, Operation::Help | Operation::List | Operation::Scan);
         self.compiled.iter().find_map(|(segments, route)| {
-            let takes_slash = matches!(segments.last(), Some(Segment::Rest(_)));
+            let takes_slash = matches!(segments.last(), Some(Segment::Rest(_) | Segment::RawRest(_)));
             if is_folder && !takes_slash && !(is_about_folders && route.lists()) {
                 return None;
             }
             capture(segments, path).map(|params| (*route, RouteMatch { id: route.id, params }))
         })
+    }
+
+    /// Whether what stands below `path` is read by a route that takes it as it was written.
+    #[must_use]
+    pub fn takes_raw_rest(&self, path: &str) -> bool {
+        // Any name: the route has to be the one that serves it, and has to capture all of it.
+        const PROBE: &str = "0";
+        let Some((found, matched)) = self.find(Operation::Read, &format!("{path}/{PROBE}")) else {
+            return false;
+        };
+        let by_id = |(_, route): &&(Vec<Segment>, &Route)| route.id == found.id;
+        let last = self.compiled.iter().find(by_id).and_then(|(segments, _)| segments.last());
+        matches!(last, Some(Segment::RawRest(name)) if matched.param(name) == PROBE)
     }
 }
 
@@ -238,7 +255,7 @@ fn capture(segments: &[Segment], path: &str) -> Option<Vec<(&'static str, String
     let mut params = Vec::new();
     let mut rest = Some(path);
     for segment in segments {
-        if let Segment::Rest(name) = segment {
+        if let Segment::Rest(name) | Segment::RawRest(name) = segment {
             params.push((*name, rest.unwrap_or("").to_owned()));
             return Some(params);
         }
@@ -251,7 +268,9 @@ fn capture(segments: &[Segment], path: &str) -> Option<Vec<(&'static str, String
             Segment::Literal(word) if *word == head => {}
             Segment::Capture(name) if !head.is_empty() => params.push((*name, head.to_owned())),
             Segment::Optional(name) => params.push((*name, head.to_owned())),
-            Segment::Literal(_) | Segment::Capture(_) | Segment::Rest(_) => return None,
+            Segment::Literal(_) | Segment::Capture(_) | Segment::Rest(_) | Segment::RawRest(_) => {
+                return None;
+            }
         }
         rest = tail;
     }
@@ -285,6 +304,7 @@ mod tests {
         route("names", "keys/{name}/names", LIST),
         route("rotate", "keys/{name}/rotate", &[]),
         route("random", "random/{source?}", &[]),
+        route("raw", "raw/{text%...}", &[]),
     ];
 
     #[track_caller]
@@ -341,6 +361,18 @@ mod tests {
         check("data/", r#"data [("path", "")]"#);
         check("any/x", r#"any [("path", "x")]"#);
         check("any", r#"any [("path", "")]"#);
+    }
+
+    #[test]
+    fn only_a_route_that_says_so_takes_a_rest_as_it_was_written() {
+        let table = RouteTable::new(ROUTES);
+        assert!(table.takes_raw_rest("raw"));
+        for path in ["", "any", "config", "data", "data/raw", "keys", "keys/raw", "random", "raw/a", "other"]
+        {
+            assert!(!table.takes_raw_rest(path), "{path}");
+        }
+        check("raw/a%2Fb", r#"raw [("text", "a%2Fb")]"#);
+        check("raw/a/b", r#"raw [("text", "a/b")]"#);
     }
 
     #[test]

@@ -147,6 +147,19 @@ impl Kernel {
         Ok(admitted)
     }
 
+    /// Whether what stands below `path` of that namespace is read by an engine's route that takes it as it was written.
+    /// Where that cannot be told, it is not.
+    #[must_use]
+    pub fn takes_raw_rest(&self, namespace: &str, path: &str) -> bool {
+        let Ok(router) = self.mounts.router(&self.store) else { return false };
+        let Some(stated) = router.namespaces().at(namespace) else { return false };
+        let full_path = format!("{}{path}", stated.path);
+        let Some((mount, rest)) = router.find(&full_path).filter(|(mount, _)| mount.is_active()) else {
+            return false;
+        };
+        mount.engine().is_ok_and(|engine| engine.routes().takes_raw_rest(rest))
+    }
+
     /// A request in a namespace that does not exist.
     fn outside(&self, asked: &mut Asked) -> Result<Admitted, KernelError> {
         let namespace = Arc::new(Namespace::root());

@@ -37,7 +37,7 @@ fn shown_patterns(pattern: &str) -> Vec<(String, Vec<String>)> {
         if name.ends_with('?') {
             shown.push((segments.join("/"), parameters.clone()));
         }
-        let name = name.trim_end_matches('?').trim_end_matches("...");
+        let name = name.trim_end_matches('?').trim_end_matches("...").trim_end_matches('%');
         segments.push(format!("{{{name}}}"));
         parameters.push(name.to_owned());
     }
@@ -126,6 +126,7 @@ mod tests {
     fn patterns_as_openapi_writes_them() {
         check("keys/{name}/rotate", &[("keys/{name}/rotate", &["name"])]);
         check("data/{path...}", &[("data/{path}", &["path"])]);
+        check("ocsp/{request%...}", &[("ocsp/{request}", &["request"])]);
         check("random/{source?}", &[("random", &[]), ("random/{source}", &["source"])]);
         check("config", &[("config", &[])]);
     }

@@ -1,9 +1,11 @@
 """PKI by hvac and by the `bao` command line; what it makes is verified by `openssl`."""
 
+import base64
 import json
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 
@@ -200,6 +202,45 @@ def test_ocsp(cluster, pki, mount, openssl, kind, how):
     with pytest.raises(urllib.error.HTTPError) as refused:
         fetch(cluster, f"{mount}/ocsp", data=b"\x00\xff", kind="application/ocsp-request")
     assert refused.value.code == 400
+
+
+def test_ocsp_by_get(cluster, pki, mount, openssl):
+    """As RFC 6960 wants it written, and as it comes when nobody escapes it; no other path may be so."""
+    openssl.put("root.pem", root(pki, mount)["certificate"])
+    role(pki, mount)
+    openssl.put("leaf.pem", issue(pki, mount)["certificate"])
+    for _ in range(200):
+        # A nonce differs each time: until there is a slash to be escaped.
+        openssl.run("ocsp", "-issuer", "root.pem", "-cert", "leaf.pem", "-reqout", "req.der")
+        text = base64.b64encode((openssl.home / "req.der").read_bytes()).decode()
+        if "/" in text and "+" in text:
+            break
+    assert "/" in text
+    for written in (urllib.parse.quote(text, safe=""), text, text.replace("+", "%2b").replace("/", "%2f")):
+        openssl.put_bytes("resp.der", fetch(cluster, f"{mount}/ocsp/{written}"))
+        done = openssl.run(
+            "ocsp", "-respin", "resp.der", "-no_nonce", "-issuer", "root.pem", "-CAfile", "root.pem",
+            "-cert", "leaf.pem",
+        )
+        assert "leaf.pem: good" in done.stdout
+    for path in (f"{mount}/cert/a%2Fb", f"{mount}//ocsp/a", f"{mount}/ocsp/..%2Fa", f"{mount}/x/../ocsp/a%2Fb"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            fetch(cluster, path)
+        assert refused.value.code == 400, path
+
+
+def test_lists_catch_up(cluster, client, pki, mount):
+    """A list that nobody could sign has what it lacks as soon as somebody may."""
+    root(pki, mount)
+    role(pki, mount)
+    serial = issue(pki, mount)["serial_number"]
+    client.write_data(f"{mount}/issuer/default", data={"usage": "issuing-certificates"})
+    said = client.write_data(f"{mount}/revoke", data={"serial_number": serial})
+    assert "No issuer may sign" in said["warnings"][0]
+    before = fetch(cluster, f"{mount}/crl")
+    client.write_data(f"{mount}/issuer/default", data={"usage": "issuing-certificates,crl-signing"})
+    after = fetch(cluster, f"{mount}/crl")
+    assert bytes.fromhex(serial.replace(":", "")) in after and after != before
 
 
 def test_requests_of_openssl(pki, mount, openssl):

@@ -130,10 +130,20 @@ pub(super) fn serve(call: &Call<'_>) -> Result<Response, EngineError> {
     })
 }
 
+/// Base64 out of a path, where some escape what RFC 6960 wants escaped, and others write that of URLs.
+fn unescaped(text: &str) -> String {
+    let mut out = text.replace('-', "+").replace('_', "/");
+    for (escaped, letter) in
+        [("%2F", "/"), ("%2f", "/"), ("%2B", "+"), ("%2b", "+"), ("%3D", "="), ("%3d", "=")]
+    {
+        out = out.replace(escaped, letter);
+    }
+    out
+}
+
 fn answer(call: &Call<'_>, config: &CrlConfig) -> Result<Result<Vec<u8>, Refusal>, EngineError> {
     let text = if call.request.operation == Operation::Read {
-        // Some write Base64 for URLs.
-        call.request.param("request").replace('-', "+").replace('_', "/")
+        unescaped(call.request.param("request"))
     } else {
         call.text("ocsp_request")?
     };

@@ -495,7 +495,7 @@ pub(super) static ROUTES: &[Route] = &[
             "Answers whether certificates are revoked.",
         )
     },
-    open("ocsp-get", "ocsp/{request...}", "Answers whether certificates are revoked."),
+    open("ocsp-get", "ocsp/{request%...}", "Answers whether certificates are revoked."),
     Route::new(
         "revoke",
         "revoke",

@@ -278,6 +278,15 @@ fn ask(rig: &Rig, raw: &[u8]) -> (u16, Vec<u8>) {
         rig.call(Update, "ocsp", &json!({"ocsp_request": base64::encode(raw)})).unwrap().raw.unwrap();
     let by_get = rig.call(Read, &format!("ocsp/{}", base64::encode(raw)), &json!({})).unwrap().raw.unwrap();
     assert_eq!(by_post.status, by_get.status);
+    // As RFC 6960 wants it written, and as Base64 for URLs.
+    let (escaped, for_urls) = (
+        base64::encode(raw).replace('/', "%2F").replace('+', "%2b").replace('=', "%3D"),
+        base64::encode(raw).replace('/', "_").replace('+', "-"),
+    );
+    for text in [escaped, for_urls] {
+        let same = rig.call(Read, &format!("ocsp/{text}"), &json!({})).unwrap().raw.unwrap();
+        assert_eq!(same.status, by_get.status, "{text}");
+    }
     assert_eq!(by_post.content_type, "application/ocsp-response");
     (by_post.status, by_post.body)
 }
