@@ -4,6 +4,8 @@ mod authorities;
 mod bounds;
 mod issuing;
 mod layouts;
+mod lists;
+mod names;
 mod requests;
 mod revoking;
 mod tidying;
