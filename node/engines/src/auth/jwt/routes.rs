@@ -154,7 +154,7 @@ pub(super) static ROUTES: &[Route] = &[
                 STATE,
                 CLIENT_NONCE,
                 Field::new("code", FieldKind::String, "The provider's code."),
-                Field::new("confirmation", FieldKind::String, "Set once the user confirmed a direct login."),
+                Field::new("confirmation", FieldKind::String, "What the page that asks the user sets."),
                 Field::new("error", FieldKind::String, "The provider's error."),
                 Field::new("error_description", FieldKind::String, "More of it. Never shown."),
                 Field::new("error_uri", FieldKind::String, "More of it. Never shown."),

@@ -14,21 +14,31 @@ use super::super::role::{CallbackMode, Role};
 use super::super::{Jwt, claims, role};
 use super::begin::{from_json, to_json};
 use super::exchange::{Visit, error_name};
-use super::pending::{Pending, Posted, state_of};
+use super::pending::{Pending, Posted, hash, random, state_of};
 use super::{failed, no_state, page};
 
 /// Longest code or ID token taken, bytes.
 const POSTED_MAX: usize = 64 * 1024;
+/// Random bytes of what the browser that posted must bring back.
+const PROOF_LEN: usize = 20;
 
 /// What a callback brings.
 fn brought(request: &Request) -> Result<(String, Posted), EngineError> {
-    let fields = request.fields();
-    let read = |name| Ok::<_, EngineError>(fields.string(name)?.unwrap_or_default());
-    let posted = Posted { code: read("code")?, id_token: read("id_token")?, error: read("error")? };
+    let read = |name| field(request, name);
+    let posted = Posted {
+        code: read("code")?,
+        id_token: read("id_token")?,
+        error: read("error")?,
+        proof: String::new(),
+    };
     if [&posted.code, &posted.id_token, &posted.error].iter().any(|text| text.len() > POSTED_MAX) {
         return Err(failed("The callback is too long."));
     }
     Ok((state_of(&read("state")?).to_owned(), posted))
+}
+
+fn field(request: &Request, name: &str) -> Result<String, EngineError> {
+    Ok(request.fields().string(name)?.unwrap_or_default())
 }
 
 /// A callback, by the client or by the browser itself.
@@ -37,43 +47,91 @@ pub(in crate::auth::jwt) fn callback(ctx: &Ctx<'_>, request: &Request) -> Result
     if is_post && !Config::load(ctx)?.is_some_and(|config| config.is_posted()) {
         return Err(EngineError::Unsupported);
     }
-    let (state, mut posted) = brought(request)?;
-    let mut pending = match Pending::find(ctx, &state) {
+    let (state, posted) = brought(request)?;
+    let pending = match Pending::find(ctx, &state) {
         Ok(pending) if pending.mode != CallbackMode::Device && !pending.is_used => pending,
         Ok(_) => return refusal(is_post, no_state()),
         Err(err @ EngineError::Invalid(_)) => return refusal(is_post, err),
         Err(err) => return Err(err),
     };
     if is_post {
-        // Once posted, it stands: nobody else's code gets in.
-        if pending.posted.is_some() {
-            return refusal(is_post, no_state());
-        }
-        pending.posted = Some(posted.clone());
-        if pending.mode == CallbackMode::Client {
-            pending.put(ctx, &state)?;
-            let code = if posted.code.is_empty() { "no_code" } else { &posted.code };
-            return Ok(page::hand_over(&ctx.mount.path, &state, code));
-        }
-    } else if let Some(earlier) = &pending.posted {
-        posted = earlier.clone();
+        keep(ctx, request, &state, pending, posted)
     } else {
-        // A token in a query was not asked for.
-        posted.id_token.clear();
+        go_on(ctx, request, &state, pending, posted)
     }
-    if pending.mode == CallbackMode::Direct && posted.error.is_empty() {
-        let (_, role) = role::wanted(ctx, &pending.role)?;
-        let is_confirmed = !is_post && request.fields().has("confirmation");
-        if !role.oidc_disable_confirmation && !is_confirmed {
-            if is_post {
-                pending.put(ctx, &state)?;
-            }
-            // What was posted is kept here, and need not go through the browser's history.
-            let code = if pending.posted.is_some() { "" } else { &posted.code };
-            return Ok(page::confirmation(pending.client, &pending.role, &state, code));
+}
+
+/// Keeps what a browser posted, for when the same browser or its client asks for it.
+fn keep(
+    ctx: &Ctx<'_>,
+    request: &Request,
+    state: &str,
+    mut pending: Pending,
+    mut posted: Posted,
+) -> Result<Response, EngineError> {
+    // Once posted, it stands: nobody else's code gets in.
+    if pending.posted.is_some() {
+        return refusal(true, no_state());
+    }
+    if pending.mode == CallbackMode::Direct {
+        if needs_no_confirmation(ctx, &pending, &posted)? {
+            return end(ctx, request, state, pending, &posted);
         }
+        let confirmation = random(ctx.entropy, PROOF_LEN)?;
+        posted.proof = hash(&confirmation);
+        let page = page::confirmation(pending.client, &pending.role, state, "", &confirmation);
+        pending.posted = Some(posted);
+        pending.put(ctx, state)?;
+        return Ok(page);
     }
-    end(ctx, request, &state, pending, &posted)
+    // The code shows who posted it. In its place stands a text made here, but for a client that took the post itself and
+    // says so by its nonce: it will have nothing else to show.
+    let code = if !posted.code.is_empty() || pending.is_begun_by(&field(request, "client_nonce")?) {
+        posted.code.clone()
+    } else {
+        random(ctx.entropy, PROOF_LEN)?
+    };
+    posted.proof = hash(&code);
+    pending.posted = Some(posted);
+    pending.put(ctx, state)?;
+    Ok(page::hand_over(&ctx.mount.path, state, &code))
+}
+
+/// Ends a login, unless the user must be asked first.
+fn go_on(
+    ctx: &Ctx<'_>,
+    request: &Request,
+    state: &str,
+    mut pending: Pending,
+    mut posted: Posted,
+) -> Result<Response, EngineError> {
+    if let Some(earlier) = pending.posted.take() {
+        let proof = if pending.mode == CallbackMode::Direct { "confirmation" } else { "code" };
+        // Who does not come from where it was posted gets nothing, and ends the login: else whoever began it would wait
+        // for somebody else's post and take it (CVE-2026-33757).
+        let is_proved = earlier.is_proved_by(&field(request, proof)?);
+        let posted = if is_proved { earlier } else { Posted::default() };
+        return end(ctx, request, state, pending, &posted);
+    }
+    // A token in a query was not asked for.
+    posted.id_token.clear();
+    let may_end = pending.mode == CallbackMode::Client
+        || request.fields().has("confirmation")
+        || needs_no_confirmation(ctx, &pending, &posted)?;
+    if may_end {
+        return end(ctx, request, state, pending, &posted);
+    }
+    // The code itself comes back with the confirmation, and only the user's browser has it.
+    Ok(page::confirmation(pending.client, &pending.role, state, &posted.code, "1"))
+}
+
+/// Whether a direct login may end unconfirmed: it failed, or its role says so.
+fn needs_no_confirmation(ctx: &Ctx<'_>, pending: &Pending, posted: &Posted) -> Result<bool, EngineError> {
+    if !posted.error.is_empty() {
+        return Ok(true);
+    }
+    let (_, role) = role::wanted(ctx, &pending.role)?;
+    Ok(role.oidc_disable_confirmation)
 }
 
 /// To a browser that posts, a page; to who asks by GET, an error. A browser that comes back to the server by GET is told

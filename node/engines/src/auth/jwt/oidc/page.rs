@@ -55,12 +55,13 @@ pub(super) fn success() -> Response {
 }
 
 /// Asks whether the user began this login. Whoever had somebody else begin it would else get that user's token
-/// (CVE-2026-33757).
+/// (CVE-2026-33757). What is confirmed with, `code` or `confirmation`, must be what nobody has but this page.
 pub(super) fn confirmation(
     client: Option<std::net::IpAddr>,
     role: &str,
     state: &str,
     code: &str,
+    confirmation: &str,
 ) -> Response {
     let client = client.map_or_else(|| "unknown".to_owned(), |client| client.to_string());
     let content = format!(
@@ -68,12 +69,13 @@ pub(super) fn confirmation(
          request yourself. If you did not, close this page: confirming would give whoever did access to your account.</p>\n\
          <p><b>Source IP:</b> {}</p><p><b>Role:</b> {}</p>\n\
          <form method=\"get\"><input type=\"hidden\" name=\"state\" value=\"{}\">\
-         <input type=\"hidden\" name=\"code\" value=\"{}\"><input type=\"hidden\" name=\"confirmation\" value=\"1\">\
+         <input type=\"hidden\" name=\"code\" value=\"{}\"><input type=\"hidden\" name=\"confirmation\" value=\"{}\">\
          <button>Confirm sign-in</button></form>",
         escape(&client),
         escape(role),
         escape(state),
         escape(code),
+        escape(confirmation),
     );
     page(200, "Sign in confirmation required", "", &content, "")
 }
@@ -97,7 +99,7 @@ mod tests {
     #[test]
     fn cve_2026_33758_nothing_from_outside_is_markup() {
         let evil = "\"><script>alert(1)</script>'&";
-        for page in [failure(evil), confirmation(None, evil, evil, evil), hand_over(evil, evil, evil)] {
+        for page in [failure(evil), confirmation(None, evil, evil, evil, evil), hand_over(evil, evil, evil)] {
             let html = String::from_utf8(page.raw.unwrap().body).unwrap();
             assert!(!html.contains("<script>alert") && !html.contains(evil), "{html}");
             assert!(html.contains("&lt;script&gt;alert(1)&lt;/script&gt;"), "{html}");

@@ -31,6 +31,17 @@ pub(super) struct Posted {
     pub(super) code: String,
     pub(super) id_token: String,
     pub(super) error: String,
+    /// Hash of what the browser that posted was given, or had, and must bring back. Who began the login knows its state
+    /// and nonce, and still does not come by what somebody else's browser posted for it.
+    #[serde(default)]
+    pub(super) proof: String,
+}
+
+impl Posted {
+    /// Whether `brought` shows that it comes from the browser that posted.
+    pub(super) fn is_proved_by(&self, brought: &str) -> bool {
+        self.proof.as_bytes().ct_eq(hash(brought).as_bytes()).into()
+    }
 }
 
 /// A login under way.
@@ -65,10 +76,14 @@ pub(super) fn random(entropy: &dyn Entropy, len: usize) -> Result<String, Entrop
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
+/// SHA-256, in Base64.
+pub(super) fn hash(text: &str) -> String {
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()).as_ref())
+}
+
 /// By a hash, so that no listing shows a state that somebody could use.
 fn key(state: &str) -> String {
-    let hash = digest(&SHA256, state.as_bytes());
-    format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(hash.as_ref()))
+    format!("{PREFIX}{}", hash(state))
 }
 
 /// The state as it was made: clients may hand it back with the namespace behind it.
@@ -100,9 +115,9 @@ impl Pending {
         Ok(ctx.storage.delete(&key(state))?)
     }
 
-    /// Whether that is the client that began it.
+    /// Whether that is the client that began it. A login without a nonce is nobody's.
     pub(super) fn is_begun_by(&self, client_nonce: &str) -> bool {
-        self.client_nonce.as_bytes().ct_eq(client_nonce.as_bytes()).into()
+        !client_nonce.is_empty() && self.client_nonce.as_bytes().ct_eq(client_nonce.as_bytes()).into()
     }
 }
 

@@ -278,19 +278,114 @@ fn a_direct_login_that_fails_is_over() {
     assert_eq!(poll.unwrap_err().to_string(), format!("Arca login failed. {NO_STATE}"));
 }
 
+fn posted(rig: &Rig, query: &BTreeMap<String, String>, more: Value) -> (u16, String) {
+    let mut body = json!({"state": query["state"]});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    page(rig.call(Update, "oidc/callback", &body))
+}
+
+/// The value of an attribute, or of a hidden field, of a page.
+fn hidden(html: &str, name: &str) -> String {
+    let start = [format!("{name}=\""), format!("name=\"{name}\" value=\"")];
+    let rest = start.iter().find_map(|start| Some(html.split_once(start.as_str())?.1)).unwrap();
+    rest.split('"').next().unwrap().to_owned()
+}
+
+const NOTHING: &str = "No code or id_token received.";
+
+/// CVE-2026-33757: whoever began a direct login knows its state and nonce, and must not be able to confirm in the place
+/// of the user whose browser posted the code.
+#[test]
+fn cve_2026_33757_a_posted_login_is_confirmed_by_who_posted_it() {
+    let role = json!({"callback_mode": "direct"});
+    for forged in [
+        json!({"confirmation": "1"}),
+        json!({"confirmation": ""}),
+        json!({"code": "x", "confirmation": "1"}),
+        json!({}),
+    ] {
+        let (rig, web) = visit(json!({"oidc_response_mode": "form_post"}), role.clone());
+        let query = begin(&rig, json!({"client_nonce": "N"}));
+        gives(&web, &id_claims(&query));
+        web.asked();
+        assert_eq!(posted(&rig, &query, json!({"code": "CODE"})).0, 200);
+        let mut body = json!({"state": query["state"], "client_nonce": "N"});
+        body.as_object_mut().unwrap().extend(forged.as_object().unwrap().clone());
+        let (status, html) = page(rig.call(Read, "oidc/callback", &body));
+        assert!(status == 400 && html.contains(NOTHING), "{forged}: {html}");
+        assert!(!web.asked().iter().any(|asked| asked.contains("CODE")), "{forged}: the code is not used");
+        let poll = rig.call(Update, "oidc/poll", &json!({"state": query["state"], "client_nonce": "N"}));
+        assert_eq!(poll.unwrap_err().to_string(), format!("Arca login failed. {NO_STATE}"), "{forged}");
+    }
+    let (rig, web) = visit(json!({"oidc_response_mode": "form_post"}), role);
+    let query = begin(&rig, json!({"client_nonce": "N"}));
+    gives(&web, &id_claims(&query));
+    let (_, html) = posted(&rig, &query, json!({"code": "CODE"}));
+    assert!(!html.contains("CODE"), "what was posted stays here: {html}");
+    let confirmation = hidden(&html, "confirmation");
+    assert!(confirmation.len() > 20, "{confirmation}");
+    assert_eq!(posted(&rig, &query, json!({"code": "other"})).0, 400, "what stands stands");
+    let body = json!({"state": query["state"], "code": "", "confirmation": confirmation});
+    assert_eq!(page(rig.call(Read, "oidc/callback", &body)).0, 200);
+    let poll = rig.call(Update, "oidc/poll", &json!({"state": query["state"], "client_nonce": "N"}));
+    assert_eq!(poll.unwrap().login.unwrap().alias_name, "alice");
+}
+
+/// The same where the browser comes back to the client: who began the login has its nonce, but not what was posted.
+#[test]
+fn cve_2026_33757_a_posted_code_is_not_given_to_who_does_not_have_it() {
+    for forged in [json!({"code": ""}), json!({"code": "other"}), json!({"code": "no_code"})] {
+        let (rig, web) = visit(json!({"oidc_response_mode": "form_post"}), json!({}));
+        let query = begin(&rig, json!({"client_nonce": "N"}));
+        gives(&web, &id_claims(&query));
+        assert_eq!(posted(&rig, &query, json!({"code": "CODE"})).0, 200);
+        let mut body = forged.clone();
+        body["client_nonce"] = json!("N");
+        refused(back(&rig, &query, body), NOTHING);
+        refused(back(&rig, &query, json!({"code": "CODE", "client_nonce": "N"})), NO_STATE);
+    }
+    let (rig, web) = visit(json!({"oidc_response_mode": "form_post"}), json!({}));
+    let query = begin(&rig, json!({"client_nonce": "N"}));
+    gives(&web, &id_claims(&query));
+    let (_, html) = posted(&rig, &query, json!({"code": "CODE"}));
+    assert_eq!(hidden(&html, "data-code"), "CODE");
+    assert_eq!(back(&rig, &query, json!({"client_nonce": "N"})).unwrap().alias_name, "alice");
+}
+
 #[test]
 fn what_was_posted_is_kept_for_the_client() {
-    let (rig, _web) =
-        visit(json!({"oidc_response_mode": "form_post", "oidc_response_types": "id_token"}), json!({}));
-    let query = begin(&rig, json!({}));
-    assert_eq!((query["response_mode"].as_str(), query["response_type"].as_str()), ("form_post", "id_token"));
-    let id_token = signer("rsa").token("RS256", &json!({"kid": "rsa"}), &id_claims(&query));
-    let post =
-        |token: &str| rig.call(Update, "oidc/callback", &json!({"state": query["state"], "id_token": token}));
-    let (status, html) = page(post(&id_token));
-    assert!(status == 200 && html.contains("data-code=\"no_code\""), "{html}");
-    assert_eq!(page(post("other")).0, 400, "what stands stands");
-    assert_eq!(back(&rig, &query, json!({"code": "no_code"})).unwrap().alias_name, "alice");
+    let by_token = json!({"oidc_response_mode": "form_post", "oidc_response_types": "id_token"});
+    let begun = || {
+        let (rig, web) = visit(by_token.clone(), json!({}));
+        let query = begin(&rig, json!({"client_nonce": "N"}));
+        let modes = (query["response_mode"].as_str(), query["response_type"].as_str());
+        assert_eq!(modes, ("form_post", "id_token"));
+        let id_token = signer("rsa").token("RS256", &json!({"kid": "rsa"}), &id_claims(&query));
+        (rig, web, query, id_token)
+    };
+    let (rig, _web, query, id_token) = begun();
+    let (status, html) = posted(&rig, &query, json!({"id_token": id_token}));
+    let code = hidden(&html, "data-code");
+    assert!(status == 200 && code.len() > 20, "{html}");
+    assert_eq!(posted(&rig, &query, json!({"id_token": "other"})).0, 400, "what stands stands");
+    assert_eq!(back(&rig, &query, json!({"code": code, "client_nonce": "N"})).unwrap().alias_name, "alice");
+    for forged in ["", "no_code"] {
+        let (rig, _web, query, id_token) = begun();
+        assert_eq!(posted(&rig, &query, json!({"id_token": id_token})).0, 200);
+        refused(back(&rig, &query, json!({"code": forged, "client_nonce": "N"})), NOTHING);
+    }
+    // The command line takes the post itself, hands it on with its nonce, and has no code to show then.
+    let (rig, _web, query, id_token) = begun();
+    let (status, html) = posted(&rig, &query, json!({"id_token": id_token, "code": "", "client_nonce": "N"}));
+    assert!(status == 200 && hidden(&html, "data-code").is_empty(), "{html}");
+    assert_eq!(back(&rig, &query, json!({"code": "", "client_nonce": "N"})).unwrap().alias_name, "alice");
+    let (rig, _web, query, id_token) = begun();
+    posted(&rig, &query, json!({"id_token": id_token, "client_nonce": "M"}));
+    refused(back(&rig, &query, json!({"code": "", "client_nonce": "N"})), NOTHING);
+}
+
+#[test]
+fn nothing_is_posted_where_the_settings_do_not_say_so() {
     let (rig, _web) = visit(json!({}), json!({}));
     let query = begin(&rig, json!({}));
     let posted = rig.say(Update, "oidc/callback", &json!({"state": query["state"], "code": "x"}));
