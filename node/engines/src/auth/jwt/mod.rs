@@ -15,7 +15,6 @@ mod routes;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use arca_engine_api::{
     Ctx, Engine, EngineError, EngineKind, EngineType, LeaseRecord, Map, MountView, Operation, Request,
@@ -23,6 +22,7 @@ use arca_engine_api::{
 };
 use async_trait::async_trait;
 
+use self::oidc::places::Places;
 use self::oidc::{begin, callback, pending, poll};
 use self::provider::Provider;
 use self::role::Role;
@@ -36,14 +36,14 @@ pub const TYPES: &[EngineType] = &[
 
 fn make(_: &MountView) -> Result<Arc<dyn Engine>, EngineError> {
     let table = RouteTable::new(routes::ROUTES);
-    Ok(Arc::new(Jwt { table, provider: Provider::default(), pending: AtomicUsize::new(0) }))
+    Ok(Arc::new(Jwt { table, provider: Provider::default(), places: Places::default() }))
 }
 
 struct Jwt {
     table: RouteTable,
     provider: Provider,
-    /// About how many logins are under way. A cache: counted anew by each tick.
-    pending: AtomicUsize,
+    /// Which logins are under way.
+    places: Places,
 }
 
 #[async_trait]
@@ -93,7 +93,7 @@ impl Engine for Jwt {
     ) -> Result<Response, EngineError> {
         match oidc::kind(intent) {
             "callback" => callback::conclude(ctx, intent, outcome),
-            "device" => begin::keep_device(ctx, intent, &outcome?),
+            "device" => begin::keep_device(self, ctx, intent, &outcome?),
             "poll" => poll::conclude(ctx, intent, outcome),
             _ => Err(EngineError::Bug("an intent of no kind".to_owned())),
         }

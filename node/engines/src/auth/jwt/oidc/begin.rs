@@ -13,7 +13,7 @@ use super::super::login::role_name;
 use super::super::role::{CallbackMode, Role, RoleType};
 use super::super::{Jwt, role};
 use super::exchange::{form, post};
-use super::pending::{LIFETIME, Pending, random, take_place};
+use super::pending::{self, LIFETIME, Pending, random};
 use super::redirect;
 
 /// Between polls, seconds, unless the role or the provider says otherwise.
@@ -56,7 +56,6 @@ pub(in crate::auth::jwt) async fn auth_url(
             return Ok(answer("", None));
         }
         let intent = json!({"kind": "device", "pending": to_json(&pending)?, "state": state});
-        take_place(jwt, ctx)?;
         return Ok(Response { intent: intent.as_object().cloned(), ..Response::default() });
     }
     let redirect_uri = fields.required_string("redirect_uri")?;
@@ -75,8 +74,7 @@ pub(in crate::auth::jwt) async fn auth_url(
     let source = config.source().ok_or_else(|| EngineError::Bug("OIDC without a provider".to_owned()))?;
     let endpoints = jwt.provider.endpoints(ctx, &source).await?;
     let url = url(&config, &role, &pending, &endpoints.authorization, &shown_state);
-    take_place(jwt, ctx)?;
-    pending.put(ctx, &state)?;
+    pending::begin(jwt, ctx, &pending, &state)?;
     let polled = (role.callback_mode == CallbackMode::Direct).then(|| (state, interval(&role, 0)));
     Ok(answer(&url, polled.as_ref().map(|(state, interval)| (state.as_str(), *interval))))
 }
@@ -160,6 +158,7 @@ pub(in crate::auth::jwt) async fn ask_device(
 
 /// Keeps the device code, and answers where the user is to go.
 pub(in crate::auth::jwt) fn keep_device(
+    jwt: &Jwt,
     ctx: &Ctx<'_>,
     intent: &Map,
     said: &Map,
@@ -178,7 +177,7 @@ pub(in crate::auth::jwt) fn keep_device(
         pending.expires = ctx.clock.now().after(life);
     }
     let state = text(intent, "state");
-    pending.put(ctx, state)?;
+    pending::begin(jwt, ctx, &pending, state)?;
     let mut response = answer(url, Some((state, interval(&role, number("interval")))));
     if complete.is_empty()
         && let Some(data) = &mut response.data

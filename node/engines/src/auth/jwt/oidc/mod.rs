@@ -9,6 +9,7 @@ mod exchange;
 mod id_token;
 mod page;
 pub(super) mod pending;
+pub(super) mod places;
 pub(super) mod poll;
 mod redirect;
 

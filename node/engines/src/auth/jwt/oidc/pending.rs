@@ -1,8 +1,7 @@
 //! Logins that were begun: where they lie until they come back. Sealed as all that is stored, of this cluster only, for a
-//! few minutes, and not more than [`PENDING_MAX`] of them.
+//! few minutes, and not more than [`PLACES`] of them.
 
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arca_engine_api::{Ctx, EngineError, Entropy, EntropyError, Map, Page, StorageExt as _, UnixMillis};
@@ -15,13 +14,14 @@ use subtle::ConstantTimeEq as _;
 use super::super::Jwt;
 use super::super::role::CallbackMode;
 use super::no_state;
+use super::places::PLACES;
 
 /// Where they lie.
 pub(in crate::auth::jwt) const PREFIX: &str = "oidc/";
 /// How long a login may take.
 pub(super) const LIFETIME: Duration = Duration::from_secs(5 * 60);
-/// Logins under way on one mount. Anybody can begin one, so there must be an end.
-pub(in crate::auth::jwt) const PENDING_MAX: usize = 4_096;
+/// Logins looked at by one round of tidying: more than there ever are.
+const SWEPT_MAX: usize = 4 * PLACES;
 /// Longest text of a client's that is kept.
 const TEXT_MAX: usize = 2_048;
 
@@ -121,33 +121,31 @@ impl Pending {
     }
 }
 
-/// Takes a place for one more login. The count is an estimate between two ticks, made exact before anybody is refused.
-pub(super) fn take_place(jwt: &Jwt, ctx: &Ctx<'_>) -> Result<(), EngineError> {
-    if jwt.pending.fetch_add(1, Ordering::Relaxed) < PENDING_MAX {
-        return Ok(());
+/// Stages a login that begins, and the end of another one if there are too many.
+pub(super) fn begin(jwt: &Jwt, ctx: &Ctx<'_>, pending: &Pending, state: &str) -> Result<(), EngineError> {
+    // First the write: a node that cannot write takes no place.
+    pending.put(ctx, state)?;
+    if let Some(oldest) = jwt.places.take(pending.client, key(state)) {
+        ctx.storage.delete(&oldest)?;
     }
-    let page = Page { limit: Some(PENDING_MAX), ..Page::default() };
-    let count = ctx.storage.list(PREFIX, &page)?.len();
-    jwt.pending.store(count + 1, Ordering::Relaxed);
-    if count < PENDING_MAX {
-        return Ok(());
-    }
-    Err(EngineError::invalid("too many logins are under way; try again in a few minutes"))
+    Ok(())
 }
 
-/// Takes away what is over, and counts the rest.
+/// Takes away what is over or too much, and takes note of the rest.
 pub(in crate::auth::jwt) fn sweep(jwt: &Jwt, ctx: &Ctx<'_>) -> Result<(), EngineError> {
-    let page = Page { limit: Some(2 * PENDING_MAX), ..Page::default() };
-    let mut count = 0;
+    let page = Page { limit: Some(SWEPT_MAX), ..Page::default() };
+    let mut live = Vec::new();
     for name in ctx.storage.list(PREFIX, &page)? {
         let at = format!("{PREFIX}{name}");
         let found = ctx.storage.get_record::<Pending>(&at)?;
-        if found.is_some_and(|pending| ctx.clock.now() < pending.expires) {
-            count += 1;
-        } else {
-            ctx.storage.delete(&at)?;
+        match found.filter(|pending| ctx.clock.now() < pending.expires) {
+            Some(pending) => live.push((pending.expires, pending.client, at)),
+            None => ctx.storage.delete(&at)?,
         }
     }
-    jwt.pending.store(count, Ordering::Relaxed);
+    live.sort();
+    for key in jwt.places.renew(live.into_iter().map(|(_, client, at)| (client, at))) {
+        ctx.storage.delete(&key)?;
+    }
     Ok(())
 }
