@@ -1,6 +1,6 @@
 //! The system that signs tokens: its keys, and for OIDC where its endpoints are. What it says is kept a while.
 //!
-//! **Invariant:** a token with an unknown key has the keys fetched again, but not more often than every
+//! **Invariant:** a token that no key is good for has the keys fetched again, but not more often than every
 //! [`REFRESH_EVERY`], so nobody turns logins into a flood of requests to the provider. Keys that have not been confirmed
 //! for [`STALE_AFTER`] are not used: a provider that withdrew a key must not be outlived by its copy.
 
@@ -116,12 +116,17 @@ impl Provider {
     /// Whether the provider failed or the token is bad.
     pub(super) async fn claims(&self, ctx: &Ctx<'_>, source: &Source, jws: &Jws) -> Result<Map, Failure> {
         let known = self.current(ctx, source).await?;
-        if known.keys.iter().any(|key| jws.is_of(key)) {
-            return Ok(jws.claims(known.keys.iter().filter(|key| jws.is_of(key)))?);
+        let claims = |keys: &[Key]| jws.claims(keys.iter().filter(|key| jws.is_of(key)));
+        let answer = claims(&known.keys);
+        if answer != Err(JoseError::Signature) {
+            return Ok(answer?);
         }
-        // The provider may have new keys.
-        let newer = self.newer(ctx, source, known.at).await?;
-        Ok(jws.claims(newer.iter().flat_map(|newer| newer.keys.iter()).filter(|key| jws.is_of(key)))?)
+        // The provider may have new keys: of another name, of the same, or of none.
+        match self.newer(ctx, source, known.at).await {
+            Ok(Some(newer)) => Ok(claims(&newer.keys)?),
+            Err(err) if !known.keys.iter().any(|key| jws.is_of(key)) => Err(err.into()),
+            Ok(None) | Err(_) => Ok(answer?),
+        }
     }
 
     fn kept(&self, source: &Source) -> std::sync::MutexGuard<'_, Kept> {

@@ -461,6 +461,47 @@ fn keys_are_fetched_once_and_again_for_one_nobody_knows() {
 }
 
 #[test]
+/// A provider may change its key and keep its name, or name none.
+#[test]
+fn a_new_key_under_an_old_name_is_found_at_once() {
+    let web = Arc::new(Web::default());
+    let rig = rig().with_http(Arc::clone(&web) as Arc<dyn Http>);
+    let (url, unknown) = (
+        "http://h/jwks",
+        "error validating token: error verifying token signature: no known key successfully validated the token signature",
+    );
+    let set = |key: &str, kid: &str| {
+        let mut jwk = signer(key).jwk(kid);
+        if kid.is_empty() {
+            jwk.as_object_mut().unwrap().remove("kid");
+        }
+        web.says(url, 200, json!({"keys": [jwk]}));
+    };
+    let of = |key: &str, kid: &str| {
+        let header = if kid.is_empty() { json!({}) } else { json!({"kid": kid}) };
+        signer(key).token("RS256", &header, &claims(&json!({"exp": 100_000})))
+    };
+    for kid in ["k", ""] {
+        set("rsa", kid);
+        rig.advance(601);
+        assert_eq!(rig.say(Update, "config", &json!({"jwks_url": url})), "none");
+        role(&rig, json!({}));
+        check(&rig, &of("rsa", kid), "alice");
+        set("other-rsa", kid);
+        rig.advance(10);
+        web.asked();
+        check(&rig, &of("other-rsa", kid), "alice");
+        check(&rig, &of("rsa", kid), unknown);
+        check(&rig, &of("rsa", kid), unknown);
+        assert_eq!(web.asked().len(), 1, "{kid:?}");
+        // It stays the token's fault if the provider cannot be asked.
+        web.says(url, 500, "");
+        rig.advance(10);
+        check(&rig, &of("rsa", kid), unknown);
+        check(&rig, &of("other-rsa", kid), "alice");
+    }
+}
+
 fn a_withdrawn_key_is_not_outlived_by_its_copy() {
     let web = Arc::new(Web::default());
     let rig = rig().with_http(Arc::clone(&web) as Arc<dyn Http>);
