@@ -121,8 +121,9 @@ pub struct Login {
     pub no_default_policy: bool,
     /// Metadata of the token.
     pub metadata: BTreeMap<String, String>,
-    /// Groups by which external identity groups are refreshed.
-    pub group_aliases: Vec<String>,
+    /// Groups by which external identity groups are refreshed. A login without any is in none; a renewal without any
+    /// says nothing of them, and changes none.
+    pub group_aliases: Option<Vec<String>>,
     /// Kept with the token for renewal; never shown.
     pub internal: Map,
     /// Wanted lifetime; zero means the mount's default.

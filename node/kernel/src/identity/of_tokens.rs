@@ -144,7 +144,7 @@ impl Kernel {
             name: &login.alias_name,
         };
         let book = self.book(tx, &namespace.id);
-        Ok(book.log_in(alias, &login.alias_metadata, &login.group_aliases)?.id)
+        Ok(book.log_in(alias, &login.alias_metadata, login.group_aliases.as_deref().unwrap_or_default())?.id)
     }
 
     /// What the auth method of a token said about groups when the token was renewed.

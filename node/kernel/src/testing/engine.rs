@@ -149,7 +149,7 @@ impl Engine for Notes {
                 let login = Login {
                     alias_name: request.param("name").to_owned(),
                     alias_metadata: request.fields().string_map("metadata")?.unwrap_or_default(),
-                    group_aliases: request.fields().list("groups")?.unwrap_or_default(),
+                    group_aliases: request.fields().list("groups")?,
                     internal: Map::from_iter([("name".to_owned(), request.param("name").into())]),
                     display_name: request.param("name").to_owned(),
                     policies,
@@ -178,12 +178,18 @@ impl Engine for Notes {
         Some(request.param("name").to_lowercase())
     }
 
-    /// A login is in the groups of the note `groups/<name>` from then on.
+    /// A login is in the groups of the note `groups/<name>` from then on, if it names any; its lifetimes are the note's.
     async fn renew(&self, ctx: &Ctx<'_>, lease: &LeaseRecord) -> Result<Response, EngineError> {
         let name = lease.internal.get("name").and_then(Value::as_str).unwrap_or_default();
         if let Some(note) = ctx.storage.get_record::<Map>(&format!("note/groups/{name}"))? {
-            let group_aliases = arca_engine_api::Fields::new(&note).list("groups")?.unwrap_or_default();
-            let login = Login { group_aliases, internal: lease.internal.clone(), ..Login::default() };
+            let note = arca_engine_api::Fields::new(&note);
+            let login = Login {
+                group_aliases: note.list("groups")?,
+                ttl: note.duration("ttl")?.unwrap_or_default(),
+                max_ttl: note.duration("max_ttl")?.unwrap_or_default(),
+                internal: lease.internal.clone(),
+                ..Login::default()
+            };
             return Ok(Response { login: Some(login), ..Response::default() });
         }
         let grant = LeaseGrant { ttl: lease.ttl, is_renewable: true, ..LeaseGrant::default() };

@@ -412,7 +412,7 @@ impl LoginRenewal {
                 max_ttl: login.max_ttl,
                 period,
                 internal: login.internal,
-                group_aliases: Some(login.group_aliases),
+                group_aliases: login.group_aliases,
             });
         }
         let grant = response.lease.unwrap_or_default();

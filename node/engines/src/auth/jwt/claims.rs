@@ -53,7 +53,7 @@ pub(super) fn identity(role_name: &str, role: &Role, claims: &Map) -> Result<Log
         alias_metadata,
         display_name,
         metadata,
-        group_aliases,
+        group_aliases: Some(group_aliases),
         internal,
         ..Login::default()
     })

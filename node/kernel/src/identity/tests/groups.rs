@@ -186,3 +186,22 @@ async fn a_very_large_group_goes_a_piece_at_a_time() {
     let tx = world.rig.view();
     assert!(world.rig.kernel.book(&tx, "root").leftovers().unwrap().is_empty());
 }
+
+/// Tokens are renewed much more often than people log in. A method that asks nobody at a renewal must not throw the user out
+/// of all groups.
+#[tokio::test]
+async fn a_renewal_that_says_nothing_of_groups_changes_none() {
+    let world = World::new().await;
+    let external = json!({"name": "dev", "type": "external", "policies": ["by-dev"]});
+    let group = world.make("group", external).await;
+    let alias = json!({"name": "dev", "mount_accessor": world.people, "canonical_id": group});
+    world.make("group-alias", alias).await;
+    let (token, _) = world.login("people", "ann", json!({"groups": ["dev"]})).await;
+    world.rig.post("root", "auth/people/groups/ann", json!({"ttl": "1h"})).await.unwrap();
+    let auth = world.rig.post(&token, "auth/token/renew-self", json!({})).await.unwrap().auth.unwrap();
+    assert_eq!(json!(auth.identity_policies), json!(["by-dev"]));
+    assert_eq!(world.identity_policies(&token).await, json!(["by-dev"]));
+    // A login does say so.
+    world.login("people", "ann", json!({})).await;
+    assert_eq!(world.identity_policies(&token).await, json!(null));
+}

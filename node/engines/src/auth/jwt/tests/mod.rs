@@ -221,7 +221,7 @@ fn a_good_token_logs_in() {
     assert_eq!((login.alias_name.as_str(), login.display_name.as_str()), ("alice", "alice"));
     assert_eq!(json!(login.metadata), json!({"email": "a@b", "nx": "5", "role": "r"}));
     assert_eq!(json!(login.alias_metadata), json!({"email": "a@b", "nx": "5"}));
-    assert_eq!(login.group_aliases, ["one", "two"]);
+    assert_eq!(json!(login.group_aliases), json!(["one", "two"]));
     assert_eq!((login.policies, login.ttl.as_secs()), (vec!["p".to_owned()], 60));
     role(&rig, json!({}));
     for (name, algs) in ALL {
@@ -371,7 +371,8 @@ fn claims_of_the_wrong_type_are_refused() {
     check(&rig, &token(&json!({"g": 3})), "a value in groups claim could not be parsed as string");
     check(&rig, &token(&json!({"g": ["x", 3]})), "a value in groups claim could not be parsed as string");
     check(&rig, &token(&json!({"g": {"a": 1}})), "\"g\" claim could not be converted to string list");
-    assert_eq!(log_in(&rig, &token(&json!({"g": "one"}))).unwrap().group_aliases, ["one"]);
+    let groups = log_in(&rig, &token(&json!({"g": "one"}))).unwrap().group_aliases;
+    assert_eq!(json!(groups), json!(["one"]));
     let many: Vec<String> = (0..1_001).map(|at| at.to_string()).collect();
     check(&rig, &token(&json!({"g": many})), "the groups claim has more than 1000 groups");
     role(&rig, json!({"claim_mappings": {"m": "m"}}));
@@ -460,7 +461,6 @@ fn keys_are_fetched_once_and_again_for_one_nobody_knows() {
     check(&rig, &named("p256", "rsa"), unknown);
 }
 
-#[test]
 /// A provider may change its key and keep its name, or name none.
 #[test]
 fn a_new_key_under_an_old_name_is_found_at_once() {
@@ -502,6 +502,7 @@ fn a_new_key_under_an_old_name_is_found_at_once() {
     }
 }
 
+#[test]
 fn a_withdrawn_key_is_not_outlived_by_its_copy() {
     let web = Arc::new(Web::default());
     let rig = rig().with_http(Arc::clone(&web) as Arc<dyn Http>);
