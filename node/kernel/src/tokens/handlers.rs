@@ -409,7 +409,7 @@ impl LoginRenewal {
             let period = Some(login.period);
             return Ok(Self {
                 ttl: login.ttl,
-                max_ttl: login.max_ttl,
+                max_ttl: Some(login.max_ttl),
                 period,
                 internal: login.internal,
                 group_aliases: login.group_aliases,
@@ -418,6 +418,7 @@ impl LoginRenewal {
         let grant = response.lease.unwrap_or_default();
         let ttl = if grant.ttl.is_zero() { Duration::ZERO } else { grant.ttl.max(lifetime::TTL_MIN) };
         let internal = Map::clone(&grant.internal);
-        Ok(Self { ttl, max_ttl: grant.max_ttl, internal, ..Self::default() })
+        let max_ttl = Some(grant.max_ttl).filter(|span| !span.is_zero());
+        Ok(Self { ttl, max_ttl, internal, ..Self::default() })
     }
 }

@@ -13,10 +13,10 @@ use crate::tx::Tx;
 /// What an auth method answered when a token of its logins was to be renewed.
 #[derive(Clone, Debug, Default)]
 pub struct LoginRenewal {
-    /// New lifetime; zero for what was wanted.
+    /// Lifetime where the caller wants none; zero for the usual.
     pub ttl: Duration,
-    /// Longest lifetime; zero for what the login said.
-    pub max_ttl: Duration,
+    /// Longest lifetime, zero for the mount's; none for what the login said.
+    pub max_ttl: Option<Duration>,
     /// Period; none for what the login said.
     pub period: Option<Duration>,
     /// New data for the next renewal, if any.
@@ -95,8 +95,11 @@ impl TokenStore {
             wish.max_ttl = origin.max_ttl;
         }
         if let Some(login) = &renewal.login {
-            wish.ttl = lifetime::lesser(renewal.increment, login.ttl);
-            wish.max_ttl = lifetime::lesser(wish.max_ttl, login.max_ttl);
+            // A wish may be longer than the usual lifetime: what bounds it are the maximum and the period.
+            if wish.ttl.is_zero() {
+                wish.ttl = login.ttl;
+            }
+            wish.max_ttl = login.max_ttl.unwrap_or(wish.max_ttl);
             wish.period = login.period.unwrap_or(entry.period);
         }
         if !entry.role.is_empty() {

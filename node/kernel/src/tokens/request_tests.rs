@@ -182,6 +182,38 @@ async fn what_is_granted_is_shown_whole_however_long_the_request_takes() {
     assert_eq!(renewed.unwrap().lease_duration, 90);
 }
 
+/// The usual lifetime of a role's logins is for who asks for none; the maximum is what bounds a renewal.
+#[tokio::test]
+async fn a_renewal_may_ask_for_more_than_the_usual() {
+    let rig = Rig::active().await;
+    rig.post("root", "sys/auth/people", json!({"type": "notes"})).await.unwrap();
+    let login = rig.post("", "auth/people/login/ann", json!({"policies": "default"})).await.unwrap();
+    let token = login.auth.unwrap().client_token.to_string();
+    for (role, increment, seconds, warnings) in [
+        (json!({"ttl": "1m"}), "", 60, json!([])),
+        (json!({"ttl": "1m"}), "30s", 30, json!([])),
+        (json!({"ttl": "1m"}), "90s", 90, json!([])),
+        (json!({"ttl": "1m", "max_ttl": "100s"}), "90s", 90, json!([])),
+        (
+            json!({"ttl": "1m", "max_ttl": "100s"}),
+            "1h",
+            100,
+            json!([
+                r#"TTL of "1h" exceeded the effective max_ttl of "1m40s"; TTL value is capped accordingly"#
+            ]),
+        ),
+        // The role as it is now counts, not as it was at the login or at the renewal before.
+        (json!({"ttl": "1m", "max_ttl": "200s"}), "150s", 150, json!([])),
+        (json!({}), "2h", 7_200, json!([])),
+    ] {
+        rig.post("root", "auth/people/groups/ann", role).await.unwrap();
+        let body = json!({"increment": increment});
+        let renewed = rig.post(&token, "auth/token/renew-self", body).await.unwrap();
+        assert_eq!(renewed.auth.unwrap().lease_duration, seconds, "{increment:?}");
+        assert_eq!(json!(renewed.warnings), warnings, "{increment:?}");
+    }
+}
+
 #[tokio::test]
 async fn roles_are_written_read_and_removed() {
     let rig = Rig::active().await;
