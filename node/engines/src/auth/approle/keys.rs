@@ -19,6 +19,8 @@ pub(super) const LOCAL: &str = "local/";
 pub(super) const ROLES: &str = "role/";
 /// Deleted roles that have secret ids left.
 pub(super) const ORPHANS: &str = "orphan/";
+/// Roles that have had secret ids of this cluster alone.
+pub(super) const OWNERS: &str = "local/owner/";
 /// Both places where secret ids may lie.
 pub(super) const PREFIXES: [&str; 2] = ["", LOCAL];
 

@@ -6,6 +6,7 @@
 
 mod keys;
 mod login;
+mod owners;
 mod role;
 mod routes;
 mod secret_id;
@@ -30,11 +31,12 @@ pub const TYPES: &[EngineType] = &[EngineType {
 }];
 
 fn make(_: &MountView) -> Result<Arc<dyn Engine>, EngineError> {
-    Ok(Arc::new(Approle { table: RouteTable::new(routes::ROUTES) }))
+    Ok(Arc::new(Approle { table: RouteTable::new(routes::ROUTES), round: tidy::Round::default() }))
 }
 
 struct Approle {
     table: RouteTable,
+    round: tidy::Round,
 }
 
 #[async_trait]
@@ -55,7 +57,7 @@ impl Engine for Approle {
             ("roles", _) => role::list(ctx, request),
             ("secret-id", Operation::List) => secret_id::list(ctx, request),
             ("secret-id", _) => secret_id::generate(ctx, request),
-            ("tidy", _) => tidy::tidy(ctx),
+            ("tidy", _) => tidy::tidy(ctx, &self.round),
             _ => role::part(ctx, request),
         }
     }
@@ -85,7 +87,7 @@ impl Engine for Approle {
     }
 
     async fn tick(&self, ctx: &Ctx<'_>) -> Result<Vec<Map>, EngineError> {
-        tidy::sweep(ctx)?;
+        tidy::sweep(ctx, &self.round)?;
         Ok(Vec::new())
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::keys::{self, Keys};
+use super::owners;
 use super::routes::{self, OLD_NAMES};
 use crate::auth::names;
 use crate::auth::token_params::TokenParams;
@@ -47,9 +48,7 @@ struct Named {
 
 /// Where secret ids of a deleted role lie.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Orphaned {
-    pub(super) is_local: bool,
-}
+struct Orphaned {}
 
 impl Role {
     fn new(uid: String, name: String) -> Self {
@@ -258,8 +257,11 @@ pub(super) fn delete(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engin
     let Some(role) = find(ctx, request.param("role_name"))? else { return Ok(Response::empty()) };
     ctx.storage.delete(&keys::role(&role.name))?;
     ctx.storage.delete(&Keys::of(ctx)?.role_id(&role.role_id))?;
-    let orphaned = Orphaned { is_local: role.local_secret_ids };
-    ctx.storage.put_record(&format!("{}{}", keys::ORPHANS, role.uid), &orphaned)?;
+    if role.local_secret_ids {
+        owners::role_is_deleted(ctx, &role)?;
+    } else {
+        ctx.storage.put_record(&format!("{}{}", keys::ORPHANS, role.uid), &Orphaned {})?;
+    }
     Ok(Response::empty())
 }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::keys::{self, Keys};
+use super::owners;
 use super::role::{self, Role, blocks, uses};
 use crate::auth::names;
 
@@ -123,6 +124,9 @@ pub(super) fn generate(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Eng
             return Err(EngineError::invalid("the secret_id is already registered"));
         }
         remove(ctx, role.prefix(), &role.uid, &hash, &old)?;
+    }
+    if role.local_secret_ids {
+        owners::note(ctx, &role)?;
     }
     ctx.storage.put_record(&keys::secret(role.prefix(), &role.uid, &hash), &secret)?;
     let handle = Handle { hash: hash.clone() };

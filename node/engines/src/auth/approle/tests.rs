@@ -377,10 +377,10 @@ fn what_ended_is_taken_away_in_rounds() {
     }
     let (_, kept) = secret(&rig, "kept", &json!({}));
     rig.tick();
-    assert_eq!(rig.stored().len(), empty.len() + 3 * 3 + 2);
+    assert_eq!(rig.stored().len(), empty.len() + 3 * 3 + 3);
     rig.advance(200);
     rig.tick();
-    assert_eq!(rig.stored().len(), empty.len() + 2);
+    assert_eq!(rig.stored().len(), empty.len() + 3);
     check(&rig, List, "role/kept/secret-id", &Value::Null, &json!({"keys": [kept]}).to_string());
     rig.say(Delete, "role/kept", &Value::Null);
     let answer = rig.call(Update, "tidy/secret-id", &json!({})).unwrap();
@@ -398,6 +398,54 @@ fn a_round_is_of_bounded_size() {
     let rig = with_app(&json!({"secret_id_ttl": 60}));
     for at in 0..700 {
         data(&rig, "role/app/custom-secret-id", &json!({"secret_id": format!("s{at}")}));
+/// A role is deleted in another cluster, which knows nothing of the secret ids that this one keeps to itself.
+#[test]
+fn secret_ids_of_this_cluster_go_though_another_deletes_their_role() {
+    let rig = with_app(&json!({"local_secret_ids": true}));
+    rig.say(Update, "role/kept", &json!({"local_secret_ids": true}));
+    let (id, _) = secret(&rig, "app", &json!({}));
+    secret(&rig, "kept", &json!({}));
+    let local =
+        |rig: &Rig| rig.stored().iter().filter(|key| key.starts_with("local/")).cloned().collect::<Vec<_>>();
+    let of_both = local(&rig);
+    let role = rig.with_ctx(|ctx| ctx.storage.get("role/app").unwrap().unwrap());
+    let delete = |rig: &Rig| rig.with_ctx(|ctx| ctx.storage.delete("role/app").unwrap());
+    // While this cluster catches up with another, a role may not be there for a while.
+    delete(&rig);
+    rig.tick();
+    rig.advance(24 * 3_600 - 1);
+    rig.tick();
+    rig.plant("role/app", &role);
+    rig.tick();
+    assert_eq!(local(&rig), of_both);
+    assert!(log_in(&rig, "app-id", &id).is_ok());
+    delete(&rig);
+    rig.tick();
+    rig.advance(24 * 3_600 - 1);
+    rig.tick();
+    assert_eq!(local(&rig), of_both);
+    rig.advance(1);
+    rig.tick();
+    assert_eq!(local(&rig).len() * 2, of_both.len());
+    assert!(rig.stored().iter().any(|key| key == "role/kept"));
+}
+
+/// However many roles there are, a round looks at a few, and the next one goes on from there.
+#[test]
+fn rounds_come_to_every_role() {
+    let rig = with_app(&json!({}));
+    for at in 0..250 {
+        rig.plant(&format!("local/owner/{at:03}"), br#"{"role":"no","is_deleted":true,"gone_since":null}"#);
+    }
+    let left = |rig: &Rig| rig.stored().iter().filter(|key| key.starts_with("local/owner/")).count();
+    let live = br#"{"role":"app","is_deleted":false,"gone_since":null}"#;
+    rig.plant("local/owner/000", live);
+    for want in [151, 51, 1, 1] {
+        rig.tick();
+        assert_eq!(left(&rig), want);
+    }
+}
+
     }
     rig.advance(200);
     let left = |rig: &Rig| rig.stored().iter().filter(|key| key.starts_with("secret-id/")).count();
