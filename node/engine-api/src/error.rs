@@ -62,6 +62,9 @@ pub enum EngineError {
     /// The request is wrong; the text is shown to the caller.
     #[error("{0}")]
     Invalid(String),
+    /// What the path names is not there; the text says what and is shown to the caller.
+    #[error("{0}")]
+    Missing(String),
     /// Nothing at this path.
     #[error("not found")]
     NotFound,
@@ -84,7 +87,7 @@ impl EngineError {
             Self::Bug(_) | Self::Entropy(_) => Fault::Internal,
             Self::Denied | Self::Forbidden(_) => Fault::Denied,
             Self::BadLogin { .. } | Self::Invalid(_) => Fault::Invalid,
-            Self::NotFound => Fault::NotFound,
+            Self::Missing(_) | Self::NotFound => Fault::NotFound,
             Self::Storage(err) => err.fault(),
             Self::Unsupported => Fault::Unsupported,
             Self::Upstream(_) => Fault::Upstream,

@@ -15,6 +15,9 @@ pub struct Response {
     pub data: Option<Map>,
     /// Hints for the caller; any warning turns a 204 into a 200.
     pub warnings: Vec<String>,
+    /// Public handle of a credential in `data`. Shown beside the wrapping token of an answer that is wrapped, so that the
+    /// credential can be ended by who does not see it.
+    pub accessor: Option<String>,
     /// The response carries something that must be revoked later.
     pub lease: Option<LeaseGrant>,
     /// The caller proved who it is: the kernel creates a token from this.

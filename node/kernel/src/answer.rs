@@ -93,6 +93,8 @@ pub struct Answer {
     pub data: Option<Map>,
     /// Warnings.
     pub warnings: Vec<String>,
+    /// Handle of a credential in the data; shown only with a wrapping token.
+    pub accessor: Option<String>,
     /// New token.
     pub auth: Option<AnswerAuth>,
     /// Wrapping.

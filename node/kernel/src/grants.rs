@@ -192,6 +192,19 @@ mod tests {
         assert_eq!(serde_json::from_slice::<Value>(&raw.body).unwrap()["data"], json!({}));
     }
 
+    /// Whoever wraps a credential for somebody else can end it without having seen it.
+    #[tokio::test]
+    async fn a_wrapped_credential_is_named_by_its_handle() {
+        let rig = Rig::active().await;
+        let data = json!({"secret_id": "s"}).as_object().unwrap().clone();
+        let made = Answer { data: Some(data), accessor: Some("acc".to_owned()), ..Answer::default() };
+        let info = rig.put_away(&made, "auth/a/role/r/secret-id").await;
+        assert_eq!(info.wrapped_accessor.as_deref(), Some("acc"));
+        let moved =
+            rig.post("root", "sys/wrapping/rewrap", json!({"token": info.token.as_str()})).await.unwrap();
+        assert_eq!(moved.wrap_info.unwrap().wrapped_accessor.as_deref(), Some("acc"));
+    }
+
     /// Facts about what is not there come out as they would have been sent.
     #[tokio::test]
     async fn what_is_missing_is_missing_when_unwrapped() {

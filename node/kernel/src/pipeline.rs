@@ -294,6 +294,7 @@ pub(crate) fn answer_of(
         is_renewable: lease.as_ref().is_some_and(|lease| lease.is_renewable),
         lease_duration: shown.or(response.lease_duration_hint.map(seconds)).unwrap_or_default(),
         data: response.data,
+        accessor: response.accessor,
         warnings: response.warnings,
         mount_type: admitted.mount.as_ref().map_or_else(String::new, |mount| mount.record.engine.clone()),
         shape: if matches!(body, AnswerBody::Json) { shape } else { Shape::Envelope },

@@ -39,7 +39,7 @@ pub(crate) struct Wrapped {
     pub(crate) creation_time: UnixMillis,
     /// Path of the wrapped request.
     pub(crate) creation_path: String,
-    /// Accessor of a token inside.
+    /// Accessor of a token or another credential inside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) wrapped_accessor: Option<String>,
     /// The answer is about something that is not there.
@@ -97,12 +97,12 @@ impl<'a> Wrapping<'a> {
     ) -> Result<WrapInfo, KernelError> {
         let body =
             serde_json::to_string(&enveloped(answer)).map_err(|err| KernelError::Bug(err.to_string()))?;
-        let accessor = answer.auth.as_ref().map(|auth| auth.accessor.clone()).filter(|text| !text.is_empty());
+        let of_token = answer.auth.as_ref().map(|auth| &auth.accessor).filter(|text| !text.is_empty());
         let facts = Wrapped {
             creation_ttl: seconds(ttl),
             creation_time: self.now,
             creation_path: creation_path.to_owned(),
-            wrapped_accessor: accessor,
+            wrapped_accessor: of_token.or(answer.accessor.as_ref()).cloned(),
             is_missing: answer.is_missing,
         };
         self.put_away(&Zeroizing::new(body), ttl, facts)

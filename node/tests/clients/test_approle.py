@@ -122,3 +122,29 @@ def test_batch_tokens(client, approle, mount):
     secret = approle.generate_secret_id("app", mount_point=mount)["data"]["secret_id"]
     auth = approle.login(role_id(approle, mount), secret, use_token=False, mount_point=mount)["auth"]
     assert auth["token_type"] == "batch" and auth["client_token"].startswith("hvb.")
+
+
+def test_a_wrapped_secret_id_is_destroyed_unseen(cluster, mount):
+    cluster.run("write", f"auth/{mount}/role/app", "token_policies=dev")
+    wrapped = cluster.json("write", "-f", "-wrap-ttl=60", f"auth/{mount}/role/app/secret-id")["wrap_info"]
+    accessor = f"secret_id_accessor={wrapped['wrapped_accessor']}"
+    cluster.run("write", f"auth/{mount}/role/app/secret-id-accessor/destroy", accessor)
+    made = cluster.json("unwrap", wrapped["token"])["data"]
+    role = cluster.json("read", f"auth/{mount}/role/app/role-id")["data"]["role_id"]
+    ids = (f"role_id={role}", f"secret_id={made['secret_id']}")
+    refused = cluster.run("write", f"auth/{mount}/login", *ids, check=False)
+    assert refused.returncode == 2 and REFUSED in refused.stderr
+    missing = cluster.run("write", "-f", f"auth/{mount}/role/none/secret-id", check=False)
+    assert 'Code: 404' in missing.stderr and 'role "none" does not exist' in missing.stderr
+
+
+def test_a_renewal_may_ask_for_more_than_the_usual(cluster, mount):
+    cluster.run("write", f"auth/{mount}/role/app", "token_ttl=60", "token_max_ttl=200")
+    role = cluster.json("read", f"auth/{mount}/role/app/role-id")["data"]["role_id"]
+    secret = cluster.json("write", "-f", f"auth/{mount}/role/app/secret-id")["data"]["secret_id"]
+    token = cluster.json("write", f"auth/{mount}/login", f"role_id={role}", f"secret_id={secret}")["auth"]["client_token"]
+    assert cluster.json("token", "renew", "-increment=120", token)["auth"]["lease_duration"] == 120
+    renewed = cluster.json("token", "renew", "-increment=3600", token)
+    assert 120 < renewed["auth"]["lease_duration"] <= 200
+    assert "exceeded the effective max_ttl" in renewed["warnings"][0]
+    assert cluster.json("token", "renew", token)["auth"]["lease_duration"] == 60

@@ -46,7 +46,7 @@ struct Named {
     role: String,
 }
 
-/// Where secret ids of a deleted role lie.
+/// A deleted role that has secret ids left, for all clusters.
 #[derive(Serialize, Deserialize)]
 struct Orphaned {}
 
@@ -176,7 +176,15 @@ pub(super) fn find_by_id(
 
 /// The role a path names.
 pub(super) fn of_path(ctx: &Ctx<'_>, request: &Request) -> Result<Arc<Role>, EngineError> {
-    find(ctx, request.param("role_name"))?.ok_or(EngineError::NotFound)
+    find(ctx, request.param("role_name"))?.ok_or_else(|| EngineError::Missing(is_missing(request)))
+}
+
+/// Says that there is no role of the name in the path, if it can be one.
+pub(super) fn is_missing(request: &Request) -> String {
+    match names::name(request.param("role_name")) {
+        Some(name) => format!("role {name:?} does not exist"),
+        None => "the role does not exist".to_owned(),
+    }
 }
 
 /// Whether there is a role of the name in the path.

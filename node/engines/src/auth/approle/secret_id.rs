@@ -135,12 +135,14 @@ pub(super) fn generate(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Eng
         let note = keys::due_note(role.prefix(), expires, &role.uid, &hash);
         ctx.storage.put(&note, Zeroizing::new(Vec::new()))?;
     }
-    Ok(Response::data(json!({
+    let accessor = Some(secret.accessor.clone());
+    let response = Response::data(json!({
         "secret_id": secret_id.as_str(),
         "secret_id_accessor": secret.accessor,
         "secret_id_num_uses": secret.uses,
         "secret_id_ttl": secret.ttl_s,
-    })))
+    }));
+    Ok(Response { accessor, ..response })
 }
 
 fn chosen(fields: Fields<'_>) -> Result<Zeroizing<String>, EngineError> {
@@ -246,7 +248,7 @@ pub(super) fn list(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineE
 
 fn find_role(ctx: &Ctx<'_>, request: &Request) -> Result<Arc<Role>, EngineError> {
     let found = role::find(ctx, request.param("role_name"))?;
-    found.ok_or_else(|| EngineError::invalid("the role does not exist"))
+    found.ok_or_else(|| EngineError::Invalid(role::is_missing(request)))
 }
 
 /// A secret id's keyed hash and record, by itself.

@@ -126,7 +126,8 @@ fn every_field_has_a_path() {
         let missing = rig.say(Update, &path, &json!({"other": 1}));
         assert!(missing.starts_with("error: missing "), "{part}: {missing}");
         check(&rig, Read, &format!("role/other/{part}"), &Value::Null, "none");
-        check(&rig, Update, &format!("role/other/{part}"), &body, "error: not found");
+        let missing = r#"error: role "other" does not exist"#;
+        check(&rig, Update, &format!("role/other/{part}"), &body, missing);
     }
     check(&rig, Read, "role/app/local-secret-ids", &Value::Null, r#"{"local_secret_ids":false}"#);
     check(&rig, Read, "role/app/role-id", &Value::Null, r#"{"role_id":"app-id"}"#);
@@ -265,8 +266,12 @@ fn a_secret_id_stays_within_its_role() {
         "app",
         &json!({"num_uses": 2, "ttl": 5, "cidr_list": "10.1.0.0/16", "token_bound_cidrs": "10.1.2.3/32"}),
     );
-    check(&rig, Update, "role/other/secret-id", &json!({}), "error: not found");
-    check(&rig, List, "role/other/secret-id", &Value::Null, "error: the role does not exist");
+    let missing = "error: role \"other\" does not exist";
+    check(&rig, Update, "role/Other/secret-id", &json!({}), missing);
+    check(&rig, List, "role/other/secret-id", &Value::Null, missing);
+    check(&rig, List, "role/o\"her/secret-id", &Value::Null, "error: the role does not exist");
+    let response = rig.call(Update, "role/app/secret-id", &json!({})).unwrap();
+    assert_eq!(json!(response.accessor), response.data.unwrap()["secret_id_accessor"]);
 }
 
 #[test]
@@ -393,11 +398,6 @@ fn what_ended_is_taken_away_in_rounds() {
     assert!(rig.stored().iter().all(|key| !key.starts_with("orphan/")));
 }
 
-#[test]
-fn a_round_is_of_bounded_size() {
-    let rig = with_app(&json!({"secret_id_ttl": 60}));
-    for at in 0..700 {
-        data(&rig, "role/app/custom-secret-id", &json!({"secret_id": format!("s{at}")}));
 /// A role is deleted in another cluster, which knows nothing of the secret ids that this one keeps to itself.
 #[test]
 fn secret_ids_of_this_cluster_go_though_another_deletes_their_role() {
@@ -446,6 +446,11 @@ fn rounds_come_to_every_role() {
     }
 }
 
+#[test]
+fn a_round_is_of_bounded_size() {
+    let rig = with_app(&json!({"secret_id_ttl": 60}));
+    for at in 0..700 {
+        data(&rig, "role/app/custom-secret-id", &json!({"secret_id": format!("s{at}")}));
     }
     rig.advance(200);
     let left = |rig: &Rig| rig.stored().iter().filter(|key| key.starts_with("secret-id/")).count();
