@@ -52,8 +52,8 @@ def query(url):
     return {name: values[0] for name, values in urllib.parse.parse_qs(urllib.parse.urlsplit(url).query).items()}
 
 
-def test_the_command_line_logs_in(cluster, mount):
-    make_role(cluster, mount, "groups_claim=groups", "claim_mappings=email=mail")
+def log_in(cluster, mount, come_back):
+    """Logs in by the command line; `come_back` plays the browser that the provider sent to that URL of the client."""
     port = free_port()
     words = [cluster.bao, "login", "-method=oidc", f"-path={mount}", "-no-store", "-format=json"]
     words += ["skip_browser=true", f"port={port}", "listenaddress=127.0.0.1"]
@@ -69,15 +69,80 @@ def test_the_command_line_logs_in(cluster, mount):
                 url = found.group(0)
                 break
         assert url, "the command line showed no URL"
-        back = visit(url).replace("localhost", "127.0.0.1")
-        page = requests.get(back, timeout=30)
+        page = come_back(visit(without_mode(url)).replace("localhost", "127.0.0.1"))
         assert page.status_code == 200, page.text
         out, err = login.communicate(timeout=30)
     finally:
         killer.cancel()
         login.kill()
     assert login.returncode == 0, err
+    return out
+
+
+def test_the_command_line_logs_in(cluster, mount):
+    make_role(cluster, mount, "groups_claim=groups", "claim_mappings=email=mail")
+    out = log_in(cluster, mount, lambda back: requests.get(back, timeout=30))
     assert '"mail": "alice@example.org"' in out and '"role": "r"' in out and '"lease_duration": 600' in out, out
+
+
+def post_back(url):
+    """What a browser does if the provider has it post."""
+    return requests.post(url.split("?")[0], data=query(url), timeout=30)
+
+
+def has_posted(cluster, provider, mount):
+    settings = [f"oidc_discovery_url={provider}", "oidc_client_id=arca", "oidc_client_secret=s/3?cret", "default_role=r"]
+    cluster.run("write", f"auth/{mount}/config", "oidc_response_mode=form_post", *settings)
+
+
+def without_mode(url):
+    """The provider of these tests knows no other mode than to redirect."""
+    return url.replace("&response_mode=form_post", "")
+
+
+def test_the_command_line_hands_a_post_on(cluster, provider, mount):
+    has_posted(cluster, provider, mount)
+    make_role(cluster, mount)
+    assert '"role": "r"' in log_in(cluster, mount, post_back)
+
+
+def test_what_was_posted_goes_to_who_posted_it(cluster, provider, mount):
+    """CVE-2026-33757: whoever began a login and had somebody else go through with it got that user's token."""
+    has_posted(cluster, provider, mount)
+    node = cluster.nodes[0].url
+    callback = f"{node}/v1/auth/{mount}/oidc/callback"
+
+    def begin():
+        body = {"role": "r", "redirect_uri": callback, "client_nonce": "N"}
+        begun = requests.post(f"{node}/v1/auth/{mount}/oidc/auth_url", json=body, timeout=30).json()["data"]
+        return begun["auth_url"], query(begun["auth_url"])["state"]
+
+    def poll(state):
+        body = {"state": state, "client_nonce": "N"}
+        return requests.post(f"{node}/v1/auth/{mount}/oidc/poll", json=body, timeout=30)
+
+    make_role(cluster, mount, f"allowed_redirect_uris={callback}", "callback_mode=direct")
+    url, state = begin()
+    page = post_back(visit(without_mode(url)))
+    assert page.status_code == 200 and "Confirm sign-in" in page.text, page.text
+    stolen = requests.get(callback, params={"state": state, "confirmation": "1", "client_nonce": "N"}, timeout=30)
+    assert stolen.status_code == 400 and poll(state).status_code == 400
+    url, state = begin()
+    page = post_back(visit(without_mode(url)))
+    fields = dict(re.findall(r'name="(state|code|confirmation)" value="([^"]*)"', page.text))
+    assert requests.get(callback, params=fields, timeout=30).status_code == 200
+    assert poll(state).json()["auth"]["metadata"] == {"role": "r"}
+
+    make_role(cluster, mount, f"allowed_redirect_uris={callback}")
+    url, state = begin()
+    page = post_back(visit(without_mode(url)))
+    assert page.status_code == 200 and "data-code" in page.text, page.text
+    stolen = requests.get(callback, params={"state": state, "client_nonce": "N"}, timeout=30)
+    assert stolen.status_code == 400 and stolen.json()["errors"] == ["Arca login failed. No code or id_token received."]
+    url, state = begin()
+    code = re.search('data-code="([^"]+)"', post_back(visit(without_mode(url))).text).group(1)
+    ended = requests.get(callback, params={"state": state, "client_nonce": "N", "code": code}, timeout=30)
+    assert ended.json()["auth"]["metadata"] == {"role": "r"}
 
 
 def test_a_login_ends_on_another_node_and_once(cluster, mount):
