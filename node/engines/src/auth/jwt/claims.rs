@@ -12,7 +12,7 @@ use crate::auth::names;
 const GROUPS_MAX: usize = 1_000;
 
 /// A claim by its name, or by a JSON pointer (RFC 6901) if the name begins with `/`. Null is as good as missing.
-fn claim<'a>(claims: &'a Map, name: &str) -> Option<&'a Value> {
+pub(super) fn claim<'a>(claims: &'a Map, name: &str) -> Option<&'a Value> {
     if !name.starts_with('/') {
         return claims.get(name).filter(|value| !value.is_null());
     }
@@ -32,14 +32,19 @@ fn below<'a>(value: &'a Value, part: &str) -> Option<&'a Value> {
     }
 }
 
-/// Who it is: the alias, its metadata and its groups, as the role reads the claims. The rest of the login is the
-/// caller's.
+/// Who it is: the alias, its metadata and its groups, as the role reads the claims; the groups by `told`, if the provider
+/// tells them otherwise. The rest of the login is the caller's.
 ///
 /// # Errors
 /// When a claim is missing, has the wrong type or a value the role does not take.
-pub(super) fn identity(role_name: &str, role: &Role, claims: &Map) -> Result<Login, EngineError> {
+pub(super) fn identity(
+    role_name: &str,
+    role: &Role,
+    claims: &Map,
+    told: Option<&Value>,
+) -> Result<Login, EngineError> {
     let alias_name = user(role, claims)?;
-    let group_aliases = groups(role, claims)?;
+    let group_aliases = groups(role, claims, told)?;
     let metadata = metadata(role, claims)?;
     check_bound(role, claims)
         .map_err(|text| EngineError::Invalid(format!("error validating claims: {text}")))?;
@@ -77,12 +82,12 @@ fn user(role: &Role, claims: &Map) -> Result<String, EngineError> {
     Ok(text.to_owned())
 }
 
-fn groups(role: &Role, claims: &Map) -> Result<Vec<String>, EngineError> {
+fn groups(role: &Role, claims: &Map, told: Option<&Value>) -> Result<Vec<String>, EngineError> {
     let name = &role.groups_claim;
     if name.is_empty() {
         return Ok(Vec::new());
     }
-    let found = claim(claims, name).ok_or_else(|| {
+    let found = told.or_else(|| claim(claims, name)).ok_or_else(|| {
         EngineError::Invalid(format!("failed to fetch groups: {name:?} claim not found in token"))
     })?;
     let items = match found {

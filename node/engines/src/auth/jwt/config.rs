@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Jwt;
+use super::custom::Custom;
 use super::provider::Source;
 use crate::auth::jose::{Alg, Key};
 
@@ -28,6 +29,8 @@ pub(super) struct Config {
     pub(super) oidc_discovery_url: String,
     pub(super) oidc_response_mode: String,
     pub(super) oidc_response_types: Vec<String>,
+    #[serde(default)]
+    pub(super) provider_config: Map,
     pub(super) skip_jwks_validation: bool,
 }
 
@@ -57,6 +60,11 @@ impl Config {
     /// Whether browsers can be sent to a provider.
     pub(super) fn is_oidc(&self) -> bool {
         !self.oidc_discovery_url.is_empty() && !self.oidc_client_id.is_empty()
+    }
+
+    /// How the provider tells groups, if in a way of its own.
+    pub(super) fn custom(&self) -> Result<Option<Custom>, EngineError> {
+        Custom::of(&self.provider_config)
     }
 
     /// Whether tokens presented for a login may be signed so.
@@ -96,6 +104,7 @@ impl Config {
             oidc_discovery_url: text("oidc_discovery_url")?,
             oidc_response_mode: text("oidc_response_mode")?,
             oidc_response_types: list("oidc_response_types")?,
+            provider_config: fields.object("provider_config")?.cloned().unwrap_or_default(),
             skip_jwks_validation: fields.boolean("skip_jwks_validation")?.unwrap_or_default(),
         })
     }
@@ -129,6 +138,7 @@ impl Config {
         if self.jwt_supported_algs.iter().any(|name| Alg::named(name).is_none()) {
             return refuse("invalid jwt_supported_algs: unsupported signing algorithm");
         }
+        self.custom()?;
         self.check_responses()
     }
 
@@ -164,7 +174,7 @@ impl Config {
             "oidc_response_mode": self.oidc_response_mode,
             "oidc_response_types": self.oidc_response_types,
             "override_allowed_server_names": [],
-            "provider_config": {},
+            "provider_config": self.provider_config,
             "status": status,
         })
     }
@@ -179,17 +189,7 @@ fn check_unsupported(fields: Fields<'_>) -> Result<(), EngineError> {
     if fields.list("override_allowed_server_names")?.is_some_and(|names| !names.is_empty()) {
         return Err(EngineError::invalid("override_allowed_server_names is not supported"));
     }
-    let settings = fields.object("provider_config")?.filter(|settings| !settings.is_empty());
-    match settings.map(|settings| settings.contains_key("provider")) {
-        None => Ok(()),
-        Some(true) => Err(EngineError::invalid(
-            "invalid provider_config: that provider is not found in custom providers: only the generic one is there",
-        )),
-        Some(false) => {
-            let text = "invalid provider_config: 'provider' field not found in provider_config";
-            Err(EngineError::invalid(text))
-        }
-    }
+    Ok(())
 }
 
 /// Settings, with whether the provider they name can be used.

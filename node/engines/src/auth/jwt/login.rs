@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::config::{Config, text};
 use super::role::{Role, RoleType};
-use super::{Jwt, claims, role};
+use super::{Jwt, claims, custom, role};
 use crate::auth::jose::{JoseError, Jws, audiences, times};
 use crate::auth::roles;
 
@@ -29,7 +29,9 @@ pub(super) async fn login(jwt: &Jwt, ctx: &Ctx<'_>, request: &Request) -> Result
     let config = config.ok_or_else(|| EngineError::invalid("could not load configuration"))?;
     let claims = verified(jwt, ctx, &config, &token).await?;
     check(&config, &role, &claims, ctx)?;
-    let login = with_token(claims::identity(&name, &role, &claims)?, role.token.login(request)?);
+    let groups = custom::groups(ctx, &config, &role, &claims, None).await?;
+    let who = claims::identity(&name, &role, &claims, groups.as_ref())?;
+    let login = with_token(who, role.token.login(request)?);
     Ok(Response { login: Some(login), ..Response::default() })
 }
 

@@ -6,6 +6,7 @@
 
 mod claims;
 mod config;
+mod custom;
 mod login;
 mod oidc;
 mod provider;

@@ -38,7 +38,11 @@ const CONFIG_FIELDS: &[Field] = &[
     Field::new("oidc_response_mode", FieldKind::String, "query or form_post."),
     Field::new("oidc_response_types", FieldKind::List, "code, id_token or both."),
     Field::new("override_allowed_server_names", FieldKind::List, "Not supported: must be empty."),
-    Field::new("provider_config", FieldKind::Map, "Not supported: must be empty."),
+    Field::new(
+        "provider_config",
+        FieldKind::Map,
+        "How one provider tells groups: azure, ibmisam, secureauth.",
+    ),
     Field::new("skip_jwks_validation", FieldKind::Bool, "Only warn if the provider cannot be reached now."),
 ];
 

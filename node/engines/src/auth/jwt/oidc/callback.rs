@@ -241,19 +241,21 @@ pub(super) fn login(
     if mode == CallbackMode::Client {
         role.token.check_address_of(client)?;
     }
-    let nothing = Map::new();
-    let part = |name: &str| said.get(name).and_then(Value::as_object).unwrap_or(&nothing);
-    let who = identity(&name, &role, part("claims"), part("metadata"))?;
+    let who = identity(&name, &role, said)?;
     let token = if mode == CallbackMode::Client { role.token.login_of(client)? } else { Login::default() };
     Ok(with_token(who, token))
 }
 
-/// Who it is by the claims, with the provider's tokens if the role shows them.
-pub(super) fn identity(name: &str, role: &Role, said: &Map, tokens: &Map) -> Result<Login, EngineError> {
-    if !role.bound_subject.is_empty() && text(said, "sub") != role.bound_subject {
+/// Who it is by what the provider said, with the provider's tokens if the role shows them.
+pub(super) fn identity(name: &str, role: &Role, said: &Map) -> Result<Login, EngineError> {
+    let nothing = Map::new();
+    let part = |name: &str| said.get(name).and_then(Value::as_object).unwrap_or(&nothing);
+    let (claims, tokens) = (part("claims"), part("metadata"));
+    let groups = said.get("groups").filter(|groups| !groups.is_null());
+    if !role.bound_subject.is_empty() && text(claims, "sub") != role.bound_subject {
         return Err(failed("sub claim does not match bound subject"));
     }
-    let mut who = claims::identity(name, role, said).map_err(|err| match err {
+    let mut who = claims::identity(name, role, claims, groups).map_err(|err| match err {
         EngineError::Invalid(text) => failed(text),
         err => err,
     })?;

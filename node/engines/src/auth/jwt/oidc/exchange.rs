@@ -4,13 +4,13 @@ use arca_engine_api::{Ctx, EngineError, HttpAnswer, HttpRequest, Map};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Value, json};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::super::Jwt;
 use super::super::config::{Config, text};
 use super::super::provider::{Endpoints, document};
 use super::super::role::Role;
+use super::super::{Jwt, custom};
 use super::failed;
 use super::id_token::{self, Expected};
 use super::pending::Pending;
@@ -146,12 +146,32 @@ impl Visit<'_> {
             .filter_map(|name| Some((format!("oauth2_{name}"), tokens.get(name)?.clone())))
             .filter(|(_, value)| value.is_string())
             .collect();
-        Ok(outcome(claims, metadata))
+        self.outcome(claims, metadata, Some(access_token).filter(|token| !token.is_empty())).await
     }
 
     /// The same for an ID token that came by post.
     pub(super) async fn by_id_token(self, id_token: &str) -> Result<Map, EngineError> {
-        Ok(outcome(self.claims(id_token).await?, Map::new()))
+        let claims = self.claims(id_token).await?;
+        self.outcome(claims, Map::new(), None).await
+    }
+
+    /// What counts of all that was said.
+    async fn outcome(
+        self,
+        claims: Map,
+        metadata: Map,
+        access_token: Option<&str>,
+    ) -> Result<Map, EngineError> {
+        let groups = custom::groups(self.ctx, self.config, self.role, &claims, access_token).await;
+        let groups = groups.map_err(|err| match err {
+            EngineError::Invalid(text) => failed(text),
+            err => err,
+        })?;
+        Ok(Map::from_iter([
+            ("claims".to_owned(), Value::Object(claims)),
+            ("groups".to_owned(), groups.unwrap_or_default()),
+            ("metadata".to_owned(), Value::Object(metadata)),
+        ]))
     }
 
     async fn claims(self, id_token: &str) -> Result<Map, EngineError> {
@@ -196,13 +216,6 @@ impl Visit<'_> {
         let more = info.into_iter().filter(|(name, _)| !id_token::PROTOCOL_CLAIMS.contains(&name.as_str()));
         claims.extend(more);
     }
-}
-
-fn outcome(claims: Map, metadata: Map) -> Map {
-    json!({"claims": Value::Object(claims), "metadata": Value::Object(metadata)})
-        .as_object()
-        .cloned()
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

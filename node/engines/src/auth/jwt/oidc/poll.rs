@@ -1,7 +1,7 @@
 //! Clients that wait for a login whose browser does not come back to them.
 
 use arca_engine_api::{Ctx, EngineError, Map, Request, Response};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::config::{Config, text};
 use super::super::login::with_token;
@@ -50,9 +50,7 @@ fn give(
 ) -> Result<Response, EngineError> {
     let (name, role) = role::wanted(ctx, &pending.role).map_err(|_| failed("Role could not be found"))?;
     role.token.check_address_of(client)?;
-    let nothing = Map::new();
-    let part = |name: &str| said.get(name).and_then(Value::as_object).unwrap_or(&nothing);
-    let who = identity(&name, &role, part("claims"), part("metadata"))?;
+    let who = identity(&name, &role, said)?;
     let login = with_token(who, role.token.login_of(client)?);
     Ok(Response { login: Some(login), ..Response::default() })
 }

@@ -151,6 +151,10 @@ fn settings_are_checked_and_shown_without_the_secret() {
             json!({"jwt_validation_pubkeys": pem, "provider_config": {"a": "b"}}),
             "invalid provider_config: 'provider' field not found in provider_config",
         ),
+        (
+            json!({"jwt_validation_pubkeys": pem, "provider_config": {"provider": "gsuite"}}),
+            "invalid provider_config: that provider is not found in custom providers: azure, ibmisam and secureauth are there",
+        ),
     ] {
         assert_eq!(rig.say(Update, "config", &config), format!("error: {want}"), "{config}");
     }
@@ -383,6 +387,28 @@ fn claims_of_the_wrong_type_are_refused() {
     role(&rig, json!({"user_claim": "/n/x"}));
     check(&rig, &token(&json!({"n": {"x": "bob"}})), "claim \"/n/x\" not found in token");
     check(&rig, &token(&json!({"/n/x": "bob"})), "bob");
+}
+
+#[test]
+fn some_providers_tell_groups_in_one_text() {
+    for (provider, told, want) in [
+        ("secureauth", json!("a b,c , "), json!(["a b", "c"])),
+        ("secureauth", json!(["a,b", "c"]), json!(["a,b", "c"])),
+        ("ibmisam", json!("a b,c"), json!(["a", "b,c"])),
+        ("azure", json!("a b,c"), json!(["a b,c"])),
+    ] {
+        let rig = with_keys(json!({"provider_config": {"provider": provider}}));
+        let shown = rig.call(Read, "config", &Value::Null).unwrap().data.unwrap();
+        assert_eq!(shown["provider_config"], json!({"provider": provider}));
+        role(&rig, json!({"groups_claim": "/in/g"}));
+        let login = log_in(&rig, &token(&json!({"in": {"g": told}}))).unwrap();
+        assert_eq!(json!(login.group_aliases), want, "{provider}");
+    }
+    let rig = with_keys(json!({"provider_config": {"provider": "azure"}}));
+    role(&rig, json!({"groups_claim": "g"}));
+    let sources = json!({"s": {"endpoint": "https://graph.microsoft.com/v1.0/x"}});
+    let elsewhere = token(&json!({"_claim_names": {"g": "s"}, "_claim_sources": sources}));
+    check(&rig, &elsewhere, "failed to fetch groups: token unavailable to call Microsoft Graph API");
 }
 
 #[test]

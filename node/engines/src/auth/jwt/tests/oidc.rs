@@ -440,6 +440,49 @@ fn tokens_of_the_provider_are_shown_only_where_the_role_says() {
     assert!(!login.alias_metadata.contains_key("oauth2_access_token"));
 }
 
+/// The user's token goes to Microsoft's Graph, and nowhere else.
+#[test]
+fn azure_tells_many_groups_elsewhere() {
+    let azure = json!({"provider_config": {"provider": "azure"}});
+    let (rig, web) = visit(azure, json!({"groups_claim": "groups"}));
+    let graph = "https://graph.microsoft.com/v1.0/t/users/u/getMemberObjects";
+    web.says(graph, 200, json!({"value": ["g1", "g2"]}));
+    let attempt = |endpoint: &str| {
+        let query = begin(&rig, json!({}));
+        let mut claims = id_claims(&query);
+        claims["_claim_names"] = json!({"groups": "src1"});
+        claims["_claim_sources"] = json!({"src1": {"endpoint": endpoint}});
+        gives(&web, &claims);
+        web.asked();
+        back(&rig, &query, json!({}))
+    };
+    for endpoint in [graph, "https://graph.windows.net/t/users/u/getMemberObjects"] {
+        assert_eq!(json!(attempt(endpoint).unwrap().group_aliases), json!(["g1", "g2"]));
+        let asked = web.asked();
+        let want = format!(r#"POST {graph} Bearer AT {{"securityEnabledOnly": false}}"#);
+        assert_eq!(asked.last(), Some(&want));
+    }
+    for endpoint in [
+        "",
+        "http://graph.microsoft.com/x",
+        "https://evil/graph.microsoft.com/",
+        "https://graph.microsoft.com@evil/",
+        "https://graph.microsoft.com:1/",
+        "https://evil?https://graph.microsoft.com/",
+    ] {
+        let why =
+            "failed to fetch groups: unable to get claim sources: the endpoint is not of Microsoft's Graph";
+        refused(attempt(endpoint), why);
+        assert!(!web.asked().iter().any(|asked| asked.contains("securityEnabledOnly")), "{endpoint}");
+    }
+    web.says(graph, 403, "no");
+    assert_eq!(attempt(graph).unwrap_err().to_string(), "the provider answered 403");
+    let query = begin(&rig, json!({}));
+    gives(&web, &id_claims(&query));
+    let nowhere = "failed to fetch groups: unable to get claim sources: unable to locate the groups claim in _claim_names";
+    refused(back(&rig, &query, json!({})), nowhere);
+}
+
 /// Anybody can begin logins. Whoever begins thousands of them ends their own, not those of others.
 #[test]
 fn a_flood_of_logins_blocks_nobody() {
