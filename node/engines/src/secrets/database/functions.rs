@@ -12,6 +12,8 @@ use super::template::{Facts, Value};
 const RANDOM_MAX: i64 = 256;
 /// Letters of a hash that `truncate_sha256` keeps.
 const HASH_KEPT: usize = 8;
+/// Longest text that anything in a template may give, in bytes: far more than any name, and not more with each call.
+pub(super) const TEXT_MAX: usize = 4_096;
 const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// Declares the functions with their names and the number of their arguments (`None`: one or more).
@@ -80,7 +82,7 @@ impl Function {
             return Err(refused("wrong number of arguments for a function"));
         }
         let mut arguments = Arguments(arguments.into_iter());
-        Ok(Value::Text(match self {
+        let made = match self {
             Self::Base64 => BASE64_STANDARD.encode(arguments.text()?),
             Self::DecodeBase64 => utf8(BASE64_STANDARD.decode(arguments.text()?).ok())?,
             Self::DecodeHex => utf8(from_hex(&arguments.text()?))?,
@@ -90,7 +92,7 @@ impl Function {
             Self::Random => random(arguments.number()?, facts.entropy)?,
             Self::Replace => {
                 let (find, with) = (arguments.text()?, arguments.text()?);
-                arguments.text()?.replace(&find, &with)
+                replace(&arguments.text()?, &find, &with)?
             }
             Self::Sha256Hex => sha256(&arguments.text()?),
             Self::Timestamp => timestamp(&arguments.text()?, facts.now)?,
@@ -108,12 +110,24 @@ impl Function {
             Self::UnixTimeMillis => facts.now.0.to_string(),
             Self::Uppercase => arguments.text()?.to_uppercase(),
             Self::Uuid => uuid(facts.entropy)?,
-        }))
+        };
+        check_length(made.len())?;
+        Ok(Value::Text(made))
     }
 }
 
 fn refused(what: &str) -> EngineError {
     EngineError::Invalid(format!("unable to apply template: {what}"))
+}
+
+/// Refuses text that is too long, if possible before it is made: each call could double the one before.
+pub(super) fn check_length(length: usize) -> Result<(), EngineError> {
+    if length > TEXT_MAX { Err(refused("the text gets too long")) } else { Ok(()) }
+}
+
+fn replace(text: &str, find: &str, with: &str) -> Result<String, EngineError> {
+    check_length(text.matches(find).count().saturating_mul(with.len()))?;
+    Ok(text.replace(find, with))
 }
 
 struct Arguments(std::vec::IntoIter<Value>);
@@ -210,6 +224,7 @@ fn printf(format: &str, mut arguments: Arguments) -> Result<String, EngineError>
     let mut made = String::new();
     let mut letters = format.chars();
     while let Some(letter) = letters.next() {
+        check_length(made.len())?;
         if letter != '%' {
             made.push(letter);
             continue;

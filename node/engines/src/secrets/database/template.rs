@@ -5,7 +5,7 @@
 
 use arca_engine_api::{EngineError, Entropy, UnixMillis};
 
-use super::functions::Function;
+use super::functions::{Function, check_length};
 
 /// Longest template, in bytes.
 const TEMPLATE_MAX: usize = 4_096;
@@ -109,6 +109,7 @@ impl Template {
                 Part::Text(text) => made.push_str(text),
                 Part::Action(pipeline) => made.push_str(&pipeline.value(facts)?.into_text()),
             }
+            check_length(made.len())?;
         }
         Ok(made)
     }
@@ -389,6 +390,22 @@ mod tests {
         check_refused(&"(".repeat(5_000), "longer than");
         check_refused(&format!("{{{{{}", "(".repeat(50)), "unclosed action");
         check_refused(&format!("{{{{{}}}}}", "(".repeat(50)), "too deeply");
+    }
+
+    /// A hundred calls, each of which doubles what it gets, would take all memory there is.
+    #[test]
+    fn text_does_not_grow_without_limit() {
+        let doubling = [
+            " | replace \"x\" \"xx\"".repeat(100),
+            " | base64".repeat(100),
+            " | hex".repeat(100),
+            " | replace \"\" \"xxxxxxxx\"".repeat(100),
+        ];
+        for pipeline in doubling {
+            check_refused(&format!("{{{{\"xxxxxxxx\"{pipeline} | truncate 8}}}}"), "too long");
+        }
+        check_refused(&"{{random 256}}".repeat(17), "too long");
+        check("{{printf \"%s\" (random 5) | replace \"7\" \"ab\" | truncate 3}}", "aba");
     }
 
     #[test]
