@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Shortest period: that of the engine's ticks.
 const PERIOD_MIN: Duration = Duration::from_secs(5);
+/// Longest period: that of Go's durations, in whole seconds.
+const PERIOD_MAX: Duration = Duration::from_secs(9_223_372_036);
 /// Shortest window.
 const WINDOW_MIN: Duration = Duration::from_secs(3_600);
 /// Longest schedule, in bytes.
@@ -32,7 +34,7 @@ pub(super) enum Schedule {
 impl Schedule {
     /// What a request says of it; none when it says nothing.
     pub(super) fn read(fields: Fields<'_>, before: Option<&Self>) -> Result<Option<Self>, EngineError> {
-        let period = fields.duration("rotation_period")?;
+        let period = period(fields)?;
         let cron = fields.string("rotation_schedule")?.filter(|cron| !cron.is_empty());
         let window = fields.duration("rotation_window")?;
         if window.is_some_and(|window| !window.is_zero() && window < WINDOW_MIN) {
@@ -83,6 +85,16 @@ impl Schedule {
             Self::Calendar { window, .. } if !window.is_zero() => now > scheduled.after(*window),
             _ => false,
         }
+    }
+}
+
+/// The period. Longer ones than lifetimes may be are taken, as others take them for "never".
+fn period(fields: Fields<'_>) -> Result<Option<Duration>, EngineError> {
+    let text = fields.string("rotation_period").ok().flatten();
+    let seconds = text.and_then(|text| text.parse().ok()).filter(|seconds| *seconds <= PERIOD_MAX.as_secs());
+    match seconds {
+        Some(seconds) => Ok(Some(Duration::from_secs(seconds))),
+        None => fields.duration("rotation_period"),
     }
 }
 
@@ -143,6 +155,14 @@ mod tests {
             assert!(refused.as_ref().is_err_and(|text| !text.contains("canary")), "{body}: {refused:?}");
         }
         assert_eq!(read(&json!({})), Ok(None));
+    }
+
+    #[test]
+    fn the_longest_period_of_go_is_taken() {
+        let longest = Schedule::Period(PERIOD_MAX);
+        assert_eq!(read(&json!({"rotation_period": "9223372036"})), Ok(Some(longest.clone())));
+        assert!(read(&json!({"rotation_period": "9223372037"})).is_err());
+        assert!(longest.next(UnixMillis(1_795_698_000_000), UnixMillis(0)).is_ok());
     }
 
     #[test]
