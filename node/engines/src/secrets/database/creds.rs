@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use arca_engine_api::{Ctx, EngineError, LeaseGrant, LeaseRecord, Map, Request, Response, UnixMillis};
+use arca_engine_api::{Ctx, EngineError, LeaseGrant, LeaseRecord, Request, Response, UnixMillis};
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -35,6 +35,9 @@ pub(super) struct Creation {
 #[derive(Serialize, Deserialize)]
 struct Internal {
     db_name: String,
+    /// The latest moment that the database was told the user expires at.
+    #[serde(default)]
+    expires: UnixMillis,
     issued: UnixMillis,
     /// Should the role be gone.
     revocation_statements: Vec<String>,
@@ -66,8 +69,10 @@ pub(super) fn intend(
     let username = usernames::generate(ctx, request, kind, &config.username_template()?, name)?;
     let password = role.credential.password(ctx, &config.password_policy)?;
     let now = ctx.clock.now();
+    let expires = now.after(lifetime(ctx, &role, Duration::ZERO, Duration::ZERO)).after(EXPIRES_AFTER);
     let internal = Internal {
         db_name: role.db_name.clone(),
+        expires,
         issued: now,
         revocation_statements: role.revocation.clone(),
         role: name.to_owned(),
@@ -78,7 +83,7 @@ pub(super) fn intend(
         db_name: role.db_name.clone(),
         username,
         password: password.to_string(),
-        expires: now.after(lifetime(ctx, &role, Duration::ZERO, Duration::ZERO)).after(EXPIRES_AFTER),
+        expires,
     };
     let lease = LeaseGrant {
         ttl: role.default_ttl,
@@ -140,24 +145,34 @@ pub(super) async fn renew(
     connections: &Connections,
     lease: &LeaseRecord,
 ) -> Result<Response, EngineError> {
-    let internal: Internal = from_map(&lease.internal)?;
+    let mut internal: Internal = from_map(&lease.internal)?;
     let role = Role::find(ctx.storage, &internal.role)?.ok_or_else(|| {
         EngineError::Invalid(format!("error during renew: could not find role with name {:?}", internal.role))
     })?;
     let config = Config::require(ctx.storage, &internal.db_name)?;
     let now = ctx.clock.now();
     let ttl = lifetime(ctx, &role, lease.increment, now.since(internal.issued));
+    if ttl.is_zero() {
+        return Err(EngineError::invalid("past the max TTL, cannot renew"));
+    }
+    // Never earlier than before: should the lease live on as it is, its user must too. Where the lease does end sooner,
+    // its end removes the user.
+    internal.expires = internal.expires.max(now.after(ttl).after(EXPIRES_AFTER));
     let renewal = Renewal {
         username: &internal.username,
-        expiration: &written(now.after(ttl).after(EXPIRES_AFTER))?,
+        expiration: &written(internal.expires)?,
         statements: &role.renewal,
     };
     let database = connections.database(&internal.db_name, &config)?;
     let outcome = database.renew_user(&renewal).await;
     outcome.map_err(|failure| failure.into_error(&config.secrets()))?;
     let increment = if lease.increment.is_zero() { role.default_ttl } else { lease.increment };
-    let lease =
-        LeaseGrant { ttl: increment, max_ttl: role.max_ttl, is_renewable: true, internal: Map::new() };
+    let lease = LeaseGrant {
+        ttl: increment,
+        max_ttl: role.max_ttl,
+        is_renewable: true,
+        internal: to_map(&internal)?,
+    };
     Ok(Response { lease: Some(lease), ..Response::default() })
 }
 

@@ -70,6 +70,25 @@ async fn a_role_that_is_gone_still_says_how_to_revoke() {
     assert_eq!(talk.server.told.lock().last().unwrap(), "revoke: unmake");
 }
 
+/// A lease that lives on keeps its user: no renewal, granted or refused, ends the user before it.
+#[tokio::test(start_paused = true)]
+async fn no_renewal_lets_a_user_expire_before_its_lease() {
+    let talk = with_role(json!({})).await;
+    let (_, lease) = issue(&talk, Crash::Never).await;
+    let mut record = talk.lease(&lease);
+    record.increment = Duration::from_secs(500);
+    record.internal = talk.engine.renew(&talk.ctx(), &record).await.unwrap().lease.unwrap().internal;
+    record.increment = Duration::from_secs(10);
+    record.internal = talk.engine.renew(&talk.ctx(), &record).await.unwrap().lease.unwrap().internal;
+    talk.advance(300);
+    talk.write("roles/r", json!({"max_ttl": 200})).await;
+    let refused = talk.engine.renew(&talk.ctx(), &record).await.unwrap_err();
+    assert_eq!(refused.to_string(), "past the max TTL, cannot renew");
+    // The second one was shorter, the third one refused before the database heard of it.
+    let until = "renew until 2026-11-26 13:08:25+0000";
+    assert_eq!(talk.server.told.lock()[1..], [until, until]);
+}
+
 /// Whatever happens on the way, the lease removes what there may be.
 #[tokio::test(start_paused = true)]
 async fn nobody_is_left_that_no_lease_removes() {
