@@ -91,7 +91,8 @@ struct Splitter<'a> {
 impl<'a> Splitter<'a> {
     fn new(dialect: Dialect, text: &'a str, values: &'a Values<'a>) -> Self {
         // Enough for everything, so that it never moves and leaves a copy of a password behind.
-        let room = text.len() + values.iter().map(|(_, value)| value.len() * 2).sum::<usize>() * 8;
+        let longest = values.iter().map(|(_, value)| value.len() * 2).max().unwrap_or_default();
+        let room = text.len() + longest * text.matches("{{").count();
         let query = Zeroizing::new(String::with_capacity(room));
         Self {
             dialect,
@@ -140,11 +141,11 @@ impl<'a> Splitter<'a> {
     }
 
     fn end(&mut self, queries: &mut Vec<Zeroizing<String>>) {
-        let room = self.query.capacity();
-        let query = std::mem::replace(&mut self.query, Zeroizing::new(String::with_capacity(room)));
         if std::mem::take(&mut self.has_code) {
-            queries.push(Zeroizing::new(query.trim().to_owned()));
+            queries.push(Zeroizing::new(self.query.trim().to_owned()));
         }
+        // The room is used again, and wiped as a whole at last.
+        self.query.clear();
     }
 
     fn bare(&mut self, letter: char, queries: &mut Vec<Zeroizing<String>>) -> Result<(), EngineError> {
@@ -375,6 +376,35 @@ mod tests {
         check(POSTGRES, "P $${{password}}$$", "a-b'c", &["P $$a-b'c$$"]);
         check(POSTGRES, "P {{name}} {{other}}", "abc_1", &["P abc_1 {{other}}"]);
         check(POSTGRES, "-- {{name}}\nX", "a\"b", &["-- {{name}}\nX"]);
+    }
+
+    /// PostgreSQL takes quotations that only the end of a line parts for one, which escapes as its first part does.
+    #[test]
+    fn a_quotation_that_goes_on_in_the_next_line_escapes_as_it_began() {
+        let value = "a\\";
+        for (between, is_one) in [
+            ("\n", true),
+            (" \r\n\t", true),
+            (" -- it's a note\n", true),
+            ("\n-- {{name}}\n ", true),
+            (" ", false),
+            (" /* \n */ ", false),
+            ("\n, ", false),
+        ] {
+            let want = if is_one { "a\\\\" } else { "a\\" };
+            let text = format!("P E'x'{between}'{{{{password}}}}'; Z");
+            check(POSTGRES, &text, value, &[&format!("P E'x'{between}'{want}'"), "Z"]);
+        }
+        check(POSTGRES, "P 'x'\n'{{password}}'", value, &["P 'x'\n'a\\'"]);
+    }
+
+    /// Splitting takes no longer for many statements than for one of the same length.
+    #[test]
+    fn many_statements_are_split_in_no_more_room_than_they_need() {
+        let text = "a;".repeat(STATEMENT_MAX / 2);
+        let queries = prepare(POSTGRES, &[text], &[("password", "x")]).unwrap();
+        assert_eq!(queries.len(), STATEMENT_MAX / 2);
+        assert!(queries.iter().all(|query| query.capacity() <= 8));
     }
 
     #[test]
