@@ -86,6 +86,9 @@ struct Splitter<'a> {
     bodies: Vec<&'a str>,
     query: Zeroizing<String>,
     has_code: bool,
+    /// Behind an `E'…'` with only blanks and line comments since: whether there was the end of a line. Then a quotation
+    /// that begins here is one with the other, and escapes as it does.
+    continues: Option<bool>,
 }
 
 impl<'a> Splitter<'a> {
@@ -103,6 +106,7 @@ impl<'a> Splitter<'a> {
             bodies: Vec::new(),
             query,
             has_code: false,
+            continues: None,
         }
     }
 
@@ -116,8 +120,9 @@ impl<'a> Splitter<'a> {
                 Context::Bare => self.bare(letter, queries)?,
                 Context::Quote { mark, has_backslashes } => self.quoted(letter, mark, has_backslashes)?,
                 Context::LineComment => {
-                    if letter == '\n' {
+                    if letter == '\n' || (letter == '\r' && self.dialect.is_postgres) {
                         self.context = Context::Bare;
+                        self.continues = self.continues.map(|_| true);
                     }
                     self.take(letter.len_utf8());
                 }
@@ -152,7 +157,14 @@ impl<'a> Splitter<'a> {
         let rest = self.rest();
         let is_postgres = self.dialect.is_postgres;
         if self.fill_in()? {
+            self.continues = None;
             return Ok(());
+        }
+        let continues = self.continues == Some(true);
+        if letter == '\n' || letter == '\r' {
+            self.continues = self.continues.map(|_| true);
+        } else if !letter.is_whitespace() && !rest.starts_with("--") {
+            self.continues = None;
         }
         match letter {
             ';' if self.bodies.is_empty() => {
@@ -162,7 +174,7 @@ impl<'a> Splitter<'a> {
             }
             '\'' | '"' => {
                 let is_escaping = if is_postgres {
-                    letter == '\'' && (self.dialect.has_backslashes || self.follows_e())
+                    letter == '\'' && (self.dialect.has_backslashes || continues || self.follows_e())
                 } else {
                     self.dialect.has_backslashes
                 };
@@ -230,6 +242,7 @@ impl<'a> Splitter<'a> {
         if letter == mark && next != Some(mark) {
             self.take(letter.len_utf8());
             self.context = Context::Bare;
+            self.continues = (self.dialect.is_postgres && mark == '\'' && has_backslashes).then_some(false);
             return Ok(());
         }
         let is_pair = letter == mark || (letter == '\\' && has_backslashes);
