@@ -42,15 +42,26 @@ const CONFLICTS: [&str; 3] =
 const DIALECT: Dialect = Dialect { has_backslashes: false, is_postgres: true };
 const CHANGE_PASSWORD: &str = r#"ALTER ROLE "{{username}}" WITH PASSWORD '{{password}}'"#;
 const RENEW: &str = r#"ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}'"#;
-/// Schemas in which a role was granted something, by the catalogue of what depends on roles.
-const SCHEMAS_OF: &str = "SELECT DISTINCT n.nspname FROM pg_shdepend d \
-    JOIN pg_roles r ON r.oid = d.refobjid \
-    LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid \
-    LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid \
-    JOIN pg_namespace n ON n.oid = COALESCE(c.relnamespace, p.pronamespace, \
-        CASE WHEN d.classid = 'pg_namespace'::regclass THEN d.objid END) \
-    WHERE r.rolname = $1 AND d.refclassid = 'pg_authid'::regclass AND d.deptype = 'a' \
-    AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
+/// What takes away, one by one, what a role was granted in this database and by the whole server, by the catalogue of what
+/// depends on roles. Names in it are quoted by the server.
+const GRANTS_OF: &str = "SELECT DISTINCT CASE WHEN a.oid IS NULL THEN \
+        format('REVOKE ALL PRIVILEGES ON %s %s FROM %I', CASE o.type \
+            WHEN 'view' THEN 'TABLE' WHEN 'materialized view' THEN 'TABLE' WHEN 'foreign table' THEN 'TABLE' \
+            WHEN 'aggregate' THEN 'FUNCTION' WHEN 'foreign-data wrapper' THEN 'FOREIGN DATA WRAPPER' \
+            WHEN 'server' THEN 'FOREIGN SERVER' WHEN 'parameter ACL' THEN 'PARAMETER' \
+            ELSE upper(o.type) END, o.identity, r.rolname) \
+        ELSE format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s REVOKE ALL PRIVILEGES ON %s FROM %I', \
+            pg_get_userbyid(a.defaclrole), \
+            (SELECT format(' IN SCHEMA %I', n.nspname) FROM pg_namespace n WHERE n.oid = a.defaclnamespace), \
+            CASE a.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'FUNCTIONS' \
+                WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' ELSE 'LARGE OBJECTS' END, r.rolname) END \
+    FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid \
+    CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, 0) o \
+    LEFT JOIN pg_default_acl a ON d.classid = 'pg_default_acl'::regclass AND a.oid = d.objid \
+    WHERE r.rolname = $1 AND d.refclassid = 'pg_authid'::regclass AND d.deptype = 'a' AND o.identity IS NOT NULL \
+    AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))";
+/// So many grants are taken away at once; one by one if one of them cannot be.
+const GRANTS_AT_ONCE: usize = 64;
 
 #[derive(Debug)]
 struct PostgreSql {
@@ -172,25 +183,16 @@ impl PostgreSql {
         commit(client).await?;
 
         begin(client, username).await?;
-        let rows = client.query(SCHEMAS_OF, &[&username]).await.map_err(failure)?;
-        for row in rows {
-            let schema = quoted(&row.try_get::<_, String>(0).map_err(failure)?);
-            let revoke = format!(
-                "REVOKE ALL PRIVILEGES ON ALL TABLES IN SCHEMA {schema} FROM {user}; \
-                 REVOKE ALL PRIVILEGES ON ALL SEQUENCES IN SCHEMA {schema} FROM {user}; \
-                 REVOKE ALL PRIVILEGES ON ALL FUNCTIONS IN SCHEMA {schema} FROM {user}; \
-                 REVOKE ALL PRIVILEGES ON SCHEMA {schema} FROM {user}"
-            );
-            client.batch_execute(&revoke).await.map_err(failure)?;
+        take_grants(client, username).await?;
+        client.batch_execute("SAVEPOINT dropping").await.map_err(failure)?;
+        let dropped = client.batch_execute(&format!("DROP ROLE IF EXISTS {user}")).await.map_err(failure);
+        if matches!(dropped, Err(Failure::Refused(_))) {
+            // What was taken away stays so: the rest is tried again.
+            client.batch_execute("ROLLBACK TO SAVEPOINT dropping").await.map_err(failure)?;
         }
-        let row = client.query_one("SELECT current_database()::text", &[]).await.map_err(failure)?;
-        let database = quoted(&row.try_get::<_, String>(0).map_err(failure)?);
-        let last =
-            format!("REVOKE ALL PRIVILEGES ON DATABASE {database} FROM {user}; DROP ROLE IF EXISTS {user}");
-        client.batch_execute(&last).await.map_err(failure)?;
         commit(client).await?;
         held.keep();
-        Ok(())
+        dropped
     }
 
     /// Runs the operator's statements. They fail when the user is not there, which is what they are for.
@@ -271,11 +273,15 @@ where
 {
     for _ in 1..ATTEMPTS_MAX {
         match work().await {
-            Err(Failure::Refused(said)) if CONFLICTS.iter().any(|sign| said.contains(sign)) => {}
+            Err(failure) if is_conflict(&failure) => {}
             other => return other,
         }
     }
     work().await
+}
+
+fn is_conflict(failure: &Failure) -> bool {
+    matches!(failure, Failure::Refused(said) if CONFLICTS.iter().any(|sign| said.contains(sign)))
 }
 
 /// The statements, or the usual one.
@@ -307,6 +313,51 @@ async fn begin(client: &Client, username: &str) -> Result<(), Failure> {
 
 async fn commit(client: &Client) -> Result<(), Failure> {
     client.batch_execute("COMMIT").await.map_err(|err| Failure::Unknown(words(&err)))
+}
+
+/// The transaction one is in: another one if it was ended.
+async fn transaction(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
+    let answers = client.simple_query("SELECT pg_catalog.txid_current()").await?;
+    Ok(answers.iter().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    }))
+}
+
+/// Keeps the connection, without what statements have set in its session: the next one is somebody else's.
+async fn give_back(held: Held<'_, Session>) {
+    let discard = held.connection.client.batch_execute("DISCARD ALL");
+    if matches!(tokio::time::timeout(CONNECT_PATIENCE / 2, discard).await, Ok(Ok(()))) {
+        held.keep();
+    }
+}
+
+/// Takes from the user what it was granted. What cannot be taken, as its owner has not allowed it, is left, and the next
+/// one tried.
+async fn take_grants(client: &Client, username: &str) -> Result<(), Failure> {
+    let rows = client.query(GRANTS_OF, &[&username]).await.map_err(failure)?;
+    let revokes: Vec<String> =
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(failure)?;
+    for some in revokes.chunks(GRANTS_AT_ONCE) {
+        if is_done(client, &some.join("; ")).await? {
+            continue;
+        }
+        for one in some {
+            is_done(client, one).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs statements in a transaction that outlives their failure. False if they failed and are taken back.
+async fn is_done(client: &Client, statements: &str) -> Result<bool, Failure> {
+    let run = format!("SAVEPOINT some; {statements}; RELEASE SAVEPOINT some");
+    let Err(failed) = client.batch_execute(&run).await.map_err(failure) else { return Ok(true) };
+    if !matches!(failed, Failure::Refused(_)) || is_conflict(&failed) {
+        return Err(failed);
+    }
+    client.batch_execute("ROLLBACK TO SAVEPOINT some").await.map_err(failure)?;
+    Ok(false)
 }
 
 async fn exists(client: &Client, username: &str) -> Result<bool, Failure> {
