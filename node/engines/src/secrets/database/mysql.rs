@@ -48,8 +48,15 @@ pub(super) const KINDS: &[Kind] = &[
 /// For whether there is anything to run; the session's own is taken to run it.
 const DIALECT: Dialect = Dialect { has_backslashes: true, is_postgres: false };
 const CHANGE_PASSWORD: &str = "ALTER USER '{{username}}'@'%' IDENTIFIED BY '{{password}}'";
+/// Not allowed to look at a table, a column, a database.
+const NOT_SHOWN: [u16; 3] = [1142, 1143, 1044];
+/// A statement was ended from outside, who knows how far it had come: interrupted, over time, its connection killed.
+const ENDED: [u16; 4] = [1317, 1969, 3024, 1927];
+/// What could not be read. The text behind it quotes from there on, which may be in the midst of a password.
+const SYNTAX: u16 = 1064;
 /// Login refused: by name and password, to the database, by the host or the plugin.
-const LOGIN_REFUSED: [u16; 2] = [1045, 1698];
+const LOGIN_REFUSED: [u16; 2] = [PASSWORD_REFUSED, 1698];
+const PASSWORD_REFUSED: u16 = 1045;
 /// What the server says to the end of a session that is not there, or not ours to end.
 const SESSION_NOT_OURS: [u16; 3] = [1094, 1095, 1227];
 
@@ -183,12 +190,14 @@ impl MySql {
 
     async fn drop_user(&self, username: &str) -> Result<(), Failure> {
         let mut held = self.take().await?;
+        let dialect = held.connection.dialect;
         let conn = &mut held.connection.conn;
         lock(conn, username).await?;
-        for host in hosts_of(conn, username).await? {
-            conn.query_drop(format!("DROP USER IF EXISTS {}@{}", quoted(username), quoted(&host)))
-                .await
-                .map_err(failure)?;
+        // Where one may not look for whom there is, it is the user as it is made by default.
+        let hosts = hosts_of(conn, username).await?.unwrap_or_else(|| vec!["%".to_owned()]);
+        for host in hosts {
+            let (user, host) = (quoted(dialect, username), quoted(dialect, &host));
+            conn.query_drop(format!("DROP USER IF EXISTS {user}@{host}")).await.map_err(failure)?;
         }
         end_sessions(conn, username).await?;
         unlock(conn, username).await?;
@@ -203,12 +212,21 @@ impl MySql {
         if !matches!(outcome, Err(Failure::Refused(_) | Failure::Unknown(_))) {
             return outcome;
         }
+        // What was said stands, unless the user is not there for certain.
+        match self.is_there(username).await {
+            Ok(Some(false)) => Ok(()),
+            _ => outcome,
+        }
+    }
+
+    /// Whether there is a user of that name for any host. None if one may not look.
+    async fn is_there(&self, username: &str) -> Result<Option<bool>, Failure> {
         let mut held = self.take().await?;
         lock(&mut held.connection.conn, username).await?;
         let hosts = hosts_of(&mut held.connection.conn, username).await?;
         unlock(&mut held.connection.conn, username).await?;
         held.keep();
-        if hosts.is_empty() { Ok(()) } else { outcome }
+        Ok(hosts.map(|hosts| !hosts.is_empty()))
     }
 }
 
@@ -311,9 +329,13 @@ async fn unlock(conn: &mut Conn, username: &str) -> Result<(), Failure> {
     conn.query_drop(ask).await.map_err(|err| Failure::Unknown(words(&err)))
 }
 
-/// The hosts for which there is a user of that name.
-async fn hosts_of(conn: &mut Conn, username: &str) -> Result<Vec<String>, Failure> {
-    conn.exec("SELECT host FROM mysql.user WHERE user = ?", (username,)).await.map_err(failure)
+/// The hosts for which there is a user of that name. None if one may not look.
+async fn hosts_of(conn: &mut Conn, username: &str) -> Result<Option<Vec<String>>, Failure> {
+    match conn.exec("SELECT host FROM mysql.user WHERE user = ?", (username,)).await {
+        Ok(hosts) => Ok(Some(hosts)),
+        Err(err) if code_of(&err).is_some_and(|code| NOT_SHOWN.contains(&code)) => Ok(None),
+        Err(err) => Err(failure(err)),
+    }
 }
 
 /// Ends the user's sessions, where one is allowed to.
@@ -330,9 +352,10 @@ async fn end_sessions(conn: &mut Conn, username: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Text as it stands in single quotes, whatever `sql_mode` says: there is no `\` in the names it is used for.
-fn quoted(name: &str) -> String {
-    format!("'{}'", name.replace('\\', "").replace('\'', "''"))
+/// Text as it stands in single quotes.
+fn quoted(dialect: Dialect, name: &str) -> String {
+    let name = name.replace('\'', "''");
+    format!("'{}'", if dialect.has_backslashes { name.replace('\\', "\\\\") } else { name })
 }
 
 fn code_of(err: &Error) -> Option<u16> {

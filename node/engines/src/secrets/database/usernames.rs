@@ -1,8 +1,9 @@
 //! Names that may go into a statement.
 //!
-//! A name is made of what callers bring along (display names, names of roles). Statements quote it, and
-//! [`super::statements`] escapes it by the quotes it stands in; besides, no name leaves here with a character that ends
-//! a quotation, begins an escape or a variable, or is none to look at.
+//! A name that is made here is made of what callers bring along (display names, names of roles). Statements quote it, and
+//! [`super::statements`] escapes it by the quotes it stands in; besides, no such name leaves here with a character that
+//! ends a quotation, begins an escape or a variable, or is none to look at. The name of a user who is there already is the
+//! operator's, and whatever the database allows.
 
 use arca_engine_api::{Ctx, EngineError, Request};
 
@@ -25,14 +26,14 @@ pub(super) fn generate(
     };
     let template = Template::parse(if template.is_empty() { kind.username_template } else { template })?;
     let username = template.render(&facts)?;
-    check(&username, kind.username_max)?;
+    check_made(&username, kind.username_max)?;
     Ok(username)
 }
 
-/// Whether a user of a database may have that name.
+/// Whether there may be a user of that name.
 ///
 /// # Errors
-/// Says what a name may be made of.
+/// When it is empty, longer than the database takes, or could not be filled into a statement.
 pub(super) fn check(username: &str, length_max: usize) -> Result<(), EngineError> {
     if username.is_empty() {
         return Err(EngineError::invalid("the username is empty"));
@@ -42,6 +43,15 @@ pub(super) fn check(username: &str, length_max: usize) -> Result<(), EngineError
             "the username has more than {length_max} characters, which is all this database takes"
         )));
     }
+    if username.chars().any(char::is_control) {
+        return Err(EngineError::invalid("the username holds a control character"));
+    }
+    Ok(())
+}
+
+/// Whether a user may be made with that name.
+fn check_made(username: &str, length_max: usize) -> Result<(), EngineError> {
+    check(username, length_max)?;
     if !username.chars().all(is_safe) {
         return Err(EngineError::invalid(
             "the username may hold letters (a-z, A-Z), digits, blanks and - _ . @ : + = ~ # | / only",
@@ -61,13 +71,23 @@ mod tests {
     #[test]
     fn names_are_of_a_safe_alphabet() {
         for good in ["v-token-r1-x-1", "jane.doe@example.org", "auth0|12", "ns:sa", "a b"] {
-            assert!(check(good, 63).is_ok(), "{good}");
+            assert!(check_made(good, 63).is_ok(), "{good}");
         }
         for bad in
             ["", "a\"b", "a'b", "a`b", "a\\b", "a;b", "a$b", "a\nb", "a\0b", "é", "a{b", "a%b", "\u{202e}x"]
         {
-            assert!(check(bad, 63).is_err(), "{bad:?}");
+            assert!(check_made(bad, 63).is_err(), "{bad:?}");
         }
         assert!(check(&"x".repeat(64), 63).is_err());
+    }
+
+    #[test]
+    fn users_who_are_there_have_any_name() {
+        for good in ["svc$app", "é1", "a'b", "a\"b", "a\\b", "a`b", "a;b", "a%b", "v-token-r1"] {
+            assert!(check(good, 63).is_ok(), "{good}");
+        }
+        for bad in ["", "a\nb", "a\0b", "a\u{85}b"] {
+            assert!(check(bad, 63).is_err(), "{bad:?}");
+        }
     }
 }
