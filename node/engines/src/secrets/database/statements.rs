@@ -304,6 +304,19 @@ impl<'a> Splitter<'a> {
     }
 }
 
+/// What a value may look like where [`prepare`] has filled it in: as it is, and as each quotation escapes it.
+pub(super) fn shapes(value: &str) -> Vec<String> {
+    let doubled = |text: &str, mark: char| text.replace(mark, &format!("{mark}{mark}"));
+    let backslashed = doubled(value, '\\');
+    let mut shapes = vec![value.to_owned(), backslashed.clone()];
+    for mark in ['\'', '"', '`'] {
+        shapes.extend([doubled(value, mark), doubled(&backslashed, mark)]);
+    }
+    shapes.sort();
+    shapes.dedup();
+    shapes
+}
+
 fn is_word(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || letter == '_'
 }
