@@ -58,7 +58,8 @@ fn target(settings: &Settings, password: &str) -> Result<Target, EngineError> {
     if config.get_application_name().is_none() {
         config.application_name("arca");
     }
-    let (mode, check) = tls.read(!settings.tls_ca.is_empty())?;
+    let has_more = !settings.tls_server_name.is_empty() || !settings.tls_certificate_key.0.is_empty();
+    let (mode, check) = tls.read(!settings.tls_ca.is_empty(), has_more)?;
     config.ssl_mode(mode);
     Ok(Target { config, check })
 }
@@ -90,10 +91,16 @@ impl Tls {
         Ok(true)
     }
 
-    /// As libpq: `require` verifies the chain when there is an authority to verify it by.
-    fn read(&self, has_ca: bool) -> Result<(SslMode, Check), EngineError> {
+    /// As libpq: `require` verifies the chain when there is an authority to verify it by. Who says more of TLS wants it,
+    /// whole unless told otherwise, and a server in between must not be able to talk anybody out of it.
+    fn read(&self, has_ca: bool, has_more: bool) -> Result<(SslMode, Check), EngineError> {
         let lax = if has_ca { Check::Chain } else { Check::Nothing };
         match self.mode.as_deref() {
+            None if has_ca || has_more => Ok((SslMode::Require, Check::ChainAndName)),
+            Some("disable" | "allow" | "prefer") if has_ca || has_more => Err(EngineError::invalid(
+                "sslmode must be require, verify-ca or verify-full with tls_ca, tls_certificate_key or \
+                 tls_server_name: others go on without TLS",
+            )),
             Some("disable") => Ok((SslMode::Disable, Check::Nothing)),
             None | Some("allow" | "prefer") => Ok((SslMode::Prefer, Check::Nothing)),
             Some("require") => Ok((SslMode::Require, lax)),
@@ -262,5 +269,79 @@ mod tests {
         check_redacted("postgresql://u@h/db", "postgresql://u@h/db");
         check_redacted("host=h password='can ary' user=u", "host=h password=xxxxx user=u");
         check_redacted("host=h password=canary", "host=h password=xxxxx");
+    }
+
+    /// A password is found wherever the driver finds it, however it is written.
+    #[test]
+    fn no_password_is_shown_wherever_it_stands() {
+        for (url, want) in [
+            (
+                "postgresql://u@h/db?password=canary&sslmode=disable",
+                "postgresql://u@h/db?password=xxxxx&sslmode=disable",
+            ),
+            ("postgresql://u@h/db?pass%77ord=c%61nary", "postgresql://u@h/db?password=xxxxx"),
+            (
+                "postgresql://{{username}}:{{password}}@h/db?connect_timeout=3&password=canary",
+                "postgresql://{{username}}:{{password}}@h/db?connect_timeout=3&password=xxxxx",
+            ),
+            ("host=h password = 'can ary' user = u", "host=h password=xxxxx user=u"),
+            ("host=h password =canary dbname='a b'", "host=h password=xxxxx dbname='a b'"),
+            ("host=h password= canary\\ x user='it\\'s'", "host=h password=xxxxx user='it\\'s'"),
+            ("password='' host=h password=canary{{password}}", "password='' host=h password=xxxxx"),
+            ("host=h user=u password='{{password}}'", "host=h user=u password='{{password}}'"),
+            ("postgresql://u@h/db?application_name=a@b:c", "postgresql://u@h/db?application_name=a@b:c"),
+        ] {
+            check_redacted(url, want);
+            let target = read(url, "u", "word").unwrap();
+            let is_own = target.config.get_password().is_some_and(|password| password != b"word");
+            assert_eq!(is_own, url != want, "{url}");
+        }
+        check_redacted("host=h password='canary", "xxxxx");
+    }
+
+    #[test]
+    fn the_login_is_what_the_driver_makes_of_the_url() {
+        for (url, want) in [
+            ("postgresql://{{username}}:{{password}}@h/db", Some(("u", true))),
+            ("postgresql://{{username}}:canary@h/db", Some(("u", false))),
+            ("postgresql://other:{{password}}@h/db", Some(("other", true))),
+            ("postgresql://{{username}}:{{password}}@h/db?password=canary", Some(("u", false))),
+            ("host=h user={{username}} password = '{{password}}'", Some(("u", true))),
+            ("postgresql://h/{{password}}?user={{username}}", Some(("u", false))),
+            ("postgresql://h/db", None),
+            ("nonsense", None),
+        ] {
+            let login = login(&settings(url, "u", "p"));
+            let want = want.map(|(name, takes_password)| Login { username: name.to_owned(), takes_password });
+            assert_eq!(login, want, "{url}");
+        }
+    }
+
+    /// Whoever gives an authority wants the server checked by it: without `sslmode` it was not.
+    #[test]
+    fn what_is_said_of_tls_is_never_ignored() {
+        let url = "postgresql://{{username}}:{{password}}@h/db";
+        let with = |change: fn(&mut Settings), url: &str| {
+            let mut settings = settings(url, "u", "p");
+            change(&mut settings);
+            targets(&settings).map(|mut targets| targets.remove(0)).map_err(|err| err.to_string())
+        };
+        let changes: [fn(&mut Settings); 3] = [
+            |settings| settings.tls_ca = "x".to_owned(),
+            |settings| settings.tls_server_name = "x".to_owned(),
+            |settings| settings.tls_certificate_key = Secretive::from("x"),
+        ];
+        for change in changes {
+            let target = with(change, url).unwrap();
+            assert_eq!((target.config.get_ssl_mode(), target.check), (SslMode::Require, Check::ChainAndName));
+            for mode in ["disable", "allow", "prefer"] {
+                let refused = with(change, &format!("{url}?sslmode={mode}")).map(|_| ()).unwrap_err();
+                assert!(refused.contains("sslmode must be require"), "{mode}: {refused}");
+            }
+            for mode in ["require", "verify-ca", "verify-full"] {
+                let target = with(change, &format!("{url}?sslmode={mode}")).unwrap();
+                assert_eq!(target.config.get_ssl_mode(), SslMode::Require);
+            }
+        }
     }
 }
