@@ -1,18 +1,20 @@
 //! Connection strings of PostgreSQL, in both of libpq's shapes: `postgresql://…` and `key=value …`. What they say of TLS
 //! is read here, for the driver knows less of it; the rest is the driver's.
 
+use std::borrow::Cow;
+
 use arca_engine_api::{EngineError, Secretive};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use tokio_postgres::config::SslMode;
 use zeroize::Zeroizing;
 
-use super::adapter::Settings;
+use super::adapter::{Login, Settings};
 use super::tls::Check;
 
 /// Kept as they are by percent-encoding: what no URL gives a meaning to.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// Encoded in what is left of a query.
-const QUERY: &AsciiSet = &CONTROLS.add(b'%').add(b'&').add(b' ').add(b'#').add(b'+');
+const QUERY: &AsciiSet = &CONTROLS.add(b'%').add(b'&').add(b' ').add(b'#').add(b'+').add(b'@');
 const USERNAME: &str = "{{username}}";
 const PASSWORD: &str = "{{password}}";
 
@@ -119,15 +121,25 @@ fn split_url(text: &str) -> Result<(Zeroizing<String>, Tls), EngineError> {
     let mut kept = Zeroizing::new(head.to_owned());
     let mut separator = '?';
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = percent_decode_str(value).decode_utf8().unwrap_or_default();
-        if !tls.take(key, &value)? {
+        let (key, value) = parameter(pair);
+        if !tls.take(&key, &value)? {
             kept.push(separator);
-            kept.push_str(&format!("{key}={}", utf8_percent_encode(&value, QUERY)));
+            kept.push_str(&format!(
+                "{}={}",
+                utf8_percent_encode(&key, QUERY),
+                utf8_percent_encode(&value, QUERY)
+            ));
             separator = '&';
         }
     }
     Ok((kept, tls))
+}
+
+/// A parameter of a URL's query, decoded.
+fn parameter(pair: &str) -> (Cow<'_, str>, Cow<'_, str>) {
+    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let decode = |text| percent_decode_str(text).decode_utf8_lossy();
+    (decode(key), decode(value))
 }
 
 fn split_pairs(text: &str) -> Result<(Zeroizing<String>, Tls), EngineError> {
@@ -171,39 +183,88 @@ fn pairs(text: &str) -> Result<Vec<(&str, Zeroizing<String>)>, EngineError> {
     Ok(found)
 }
 
+/// As whom one logs in.
+pub(super) fn login(settings: &Settings) -> Option<Login> {
+    // Seen again in what the driver makes of the URL, it stood where the driver looks for the password.
+    const MARK: &str = "in the place of the password";
+    let target = target(settings, MARK).ok()?;
+    let takes_password = target.config.get_password() == Some(MARK.as_bytes());
+    Some(Login { username: target.config.get_user()?.to_owned(), takes_password })
+}
+
 /// The URL without a password.
 pub(super) fn redact(url: &str) -> String {
-    match password_of(url) {
-        Some((from, to)) => {
-            format!("{}xxxxx{}", url.get(..from).unwrap_or_default(), url.get(to..).unwrap_or_default())
-        }
-        None => url.to_owned(),
-    }
+    shown(url).unwrap_or_else(|| url.to_owned())
 }
 
 /// Whether there is a password in it.
 pub(super) fn has_password(url: &str) -> bool {
-    password_of(url).is_some()
+    shown(url).is_some()
 }
 
-/// Where the password stands, unless it is a place for one.
-fn password_of(url: &str) -> Option<(usize, usize)> {
-    let (from, to) = if is_url(url) {
-        let start = url.find("://")? + 3;
-        // The last `@` before the path's end: a password may hold one, if wrongly.
-        let end = start + url.get(start..)?.rfind('@')?;
-        (start + url.get(start..end)?.find(':')? + 1, end)
-    } else {
-        let start = url.find("password=")? + "password=".len();
-        // Until the next key: a password may hold blanks.
-        let tail = url.get(start..)?;
-        let end = tail
-            .find('=')
-            .map_or(tail.len(), |at| tail.get(..at).and_then(|head| head.rfind(' ')).unwrap_or(at));
-        (start, start + end)
-    };
-    let text = url.get(from..to)?;
-    (!text.trim_matches('\'').is_empty() && !text.contains(PASSWORD)).then_some((from, to))
+/// Stands where a password stood.
+const REDACTED: &str = "xxxxx";
+
+/// The text without its passwords, read by the same rules as for connecting. None if there are none, a place for one being
+/// none.
+fn shown(text: &str) -> Option<String> {
+    if is_url(text) { shown_url(text) } else { shown_pairs(text) }
+}
+
+fn is_secret(password: &str) -> bool {
+    !password.is_empty() && password != PASSWORD
+}
+
+fn shown_url(text: &str) -> Option<String> {
+    let (head, query) = text.split_once('?').map_or((text, None), |(head, query)| (head, Some(query)));
+    let (scheme, rest) = head.split_once("://")?;
+    // The last `@`: a password may hold one, if wrongly.
+    let (login, place) = rest.rsplit_once('@').map_or((None, rest), |(login, place)| (Some(login), place));
+    let mut found = false;
+    let mut made = format!("{scheme}://");
+    if let Some(login) = login {
+        match login.split_once(':') {
+            Some((username, password)) if is_secret(password) => {
+                found = true;
+                made.push_str(&format!("{username}:{REDACTED}@"));
+            }
+            _ => made.push_str(&format!("{login}@")),
+        }
+    }
+    made.push_str(place);
+    let mut separator = '?';
+    for pair in query.into_iter().flat_map(|query| query.split('&')) {
+        made.push(separator);
+        separator = '&';
+        let (key, value) = parameter(pair);
+        if key == "password" && is_secret(&value) {
+            found = true;
+            made.push_str(&format!("password={REDACTED}"));
+        } else {
+            made.push_str(pair);
+        }
+    }
+    found.then_some(made)
+}
+
+fn shown_pairs(text: &str) -> Option<String> {
+    // What does not parse is not shown: nobody knows what of it is a password.
+    let Ok(pairs) = pairs(text) else { return Some(REDACTED.to_owned()) };
+    let mut found = false;
+    let mut made = Vec::new();
+    for (key, value) in pairs {
+        if key == "password" && is_secret(&value) {
+            found = true;
+            made.push(format!("{key}={REDACTED}"));
+        } else if value.is_empty()
+            || value.contains(|letter: char| letter.is_whitespace() || "'\\".contains(letter))
+        {
+            made.push(format!("{key}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'")));
+        } else {
+            made.push(format!("{key}={}", value.as_str()));
+        }
+    }
+    found.then(|| made.join(" "))
 }
 
 #[cfg(test)]
