@@ -9,13 +9,13 @@ use std::sync::Arc;
 use arca_engine_api::{EngineError, Secretive};
 use async_trait::async_trait;
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{ClientIdentity, Conn, Error, Opts, OptsBuilder, SslOpts};
+use mysql_async::{ChangeUserOpts, ClientIdentity, Conn, Error, Opts, OptsBuilder, SslOpts};
 use rustls_pki_types::PrivateKeyDer;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::adapter::{
-    CONNECT_PATIENCE, Database, Failure, Kind, LOCK_SECONDS, NewPassword, NewUser, Renewal,
+    CONNECT_PATIENCE, Database, Failure, Kind, LOCK_SECONDS, Login, NewPassword, NewUser, Renewal,
     STATEMENT_SECONDS, Settings, bounded,
 };
 use super::mysql_dsn::{self, Dsn, Host, TlsMode};
@@ -34,6 +34,7 @@ const fn kind(name: &'static str, username_template: &'static str) -> Kind {
         open,
         redact: mysql_dsn::redact,
         has_password: mysql_dsn::has_password,
+        login,
     }
 }
 
@@ -104,9 +105,24 @@ fn open(settings: &Settings) -> Result<Arc<dyn Database>, EngineError> {
     Ok(Arc::new(MySql { logins, pool: Pool::new(settings.limits) }))
 }
 
+/// As whom the URL logs in.
+fn login(settings: &Settings) -> Option<Login> {
+    let dsn = Dsn::parse(&settings.url).ok()?;
+    let username = dsn.username.replace("{{username}}", &settings.username);
+    let takes_password = dsn.password == "{{password}}";
+    (!username.is_empty()).then_some(Login { username, takes_password })
+}
+
 fn tls(settings: &Settings, said: Option<TlsMode>) -> Result<Option<SslOpts>, EngineError> {
     let (ca, own) = (&settings.tls_ca, &settings.tls_certificate_key.0);
-    let is_wanted = said.unwrap_or(if ca.is_empty() && own.is_empty() { TlsMode::Off } else { TlsMode::On });
+    // Who says how TLS is to be wants it.
+    let has_more = !(ca.is_empty() && own.is_empty() && settings.tls_server_name.is_empty());
+    if has_more && said == Some(TlsMode::Off) {
+        return Err(EngineError::invalid(
+            "tls=false contradicts tls_ca, tls_certificate_key and tls_server_name: leave one or the other out",
+        ));
+    }
+    let is_wanted = said.unwrap_or(if has_more { TlsMode::On } else { TlsMode::Off });
     if is_wanted == TlsMode::Off {
         return Ok(None);
     }
@@ -175,7 +191,8 @@ impl MySql {
         lock(conn, username).await?;
         for (at, query) in queries.iter().enumerate() {
             if let Err(err) = conn.query_drop(query.as_str()).await {
-                let is_certain = at == 0 && matches!(err, Error::Server(_));
+                let is_no = code_of(&err).is_some_and(|code| !ENDED.contains(&code));
+                let is_certain = at == 0 && is_no;
                 return Err(if is_certain {
                     Failure::Refused(words(&err))
                 } else {
@@ -184,7 +201,7 @@ impl MySql {
             }
         }
         unlock(conn, username).await?;
-        held.keep();
+        give_back(held).await;
         Ok(())
     }
 
@@ -273,6 +290,24 @@ impl Database for MySql {
         bounded(self.run(change.username, statements, values)).await
     }
 
+    async fn lets_in(&self, username: &str, password: &str) -> Result<bool, Failure> {
+        bounded(async {
+            let mut refused = Failure::Unreachable("there is nothing to log in with".to_owned());
+            for host in self.logins.0.first().into_iter().flatten() {
+                let login =
+                    OptsBuilder::from_opts(host.clone()).user(Some(username)).pass(Some(password)).into();
+                match tokio::time::timeout(CONNECT_PATIENCE, Conn::new::<Opts>(login)).await {
+                    Ok(Ok(_)) => return Ok(true),
+                    Ok(Err(err)) if code_of(&err) == Some(PASSWORD_REFUSED) => return Ok(false),
+                    Ok(Err(err)) => refused = Failure::Unreachable(words(&err)),
+                    Err(_) => refused = Failure::Unreachable("the database does not answer".to_owned()),
+                }
+            }
+            Err(refused)
+        })
+        .await
+    }
+
     /// Users do not expire here: without statements there is nothing to do.
     async fn renew_user(&self, renewal: &Renewal<'_>) -> Result<(), Failure> {
         if are_blank(DIALECT, renewal.statements) {
@@ -296,9 +331,12 @@ impl Database for MySql {
     }
 }
 
-/// Connects, with an end to what a statement may take.
 async fn connect(options: &Opts) -> Result<Session, Error> {
-    let mut conn = Conn::new(options.clone()).await?;
+    prepared(Conn::new(options.clone()).await?).await
+}
+
+/// The session as it is used: what its server takes quoted text for, and with an end to what a statement may take.
+async fn prepared(mut conn: Conn) -> Result<Session, Error> {
     let row: Option<(String, String)> = conn.query_first("SELECT @@sql_mode, VERSION()").await?;
     let (mode, version) = row.unwrap_or_default();
     let limit = if version.contains("MariaDB") {
@@ -309,6 +347,17 @@ async fn connect(options: &Opts) -> Result<Session, Error> {
     conn.query_drop(format!("SET SESSION lock_wait_timeout = {LOCK_SECONDS}{limit}")).await?;
     let has_backslashes = !mode.contains("NO_BACKSLASH_ESCAPES");
     Ok(Session { conn, dialect: Dialect { has_backslashes, is_postgres: false } })
+}
+
+/// Keeps the connection, without what statements have set in its session: the next one is somebody else's.
+async fn give_back(held: Held<'_, Session>) {
+    let anew = held.exchange(|mut session| async move {
+        session.conn.change_user(ChangeUserOpts::default()).await?;
+        prepared(session.conn).await
+    });
+    if let Ok(Ok(held)) = tokio::time::timeout(CONNECT_PATIENCE / 2, anew).await {
+        held.keep();
+    }
 }
 
 fn lock_name(username: &str) -> String {
@@ -375,7 +424,63 @@ fn failure(err: Error) -> Failure {
 
 fn words(err: &Error) -> String {
     match err {
+        Error::Server(said) if said.code == SYNTAX => {
+            format!("Error {} ({}): syntax error", said.code, said.state)
+        }
         Error::Server(said) => format!("Error {} ({}): {}", said.code, said.state, said.message),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secrets::database::tests::settings;
+
+    #[test]
+    fn the_login_is_what_the_driver_makes_of_the_url() {
+        for (url, want) in [
+            ("{{username}}:{{password}}@tcp(h)/", Some(("u", true))),
+            ("{{username}}:canary@tcp(h)/", Some(("u", false))),
+            ("other:{{password}}@tcp(h)/", Some(("other", true))),
+            ("tcp(h)/", None),
+        ] {
+            let want = want.map(|(name, takes_password)| Login { username: name.to_owned(), takes_password });
+            assert_eq!(login(&settings(url, "u", "p")), want, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_tls_is_never_ignored() {
+        let changes: [fn(&mut Settings); 2] = [
+            |settings| {
+                settings.tls_ca = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n".to_owned()
+            },
+            |settings| settings.tls_server_name = "x".to_owned(),
+        ];
+        for change in changes {
+            let mut settings = settings("u@tcp(h)/", "u", "p");
+            change(&mut settings);
+            assert!(matches!(tls(&settings, None), Ok(Some(_))));
+            assert!(matches!(tls(&settings, Some(TlsMode::Off)), Err(EngineError::Invalid(_))));
+        }
+        assert!(matches!(tls(&settings("u@tcp(h)/", "u", "p"), None), Ok(None)));
+    }
+
+    #[test]
+    fn names_are_quoted_by_the_rules_of_the_session() {
+        for (has_backslashes, want) in [(true, "'a''b\\\\c'"), (false, "'a''b\\c'")] {
+            assert_eq!(quoted(Dialect { has_backslashes, is_postgres: false }, "a'b\\c"), want);
+        }
+    }
+
+    #[test]
+    fn a_syntax_error_quotes_nothing() {
+        let said = mysql_async::ServerError {
+            code: 1064,
+            message: "near 'nary''".to_owned(),
+            state: "42000".to_owned(),
+        };
+        assert_eq!(words(&Error::Server(said)), "Error 1064 (42000): syntax error");
     }
 }

@@ -99,7 +99,16 @@ impl<C> Pool<C> {
     }
 }
 
-impl<C> Held<'_, C> {
+impl<'a, C> Held<'a, C> {
+    /// The same place, with what `change` makes of the connection.
+    pub(super) async fn exchange<F, E>(self, change: impl FnOnce(C) -> F) -> Result<Held<'a, C>, E>
+    where
+        F: Future<Output = Result<C, E>>,
+    {
+        let connection = change(self.connection).await?;
+        Ok(Held { connection, ..self })
+    }
+
     /// Keeps the connection for the next who asks.
     pub(super) fn keep(self) {
         let since = Instant::now();

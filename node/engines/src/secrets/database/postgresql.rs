@@ -1,7 +1,8 @@
 //! PostgreSQL.
 //!
-//! Everything happens in one transaction under an advisory lock by the user's name, and nothing but its `COMMIT` can be
-//! under way when a connection is given up: whatever else fails, nothing was changed.
+//! Everything happens in one transaction under an advisory lock by the user's name: what the database refuses before its
+//! `COMMIT` has changed nothing. Whether the transaction is still the one that was begun is looked at behind each statement
+//! of an operator's, for one that ends it makes everything before it count.
 
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use async_trait::async_trait;
 use rustls_pki_types::ServerName;
 use sha2::{Digest as _, Sha256};
 use tokio::task::AbortHandle;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::error::{DbError, Severity, SqlState};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 use zeroize::Zeroizing;
 
 use super::adapter::{
@@ -32,6 +33,7 @@ pub(super) const KINDS: &[Kind] = &[Kind {
     open,
     redact: postgresql_url::redact,
     has_password: postgresql_url::has_password,
+    login: postgresql_url::login,
 }];
 
 /// Times one thing is tried when others get in its way.
@@ -146,11 +148,19 @@ impl PostgreSql {
         let held = self.take().await?;
         let client = &held.connection.client;
         begin(client, username).await?;
+        let ours = transaction(client).await.map_err(failure)?;
         for query in queries {
-            client.batch_execute(query).await.map_err(failure)?;
+            client.batch_execute(query).await.map_err(halfway)?;
+            let now = transaction(client).await.map_err(|err| Failure::Unknown(words(&err)))?;
+            if now != ours {
+                return Err(Failure::Unknown(
+                    "a statement ended the transaction that all of them run in; what it changed stays"
+                        .to_owned(),
+                ));
+            }
         }
         commit(client).await?;
-        held.keep();
+        give_back(held).await;
         Ok(())
     }
 
@@ -198,13 +208,21 @@ impl PostgreSql {
     /// Runs the operator's statements. They fail when the user is not there, which is what they are for.
     async fn revoke_by(&self, username: &str, queries: &[Zeroizing<String>]) -> Result<(), Failure> {
         let outcome = self.run(username, queries).await;
-        if !matches!(outcome, Err(Failure::Refused(_))) {
+        if !matches!(outcome, Err(Failure::Refused(_) | Failure::Unknown(_))) {
             return outcome;
         }
+        // What was said stands, unless the user is not there for certain.
+        match self.is_there(username).await {
+            Ok(false) => Ok(()),
+            _ => outcome,
+        }
+    }
+
+    async fn is_there(&self, username: &str) -> Result<bool, Failure> {
         let held = self.take().await?;
         let is_there = exists(&held.connection.client, username).await?;
         held.keep();
-        if is_there { outcome } else { Ok(()) }
+        Ok(is_there)
     }
 }
 
@@ -241,6 +259,22 @@ impl Database for PostgreSql {
             &[("name", change.username), ("username", change.username), ("password", &password)];
         let queries = statements::prepare(DIALECT, &or(change.statements, CHANGE_PASSWORD), values)?;
         bounded(self.run(change.username, &queries)).await
+    }
+
+    async fn lets_in(&self, username: &str, password: &str) -> Result<bool, Failure> {
+        bounded(async {
+            let nowhere = || Failure::Unreachable("there is nothing to log in with".to_owned());
+            let (config, tls) = self.logins.0.first().ok_or_else(nowhere)?;
+            let mut config = config.clone();
+            config.user(username).password(password);
+            match tokio::time::timeout(CONNECT_PATIENCE, connect(&config, tls)).await {
+                Ok(Ok(_)) => Ok(true),
+                Ok(Err(err)) if err.code() == Some(&SqlState::INVALID_PASSWORD) => Ok(false),
+                Ok(Err(err)) => Err(Failure::Unreachable(words(&err))),
+                Err(_) => Err(Failure::Unreachable("the database does not answer".to_owned())),
+            }
+        })
+        .await
     }
 
     async fn renew_user(&self, renewal: &Renewal<'_>) -> Result<(), Failure> {
@@ -396,8 +430,22 @@ fn failure(err: tokio_postgres::Error) -> Failure {
     }
 }
 
+/// What an operator's statement came to. One that says no has changed nothing; if the session ends, it may have ended the
+/// transaction first.
+#[allow(clippy::needless_pass_by_value)] // As `map_err` wants it.
+fn halfway(err: tokio_postgres::Error) -> Failure {
+    match err.as_db_error().and_then(DbError::parsed_severity) {
+        Some(Severity::Error) => Failure::Refused(words(&err)),
+        _ => Failure::Unknown(words(&err)),
+    }
+}
+
 fn words(err: &tokio_postgres::Error) -> String {
     match err.as_db_error() {
+        // Its message quotes from where the text could not be read, which may be in the midst of a password.
+        Some(said) if *said.code() == SqlState::SYNTAX_ERROR => {
+            format!("{}: syntax error (SQLSTATE {})", said.severity(), said.code().code())
+        }
         Some(said) => format!("{}: {} (SQLSTATE {})", said.severity(), said.message(), said.code().code()),
         None => err.to_string(),
     }
