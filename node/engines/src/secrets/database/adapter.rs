@@ -146,6 +146,8 @@ pub(super) trait Database: Debug + Send + Sync {
     async fn create_user(&self, user: &NewUser<'_>) -> Result<(), Failure>;
     /// Changes a password.
     async fn change_password(&self, change: &NewPassword<'_>) -> Result<(), Failure>;
+    /// Whether the user is let in by that password: false only if the database refuses the login for it.
+    async fn lets_in(&self, username: &str, password: &str) -> Result<bool, Failure>;
     /// Moves the moment a user expires, where the database knows one.
     async fn renew_user(&self, renewal: &Renewal<'_>) -> Result<(), Failure>;
     /// Removes a user and ends its sessions. A user that is not there is fine.
@@ -168,6 +170,16 @@ pub(super) struct Kind {
     pub(super) redact: fn(&str) -> String,
     /// Whether the URL holds a password of its own.
     pub(super) has_password: fn(&str) -> bool,
+    /// As whom the URL logs in. None if it does not parse, or says nothing of it.
+    pub(super) login: fn(&Settings) -> Option<Login>,
+}
+
+/// As whom a connection logs in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Login {
+    pub(super) username: String,
+    /// Whether by the configured password, and not by one in the URL.
+    pub(super) takes_password: bool,
 }
 
 /// Declares which files bring databases: one word each.

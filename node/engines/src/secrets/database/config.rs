@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use arca_engine_api::{
-    Ctx, EngineError, Entropy, Fields, Map, Request, Response, Secretive, Storage, StorageError,
+    Ctx, EngineError, Entropy, Fields, Map, Page, Request, Response, Secretive, Storage, StorageError,
     StorageExt as _, UnixMillis,
 };
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 
 use super::adapter::{Failure, Kind, Settings, kind_named};
 use super::connections::Connections;
+use super::due::{Due, Work};
 use super::fields::{check_name, is_glob_match, page, statements};
+use super::pending::{Pending, check_at_rest};
 use super::pool::Limits;
 use super::template::Template;
 
@@ -52,7 +54,7 @@ pub(super) struct Config {
     details: Map,
     pub(super) password: String,
     /// The password being set, until it is known to be.
-    pub(super) next_password: Option<String>,
+    pub(super) next: Option<Pending>,
     /// When setting it is tried again.
     pub(super) retry_due: UnixMillis,
     pub(super) allowed_roles: Vec<String>,
@@ -109,7 +111,8 @@ impl Config {
 
     /// Every secret of the connection, for masking.
     pub(super) fn secrets(&self) -> Vec<&str> {
-        std::iter::once(self.password.as_str()).chain(self.next_password.as_deref()).collect()
+        let next = self.next.as_ref().map(|next| next.password.as_str());
+        std::iter::once(self.password.as_str()).chain(next).collect()
     }
 
     /// Where the database is and how to log in.
@@ -178,13 +181,23 @@ pub(super) fn list(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineE
     Ok(Response::list(ctx.storage.list(CONFIGS, &page(request)?)?))
 }
 
+/// The names of all connections.
+pub(super) fn names(storage: &dyn Storage) -> Result<Vec<String>, StorageError> {
+    storage.list(CONFIGS, &Page::default())
+}
+
 pub(super) fn read(ctx: &Ctx<'_>, connections: &Connections, name: &str) -> Result<Response, EngineError> {
-    let config = Config::find(ctx.storage, name)?.ok_or(EngineError::NotFound)?;
-    Ok(config.show(kind_named(connections.kinds, &config.plugin_name)))
+    let config = Config::find(ctx.storage, name)?;
+    let show = |config: Config| config.show(kind_named(connections.kinds, &config.plugin_name));
+    Ok(config.map_or_else(Response::empty, show))
 }
 
 pub(super) fn delete(ctx: &Ctx<'_>, connections: &Connections, name: &str) -> Result<Response, EngineError> {
-    ctx.storage.delete(&at(name))?;
+    if let Some(config) = Config::find(ctx.storage, name)? {
+        check_at_rest(config.next.as_ref(), ctx.clock.now())?;
+        Due::new(name, config.retry_due, Work::Root, name).remove(ctx.storage)?;
+        ctx.storage.delete(&at(name))?;
+    }
     connections.forget(name);
     Ok(Response::empty())
 }
@@ -198,6 +211,9 @@ pub(super) async fn write(
     let (name, fields) = (request.param("name"), request.fields());
     check_name(name)?;
     let before = Config::find(ctx.storage, name)?;
+    if let Some(before) = &before {
+        check_login_stays(before, fields)?;
+    }
     let mut config = changed(before.unwrap_or_else(empty), request)?;
     if config.plugin_name.is_empty() {
         return Err(EngineError::invalid("empty plugin name"));
@@ -239,6 +255,24 @@ pub(super) async fn write(
     Ok(response)
 }
 
+/// Refuses another login while the password is being changed. The operator's might hold now and no more in a moment, and
+/// with the next one forgotten nobody would know the one that holds then.
+fn check_login_stays(config: &Config, fields: Fields<'_>) -> Result<(), EngineError> {
+    let username = fields.string("username")?;
+    let is_other = match username {
+        Some(username) => username != config.username()?,
+        None => false,
+    };
+    if config.next.is_none() || !(is_other || fields.has("password")) {
+        return Ok(());
+    }
+    Err(EngineError::invalid(
+        "the connection's own password is being changed, and it is not known yet which one holds: leave out username \
+         and password, or see the change through first (rotate-root); to give the new password up, delete the \
+         connection and write it anew",
+    ))
+}
+
 fn empty() -> Config {
     Config {
         layout: Config::LAYOUT,
@@ -246,7 +280,7 @@ fn empty() -> Config {
         plugin_name: String::new(),
         details: Map::new(),
         password: String::new(),
-        next_password: None,
+        next: None,
         retry_due: UnixMillis::default(),
         allowed_roles: Vec::new(),
         root_rotation_statements: Vec::new(),
@@ -269,9 +303,7 @@ fn changed(mut config: Config, request: &Request) -> Result<Config, EngineError>
         config.password_policy = policy;
     }
     if let Some(password) = fields.string("password")? {
-        // Said anew, it is the one that holds.
         config.password = password;
-        config.next_password = None;
     }
     let details =
         request.data.iter().filter(|(key, value)| DETAILS.contains(&key.as_str()) && !value.is_null());

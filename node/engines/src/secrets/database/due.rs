@@ -1,11 +1,12 @@
-//! What is to be done when, in order of time, so that a tick reads what is due and no more.
+//! What is to be done when: for each database apart, in order of time, so that a tick reads what is due and no more, and
+//! a database with many entries that wait hides no other's.
 
 use std::time::Duration;
 
 use arca_engine_api::{Page, Storage, StorageError, UnixMillis};
 use zeroize::Zeroizing;
 
-/// Where the index lies: `due/<milliseconds, 20 digits>/<kind>-<name>`.
+/// Where the index lies: `due/<connection>/<milliseconds, 20 digits>/<kind>-<name>`.
 const DUE: &str = "due/";
 
 /// What a tick looks after.
@@ -20,14 +21,16 @@ pub(super) enum Work {
 /// An entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Due {
+    /// The connection.
+    pub(super) database: String,
     pub(super) moment: UnixMillis,
     pub(super) work: Work,
     pub(super) name: String,
 }
 
 impl Due {
-    pub(super) fn new(moment: UnixMillis, work: Work, name: &str) -> Self {
-        Self { moment, work, name: name.to_owned() }
+    pub(super) fn new(database: &str, moment: UnixMillis, work: Work, name: &str) -> Self {
+        Self { database: database.to_owned(), moment, work, name: name.to_owned() }
     }
 
     fn key(&self) -> String {
@@ -35,10 +38,10 @@ impl Due {
             Work::Root => "root",
             Work::Static => "static",
         };
-        format!("{DUE}{:020}/{work}-{}", self.moment.0, self.name)
+        format!("{DUE}{}/{:020}/{work}-{}", self.database, self.moment.0, self.name)
     }
 
-    fn parse(key: &str) -> Option<Self> {
+    fn parse(database: &str, key: &str) -> Option<Self> {
         let (moment, rest) = key.split_once('/')?;
         let (work, name) = rest.split_once('-')?;
         let work = match work {
@@ -46,7 +49,7 @@ impl Due {
             "static" => Work::Static,
             _ => return None,
         };
-        Some(Self { moment: UnixMillis(moment.parse().ok()?), work, name: name.to_owned() })
+        Some(Self::new(database, UnixMillis(moment.parse().ok()?), work, name))
     }
 
     pub(super) fn store(&self, storage: &dyn Storage) -> Result<(), StorageError> {
@@ -58,12 +61,18 @@ impl Due {
     }
 }
 
-/// At most so many entries that are due, the oldest first.
-pub(super) fn until(storage: &dyn Storage, now: UnixMillis, limit: usize) -> Result<Vec<Due>, StorageError> {
-    let keys = storage.scan(DUE, &Page { after: None, limit: Some(limit) })?;
+/// At most so many entries of a database that are due, the oldest first.
+pub(super) fn until(
+    storage: &dyn Storage,
+    database: &str,
+    now: UnixMillis,
+    limit: usize,
+) -> Result<Vec<Due>, StorageError> {
+    let folder = format!("{DUE}{database}/");
+    let keys = storage.scan(&folder, &Page { after: None, limit: Some(limit) })?;
     let parse = |key: String| {
-        Due::parse(&key).ok_or_else(|| StorageError::Damaged {
-            key: format!("{DUE}{key}"),
+        Due::parse(database, &key).ok_or_else(|| StorageError::Damaged {
+            key: format!("{folder}{key}"),
             reason: "no entry of this index".to_owned(),
         })
     };

@@ -17,13 +17,17 @@ pub(super) enum Intent {
     RotateRoot {
         /// The connection.
         name: String,
+        /// Which attempt it is.
+        attempt: u64,
     },
     /// Set the password of a static role's user.
     RotateStatic {
         /// The role.
         name: String,
-        /// Whether a caller waits, or a tick intends it.
-        is_asked: bool,
+        /// Which attempt it is.
+        attempt: u64,
+        /// Whether the role is made by it, and is to go if nothing comes of it.
+        is_creation: bool,
     },
 }
 

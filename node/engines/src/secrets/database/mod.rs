@@ -15,6 +15,7 @@ mod functions;
 mod intent;
 mod mysql;
 mod mysql_dsn;
+mod pending;
 mod pool;
 mod postgresql;
 mod postgresql_tls;
@@ -96,7 +97,7 @@ impl Engine for Databases {
             ("role", _) => roles::write(ctx, request),
             ("roles", _) => roles::list(ctx, request),
             ("rotate-role", _) => rotation::rotate_role(ctx, request),
-            ("rotate-root", _) => rotation::rotate_root(ctx, request),
+            ("rotate-root", _) => rotation::rotate_root(ctx, connections, request),
             ("static-creds", _) => static_roles::creds(ctx, name),
             ("static-role", Operation::Read) => static_roles::read(ctx, name),
             ("static-role", Operation::Delete) => static_roles::delete(ctx, name),
@@ -121,9 +122,11 @@ impl Engine for Databases {
             Intent::Create(creation) => {
                 creds::carry_out(ctx, &self.connections, &creation).await.map(|()| Map::new())
             }
-            Intent::RotateRoot { name } => rotation::carry_out_root(ctx, &self.connections, &name).await,
-            Intent::RotateStatic { name, .. } => {
-                rotation::carry_out_static(ctx, &self.connections, &name).await
+            Intent::RotateRoot { name, attempt } => {
+                rotation::carry_out_root(ctx, &self.connections, &name, attempt).await
+            }
+            Intent::RotateStatic { name, attempt, .. } => {
+                rotation::carry_out_static(ctx, &self.connections, &name, attempt).await
             }
         }
     }
@@ -136,9 +139,11 @@ impl Engine for Databases {
     ) -> Result<Response, EngineError> {
         match from_map(intent)? {
             Intent::Create(creation) => outcome.map(|_| creds::conclude(&creation)),
-            Intent::RotateRoot { name } => rotation::conclude_root(ctx, &self.connections, &name, outcome),
-            Intent::RotateStatic { name, is_asked } => {
-                rotation::conclude_static(ctx, &name, is_asked, outcome)
+            Intent::RotateRoot { name, attempt } => {
+                rotation::conclude_root(ctx, &self.connections, &name, attempt, outcome)
+            }
+            Intent::RotateStatic { name, attempt, is_creation } => {
+                rotation::conclude_static(ctx, &name, attempt, is_creation, outcome)
             }
         }
     }
@@ -151,12 +156,12 @@ impl Engine for Databases {
         creds::revoke(ctx, &self.connections, lease).await
     }
 
-    /// Changes the passwords whose time has come.
     /// Passwords are to change when their time has come, not up to a minute later.
     fn tick_interval(&self) -> Duration {
         Duration::from_secs(5)
     }
 
+    /// Changes the passwords whose time has come.
     async fn tick(&self, ctx: &Ctx<'_>) -> Result<Vec<Map>, EngineError> {
         self.connections.sweep();
         rotation::tick(ctx)

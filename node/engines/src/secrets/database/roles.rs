@@ -81,7 +81,7 @@ pub(super) fn list(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineE
 }
 
 pub(super) fn read(ctx: &Ctx<'_>, name: &str) -> Result<Response, EngineError> {
-    Ok(Role::find(ctx.storage, name)?.ok_or(EngineError::NotFound)?.show())
+    Ok(Role::find(ctx.storage, name)?.map_or_else(Response::empty, |role| role.show()))
 }
 
 pub(super) fn delete(ctx: &Ctx<'_>, name: &str) -> Result<Response, EngineError> {

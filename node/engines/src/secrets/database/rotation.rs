@@ -2,29 +2,28 @@
 //!
 //! Three steps, each safe to repeat. The new password is stored as the next one; the database is told to set it; once it
 //! has, it becomes the current one. Between the steps the record stands in the index of what is due, so that a tick goes
-//! on where a crash or a database that does not answer left it, with the same password. If the database says no, the next
-//! password is dropped, for nothing has changed.
+//! on where a crash or a database that does not answer left it, with the same password. Only if no attempt so far can
+//! have changed anything is the next password forgotten ([`super::pending`]).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arca_engine_api::{Ctx, EngineError, Map, Request, Response, UnixMillis};
 
-use super::adapter::{Failure, NewPassword};
-use super::config::Config;
+use super::adapter::{Database, Failure, NewPassword};
+use super::config::{self, Config};
 use super::connections::Connections;
 use super::due::{self, Due, Work};
 use super::intent::{Intent, Rotated, from_map, to_map};
+use super::pending::{Pending, check_at_rest};
 use super::static_roles::StaticRole;
 
-/// When a rotation is looked after that nobody has been heard of. Carrying it out has ended by then for certain.
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(120);
-/// Entries a tick looks at.
-const LOOKED_AT_MAX: usize = 256;
 /// Intents of one tick.
 const INTENTS_MAX: usize = 48;
 /// Intents of one tick for one database, so that one that hangs leaves room for others.
 const INTENTS_PER_DATABASE_MAX: usize = 8;
+/// While it is not known which password holds, it is tried again this soon, as often as [`SOON_MAX`] says.
+const SOON: Duration = Duration::from_secs(30);
+const SOON_MAX: u32 = 20;
 
 /// Stages a static role with its next password, and intends to set it.
 pub(super) fn begin(
@@ -32,12 +31,15 @@ pub(super) fn begin(
     config: &Config,
     mut role: StaticRole,
     name: &str,
+    is_creation: bool,
 ) -> Result<Response, EngineError> {
-    if role.next_password.is_none() {
-        role.next_password = Some(role.credential.password(ctx, &config.password_policy)?.to_string());
-    }
-    role.store(ctx.storage, name, ctx.clock.now().after(GIVEN_UP_AFTER))?;
-    let intent = to_map(&Intent::RotateStatic { name: name.to_owned(), is_asked: true })?;
+    check_at_rest(role.next.as_ref(), ctx.clock.now())?;
+    let next =
+        Pending::begin(ctx, role.next.take(), || role.credential.password(ctx, &config.password_policy))?;
+    let (attempt, until) = (next.attempt, next.until);
+    role.next = Some(next);
+    role.store(ctx.storage, name, until)?;
+    let intent = to_map(&Intent::RotateStatic { name: name.to_owned(), attempt, is_creation })?;
     Ok(Response { intent: Some(intent), ..Response::default() })
 }
 
@@ -48,31 +50,48 @@ pub(super) fn rotate_role(ctx: &Ctx<'_>, request: &Request) -> Result<Response, 
     let role = role.ok_or_else(|| EngineError::invalid("no static role found for role name"))?;
     let config = Config::require(ctx.storage, &role.db_name)?;
     config.check_role(name)?;
-    begin(ctx, &config, role, name)
+    begin(ctx, &config, role, name, false)
 }
 
 /// Changes a connection's own password now.
-pub(super) fn rotate_root(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
+pub(super) fn rotate_root(
+    ctx: &Ctx<'_>,
+    connections: &Connections,
+    request: &Request,
+) -> Result<Response, EngineError> {
     let name = request.param("name");
     let mut config = Config::require(ctx.storage, name)?;
-    for (what, value) in [("username", config.username()?), ("password", config.password.clone())] {
-        if value.is_empty() {
-            let text = format!("unable to rotate root credentials: no {what} in configuration");
-            return Err(EngineError::Invalid(text));
+    let refuse = |why: &str| Err(EngineError::Invalid(format!("unable to rotate root credentials: {why}")));
+    let username = config.username()?;
+    for (what, is_missing) in [("username", username.is_empty()), ("password", config.password.is_empty())] {
+        if is_missing {
+            return refuse(&format!("no {what} in configuration"));
         }
     }
-    if config.next_password.is_none() {
-        config.next_password = Some(ctx.passwords.generate(&config.password_policy)?.to_string());
+    // A password that stands in the URL itself would go on being used, and let in no more.
+    let login = (connections.kind(&config)?.login)(&config.settings()?);
+    if !login.is_some_and(|login| login.takes_password && login.username == username) {
+        return refuse("connection_url must log in with {{username}} and {{password}}");
     }
-    retry_root_at(ctx, &mut config, name, ctx.clock.now().after(GIVEN_UP_AFTER))?;
-    let intent = to_map(&Intent::RotateRoot { name: name.to_owned() })?;
+    check_at_rest(config.next.as_ref(), ctx.clock.now())?;
+    let attempt = attempt_root(ctx, &mut config, name)?;
+    let intent = to_map(&Intent::RotateRoot { name: name.to_owned(), attempt })?;
     Ok(Response { intent: Some(intent), ..Response::default() })
 }
 
+/// Stages one more attempt to set a connection's next password.
+fn attempt_root(ctx: &Ctx<'_>, config: &mut Config, name: &str) -> Result<u64, EngineError> {
+    let next = Pending::begin(ctx, config.next.take(), || ctx.passwords.generate(&config.password_policy))?;
+    let (attempt, until) = (next.attempt, next.until);
+    config.next = Some(next);
+    retry_root_at(ctx, config, name, until)?;
+    Ok(attempt)
+}
+
 fn retry_root_at(ctx: &Ctx<'_>, config: &mut Config, name: &str, due: UnixMillis) -> Result<(), EngineError> {
-    Due::new(config.retry_due, Work::Root, name).remove(ctx.storage)?;
+    Due::new(name, config.retry_due, Work::Root, name).remove(ctx.storage)?;
     config.retry_due = due;
-    Due::new(due, Work::Root, name).store(ctx.storage)?;
+    Due::new(name, due, Work::Root, name).store(ctx.storage)?;
     config.store(ctx.storage, ctx.entropy, name)
 }
 
@@ -82,9 +101,14 @@ async fn set(
     db_name: &str,
     config: &Config,
     change: &NewPassword<'_>,
+    is_uncertain: bool,
 ) -> Result<Map, EngineError> {
     let outcome = match connections.database(db_name, config) {
-        Ok(database) => database.change_password(change).await,
+        Ok(database) => match database.change_password(change).await {
+            // An earlier attempt may have set it, and a rule against using a password twice refuses it now.
+            Err(Failure::Refused(_)) if is_uncertain && holds(database.as_ref(), change).await => Ok(()),
+            other => other,
+        },
         Err(err) => Err(Failure::Invalid(err)),
     };
     let failed = outcome.err().map(|failure| {
@@ -96,21 +120,32 @@ async fn set(
     to_map(&Rotated { password: change.password.to_owned(), failed })
 }
 
+/// Whether the database lets the user in by the new password, and not by any password.
+async fn holds(database: &dyn Database, change: &NewPassword<'_>) -> bool {
+    let another = format!("not-{}", change.password);
+    matches!(database.lets_in(change.username, change.password).await, Ok(true))
+        && matches!(database.lets_in(change.username, &another).await, Ok(false))
+}
+
+/// What is told to whoever comes too late: nothing was done for this attempt.
+fn overtaken() -> Result<Map, EngineError> {
+    let why = "it was deleted, or its password is being changed by another".to_owned();
+    to_map(&Rotated { password: String::new(), failed: Some((why, true)) })
+}
+
 /// Sets a static role's next password.
 pub(super) async fn carry_out_static(
     ctx: &Ctx<'_>,
     connections: &Connections,
     name: &str,
+    attempt: u64,
 ) -> Result<Map, EngineError> {
-    let role = StaticRole::find(ctx.storage, name)?;
-    // Deleted or done by another in between: there is nothing to do.
-    let Some((role, password)) = role.and_then(|role| role.next_password.clone().map(|next| (role, next)))
-    else {
-        return to_map(&Rotated { password: String::new(), failed: None });
-    };
+    let Some(role) = StaticRole::find(ctx.storage, name)? else { return overtaken() };
+    let Some(next) = role.next.as_ref().filter(|next| next.attempt == attempt) else { return overtaken() };
     let config = Config::require(ctx.storage, &role.db_name)?;
-    let change = NewPassword { username: &role.username, password: &password, statements: &role.statements };
-    set(connections, &role.db_name, &config, &change).await
+    let change =
+        NewPassword { username: &role.username, password: &next.password, statements: &role.statements };
+    set(connections, &role.db_name, &config, &change, next.is_uncertain).await
 }
 
 /// Sets a connection's next password.
@@ -118,14 +153,14 @@ pub(super) async fn carry_out_root(
     ctx: &Ctx<'_>,
     connections: &Connections,
     name: &str,
+    attempt: u64,
 ) -> Result<Map, EngineError> {
-    let config = Config::require(ctx.storage, name)?;
-    let Some(password) = &config.next_password else {
-        return to_map(&Rotated { password: String::new(), failed: None });
-    };
+    let Some(config) = Config::find(ctx.storage, name)? else { return overtaken() };
+    let Some(next) = config.next.as_ref().filter(|next| next.attempt == attempt) else { return overtaken() };
     let username = config.username()?;
     let statements = &config.root_rotation_statements;
-    set(connections, name, &config, &NewPassword { username: &username, password, statements }).await
+    let change = NewPassword { username: &username, password: &next.password, statements };
+    set(connections, name, &config, &change, next.is_uncertain).await
 }
 
 /// What came of it. Without an answer nothing is certain.
@@ -136,39 +171,58 @@ fn read(outcome: Result<Map, EngineError>) -> Result<Rotated, EngineError> {
     }
 }
 
+/// The answer when the database has a password that no record is waiting for: never that all is well.
+fn unrecorded() -> EngineError {
+    EngineError::Upstream(
+        "the password was changed in the database, but what it belongs to was deleted or written anew meanwhile"
+            .to_owned(),
+    )
+}
+
 /// Records what came of changing a static role's password.
 pub(super) fn conclude_static(
     ctx: &Ctx<'_>,
     name: &str,
-    is_asked: bool,
+    attempt: u64,
+    is_creation: bool,
     outcome: Result<Map, EngineError>,
 ) -> Result<Response, EngineError> {
     let rotated = read(outcome)?;
-    let Some(mut role) = StaticRole::find(ctx.storage, name)? else { return Ok(Response::empty()) };
+    let found = StaticRole::find(ctx.storage, name)?;
     let now = ctx.clock.now();
     let Some((why, is_certain)) = rotated.failed else {
-        if role.next_password.as_ref().is_some_and(|next| *next == rotated.password) {
-            role.password = role.next_password.take();
+        let mut role = found.ok_or_else(unrecorded)?;
+        if role.next.take_if(|next| next.password == rotated.password).is_some() {
+            role.password = Some(rotated.password);
             role.rotated = Some(now);
             role.failures = 0;
             role.scheduled = role.schedule.next(now, now)?;
             let due = role.scheduled;
             role.store(ctx.storage, name, due)?;
+        } else if role.password.as_ref() != Some(&rotated.password) {
+            return Err(unrecorded());
         }
         return Ok(Response::empty());
     };
-    if role.password.is_none() && is_asked {
+    let failed = |what: &str| Err(EngineError::Upstream(format!("{what}: {why}")));
+    let Some(mut role) = found else { return failed("unable to finish rotating credentials") };
+    let Some(next) = role.next.take_if(|next| next.attempt == attempt) else {
+        return failed("unable to finish rotating credentials");
+    };
+    role.next = next.failed(is_certain, now);
+    if is_creation && role.next.is_none() && role.password.is_none() {
         role.remove(ctx.storage, name)?;
-        return Err(EngineError::Upstream(format!("error setting credentials: {why}")));
+        return failed("error setting credentials");
     }
-    if is_certain {
-        role.next_password = None;
-    }
-    role.store(ctx.storage, name, now.after(due::retry_after(role.failures)))?;
-    Err(EngineError::Upstream(format!(
+    let again = match role.next {
+        Some(_) if role.failures < SOON_MAX => SOON,
+        _ => due::retry_after(role.failures),
+    };
+    role.store(ctx.storage, name, now.after(again))?;
+    failed(
         "unable to finish rotating credentials; retries will continue in the background but it is also safe to \
-         retry manually: {why}"
-    )))
+         retry manually",
+    )
 }
 
 /// Records what came of changing a connection's own password.
@@ -176,101 +230,105 @@ pub(super) fn conclude_root(
     ctx: &Ctx<'_>,
     connections: &Connections,
     name: &str,
+    attempt: u64,
     outcome: Result<Map, EngineError>,
 ) -> Result<Response, EngineError> {
     let rotated = read(outcome)?;
     connections.forget(name);
-    let Some(mut config) = Config::find(ctx.storage, name)? else { return Ok(Response::empty()) };
-    if config.next_password.is_none() {
+    let found = Config::find(ctx.storage, name)?;
+    let Some((why, is_certain)) = rotated.failed else {
+        let mut config = found.ok_or_else(unrecorded)?;
+        if config.next.take_if(|next| next.password == rotated.password).is_some() {
+            config.password = rotated.password;
+            Due::new(name, config.retry_due, Work::Root, name).remove(ctx.storage)?;
+            config.store(ctx.storage, ctx.entropy, name)?;
+        } else if config.password != rotated.password {
+            return Err(unrecorded());
+        }
         return Ok(Response::empty());
+    };
+    if let Some(mut config) = found
+        && let Some(next) = config.next.take_if(|next| next.attempt == attempt)
+    {
+        let now = ctx.clock.now();
+        config.next = next.failed(is_certain, now);
+        if config.next.is_some() {
+            retry_root_at(ctx, &mut config, name, now.after(SOON))?;
+        } else {
+            Due::new(name, config.retry_due, Work::Root, name).remove(ctx.storage)?;
+            config.store(ctx.storage, ctx.entropy, name)?;
+        }
     }
-    let is_certain = rotated.failed.as_ref().is_none_or(|(_, is_certain)| *is_certain);
-    if rotated.failed.is_none() && config.next_password.as_ref() == Some(&rotated.password) {
-        config.password = rotated.password;
-    }
-    if is_certain {
-        config.next_password = None;
-        Due::new(config.retry_due, Work::Root, name).remove(ctx.storage)?;
-        config.store(ctx.storage, ctx.entropy, name)?;
-    }
-    match rotated.failed {
-        None => Ok(Response::empty()),
-        Some((why, _)) => Err(EngineError::Upstream(format!("failed to update user: {why}"))),
-    }
+    Err(EngineError::Upstream(format!("failed to update user: {why}")))
 }
 
-/// What is due, so much of it as a tick takes on.
+/// What is due, so much of it as a tick takes on: the databases take turns, and within a turn comes first what has waited
+/// longest. What is taken up goes to the end, so every entry has its turn whatever becomes of the others.
 pub(super) fn tick(ctx: &Ctx<'_>) -> Result<Vec<Map>, EngineError> {
+    let now = ctx.clock.now();
+    let mut waiting = Vec::new();
+    for database in config::names(ctx.storage)? {
+        let found = due::until(ctx.storage, &database, now, INTENTS_PER_DATABASE_MAX)?;
+        waiting.extend(found.into_iter().enumerate());
+    }
+    waiting.sort_by_key(|(turn, due)| (*turn, due.moment));
     let mut intents = Vec::new();
-    let mut by_database: BTreeMap<String, usize> = BTreeMap::new();
-    for due in due::until(ctx.storage, ctx.clock.now(), LOOKED_AT_MAX)? {
+    for (_, due) in waiting {
         if intents.len() >= INTENTS_MAX {
             break;
         }
-        let mut has_room = |db_name: &str| {
-            let count = by_database.entry(db_name.to_owned()).or_default();
-            *count += 1;
-            *count <= INTENTS_PER_DATABASE_MAX
-        };
-        let intent = match due.work {
+        intents.extend(match due.work {
             Work::Root => take_up_root(ctx, &due)?,
-            Work::Static => take_up_static(ctx, &due, &mut has_room)?,
-        };
-        intents.extend(intent);
+            Work::Static => take_up_static(ctx, &due)?,
+        });
     }
     intents.iter().map(to_map).collect()
 }
 
 fn take_up_root(ctx: &Ctx<'_>, due: &Due) -> Result<Option<Intent>, EngineError> {
     let config = Config::find(ctx.storage, &due.name)?;
-    let is_pending = |config: &Config| config.next_password.is_some() && config.retry_due == due.moment;
+    let is_pending = |config: &Config| config.next.is_some() && config.retry_due == due.moment;
     let Some(mut config) = config.filter(is_pending) else {
         due.remove(ctx.storage)?;
         return Ok(None);
     };
-    retry_root_at(ctx, &mut config, &due.name, ctx.clock.now().after(GIVEN_UP_AFTER))?;
-    Ok(Some(Intent::RotateRoot { name: due.name.clone() }))
+    let attempt = attempt_root(ctx, &mut config, &due.name)?;
+    Ok(Some(Intent::RotateRoot { name: due.name.clone(), attempt }))
 }
 
-fn take_up_static(
-    ctx: &Ctx<'_>,
-    due: &Due,
-    has_room: &mut impl FnMut(&str) -> bool,
-) -> Result<Option<Intent>, EngineError> {
+fn take_up_static(ctx: &Ctx<'_>, due: &Due) -> Result<Option<Intent>, EngineError> {
     let role = StaticRole::find(ctx.storage, &due.name)?;
-    let Some(mut role) = role.filter(|role| role.due == due.moment) else {
+    let is_due = |role: &StaticRole| role.due == due.moment && role.db_name == due.database;
+    let Some(mut role) = role.filter(is_due) else {
         due.remove(ctx.storage)?;
         return Ok(None);
     };
     let now = ctx.clock.now();
-    if role.next_password.is_none() && role.schedule.is_over(role.scheduled, now) {
+    if role.next.is_none() && role.schedule.is_over(role.scheduled, now) {
         role.scheduled = role.schedule.next(now, now)?;
         let next = role.scheduled;
         role.store(ctx.storage, &due.name, next)?;
         return Ok(None);
     }
-    if !has_room(&role.db_name) {
-        return Ok(None);
-    }
     // Whatever is missing for this role must not keep the others waiting.
-    let policy = Config::find(ctx.storage, &role.db_name)?.map(|config| config.password_policy);
-    let password = match (&role.next_password, policy) {
-        (Some(next), Some(_)) => Ok(next.clone()),
-        (None, Some(policy)) => role.credential.password(ctx, &policy).map(|made| made.to_string()),
-        (_, None) => Err(EngineError::invalid("its connection is gone")),
+    let begun = match Config::find(ctx.storage, &role.db_name)? {
+        Some(config) => {
+            Pending::begin(ctx, role.next.clone(), || role.credential.password(ctx, &config.password_policy))
+        }
+        None => Err(EngineError::invalid("its connection is gone")),
     };
     role.failures = role.failures.saturating_add(1);
-    let again = now.after(due::retry_after(role.failures).max(GIVEN_UP_AFTER));
-    match password {
-        Ok(password) => {
-            role.next_password = Some(password);
-            role.store(ctx.storage, &due.name, again)?;
-            Ok(Some(Intent::RotateStatic { name: due.name.clone(), is_asked: false }))
+    match begun {
+        Ok(next) => {
+            let (attempt, until) = (next.attempt, next.until);
+            role.next = Some(next);
+            role.store(ctx.storage, &due.name, until)?;
+            Ok(Some(Intent::RotateStatic { name: due.name.clone(), attempt, is_creation: false }))
         }
         Err(EngineError::Storage(err)) => Err(err.into()),
         Err(err) => {
             tracing::warn!(role = due.name, error = %err, "a static role cannot be rotated");
-            role.store(ctx.storage, &due.name, again)?;
+            role.store(ctx.storage, &due.name, now.after(due::retry_after(role.failures)))?;
             Ok(None)
         }
     }

@@ -16,6 +16,7 @@ use super::connections::Connections;
 use super::credential::{Credential, CredentialType};
 use super::due::{Due, Work};
 use super::fields::{check_name, page, statements};
+use super::pending::{Pending, check_at_rest};
 use super::schedule::Schedule;
 use super::{roles, rotation, usernames};
 
@@ -35,7 +36,7 @@ pub(super) struct StaticRole {
     /// None until the first change.
     pub(super) password: Option<String>,
     /// The password being set, until it is known to be.
-    pub(super) next_password: Option<String>,
+    pub(super) next: Option<Pending>,
     /// Of the last change.
     pub(super) rotated: Option<UnixMillis>,
     /// When the next change is wanted.
@@ -53,6 +54,10 @@ impl StaticRole {
         storage.get_record(&at(name))
     }
 
+    fn due_entry(&self, name: &str) -> Due {
+        Due::new(&self.db_name, self.due, Work::Static, name)
+    }
+
     /// Stages the record, to be looked at at `due`.
     pub(super) fn store(
         &mut self,
@@ -60,15 +65,15 @@ impl StaticRole {
         name: &str,
         due: UnixMillis,
     ) -> Result<(), StorageError> {
-        Due::new(self.due, Work::Static, name).remove(storage)?;
+        self.due_entry(name).remove(storage)?;
         self.due = due;
-        Due::new(self.due, Work::Static, name).store(storage)?;
+        self.due_entry(name).store(storage)?;
         storage.put_record(&at(name), self)
     }
 
     /// Stages the removal.
     pub(super) fn remove(&self, storage: &dyn Storage, name: &str) -> Result<(), StorageError> {
-        Due::new(self.due, Work::Static, name).remove(storage)?;
+        self.due_entry(name).remove(storage)?;
         storage.delete(&at(name))
     }
 
@@ -104,7 +109,7 @@ pub(super) fn list(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineE
 }
 
 pub(super) fn read(ctx: &Ctx<'_>, name: &str) -> Result<Response, EngineError> {
-    let role = StaticRole::find(ctx.storage, name)?.ok_or(EngineError::NotFound)?;
+    let Some(role) = StaticRole::find(ctx.storage, name)? else { return Ok(Response::empty()) };
     let mut data = Map::new();
     data.insert("credential_type".to_owned(), role.credential.kind.as_str().into());
     data.insert("db_name".to_owned(), role.db_name.as_str().into());
@@ -117,6 +122,7 @@ pub(super) fn read(ctx: &Ctx<'_>, name: &str) -> Result<Response, EngineError> {
 
 pub(super) fn delete(ctx: &Ctx<'_>, name: &str) -> Result<Response, EngineError> {
     if let Some(role) = StaticRole::find(ctx.storage, name)? {
+        check_at_rest(role.next.as_ref(), ctx.clock.now())?;
         role.remove(ctx.storage, name)?;
     }
     Ok(Response::empty())
@@ -151,10 +157,24 @@ pub(super) fn write(
     }
     let before = StaticRole::find(ctx.storage, name)?;
     let is_new = before.is_none();
+    if let Some(before) = &before {
+        // It stands elsewhere once the role is of another connection.
+        before.due_entry(name).remove(ctx.storage)?;
+    }
     let mut role = changed(before, request)?;
     let config = Config::require(ctx.storage, &role.db_name)?;
     config.check_role(name)?;
-    usernames::check(&role.username, connections.kind(&config)?.username_max)?;
+    let kind = connections.kind(&config)?;
+    usernames::check(&role.username, kind.username_max)?;
+    if is_new {
+        let login = (kind.login)(&config.settings()?);
+        if role.username == config.username()? || login.is_some_and(|login| login.username == role.username) {
+            // The connection would be locked out with the first change.
+            return Err(EngineError::invalid(
+                "the username is that of the connection itself, whose password is changed by rotate-root",
+            ));
+        }
+    }
     role.credential.change(fields)?;
     if role.credential.kind != CredentialType::Password {
         return Err(EngineError::Invalid(format!(
@@ -166,9 +186,9 @@ pub(super) fn write(
     if is_new {
         // Refuses a calendar that never comes before anything is changed.
         role.schedule.next(now, now)?;
-        return rotation::begin(ctx, &config, role, name);
+        return rotation::begin(ctx, &config, role, name, true);
     }
-    if role.next_password.is_none() {
+    if role.next.is_none() {
         role.scheduled = role.schedule.next(role.rotated.unwrap_or(now), now)?;
         let due = role.scheduled;
         role.store(ctx.storage, name, due)?;
@@ -189,6 +209,12 @@ fn changed(before: Option<StaticRole>, request: &Request) -> Result<StaticRole, 
             if username.is_some_and(|username| username != role.username) {
                 return Err(EngineError::invalid("cannot update static account username"));
             }
+            let is_moved = db_name.as_ref().is_some_and(|db_name| *db_name != role.db_name);
+            if is_moved && role.next.is_some() {
+                return Err(EngineError::invalid(
+                    "the password is being changed: the static role can be moved to another connection after that",
+                ));
+            }
             let schedule = schedule?.unwrap_or_else(|| role.schedule.clone());
             StaticRole { db_name: db_name.unwrap_or(role.db_name), schedule, ..role }
         }
@@ -205,7 +231,7 @@ fn changed(before: Option<StaticRole>, request: &Request) -> Result<StaticRole, 
                     missing("rotation_period or rotation_schedule is required to create static accounts")
                 })?,
                 password: None,
-                next_password: None,
+                next: None,
                 rotated: None,
                 scheduled: UnixMillis::default(),
                 due: UnixMillis::default(),

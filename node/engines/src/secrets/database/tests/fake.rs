@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::secrets::database::adapter::{
-    Database, Failure, Kind, NewPassword, NewUser, Renewal, Settings, bounded,
+    Database, Failure, Kind, Login, NewPassword, NewUser, Renewal, Settings, bounded,
 };
 
 /// How it does.
@@ -24,6 +24,8 @@ pub(super) enum Mood {
     Lying,
     /// It says no.
     Refusing,
+    /// It does what it is told, but takes no password twice.
+    Remembering,
     /// There is no way to it.
     Unreachable,
     #[default]
@@ -75,6 +77,10 @@ pub(super) static KINDS: &[&[Kind]] = &[&[Kind {
     open,
     redact: str::to_owned,
     has_password: |url| url.contains("canary"),
+    login: |settings| {
+        let takes_password = !settings.url.contains("canary");
+        Some(Login { username: settings.username.clone(), takes_password })
+    },
 }]];
 
 fn open(settings: &Settings) -> Result<Arc<dyn Database>, EngineError> {
@@ -100,7 +106,7 @@ impl Fake {
                 Mood::Late(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
                 Mood::Refusing => return Err(Failure::Refused("no".to_owned())),
                 Mood::Unreachable => return Err(Failure::Unreachable("no way".to_owned())),
-                Mood::Lying | Mood::Well => {}
+                Mood::Lying | Mood::Remembering | Mood::Well => {}
             }
             let root = self.server.password(&self.settings.username);
             if !self.settings.passwords.iter().any(|password| Some(password.0.as_str()) == root.as_deref()) {
@@ -131,7 +137,18 @@ impl Database for Fake {
         if self.server.password(&name).is_none() {
             return Err(Failure::Refused("no such user".to_owned()));
         }
+        let is_reused = self.server.password(&name).as_ref() == Some(&password);
+        if is_reused && *self.server.mood.lock() == Mood::Remembering {
+            return Err(Failure::Refused("a password that was used before".to_owned()));
+        }
         self.told(format!("change {name}"), |users| drop(users.insert(name, password))).await
+    }
+
+    async fn lets_in(&self, username: &str, password: &str) -> Result<bool, Failure> {
+        match *self.server.mood.lock() {
+            Mood::Deaf | Mood::Unreachable => Err(Failure::Unreachable("no way".to_owned())),
+            _ => Ok(self.server.password(username).as_deref() == Some(password)),
+        }
     }
 
     async fn renew_user(&self, renewal: &Renewal<'_>) -> Result<(), Failure> {

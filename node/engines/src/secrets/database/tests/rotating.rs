@@ -1,6 +1,6 @@
 //! Passwords that change, and nodes that crash meanwhile.
 
-use arca_engine_api::Operation;
+use arca_engine_api::{Engine as _, Operation};
 use serde_json::{Value, json};
 
 use super::fake::Mood;
@@ -72,13 +72,16 @@ async fn static_roles_that_cannot_be_are_refused() {
         ),
     ] {
         assert_eq!(talk.write("static-roles/s", body).await, want);
-        assert_eq!(talk.read("static-roles/s").await, "NotFound: not found");
+        assert_eq!(talk.read("static-roles/s").await, "none");
     }
-    assert!(
-        talk.write("static-roles/s", json!({"db_name": "db", "username": "a'b", "rotation_period": 60}))
-            .await
-            .contains("may hold")
-    );
+    // Names that are never made may be there all the same.
+    for (name, want) in [
+        ("a'b$é", "Upstream: error setting credentials: no such user"),
+        ("a\nb", "Invalid: the username holds a control character"),
+    ] {
+        let body = json!({"db_name": "db", "username": name, "rotation_period": 60});
+        assert_eq!(talk.write("static-roles/s", body).await, want);
+    }
     assert!(talk.due().is_empty());
     talk.write("static-roles/s", role()).await;
     assert_eq!(
@@ -180,12 +183,192 @@ async fn a_root_password_that_is_not_known_is_not_rotated() {
         talk.write("rotate-root/none", json!({})).await,
         r#"Invalid: failed to find entry for connection with name: "none""#
     );
-    // Said anew in between, it is the operator's that holds.
-    drop(talk.call(Operation::Update, "rotate-root/db", json!({}), Crash::BeforeActing).await);
-    talk.write("config/db", json!({"password": "secret"})).await;
-    talk.advance(120);
-    assert_eq!(talk.tick().await, 0);
-    assert_eq!((talk.server.password("root").unwrap().as_str(), talk.due().len()), ("secret", 0));
+    // One in the URL would stay there, and let in no more.
+    let body =
+        json!({"plugin_name": "fake", "connection_url": "canary", "username": "root", "password": "secret"});
+    talk.write("config/fixed", body).await;
+    assert_eq!(
+        talk.write("rotate-root/fixed", json!({})).await,
+        "Invalid: unable to rotate root credentials: connection_url must log in with {{username}} and {{password}}"
+    );
+    assert_eq!(talk.server.password("root").unwrap(), "secret");
+}
+
+/// Whether the connection gets in, and by which password the database lets it in.
+async fn check_root(talk: &Talk, want: &str) {
+    assert!(talk.read("creds/r").await.contains("username"));
+    assert_eq!(talk.server.password("root").unwrap(), want);
+}
+
+async fn with_role() -> Talk {
+    let talk = Talk::new().await;
+    talk.write("roles/r", json!({"db_name": "db", "creation_statements": "x"})).await;
+    talk
+}
+
+/// That a later attempt has certainly changed nothing says nothing about an earlier one.
+#[tokio::test(start_paused = true)]
+async fn a_password_that_may_hold_is_never_forgotten() {
+    for mood in [Mood::Unreachable, Mood::Refusing, Mood::Remembering] {
+        for crash in [Crash::BeforeConcluding, Crash::Never] {
+            let talk = with_role().await;
+            talk.write("static-roles/s", role()).await;
+            talk.server.is(Mood::Lying);
+            for path in ["rotate-root/db", "rotate-role/s"] {
+                assert!(talk.call(Operation::Update, path, json!({}), crash).await.0.is_err());
+            }
+            let (root, app) = (talk.server.password("root").unwrap(), talk.server.password("app").unwrap());
+            assert_ne!(root, "secret");
+            talk.server.is(mood);
+            talk.advance(120);
+            for _ in 0..5 {
+                talk.tick().await;
+                talk.advance(30);
+            }
+            talk.server.is(Mood::Well);
+            talk.tick().await;
+            assert_eq!(shown(&talk).await, app, "{mood:?} {crash:?}");
+            check_root(&talk, &root).await;
+            assert_eq!(talk.due().len(), 1, "{mood:?} {crash:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_with_no_earlier_attempt_forgets_the_password() {
+    let talk = with_role().await;
+    talk.server.is(Mood::Refusing);
+    assert_eq!(talk.write("rotate-root/db", json!({})).await, "Upstream: failed to update user: no");
+    talk.server.is(Mood::Well);
+    assert!(talk.due().is_empty());
+    assert_eq!(talk.write("config/db", json!({"password": "secret"})).await, "none");
+    check_root(&talk, "secret").await;
+}
+
+/// The one that lets in is one of the two that the record holds, whoever concludes in which order.
+#[tokio::test(start_paused = true)]
+async fn overlapping_rotations_lose_no_password() {
+    let talk = with_role().await;
+    talk.write("static-roles/s", role()).await;
+    for (path, delete) in [("rotate-root/db", "config/db"), ("rotate-role/s", "static-roles/s")] {
+        let request = talk.request(Operation::Update, path, json!({}));
+        let first = talk.engine.handle(&talk.ctx(), &request).await.unwrap().intent.unwrap();
+        for (operation, path) in [(Operation::Update, path), (Operation::Delete, delete)] {
+            let refused = talk.say(operation, path, json!({})).await;
+            assert!(
+                refused.starts_with("Invalid: the password is being changed at this moment"),
+                "{refused}"
+            );
+        }
+        // The node is slow: a tick begins a second attempt, and then the first one goes on.
+        talk.advance(120);
+        let second = talk.engine.tick(&talk.ctx()).await.unwrap().remove(0);
+        let late = talk.engine.carry_out(&talk.ctx(), &first).await;
+        assert!(talk.engine.conclude(&talk.ctx(), &first, late).is_err());
+        let done = talk.engine.carry_out(&talk.ctx(), &second).await;
+        let failed = crate::secrets::database::intent::Rotated {
+            password: String::new(),
+            failed: Some(("no".to_owned(), true)),
+        };
+        let failed = crate::secrets::database::intent::to_map(&failed).unwrap();
+        assert!(talk.engine.conclude(&talk.ctx(), &first, Ok(failed)).is_err());
+        assert!(talk.engine.conclude(&talk.ctx(), &second, done.clone()).is_ok());
+        // Once more is the same, but what is gone, or has another password, is never said to be well.
+        assert!(talk.engine.conclude(&talk.ctx(), &second, done.clone()).is_ok());
+        assert_eq!(shown(&talk).await, talk.server.password("app").unwrap());
+        check_root(&talk, &talk.server.password("root").unwrap()).await;
+        assert_eq!(talk.write(path, json!({})).await, "none");
+        assert!(talk.engine.conclude(&talk.ctx(), &second, done.clone()).is_err());
+        assert_eq!(talk.say(Operation::Delete, delete, json!({})).await, "none");
+        assert!(talk.engine.conclude(&talk.ctx(), &second, done).is_err());
+        if path == "rotate-root/db" {
+            let root = talk.server.password("root").unwrap();
+            let body = json!({"plugin_name": "fake", "connection_url": "x", "username": "root", "password": root, "allowed_roles": "*"});
+            assert_eq!(talk.write("config/db", body).await, "none");
+        }
+    }
+    assert!(talk.due().is_empty());
+}
+
+/// An operator's tool that sends the configuration again, with the old password, must not make anybody forget the new one.
+#[tokio::test(start_paused = true)]
+async fn a_configuration_sent_again_while_the_password_changes_is_refused() {
+    for crash in [Crash::BeforeActing, Crash::BeforeConcluding] {
+        let talk = with_role().await;
+        drop(talk.call(Operation::Update, "rotate-root/db", json!({}), crash).await);
+        for body in [json!({"password": "secret"}), json!({"username": "other"})] {
+            let refused = talk.write("config/db", body).await;
+            assert!(
+                refused.starts_with("Invalid: the connection's own password is being changed"),
+                "{refused}"
+            );
+        }
+        assert_eq!(
+            talk.write("config/db", json!({"username": "root", "password_policy": "p"})).await,
+            "none"
+        );
+        talk.advance(120);
+        assert_eq!(talk.tick().await, 1);
+        let root = talk.server.password("root").unwrap();
+        assert_ne!(root, "secret");
+        check_root(&talk, &root).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connections_own_user_has_no_static_role() {
+    let talk = Talk::new().await;
+    assert_eq!(
+        talk.write("static-roles/s", json!({"db_name": "db", "username": "root", "rotation_period": 60}))
+            .await,
+        "Invalid: the username is that of the connection itself, whose password is changed by rotate-root"
+    );
+    assert_eq!(talk.server.password("root").unwrap(), "secret");
+}
+
+/// Only the request that makes a role takes it back, and only if its user has the old password for certain.
+#[tokio::test(start_paused = true)]
+async fn a_static_role_whose_user_may_have_its_first_password_stays() {
+    for mood in [Mood::Refusing, Mood::Unreachable, Mood::Lying] {
+        let talk = Talk::new().await;
+        drop(talk.call(Operation::Update, "static-roles/s", role(), Crash::BeforeConcluding).await);
+        talk.advance(120);
+        talk.server.is(mood);
+        let refused = talk.write("rotate-role/s", json!({})).await;
+        assert!(refused.starts_with("Upstream: unable to finish rotating"), "{refused}");
+        talk.server.is(Mood::Well);
+        talk.advance(30);
+        assert_eq!(talk.tick().await, 1, "{mood:?}");
+        assert_eq!(shown(&talk).await, talk.server.password("app").unwrap());
+    }
+    for mood in [Mood::Lying, Mood::Deaf] {
+        let talk = Talk::new().await;
+        talk.server.is(mood);
+        let refused = talk.write("static-roles/s", role()).await;
+        assert!(refused.starts_with("Upstream: unable to finish rotating"), "{refused}");
+        talk.server.is(Mood::Well);
+        talk.advance(30);
+        assert_eq!(talk.tick().await, 1, "{mood:?}");
+        assert_eq!(shown(&talk).await, talk.server.password("app").unwrap());
+    }
+}
+
+/// Neither does a window that is over leave a user with a password that nobody is shown.
+#[tokio::test(start_paused = true)]
+async fn a_change_begun_in_its_window_is_seen_through_after_it() {
+    let talk = Talk::new().await;
+    let body = json!({"db_name": "db", "username": "app", "rotation_schedule": "0 14 * * *", "rotation_window": 3600});
+    talk.write("static-roles/s", body).await;
+    talk.advance(2 * 3_600 - 1);
+    talk.server.is(Mood::Lying);
+    assert_eq!(talk.tick().await, 1);
+    talk.server.is(Mood::Unreachable);
+    talk.advance(31);
+    assert_eq!(talk.tick().await, 1);
+    talk.server.is(Mood::Well);
+    talk.advance(31);
+    assert_eq!(talk.tick().await, 1);
+    assert_eq!(shown(&talk).await, talk.server.password("app").unwrap());
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,6 +399,48 @@ async fn ticks_are_bounded() {
     talk.write("static-roles/z", body).await;
     talk.advance(60);
     assert_eq!([talk.tick().await, talk.tick().await, talk.tick().await, talk.tick().await], [9, 8, 4, 0]);
+}
+
+/// However much waits for one database, or for many, each entry has its turn.
+#[tokio::test(start_paused = true)]
+async fn a_database_with_much_to_do_starves_no_other() {
+    let talk = Talk::new().await;
+    let connection = json!({"plugin_name": "fake", "connection_url": "x", "username": "root", "password": "secret", "allowed_roles": "*"});
+    for at in 0..300 {
+        let body = json!({"db_name": "db", "username": "app", "rotation_period": 60});
+        talk.write(&format!("static-roles/s{at}"), body).await;
+    }
+    talk.advance(1);
+    for at in 0..60 {
+        talk.write(&format!("config/c{at}"), connection.clone()).await;
+        let body = json!({"db_name": format!("c{at}"), "username": "app", "rotation_period": 60});
+        talk.write(&format!("static-roles/c{at}"), body).await;
+    }
+    talk.advance(60);
+    talk.server.is(Mood::Unreachable);
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..2 {
+        let intents = talk.engine.tick(&talk.ctx()).await.unwrap();
+        assert_eq!(intents.len(), 48);
+        let names = intents.iter().map(|intent| intent["rotate-static"]["name"].as_str().unwrap().to_owned());
+        seen.extend(names.filter(|name| name.starts_with('c')));
+    }
+    assert_eq!(seen.len(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_static_role_moves_with_its_entry() {
+    let talk = Talk::new().await;
+    let connection = json!({"plugin_name": "fake", "connection_url": "x", "username": "root", "password": "secret", "allowed_roles": "*"});
+    talk.write("config/other", connection).await;
+    talk.write("static-roles/s", role()).await;
+    assert_eq!(talk.write("static-roles/s", json!({"db_name": "other"})).await, "none");
+    assert_eq!(talk.due().len(), 1);
+    talk.advance(3_600);
+    assert_eq!(talk.tick().await, 1);
+    drop(talk.call(Operation::Update, "rotate-role/s", json!({}), Crash::BeforeActing).await);
+    let refused = talk.write("static-roles/s", json!({"db_name": "db"})).await;
+    assert!(refused.starts_with("Invalid: the password is being changed"), "{refused}");
 }
 
 #[tokio::test(start_paused = true)]
