@@ -118,8 +118,9 @@ def test_hvac_knows_every_route(cluster, server, mount, client, databases):
         databases.generate_credentials("q", mount_point=mount)
     databases.delete_role("q", mount_point=mount)
     databases.delete_connection("db", mount_point=mount)
-    with pytest.raises(hvac.exceptions.InvalidPath):
+    with pytest.raises(hvac.exceptions.InvalidPath) as gone:
         databases.read_connection("db", mount_point=mount)
+    assert gone.value.errors == [] and gone.value.json == {"errors": []}
 
 
 def test_a_user_ends_with_its_lease(cluster, server, mount, client):
@@ -377,6 +378,167 @@ def test_a_server_that_stops_and_goes_on_leaves_nobody(cluster, mariadb, mount, 
     client.sys.revoke_lease(first["lease_id"])
     client.sys.revoke_prefix(f"{mount}/creds/r")
     wait_until("nobody to be left", lambda: set(mariadb.users()) <= before, 200)
+
+
+def rotate_static(client, mount, **changes):
+    client.adapter.post(f"/v1/{mount}/static-roles/s", json=changes)
+    client.adapter.post(f"/v1/{mount}/rotate-role/s")
+
+
+def test_a_password_that_may_be_set_is_found_by_logging_in(server, mount, client):
+    """The database has set it and did not say so, and then refuses to set it once more."""
+    connect(client, mount, server)
+    name = static_user(server)
+    if isinstance(server, Postgres):
+        change, end = "ALTER ROLE \"{{name}}\" PASSWORD '{{password}}'", "COMMIT"
+        refuse = "DO $$ BEGIN RAISE EXCEPTION 'used before'; END $$"
+    else:
+        change, end, refuse = "ALTER USER '{{name}}'@'%' IDENTIFIED BY '{{password}}'", "nonsense", "nonsense"
+    body = {"db_name": "db", "username": name, "rotation_period": "1h"}
+    client.adapter.post(f"/v1/{mount}/static-roles/s", json=body)
+    first = client.adapter.get(f"/v1/{mount}/static-creds/s")["data"]["password"]
+    with pytest.raises(hvac.exceptions.VaultError, match="unable to finish rotating"):
+        rotate_static(client, mount, rotation_statements=[change, end])
+    assert not server.login(name, first)
+    rotate_static(client, mount, rotation_statements=[refuse])
+    second = client.adapter.get(f"/v1/{mount}/static-creds/s")["data"]["password"]
+    assert second != first and server.login(name, second)
+    # Without an attempt before it a refusal is one.
+    with pytest.raises(hvac.exceptions.VaultError, match="unable to finish rotating"):
+        rotate_static(client, mount, rotation_statements=[refuse])
+    rotate_static(client, mount, rotation_statements=[])
+    third = client.adapter.get(f"/v1/{mount}/static-creds/s")["data"]["password"]
+    assert third != second and server.login(name, third)
+
+
+def test_static_roles_have_any_name(server, mount, client):
+    connect(client, mount, server)
+    for at, name in enumerate(["svc$app", "é1", "a'b", 'a"b', "a\\b", "a\\'b"]):
+        name += uuid.uuid4().hex[:8]
+        if isinstance(server, Postgres):
+            made = server.ask('CREATE ROLE "{}" LOGIN'.format(name.replace('"', '""')))
+        else:
+            made = server.ask("CREATE USER '{}'@'%'".format(name.replace("\\", "\\\\").replace("'", "''")))
+        assert made.returncode == 0, made.stderr
+        body = {"db_name": "db", "username": name, "rotation_period": "1h"}
+        client.adapter.post(f"/v1/{mount}/static-roles/s{at}", json=body)
+        shown = client.adapter.get(f"/v1/{mount}/static-creds/s{at}")["data"]
+        assert shown["username"] == name and server.login(name, shown["password"])
+
+
+def test_the_connections_own_user_is_left_to_rotate_root(server, mount, client):
+    connect(client, mount, server)
+    body = {"db_name": "db", "username": server.root, "rotation_period": "1h"}
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="that of the connection itself"):
+        client.adapter.post(f"/v1/{mount}/static-roles/s", json=body)
+    fixed = server.url().replace("{{password}}", server.root_password.replace(" ", "%20"))
+    if isinstance(server, MariaDb):
+        fixed = server.url().replace("{{password}}", server.root_password)
+    connect(client, mount, server, connection_url=fixed)
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="must log in with"):
+        client.adapter.post(f"/v1/{mount}/rotate-root/db")
+    assert server.login(server.root, server.root_password)
+
+
+def test_what_statements_set_in_a_session_ends_with_them(server, mount, client):
+    connect(client, mount, server, max_open_connections=1)
+    weak = f"weak_{uuid.uuid4().hex[:8]}"
+    if isinstance(server, Postgres):
+        assert server.ask(f"CREATE ROLE {weak}").returncode == 0
+        more = [f"SET ROLE {weak}; SET search_path = nowhere"]
+        ask = "DO $$ BEGIN IF current_user <> session_user OR current_setting('search_path') = 'nowhere' THEN RAISE 'left'; END IF; END $$"
+    else:
+        assert server.ask(f"CREATE ROLE {weak}; GRANT {weak} TO {server.root}; CREATE DATABASE {weak}").returncode == 0
+        more = [f"SET ROLE {weak}; SET sql_mode = 'NO_BACKSLASH_ESCAPES'; USE {weak}"]
+        ask = "SET @left = IF(CURRENT_ROLE() IS NULL AND DATABASE() IS NULL AND @@sql_mode NOT LIKE '%NO_BACKSLASH%' AND @@lock_wait_timeout = 10, 'SELECT 1', 'nonsense'); PREPARE s FROM @left"
+    role(client, mount, server, creation_statements=[*creation(server), *more])
+    role(client, mount, server, name="next", creation_statements=[ask, *creation(server)])
+    for _ in range(2):
+        assert login(server, creds(client, mount))
+        assert login(server, creds(client, mount, "next"))
+
+
+def test_statements_that_end_the_transaction_are_not_taken_for_undone(postgres, mount, client):
+    connect(client, mount, postgres)
+    before = set(postgres.users())
+    for more in (["COMMIT", "nonsense"], ["ROLLBACK AND CHAIN"], ["COMMIT AND CHAIN", "nonsense"]):
+        role(client, mount, postgres, creation_statements=[*PG_USER, *more])
+        with pytest.raises(hvac.exceptions.VaultError, match="ended the transaction"):
+            creds(client, mount)
+    wait_until("nobody to be left", lambda: set(postgres.users()) <= before, 60)
+
+
+def test_revoking_needs_no_look_at_other_users(mariadb, mount, client):
+    name = f"limited_{uuid.uuid4().hex[:8]}"
+    made = mariadb.ask(
+        f"CREATE DATABASE {name}; CREATE USER {name} IDENTIFIED BY 'word'; GRANT CREATE USER ON *.* TO {name}; "
+        f"GRANT SELECT ON {name}.* TO {name} WITH GRANT OPTION"
+    )
+    assert made.returncode == 0, made.stderr
+    connect(client, mount, mariadb, username=name, password="word")
+    make = f"CREATE USER '{{{{name}}}}'@'%' IDENTIFIED BY '{{{{password}}}}'; GRANT SELECT ON {name}.* TO '{{{{name}}}}'@'%'"
+    role(client, mount, mariadb, creation_statements=[make])
+    answer = creds(client, mount)
+    assert login(mariadb, answer)
+    client.sys.revoke_lease(answer["lease_id"])
+    wait_until("the user to be gone", lambda: answer["data"]["username"] not in mariadb.users(), 20)
+    # Own statements that fail are not taken for done.
+    role(client, mount, mariadb, creation_statements=[make], revocation_statements=["nonsense"])
+    answer = creds(client, mount)
+    client.adapter.put("/v1/sys/leases/revoke", json={"lease_id": answer["lease_id"]})
+    time.sleep(3)
+    assert login(mariadb, answer)
+    role(client, mount, mariadb, creation_statements=[make], revocation_statements=[])
+    wait_until("the user to be gone", lambda: answer["data"]["username"] not in mariadb.users(), 60)
+
+
+def test_revoking_leaves_alone_what_others_own(postgres, mount, client):
+    name = f"maker_{uuid.uuid4().hex[:8]}"
+    made = postgres.ask(
+        f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD 'word'; CREATE SCHEMA {name} AUTHORIZATION {name}; "
+        f"CREATE TABLE {name}.others (x int)"
+    )
+    assert made.returncode == 0, made.stderr
+    own = postgres.ask(
+        f"CREATE TABLE {name}.own (x int, y int); CREATE SEQUENCE {name}.seq; CREATE TYPE {name}.kind AS ENUM ('a'); "
+        f"CREATE FUNCTION {name}.twice(int) RETURNS int LANGUAGE sql AS 'SELECT 2 * $1'", name, "word",
+    )  # fmt: skip
+    assert own.returncode == 0, own.stderr
+    connect(client, mount, postgres, username=name, password="word")
+    user = '"{{name}}"'
+    grants = [
+        f"CREATE ROLE {user} LOGIN PASSWORD '{{{{password}}}}'", f"GRANT USAGE ON SCHEMA {name} TO {user}",
+        f"GRANT SELECT ON {name}.own TO {user}; GRANT UPDATE (y) ON {name}.own TO {user}",
+        f"GRANT USAGE ON SEQUENCE {name}.seq TO {user}; GRANT USAGE ON TYPE {name}.kind TO {user}",
+        f"GRANT EXECUTE ON FUNCTION {name}.twice(int) TO {user}",
+        f"ALTER DEFAULT PRIVILEGES IN SCHEMA {name} GRANT SELECT ON TABLES TO {user}",
+    ]  # fmt: skip
+    role(client, mount, postgres, creation_statements=grants)
+    answer = creds(client, mount)
+    assert login(postgres, answer)
+    client.sys.revoke_lease(answer["lease_id"])
+    wait_until("the user to be gone", lambda: answer["data"]["username"] not in postgres.users(), 20)
+    # One grant that cannot be taken away keeps the user, who is let in no more, and no other grant.
+    answer = creds(client, mount)
+    user = answer["data"]["username"]
+    assert postgres.ask(f'GRANT SELECT ON {name}.others TO "{user}"').returncode == 0
+    client.adapter.put("/v1/sys/leases/revoke", json={"lease_id": answer["lease_id"]})
+    held = f"SELECT has_table_privilege('{user}', '{name}.own', 'SELECT')"
+    wait_until("the grants to be gone", lambda: postgres.ask(held).stdout.strip() == "f", 20)
+    assert not login(postgres, answer)
+    assert postgres.ask(f'REVOKE ALL ON {name}.others FROM "{user}"').returncode == 0
+    wait_until("the user to be gone", lambda: user not in postgres.users(), 120)
+
+
+def test_no_part_of_an_odd_password_is_in_errors(server, mount, client):
+    rules = 'length = 24\nrule "charset" { charset = "\'\\\\" min-chars = 4 }\nrule "charset" { charset = "Q" }'
+    client.adapter.put(f"/v1/sys/policies/password/{mount}", json={"policy": rules})
+    connect(client, mount, server, password_policy=mount)
+    for statement in ["nonsense '{{password}}'", "SELECT '{{password}}' nonsense nonsense", "SELECT * FROM missing WHERE x = '{{password}}'"]:
+        role(client, mount, server, creation_statements=[statement])
+        with pytest.raises(hvac.exceptions.VaultError) as refused:
+            creds(client, mount)
+        assert "QQ" not in str(refused.value) and "''" not in str(refused.value), str(refused.value)
 
 
 def test_disabling_the_mount_removes_its_users(cluster, server, mount, client):
