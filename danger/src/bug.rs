@@ -141,6 +141,18 @@ bugs! {
     /// A node that leads a second time does not keep house again: nothing that is due is revoked.
     HousekeepingOnce "housekeeping-once" Progress,
 
+    // Logins, and what engines do outside.
+    /// What is kept decoded is read unguarded: of several logins at once with the last use of a secret id, all succeed.
+    DecodedReadUnguarded "decoded-read-unguarded" Safety,
+    /// What is to be made outside is made before the intent is committed: after a crash in between nobody knows of it.
+    EffectBeforeIntent "effect-before-intent" Safety,
+    /// What did not answer in time counts as ended, and is undone at once: made after that, it stays for good.
+    GivenUpCountsAsEnded "given-up-counts-as-ended" Safety,
+    /// A lease goes before its engine has undone what it granted: after a crash in between nobody undoes it.
+    LeaseGoneBeforeUndone "lease-gone-before-undone" Safety,
+    /// A revocation by request and housekeeping undo the same lease at the same time.
+    UndoneByTwo "undone-by-two" Safety,
+
     // Secrets and their keys.
     /// A check-and-set passes if the version is at least the one named.
     CasAcceptsOlder "cas-accepts-older" Safety,

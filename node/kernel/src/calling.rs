@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use arca_danger::Bug;
 use arca_engine_api::{Ctx, Engine, EngineError, Map, MountView, Passwords};
 use zeroize::Zeroizing;
 
@@ -13,6 +14,13 @@ use crate::tx::{EngineStorage, Mode, Tx};
 
 /// Longest time an engine may take to act on the outside world.
 pub(crate) const CARRY_OUT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What came of acting on the outside world.
+pub(crate) struct Acted {
+    pub(crate) outcome: Result<Map, EngineError>,
+    /// Whether acting has ended. What did not answer in time may still be under way.
+    pub(crate) has_ended: bool,
+}
 
 /// An engine that is about to be called.
 pub(crate) struct Called<'a> {
@@ -64,14 +72,22 @@ impl Kernel {
     }
 
     /// Has an engine act on the outside world; whatever has not ended in time counts as failed.
-    pub(crate) async fn carry_out(&self, mount: &Mount, intent: &Map) -> Result<Map, EngineError> {
+    pub(crate) async fn carry_out(&self, mount: &Mount, intent: &Map) -> Acted {
         let tx = self.store.begin(Mode::ReadOnly);
-        let called = self.call(&tx, mount).map_err(|err| EngineError::Bug(err.to_string()))?;
+        let called = match self.call(&tx, mount) {
+            Ok(called) => called,
+            Err(err) => return Acted { outcome: Err(EngineError::Bug(err.to_string())), has_ended: true },
+        };
         let ctx = called.ctx();
         let acting = called.engine().carry_out(&ctx, intent);
-        tokio::time::timeout(CARRY_OUT_PATIENCE, acting).await.unwrap_or_else(|_| {
-            Err(EngineError::Upstream("the system behind the engine did not answer in time".to_owned()))
-        })
+        match tokio::time::timeout(CARRY_OUT_PATIENCE, acting).await {
+            Ok(outcome) => Acted { outcome, has_ended: true },
+            Err(_) => {
+                let text = "the system behind the engine did not answer in time".to_owned();
+                let has_ended = arca_danger::is(Bug::GivenUpCountsAsEnded);
+                Acted { outcome: Err(EngineError::Upstream(text)), has_ended }
+            }
+        }
     }
 }
 

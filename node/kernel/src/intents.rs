@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use arca_engine_api::{EngineError, Map, Response, StorageError};
+use arca_engine_api::{Map, Response, StorageError};
 use arca_raft_storage::{Committed, ProposeError};
 use futures::StreamExt as _;
 
@@ -15,7 +15,7 @@ use crate::KernelError;
 use crate::admission::{Admitted, Asked};
 use crate::answer::Answer;
 use crate::builtin::BuiltinAnswer;
-use crate::calling::CARRY_OUT_PATIENCE;
+use crate::calling::{Acted, CARRY_OUT_PATIENCE};
 use crate::kernel::Kernel;
 use crate::leases::LeaseEntry;
 use crate::pipeline::Ran;
@@ -35,6 +35,8 @@ pub(crate) struct Errand {
     pub(crate) intent: Map,
     pub(crate) warnings: Vec<String>,
     pub(crate) lease: Option<LeaseEntry>,
+    /// What came of it, if it is done already: never before the commit, but for a planted fault.
+    pub(crate) acted: Option<Acted>,
 }
 
 impl Kernel {
@@ -54,7 +56,7 @@ impl Kernel {
         }
         let lease = lease.map(|grant| self.stage_lease(tx, admitted, mount, &grant)).transpose()?;
         let lease = lease.map(|lease| self.leases.intend(tx, lease, self.clock.now().after(SETTLED_AFTER)));
-        let errand = Errand { intent, warnings, lease: lease.transpose()? };
+        let errand = Errand { intent, warnings, lease: lease.transpose()?, acted: None };
         Ok(Ran { answer: Answer::default(), after: None, errand: Some(errand) })
     }
 
@@ -63,15 +65,18 @@ impl Kernel {
         &self,
         asked: &Asked,
         admitted: &Admitted,
-        errand: Errand,
+        mut errand: Errand,
     ) -> Result<(Ran, Option<Committed>), KernelError> {
         let Some(mount) = admitted.mount.as_deref() else {
             return Err(KernelError::Bug("an errand without a mount".to_owned()));
         };
-        let outcome = self.carry_out(mount, &errand.intent).await;
+        let acted = match errand.acted.take() {
+            Some(acted) => acted,
+            None => self.carry_out(mount, &errand.intent).await,
+        };
         for _ in 0..ATTEMPTS_MAX {
             let tx = self.store.begin(Mode::ReadWrite);
-            let concluded = self.conclude(&tx, asked, admitted, mount, &errand, outcome.clone());
+            let concluded = self.conclude(&tx, asked, admitted, mount, &errand, &acted);
             match self.store.commit(tx).await {
                 Ok(committed) => return concluded.map(|ran| (ran, committed)),
                 Err(err) if err.is_conflict() => {}
@@ -93,14 +98,15 @@ impl Kernel {
         admitted: &Admitted,
         mount: &Mount,
         errand: &Errand,
-        outcome: Result<Map, EngineError>,
+        acted: &Acted,
     ) -> Result<Ran, KernelError> {
         let called = self.call(tx, mount)?;
+        let outcome = acted.outcome.clone();
         let mut response = match called.engine().conclude(&called.ctx(), &errand.intent, outcome) {
             Ok(response) => response,
             Err(err) => {
                 if let Some(lease) = &errand.lease {
-                    self.leases.abandon(tx, lease)?;
+                    self.leases.abandon(tx, lease, acted.has_ended)?;
                 }
                 return Err(err.into());
             }
@@ -108,10 +114,10 @@ impl Kernel {
         response.warnings.splice(0..0, errand.warnings.iter().cloned());
         let mut answer = BuiltinAnswer::from(response);
         let Some(lease) = &errand.lease else { return self.grant(tx, asked, admitted, answer) };
-        answer.lease = Some(self.leases.confirm(tx, lease)?);
+        answer.lease = Some(self.leases.confirm(tx, lease, acted.has_ended)?);
         let granted = self.grant(tx, asked, admitted, answer);
         if granted.is_err() {
-            self.leases.abandon(tx, lease)?;
+            self.leases.abandon(tx, lease, acted.has_ended)?;
         }
         granted
     }
@@ -119,7 +125,7 @@ impl Kernel {
     /// Carries out what a tick intends.
     pub(crate) async fn run_intents(&self, mount: &Mount, intents: Vec<Map>) {
         let running = futures::stream::iter(intents).map(|intent| async move {
-            let outcome = self.carry_out(mount, &intent).await;
+            let Acted { outcome, .. } = self.carry_out(mount, &intent).await;
             let concluded = self
                 .commit_staged(|tx| {
                     let called = self.call(tx, mount)?;

@@ -98,8 +98,47 @@ async fn a_system_that_never_answers_is_given_up() {
     assert_eq!(said, "the system behind the engine did not answer in time");
     assert_eq!(rig.accounts.all().len(), 1);
     rig.accounts.set(Mood::Well);
+    rig.advance(SETTLED_AFTER.as_secs() + 1);
     rig.keep_house().await;
     assert!(rig.accounts.all().is_empty());
+    assert!(rig.leftovers().is_empty(), "{:?}", rig.leftovers());
+}
+
+/// What nobody waits for any more may still be done: undone before that, it would stay for good.
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_is_undone_once_it_has_ended() {
+    let rig = rig().await;
+    rig.accounts.set(Mood::Deaf);
+    assert!(ask(&rig).await.is_err());
+    rig.accounts.set(Mood::Well);
+    rig.keep_house().await;
+    assert_eq!(rig.accounts.removals(), 0, "it may still be under way");
+    let late = rig.accounts.make_late();
+    rig.advance(SETTLED_AFTER.as_secs() + 1);
+    rig.keep_house().await;
+    assert!(!rig.accounts.all().contains(&late));
+    assert!(rig.leftovers().is_empty(), "{:?}", rig.leftovers());
+}
+
+/// A request and housekeeping come upon the same lease: the system outside hears of it once.
+#[tokio::test]
+async fn an_account_is_removed_by_one_at_a_time() {
+    let rig = rig().await;
+    let id = ask(&rig).await.unwrap().lease_id;
+    let mut revoking = pin!(rig.post("root", "sys/leases/revoke", json!({"lease_id": id, "sync": true})));
+    // The engine is asked, and not yet answered.
+    while rig.accounts.removals() == 0 {
+        assert!(futures::poll!(revoking.as_mut()).is_pending());
+    }
+    let mut keeping = pin!(rig.keep_house());
+    for _ in 0..100 {
+        assert!(futures::poll!(keeping.as_mut()).is_pending());
+        tokio::task::yield_now().await;
+    }
+    revoking.await.unwrap();
+    keeping.await;
+    assert_eq!(rig.accounts.removals(), 1);
+    assert!(rig.leftovers().is_empty(), "{:?}", rig.leftovers());
 }
 
 /// The node dies, or the caller goes away, after the account was made and before anybody wrote so.
@@ -224,6 +263,7 @@ async fn what_was_revoked_meanwhile_is_not_handed_out() {
     tokio::time::advance(crate::calling::CARRY_OUT_PATIENCE + Duration::from_secs(1)).await;
     assert!(asking.await.is_err());
     rig.accounts.set(Mood::Well);
+    rig.advance(SETTLED_AFTER.as_secs() + 1);
     rig.keep_house().await;
     assert!(rig.accounts.all().is_empty());
     assert!(rig.leftovers().is_empty(), "{:?}", rig.leftovers());

@@ -30,7 +30,7 @@ use crate::contention::Contention;
 use crate::identity::Resolver;
 use crate::in_flight::InFlight;
 use crate::index_header::IndexHeader;
-use crate::leases::{Leases, SteadyTime};
+use crate::leases::{Claims, Leases, SteadyTime};
 use crate::lockout::{Lockout, LockoutDefaults};
 use crate::mounts::Mounts;
 use crate::policy::PolicyStore;
@@ -139,6 +139,8 @@ pub struct Kernel {
     pub(crate) identity_groups: Vec<Box<dyn Builtin>>,
     /// Mounts whose change this node is finishing right now.
     pub(crate) changing: Mutex<BTreeSet<String>>,
+    /// Leases this node is undoing right now.
+    pub(crate) undoing: Claims,
     index_header: ArcSwapOption<LoadedHeader>,
     /// The wall clock held against the monotonic one.
     pub(crate) steady: Mutex<SteadyTime>,
@@ -187,6 +189,7 @@ impl Kernel {
             token_groups: crate::tokens::routes::groups(),
             identity_groups: crate::identity::groups(),
             changing: Mutex::default(),
+            undoing: Claims::default(),
             index_header: ArcSwapOption::empty(),
             steady,
             active: AtomicBool::new(false),

@@ -165,7 +165,7 @@ impl Kernel {
         }
         self.hold_existence(&tx, asked, admitted)?;
         self.spend(&tx, admitted)?;
-        let ran = match self.run(&tx, asked, admitted).await {
+        let mut ran = match self.run(&tx, asked, admitted).await {
             Ok(ran) => ran,
             Err(err) => {
                 self.spend_refused(&tx, admitted).await?;
@@ -176,6 +176,11 @@ impl Kernel {
             let store = self.store.clone();
             tokio::spawn(async move { store.commit(tx).await });
             return self.finish(ran, None).await;
+        }
+        if let (Some(errand), Some(mount)) = (&mut ran.errand, admitted.mount.as_deref())
+            && arca_danger::is(Bug::EffectBeforeIntent)
+        {
+            errand.acted = Some(self.carry_out(mount, &errand.intent).await);
         }
         let mut committed = self.store.commit(tx).await?;
         let Some(errand) = ran.errand else { return self.finish(ran, committed).await };

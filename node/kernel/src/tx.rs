@@ -9,6 +9,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use arca_barrier::{Barrier, Class};
+use arca_danger::Bug;
 use arca_engine_api::{Decoded, Page, Storage, StorageError, UnixMillis};
 use arca_raft_storage::{Key, ReadView, Version, Visit, Write, WriteSet};
 use parking_lot::Mutex;
@@ -191,7 +192,8 @@ impl Tx {
         if self.has_staged(class, path) {
             return self.get(class, path)?.map(|bytes| decode(&bytes)).transpose();
         }
-        self.stored(class, path, true)?.map(|opened| opened.decoded(decode)).transpose()
+        let is_guarded = !arca_danger::is(Bug::DecodedReadUnguarded);
+        self.stored(class, path, is_guarded)?.map(|opened| opened.decoded(decode)).transpose()
     }
 
     /// The value at `path` without own writes.

@@ -5,6 +5,7 @@
 //! in the transaction in which its engine undid it, or by force.
 //! Read next: [`lanes`] for what the active node does with what is due, [`crate::tokens`] for whose leases they are.
 
+mod claims;
 pub mod entry;
 pub mod jobs;
 mod lanes;
@@ -18,6 +19,7 @@ use arca_engine_api::{Entropy, LeaseGrant, UnixMillis};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use claims::Claims;
 pub use entry::{LeaseEntry, LeaseState};
 pub(crate) use steady::SteadyTime;
 
@@ -238,10 +240,15 @@ impl Leases {
     ///
     /// # Errors
     /// When it was revoked meanwhile; it is undone then.
-    pub(crate) fn confirm(&self, tx: &Tx, intended: &LeaseEntry) -> Result<LeaseEntry, KernelError> {
+    pub(crate) fn confirm(
+        &self,
+        tx: &Tx,
+        intended: &LeaseEntry,
+        has_ended: bool,
+    ) -> Result<LeaseEntry, KernelError> {
         let found = self.load(tx, &intended.namespace_id, &intended.id)?;
         let Some(mut lease) = found.filter(|found| found.state == LeaseState::Live) else {
-            self.abandon(tx, intended)?;
+            self.abandon(tx, intended, has_ended)?;
             return Err(KernelError::invalid("the lease was revoked before it was granted"));
         };
         unqueue(tx, &lease)?;
@@ -251,16 +258,17 @@ impl Leases {
         Ok(lease)
     }
 
-    /// Making what a lease granted has failed or is of no use, and has ended: whatever there is of it is undone at once.
-    pub(crate) fn abandon(&self, tx: &Tx, intended: &LeaseEntry) -> Result<(), KernelError> {
+    /// Making what a lease granted has failed or is of no use: whatever there is of it is undone, at once if making it
+    /// has ended, else when it has for certain.
+    pub(crate) fn abandon(&self, tx: &Tx, intended: &LeaseEntry, has_ended: bool) -> Result<(), KernelError> {
         let found = self.load(tx, &intended.namespace_id, &intended.id)?;
         // Gone or not, something may have been made since.
         let mut lease = found.unwrap_or_else(|| LeaseEntry { token: None, ..intended.clone() });
         unqueue(tx, &lease)?;
-        lease.settled_by = None;
+        lease.settled_by = intended.settled_by.filter(|_| !has_ended);
         lease.state = LeaseState::Revoking;
         lease.attempts = 0;
-        lease.queued = Some(FIRST_IN_LINE);
+        lease.queued = Some(lease.settled_by.unwrap_or(FIRST_IN_LINE));
         self.save(tx, &lease)?;
         tx.delete(Class::Local, &irrevocable_path(&lease.namespace_id, &lease.id))?;
         queue(tx, &lease)

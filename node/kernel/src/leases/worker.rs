@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arca_barrier::{Class, TimedIndex};
+use arca_danger::Bug;
 use arca_engine_api::{EngineError, LeaseGrant, Response, UnixMillis};
 use tokio::sync::Semaphore;
 
@@ -93,6 +94,7 @@ impl Kernel {
         now: UnixMillis,
     ) -> Result<Undone, KernelError> {
         let Due::Lease { namespace_id, id } = &entry.due else { return Ok(Undone::Done) };
+        let _claim = self.undoing.take(&entry.path).await;
         let Ok(permit) = engine.acquire().await else { return Ok(Undone::NotTried) };
         let tx = self.store.begin(Mode::ReadWrite);
         let lease = self.leases.load(&tx, namespace_id, id)?;
@@ -102,6 +104,11 @@ impl Kernel {
             self.store.commit(tx).await?;
             return Ok(Undone::Done);
         };
+        if arca_danger::is(Bug::LeaseGoneBeforeUndone) {
+            self.leases.remove(&tx, &lease)?;
+            self.store.commit(tx).await?;
+            return self.undo(&self.store.begin(Mode::ReadOnly), &lease).await;
+        }
         let undone = self.undo(&tx, &lease).await;
         drop(permit);
         if matches!(undone, Ok(Undone::Done)) {
@@ -134,6 +141,8 @@ impl Kernel {
     /// # Errors
     /// When its engine fails: the lease is kept and tried again later.
     pub(crate) async fn revoke_lease_now(&self, namespace_id: &str, id: &str) -> Result<(), KernelError> {
+        let path = super::id_path(namespace_id, id);
+        let _claim = self.undoing.take(&path).await;
         let tx = self.store.begin(Mode::ReadWrite);
         let Some(lease) = self.leases.load(&tx, namespace_id, id)? else { return Ok(()) };
         if lease.settled_by.is_some_and(|at| at > self.due_by()) {

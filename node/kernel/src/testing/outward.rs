@@ -35,6 +35,8 @@ pub struct Accounts {
     there: Mutex<BTreeSet<String>>,
     mood: Mutex<Mood>,
     removals: Mutex<usize>,
+    /// What it was last asked to make while it was deaf.
+    unheard: Mutex<Option<String>>,
 }
 
 impl Accounts {
@@ -42,6 +44,13 @@ impl Accounts {
     #[must_use]
     pub fn all(&self) -> Vec<String> {
         self.there.lock().iter().cloned().collect()
+    }
+
+    /// Does what it was last asked and did not do; answers whose account that was.
+    pub fn make_late(&self) -> String {
+        let name = self.unheard.lock().take().unwrap_or_default();
+        self.there.lock().insert(name.clone());
+        name
     }
 
     /// How often it was asked to remove one.
@@ -62,6 +71,7 @@ impl Http for Accounts {
         let mood = *self.mood.lock();
         let name = String::from_utf8_lossy(&request.body).into_owned();
         if mood == Mood::Deaf {
+            *self.unheard.lock() = Some(name.clone());
             std::future::pending::<()>().await;
         }
         if mood == Mood::Unwilling {
