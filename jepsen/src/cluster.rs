@@ -203,7 +203,7 @@ impl Cluster {
             .map_err(|err| HarnessError::new(&format!("configuring {}", node.name), err))
     }
 
-    /// Starts, initializes and unseals every node, and mounts KV version 2 at `secret/`.
+    /// Starts, initializes and unseals every node, and mounts what clients work on.
     ///
     /// # Errors
     /// When any step fails.
@@ -219,10 +219,12 @@ impl Cluster {
         let limit = Duration::from_secs(180);
         self.wait_for_voters(self.nodes.len(), limit).await?;
         self.wait_for_active(limit).await?;
-        let (client, body) =
-            (self.client(0)?, serde_json::json!({"type": "kv", "options": {"version": "2"}}));
-        let mounted = client.write("sys/mounts/secret", &body);
-        mounted.await.map(drop).map_err(|err| HarnessError::new("mounting secret/", err))
+        let client = self.client(0)?;
+        for (path, body) in crate::workload::mounts() {
+            let mounted = client.write(path, &body).await;
+            mounted.map_err(|err| HarnessError::new(&format!("making {path}"), err))?;
+        }
+        Ok(())
     }
 
     async fn init(&mut self) -> Result<()> {

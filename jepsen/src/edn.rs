@@ -49,9 +49,12 @@ fn line(event: &Event) -> String {
     let (f, value) = match event.model {
         ModelName::Register => register(event),
         ModelName::List => ("txn", list(event)),
-        ModelName::Counter | ModelName::Lease | ModelName::Token | ModelName::Wrapping => {
-            (event.call.name(), string(&event.key))
-        }
+        ModelName::Counter
+        | ModelName::Lease
+        | ModelName::Password
+        | ModelName::SecretId
+        | ModelName::Token
+        | ModelName::Wrapping => (event.call.name(), string(&event.key)),
     };
     let error = event.error.as_ref().map_or_else(String::new, |error| format!(", :error {}", string(error)));
     format!(

@@ -12,6 +12,9 @@ const MISMATCH: &str = "check-and-set parameter did not match";
 /// Part of what the server says of a wrapping token that is no good, whatever the reason.
 const NOT_A_WRAPPING_TOKEN: &str = "wrapping token is not valid or does not exist";
 
+/// What the server says of a login that did not prove who it says it is.
+const BAD_LOGINS: [&str; 2] = ["invalid role or secret ID", "invalid username or password"];
+
 /// What came of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
@@ -94,6 +97,7 @@ fn answered(call: &Call, status: u16, errors: &[String]) -> Outcome {
         (_, 200 | 204) => Outcome::Ok,
         (Call::Cas { .. }, 400) if says(MISMATCH) => Outcome::Refused,
         (Call::Unwrap, 400) if says(NOT_A_WRAPPING_TOKEN) => Outcome::Refused,
+        (Call::Login { .. }, 400) if BAD_LOGINS.iter().any(|text| says(text)) => Outcome::Refused,
         (Call::Use | Call::Spend, 403) => Outcome::Refused,
         // Nothing is there: that is what was asked.
         (Call::Read | Call::Probe, 404) => Outcome::Ok,
@@ -116,6 +120,7 @@ mod tests {
     const WRITE: Call = Call::Write { value: 1 };
     const CAS: Call = Call::Cas { version: 1, from: Some(1), value: 2 };
     const APPEND: Call = Call::Append { value: 1 };
+    const LOGIN: Call = Call::Login { password: None };
     const CREATE: Call = Call::Create { uses: None, ttl_ms: None };
 
     fn reply(status: u16, error: &str) -> Reply {
@@ -132,8 +137,18 @@ mod tests {
 
     /// Every call, with its outcome where nothing but the status class counts.
     fn all(effect: Outcome, none: Outcome) -> Vec<(Call, Outcome)> {
-        let with =
-            [WRITE, CAS, Call::Delete, APPEND, CREATE, Call::Revoke, Call::Spend, Call::Wrap, Call::Unwrap];
+        let with = [
+            WRITE,
+            CAS,
+            Call::Delete,
+            APPEND,
+            CREATE,
+            LOGIN,
+            Call::Revoke,
+            Call::Spend,
+            Call::Wrap,
+            Call::Unwrap,
+        ];
         let without = [Call::Read, Call::Use, Call::Probe];
         with.map(|call| (call, effect)).into_iter().chain(without.map(|call| (call, none))).collect()
     }
@@ -180,6 +195,16 @@ mod tests {
         check(403, "permission denied", &[(WRITE, Fail), (CREATE, Fail), (Call::Revoke, Fail), (CAS, Fail)]);
         check(400, NOT_A_WRAPPING_TOKEN, &[(Call::Unwrap, Refused), (Call::Wrap, Fail)]);
         check(403, "permission denied", &[(Call::Unwrap, Fail)]);
+    }
+
+    #[test]
+    fn logins_that_prove_nothing() {
+        for text in BAD_LOGINS {
+            check(400, text, &[(LOGIN, Refused), (CREATE, Fail), (Call::Spend, Unknown)]);
+        }
+        // Locked, or from the wrong address: says nothing of the secret.
+        check(403, "permission denied", &[(LOGIN, Fail)]);
+        check(400, "missing secret_id", &[(LOGIN, Fail)]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod counters;
 mod leases;
 mod lists;
+mod logins;
 mod pool;
 mod registers;
 mod tokens;
@@ -17,11 +18,13 @@ use arca_client::token::NewToken;
 use arca_client::{Client, Error, Token};
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 pub use self::counters::Counters;
 pub use self::leases::Leases;
 pub use self::lists::Lists;
+pub use self::logins::Logins;
 pub use self::registers::Registers;
 pub use self::tokens::Tokens;
 pub use self::wrappings::Wrappings;
@@ -237,7 +240,20 @@ impl Workload for Together {
 }
 
 /// The names of all workloads.
-pub const NAMES: [&str; 7] = ["all", "counters", "leases", "lists", "registers", "tokens", "wrappings"];
+pub const NAMES: [&str; 8] =
+    ["all", "counters", "leases", "lists", "logins", "registers", "tokens", "wrappings"];
+
+/// What clients work on: where it is made, and what it is.
+#[must_use]
+pub fn mounts() -> [(&'static str, Value); 3] {
+    // A name that was tried too often is locked, which says nothing of its password.
+    let never_locked = json!({"user_lockout_config": {"lockout_disable": true}});
+    [
+        ("sys/auth/approle", json!({"type": "approle"})),
+        ("sys/auth/userpass", json!({"type": "userpass", "config": never_locked})),
+        ("sys/mounts/secret", json!({"type": "kv", "options": {"version": "2"}})),
+    ]
+}
 
 /// The workload called `name`, for a run with faults of `classes`. "all" is all of them, one for each worker in turn;
 /// without leases if clocks are set wrong: when a lease ends is then known to the hour at best.
@@ -254,6 +270,7 @@ pub fn find(name: &str, classes: &[Class]) -> Result<Box<dyn Workload>, String> 
                 Box::new(Tokens::default()),
                 Box::new(Counters::default()),
                 Box::new(Wrappings::default()),
+                Box::new(Logins::default()),
             ];
             if has_leases {
                 parts.push(Box::new(Leases::default()));
@@ -264,6 +281,7 @@ pub fn find(name: &str, classes: &[Class]) -> Result<Box<dyn Workload>, String> 
         "leases" if has_leases => Box::new(Leases::default()),
         "leases" => return Err("leases cannot be judged while clocks are set wrong".to_owned()),
         "lists" => Box::new(Lists::default()),
+        "logins" => Box::new(Logins::default()),
         "registers" => Box::new(Registers::default()),
         "tokens" => Box::new(Tokens::default()),
         "wrappings" => Box::new(Wrappings::default()),
@@ -284,7 +302,7 @@ mod tests {
             find("list", &[])
                 .err()
                 .unwrap()
-                .ends_with("there are all, counters, leases, lists, registers, tokens, wrappings")
+                .ends_with("there are all, counters, leases, lists, logins, registers, tokens, wrappings")
         );
     }
 

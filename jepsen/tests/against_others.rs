@@ -29,8 +29,14 @@ fn is_valid(history: &History) -> bool {
     is_valid
 }
 
-const MODELS: &[ModelName] =
-    &[ModelName::Counter, ModelName::List, ModelName::Register, ModelName::Token, ModelName::Wrapping];
+const MODELS: &[ModelName] = &[
+    ModelName::Counter,
+    ModelName::List,
+    ModelName::Password,
+    ModelName::Register,
+    ModelName::Token,
+    ModelName::Wrapping,
+];
 
 fn plans(lies: u64) -> impl Strategy<Value = Plan> {
     (0..MODELS.len(), 1_u64..5, 1_u64..8, prop_oneof![Just(0), Just(30), Just(60)]).prop_map(

@@ -18,7 +18,11 @@ fn parse(model: ModelName, story: &str) -> History {
             "create" if model == ModelName::Lease => Call::Create { uses: None, ttl_ms: Some(number) },
             "create" if model == ModelName::Counter => Call::Create { uses: Some(number), ttl_ms: None },
             "create" => Call::Create { uses: None, ttl_ms: None },
+            "login" if model == ModelName::Password => Call::Login { password: Some(number) },
+            "login" => Call::Login { password: None },
+            "make" => Call::Create { uses: Some(number), ttl_ms: None },
             "probe" => Call::Probe,
+            "write" => Call::Write { value: number },
             "revoke" => Call::Revoke,
             "spend" => Call::Spend,
             "unwrap" => Call::Unwrap,
@@ -109,6 +113,46 @@ fn counters_let_so_many_through() {
     );
     check("0 0 1 spend ok", "invalid: it was used before anybody made it");
     check("0 0 1 create=2 fail", "valid");
+}
+
+#[test]
+fn secret_ids_let_so_many_in_or_end_once() {
+    let check = |story: &str, want: &str| check(ModelName::SecretId, story, want);
+    check("0 0 1 make=2 ok\n0 2 3 login ok\n0 4 5 login ok\n0 6 7 login refused", "valid");
+    check(
+        "0 0 1 make=1 ok\n0 2 3 login ok\n1 2 4 login ok",
+        "invalid: 2 uses were let through, of a token for 1",
+    );
+    check(
+        "0 0 1 make=1 ok\n0 2 3 login fail\n0 4 5 login refused",
+        "invalid: a use was refused when at most 0 of 1 had been taken",
+    );
+    check("0 0 1 create ok\n0 2 3 login ok\n0 4 5 revoke ok\n0 6 7 login refused", "valid");
+    check(
+        "0 0 1 create ok\n0 4 5 revoke ok\n0 6 7 login ok",
+        "invalid: a token was good again after it was revoked",
+    );
+    check(
+        "0 0 1 create ok\n0 6 7 login refused",
+        "invalid: a token was refused that no revocation can have ended by then",
+    );
+}
+
+#[test]
+fn the_password_set_last_is_the_one_that_counts() {
+    let check = |story: &str, want: &str| check(ModelName::Password, story, want);
+    check("0 0 1 write=1 ok\n0 2 3 login=1 ok\n0 4 5 write=2 ok\n0 6 7 login=1 refused", "valid");
+    check("0 0 1 write=1 ok\n0 2 9 write=2 ok\n1 4 5 login=2 ok\n1 6 7 login=1 refused", "valid");
+    check("0 0 1 login=1 refused\n0 2 3 write=1 ?\n1 4 5 login=1 ok", "valid");
+    check("0 0 1 write=1 ok\n0 2 3 write=2 ?\n1 4 5 login=1 refused\n1 6 7 login=3 refused", "valid");
+    let wrong = |story: &str, count: u64, all: u64| {
+        let text = format!("invalid: no order explains more than {count} of {all} operations that ended");
+        check(story, &text);
+    };
+    wrong("0 0 1 write=1 ok\n0 2 3 write=2 ok\n0 4 5 login=1 ok", 2, 3);
+    wrong("0 0 1 write=1 ok\n0 2 3 login=1 refused", 1, 2);
+    wrong("0 0 1 write=1 ok\n0 2 9 write=2 ok\n1 4 5 login=2 ok\n1 6 7 login=1 ok", 3, 4);
+    wrong("0 0 1 write=1 ok\n0 2 3 write=2 fail\n0 4 5 login=1 refused", 1, 2);
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl Smoke {
             mixed: false,
             workload: "all".to_owned(),
             nodes: 3,
-            clients: 12,
+            clients: 14,
             seed: self.seed,
             report,
             check_seconds: 20,
@@ -88,7 +88,7 @@ struct Run {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=5))]
     nodes: u8,
     /// How many clients; with "all", each workload gets its share of them
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=500))]
+    #[arg(long, default_value_t = 14, value_parser = clap::value_parser!(u16).range(1..=500))]
     clients: u16,
     /// Decides when which fault strikes and what is drawn; taken from the clock and printed if absent
     #[arg(long)]

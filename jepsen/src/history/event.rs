@@ -25,7 +25,7 @@ pub enum Call {
         /// What to write.
         value: u64,
     },
-    /// Make a token.
+    /// Make a token, or a secret id.
     Create {
         /// How often it may be used, if that is limited.
         uses: Option<u64>,
@@ -34,11 +34,16 @@ pub enum Call {
     },
     /// Delete the current version.
     Delete,
+    /// Log in.
+    Login {
+        /// With which of the passwords there were; none with a secret id, which is the key itself.
+        password: Option<u64>,
+    },
     /// Is it still in the list of what is stored?
     Probe,
     /// Read what is there.
     Read,
-    /// Revoke the token.
+    /// Revoke the token, or destroy the secret id.
     Revoke,
     /// Use a token that counts its uses.
     Spend,
@@ -70,6 +75,7 @@ impl Call {
             Self::Cas { .. } => "cas",
             Self::Create { .. } => "create",
             Self::Delete => "delete",
+            Self::Login { .. } => "login",
             Self::Probe => "probe",
             Self::Read => "read",
             Self::Revoke => "revoke",
@@ -142,8 +148,12 @@ pub enum ModelName {
     Lease,
     /// A list that grows.
     List,
+    /// A user with a password that changes.
+    Password,
     /// A KV version 2 path.
     Register,
+    /// A secret id that logins are made with: good for so many, or until it is destroyed.
+    SecretId,
     /// A token that lives until it is revoked.
     Token,
     /// A wrapped answer.
@@ -158,7 +168,9 @@ impl ModelName {
             Self::Counter => "counter",
             Self::Lease => "lease",
             Self::List => "list",
+            Self::Password => "password",
             Self::Register => "register",
+            Self::SecretId => "secret_id",
             Self::Token => "token",
             Self::Wrapping => "wrapping",
         }
@@ -176,6 +188,11 @@ impl ModelName {
             Self::Register => {
                 matches!(call, Call::Cas { .. } | Call::Delete | Call::Read | Call::Write { .. })
             }
+            Self::Password => matches!(call, Call::Login { password: Some(_) } | Call::Write { .. }),
+            Self::SecretId => matches!(
+                call,
+                Call::Create { ttl_ms: None, .. } | Call::Login { password: None } | Call::Revoke
+            ),
             Self::Token => {
                 matches!(call, Call::Create { uses: None, ttl_ms: None } | Call::Revoke | Call::Use)
             }
@@ -190,9 +207,10 @@ impl ModelName {
         match (kind, answer) {
             (Kind::Invoke | Kind::Info | Kind::Fail, None) => true,
             (Kind::Fail, Some(Answer::Refused)) => {
-                matches!(call, Call::Cas { .. } | Call::Spend | Call::Unwrap | Call::Use)
+                matches!(call, Call::Cas { .. } | Call::Login { .. } | Call::Spend | Call::Unwrap | Call::Use)
             }
             (Kind::Ok, Some(answer)) => match (self, call) {
+                (Self::Password, Call::Write { .. }) => matches!(answer, Answer::Done),
                 (Self::List, Call::Read) => matches!(answer, Answer::Absent | Answer::List(_)),
                 (_, Call::Read) => matches!(answer, Answer::Absent | Answer::Value { .. }),
                 (_, Call::Cas { .. } | Call::Write { .. }) => matches!(answer, Answer::Version(_)),

@@ -1,4 +1,5 @@
-//! A token that counts its uses lets exactly so many through; a wrapped answer is taken out exactly once.
+//! A token that counts its uses lets exactly so many through; so does a secret id that counts its logins; a wrapped answer
+//! is taken out exactly once.
 //!
 //! No search: once the last use is taken the token is gone for good. So no more uses may be let through than
 //! it has; and before the first refusal ended, all of them must have begun: those let through, and as many of
@@ -19,11 +20,7 @@ pub fn check(operations: &[&Operation]) -> Verdict {
         }
         None => return Verdict::Unknown("nobody made it".to_owned()),
     };
-    let spent = |end: End| {
-        operations
-            .iter()
-            .filter(move |found| matches!(found.call, Call::Spend | Call::Unwrap) && found.end == end)
-    };
+    let spent = |end: End| operations.iter().filter(move |found| takes_use(&found.call) && found.end == end);
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let accepted = count(spent(End::Ok).count());
     if accepted > uses {
@@ -45,6 +42,10 @@ pub fn check(operations: &[&Operation]) -> Verdict {
     let lines = std::iter::once(in_words(refusal)).chain(spent(End::Ok).map(|found| in_words(found)));
     let summary = format!("a use was refused when at most {} of {uses} had been taken", accepted + possible);
     invalid(&summary, lines.collect())
+}
+
+fn takes_use(call: &Call) -> bool {
+    matches!(call, Call::Login { .. } | Call::Spend | Call::Unwrap)
 }
 
 fn limit(call: &Call) -> Option<u64> {

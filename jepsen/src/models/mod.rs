@@ -1,6 +1,6 @@
 //! What is right, by kind of key, and the check of a whole history.
 //!
-//! Registers and lists are searched for an order ([`crate::checker`]). The others change at most a few times
+//! Registers, lists and passwords are searched for an order ([`crate::checker`]). The others change at most a few times
 //! in their life, so whether there is an order can be told from intervals alone: [`token`], [`counter`]
 //! (wrapped answers are counters of one) and [`lease`] say how, and are exact. The tests hold them against
 //! the search.
@@ -9,13 +9,14 @@
 pub mod counter;
 pub mod lease;
 pub mod list;
+pub mod password;
 pub mod register;
 pub mod token;
 
 use std::collections::BTreeMap;
 
 use crate::checker::{self, Budget, Op, Span, Verdict};
-use crate::history::{End, History, ModelName, Operation};
+use crate::history::{Call, End, History, ModelName, Operation};
 
 /// What a check needs to know of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,15 @@ fn check_key(
             let (mut model, ops) = list::prepare(operations);
             checker::check(&mut model, &ops, budget)
         }
+        ModelName::Password => {
+            let (mut model, ops) = password::prepare(operations);
+            checker::check(&mut model, &ops, budget)
+        }
+        ModelName::SecretId => match operations.first().map(|found| &found.call) {
+            Some(Call::Create { uses: Some(_), .. }) => counter::check(operations),
+            Some(Call::Create { uses: None, .. }) => token::check(operations),
+            _ => Verdict::Unknown("nobody made it".to_owned()),
+        },
         ModelName::Register => {
             let (mut model, ops) = register::prepare(operations);
             checker::check(&mut model, &ops, budget)

@@ -1,4 +1,5 @@
-//! A token lives from its creation until it is revoked, and never again.
+//! A token lives from its creation until it is revoked, and never again; and so does a secret id that does not count its
+//! logins.
 //!
 //! No search: all that has to be found is one moment of revocation. It lies within some revocation that was
 //! asked for, after every use that was let through had begun, and before every use that was refused, and
@@ -12,7 +13,8 @@ use crate::history::{Call, End, Operation};
 /// Checks one token.
 #[must_use]
 pub fn check(operations: &[&Operation]) -> Verdict {
-    let uses = |end: End| operations.iter().filter(move |found| found.call == Call::Use && found.end == end);
+    let is_use = |found: &Operation| matches!(found.call, Call::Login { .. } | Call::Use);
+    let uses = |end: End| operations.iter().filter(move |found| is_use(found) && found.end == end);
     let revocations =
         || operations.iter().filter(|found| found.call == Call::Revoke && found.end != End::Fail);
     // Revoked before this: the first refusal, or acknowledgement, to end.

@@ -45,6 +45,11 @@ impl World {
             }
             Call::Read if self.version == 0 => Answer::Absent,
             Call::Read => Answer::Value { version: self.version, value: self.value },
+            Call::Write { value } if model == ModelName::Password => {
+                self.value = Some(*value);
+                Answer::Done
+            }
+            Call::Login { password: Some(tried) } if self.value == Some(*tried) => Answer::Done,
             Call::Write { value } => self.put(*value),
             Call::Cas { version, value, .. } if *version == self.version => self.put(*value),
             Call::Delete => {
@@ -65,7 +70,7 @@ impl World {
                 Answer::Done
             }
             Call::Create { .. } | Call::Wrap | Call::Probe => Answer::Done,
-            Call::Cas { .. } | Call::Use | Call::Spend | Call::Unwrap => Answer::Refused,
+            Call::Cas { .. } | Call::Login { .. } | Call::Use | Call::Spend | Call::Unwrap => Answer::Refused,
         }
     }
 
@@ -225,7 +230,11 @@ impl Maker {
                     Call::Use
                 }
             }
-            ModelName::Counter => Call::Spend,
+            ModelName::Password => match self.dice.below(3) {
+                0 => Call::Write { value: self.dice.below(3) },
+                _ => Call::Login { password: Some(self.dice.below(3)) },
+            },
+            ModelName::Counter | ModelName::SecretId => Call::Spend,
             ModelName::Wrapping => Call::Unwrap,
             ModelName::Lease => Call::Use,
         }
@@ -270,10 +279,11 @@ impl Maker {
                 let version = 1 + some(&mut self.dice);
                 Answer::Value { version, value: Some(1 + some(&mut self.dice)) }
             }
+            (Call::Write { .. }, truth) if self.plan.model == ModelName::Password => truth,
             (Call::Cas { .. }, Answer::Version(_)) => Answer::Refused,
             (Call::Cas { .. } | Call::Write { .. }, _) => Answer::Version(1 + some(&mut self.dice)),
-            (Call::Use | Call::Spend | Call::Unwrap, Answer::Refused) => Answer::Done,
-            (Call::Use | Call::Spend | Call::Unwrap, _) => Answer::Refused,
+            (Call::Login { .. } | Call::Use | Call::Spend | Call::Unwrap, Answer::Refused) => Answer::Done,
+            (Call::Login { .. } | Call::Use | Call::Spend | Call::Unwrap, _) => Answer::Refused,
             (_, truth) => truth,
         }
     }
