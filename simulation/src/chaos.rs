@@ -12,8 +12,10 @@ use arca_raft_storage::{MemberId, Replica as _, Vfs as _};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+mod middle;
 mod replace;
 
+use self::middle::die_midway;
 use self::replace::Replacement;
 use crate::client::client;
 use crate::cluster::Cluster;
@@ -81,6 +83,7 @@ impl Chaos {
     /// # Errors
     /// When a machine cannot be started again.
     pub async fn step(&mut self, cluster: &mut Cluster) -> Result<(), Failure> {
+        self.fell(cluster);
         self.repair(cluster, Instant::now()).await?;
         self.bury(cluster);
         if Instant::now() < self.next {
@@ -91,7 +94,10 @@ impl Chaos {
         self.strikes += 1;
         self.dice = Dice::for_purpose(self.seed, &format!("strike {}", self.strikes));
         self.next = Instant::now() + self.dice.span(shortest, longest);
-        match self.dice.pick(&plan.faults).copied() {
+        // Few things happen in the middle of another: that is tried more often than other faults.
+        let midway = plan.faults.iter().filter(|fault| **fault == Fault::Midway);
+        let faults: Vec<Fault> = plan.faults.iter().chain(midway).copied().collect();
+        match self.dice.pick(&faults).copied() {
             Some(fault) if !plan.skip.contains(&self.strikes) => self.strike(cluster, fault),
             _ => Ok(()),
         }
@@ -106,6 +112,9 @@ impl Chaos {
     /// Ends everything that is wrong. What takes its time is over when [`Self::is_over`] says so.
     pub fn heal(&mut self, cluster: &mut Cluster) {
         let now = Instant::now();
+        self.fell(cluster);
+        cluster.shared.midway.end();
+        cluster.shared.elsewhere.get_well();
         cluster.shared.net.clear_up();
         self.healed = Some(now);
         self.full = self.full.map(|(id, _)| (id, now));
@@ -175,6 +184,14 @@ impl Chaos {
             self.replacement = replacement.step(cluster).await?;
         }
         Ok(())
+    }
+
+    /// Those who died in the middle of something lose their power: for a moment only, where others are out already.
+    fn fell(&mut self, cluster: &mut Cluster) {
+        for id in cluster.shared.midway.take_fallen() {
+            let back = if self.spare(cluster) > 0 { self.outage() } else { self.dice.millis(20..120) };
+            self.power_off(cluster, id, back);
+        }
     }
 
     /// A process that stopped for good has ended: a node exits then, and is started again.
@@ -284,6 +301,7 @@ impl Chaos {
             Fault::Member if has_spare && self.replacement.is_none() && self.damaged.is_none() => {
                 self.replace(cluster, id)
             }
+            Fault::Midway if has_spare => die_midway(cluster, &mut self.dice),
             Fault::OneWay => self.cut_one_way(cluster, id),
             Fault::Partition if has_spare => self.cut_off(cluster, &running),
             Fault::Restart if has_spare => self.restart(cluster, id),
@@ -293,6 +311,7 @@ impl Chaos {
             | Fault::Crash
             | Fault::Disk
             | Fault::Member
+            | Fault::Midway
             | Fault::Partition
             | Fault::Restart => false,
         };

@@ -16,7 +16,7 @@ use crate::run::Failure;
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Where all clients are.
-const CLIENT: SocketAddr =
+pub const CLIENT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 40_000);
 
 struct Dialer(Arc<Shared>);

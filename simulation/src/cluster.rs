@@ -9,6 +9,8 @@ use arca_api::server::Connections;
 use arca_api::system::CarriedBack;
 use arca_api::{Api, RawRequest};
 use arca_barrier::{Barrier, Keyring, RootKey, Suite, boot_key};
+use arca_engine_api::EngineType;
+use arca_kernel::testing::outward_engine;
 use arca_kernel::tx::{Mode, Tx};
 use arca_raft_storage::{Member, MemberId, RaftReplica, Replica as _, ReplicaStatus, Role, Write, WriteSet};
 use parking_lot::Mutex;
@@ -16,8 +18,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use crate::credentials::Credentials;
+use crate::elsewhere::Elsewhere;
 use crate::invariants::Seen;
 use crate::machine::Machine;
+use crate::midway::Midway;
 use crate::net::Net;
 use crate::operator::{admit, promote};
 use crate::plan::Plan;
@@ -70,6 +75,13 @@ impl Directory {
         self.0.lock().get(host).map(|(_, listening)| listening.clone())
     }
 
+    /// The process of a member.
+    #[must_use]
+    pub fn of(&self, member: MemberId) -> Option<Listening> {
+        let directory = self.0.lock();
+        directory.values().find(|(id, _)| *id == member).map(|(_, listening)| listening.clone())
+    }
+
     /// The leader of the newest term.
     #[must_use]
     pub fn leader(&self) -> Option<Arc<RaftReplica>> {
@@ -91,8 +103,7 @@ impl Directory {
     ) -> impl Future<Output = Option<CarriedBack>> + Send + use<> {
         let directory = self.clone();
         async move {
-            let found = directory.0.lock().values().find(|(id, _)| *id == to).cloned();
-            let (_, Listening { api, death, .. }) = found?;
+            let Listening { api, death, .. } = directory.of(to)?;
             death.run_until_cancelled(collected(api, request)).await.flatten()
         }
     }
@@ -111,6 +122,20 @@ pub struct Shared {
     pub directory: Directory,
     /// The cluster's name for itself.
     pub cluster_id: String,
+    /// The system that engines make accounts in.
+    pub elsewhere: Elsewhere,
+    /// What clients were given there.
+    pub credentials: Credentials,
+    /// Who dies in the middle of issuing or revoking.
+    pub midway: Midway,
+}
+
+/// Every type that can be mounted.
+#[must_use]
+pub fn engines() -> Vec<EngineType> {
+    let mut engines = arca_engines::all();
+    engines.push(outward_engine());
+    engines
 }
 
 /// See the file's header.
@@ -265,7 +290,7 @@ async fn bootstrap(
     let new = arca_kernel::NewCluster {
         cluster_id: "simulated".to_owned(),
         cluster_name: "simulated".to_owned(),
-        engines: &arca_engines::all(),
+        engines: &engines(),
         root_token: None,
     };
     let token = arca_kernel::initial_state(&tx, machine.clock.as_ref(), entropy.as_ref(), &new);

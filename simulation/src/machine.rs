@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Listening, Shared};
+use crate::cluster::{Listening, Shared, engines};
 use crate::disk::disk;
 use crate::run::Failure;
 use crate::system::MemberSystem;
@@ -145,6 +145,8 @@ impl Machine {
         let barrier =
             Arc::new(Barrier::new(keyring, Arc::clone(&self.entropy) as Arc<dyn arca_barrier::Entropy>));
         let keys = self.keep_keys(root, &barrier, &replica)?;
+        let death = CancellationToken::new();
+        let door = self.shared.elsewhere.door(self.id, &death, &replica, &barrier);
         let cluster = NotingCluster::default();
         cluster.set_keys(keys, Arc::clone(&self.entropy) as Arc<dyn arca_barrier::Entropy>);
         let kernel = Kernel::start(KernelParts {
@@ -152,13 +154,12 @@ impl Machine {
             replica: Arc::clone(&replica) as Arc<dyn Replica>,
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             entropy: Arc::clone(&self.entropy) as Arc<dyn arca_engine_api::Entropy>,
-            engines: arca_engines::all(),
+            engines: engines(),
             cluster: Arc::new(cluster),
-            outside: Outside::default(),
+            outside: Outside { http: Arc::new(door), ..Outside::default() },
             config: KernelConfig::default(),
         })
         .map_err(Failure::setup)?;
-        let death = CancellationToken::new();
         let system = MemberSystem::new(self.id, &kernel, &replica, &self.shared);
         let request_ids = RequestIds::new(self.entropy.as_ref()).map_err(Failure::setup)?;
         let api = Arc::new(Api {

@@ -82,6 +82,20 @@ fn table(done: &[Done]) -> String {
         sum(|report| report.operations.failed),
         sum(|report| report.operations.unknown),
     );
+    let _ = writeln!(
+        text,
+        "credentials: {} issued, {} not; {} revoked, {} not",
+        sum(|report| report.credentials.issued),
+        sum(|report| report.credentials.not_issued),
+        sum(|report| report.credentials.revoked),
+        sum(|report| report.credentials.not_revoked),
+    );
+    let mut midway: BTreeMap<&str, u64> = BTreeMap::new();
+    for (moment, count) in reports.iter().flat_map(|report| &report.midway) {
+        *midway.entry(moment).or_default() += count;
+    }
+    let midway = midway.iter().map(|(moment, count)| format!("{moment}: {count}")).collect();
+    let _ = writeln!(text, "deaths midway: {}", listed(midway));
     text
 }
 

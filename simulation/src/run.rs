@@ -7,6 +7,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arca_client::leases::Revocation;
 use arca_jepsen::checker::{Budget, Verdict};
 use arca_jepsen::dice::Dice;
 use arca_jepsen::faults::Class;
@@ -16,7 +17,6 @@ use arca_jepsen::models::{self, Options};
 use arca_jepsen::workload::{self, Worker, Workload};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -24,7 +24,10 @@ use tokio::time::{Instant, sleep};
 use crate::chaos::Chaos;
 use crate::client::client;
 use crate::cluster::{Cluster, Directory, Shared};
+use crate::credentials::{self, Credentials, Done, Issuer};
+use crate::elsewhere::Elsewhere;
 use crate::invariants::{Invariants, Seen, Violation};
+use crate::midway::Midway;
 use crate::net::Net;
 use crate::plan::{Fault, Plan};
 use crate::trace::Trace;
@@ -36,6 +39,11 @@ const CALM: Duration = Duration::from_secs(2);
 /// How long it may take until all is healed, until clients have ended, until members are even: longer than a client
 /// waits for a lease to end.
 const PATIENCE: Duration = Duration::from_secs(150);
+/// How long it may take until nothing is left in the system outside of what nobody has: two minutes until what was under
+/// way has ended for certain, and the longest pause after failures to undo it, twice.
+const REST_PATIENCE: Duration = Duration::from_secs(480);
+/// Between two looks meanwhile.
+const REST_TICK: Duration = Duration::from_millis(200);
 /// Steps of the search for an order of what clients saw.
 const STEPS: u64 = 20_000_000;
 
@@ -97,6 +105,10 @@ pub struct Report {
     pub strikes: u64,
     /// How often each class of them struck.
     pub faults: BTreeMap<String, u64>,
+    /// What was done with credentials in the system outside.
+    pub credentials: Done,
+    /// How often somebody died in the middle of issuing or revoking one, and where.
+    pub midway: BTreeMap<String, u64>,
     /// Simulated time, milliseconds.
     pub simulated_ms: u64,
     /// Events of the trace.
@@ -125,6 +137,11 @@ impl Display for Report {
         writeln!(f, "seed {seed}: {members} members, {seconds} s, workload {workload}")?;
         writeln!(f, "  operations: {ok} ok, {refused} refused, {failed} failed, {unknown} unknown")?;
         writeln!(f, "  faults: {struck}")?;
+        let Done { issued, not_issued, revoked, not_revoked } = self.credentials;
+        if issued + not_issued > 0 {
+            write!(f, "  credentials: {issued} issued, {not_issued} not; ")?;
+            writeln!(f, "{revoked} revoked, {not_revoked} not")?;
+        }
         write!(f, "  trace: {events} events, {trace}")?;
         match &self.failure {
             None => Ok(()),
@@ -144,11 +161,12 @@ pub fn run(plan: Plan, copy: Option<Box<dyn Write + Send>>, tells: bool) -> std:
 
 async fn simulate(plan: Plan, copy: Option<Box<dyn Write + Send>>, tells: bool) -> Report {
     let trace = Trace::new(copy, tells);
+    let shared = shared(&plan, &trace);
     let began = Instant::now();
     let recorder =
         Recorder::new(Box::new(move || u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)));
     let mut chaos = Chaos::new(plan.seed);
-    let outcome = course(&plan, &trace, &recorder, &mut chaos).await;
+    let outcome = course(&shared, &recorder, &mut chaos).await;
     let history = recorder.history().map_err(|err| Failure::History(err.to_string()));
     if let Ok(history) = &history {
         for event in history.events() {
@@ -166,6 +184,8 @@ async fn simulate(plan: Plan, copy: Option<Box<dyn Write + Send>>, tells: bool) 
         operations,
         strikes: chaos.strikes(),
         faults: struck.map(|(fault, count)| (format!("{fault:?}"), *count)).collect(),
+        credentials: shared.credentials.done(),
+        midway: shared.midway.reached(),
         simulated_ms: u64::try_from(trace.elapsed().as_millis()).unwrap_or(u64::MAX),
         events,
         trace: hash,
@@ -173,19 +193,27 @@ async fn simulate(plan: Plan, copy: Option<Box<dyn Write + Send>>, tells: bool) 
     }
 }
 
-async fn course(plan: &Plan, trace: &Trace, recorder: &Recorder, chaos: &mut Chaos) -> Result<(), Failure> {
-    let shared = Arc::new(Shared {
+fn shared(plan: &Plan, trace: &Trace) -> Arc<Shared> {
+    let midway = Midway::default();
+    Arc::new(Shared {
         net: Net::new(plan, trace),
         trace: trace.clone(),
         directory: Directory::default(),
         cluster_id: "simulated".to_owned(),
+        elsewhere: Elsewhere::new(plan.seed, plan.is_elsewhere_well, trace, &midway),
+        credentials: Credentials::default(),
+        midway,
         plan: plan.clone(),
-    });
-    let mut cluster = Cluster::make(&shared).await?;
-    let mut invariants = Invariants::default();
+    })
+}
+
+async fn course(shared: &Arc<Shared>, recorder: &Recorder, chaos: &mut Chaos) -> Result<(), Failure> {
+    let (plan, trace) = (&shared.plan, &shared.trace);
+    let mut cluster = Cluster::make(shared).await?;
+    let mut invariants = Invariants::new(&shared.elsewhere, &shared.credentials);
     let (stop, stopped) = watch::channel(false);
     let hosts = cluster.hosts();
-    let clients = hosts.iter().map(|host| client(&shared, host, &cluster.root_token));
+    let clients = hosts.iter().map(|host| client(shared, host, &cluster.root_token));
     let working = Arc::new(workload::Shared {
         clients: clients.collect::<Result<_, _>>()?,
         recorder: recorder.clone(),
@@ -194,12 +222,13 @@ async fn course(plan: &Plan, trace: &Trace, recorder: &Recorder, chaos: &mut Cha
         complaints: Mutex::default(),
     });
     mount(&working).await?;
-    let workers = begin_work(plan, &working)?;
+    let mut workers = begin_work(plan, &working)?;
+    workers.extend(issue(shared, &working));
     let end = Instant::now() + plan.chaos;
     while Instant::now() < end {
         chaos.step(&mut cluster).await?;
         invariants.look(&shown(&cluster, trace))?;
-        sleep(TICK).await;
+        shared.midway.wait(TICK).await;
     }
     chaos.heal(&mut cluster);
     let calm = Instant::now() + CALM;
@@ -214,6 +243,11 @@ async fn course(plan: &Plan, trace: &Trace, recorder: &Recorder, chaos: &mut Cha
     }
     if let Some(complaint) = working.complaints.lock().first() {
         return Err(Failure::History(complaint.clone()));
+    }
+    if plan.issuers > 0 {
+        rest(&mut cluster, &mut invariants, chaos).await?;
+        give_back(&working, &cluster).await?;
+        rest(&mut cluster, &mut invariants, chaos).await?;
     }
     let is_even = |chaos: &Chaos, cluster: &Cluster| chaos.is_over() && cluster.is_even();
     watch_until("the cluster settles", is_even, &mut cluster, &mut invariants, chaos).await?;
@@ -234,6 +268,53 @@ fn begin_work(plan: &Plan, working: &Arc<workload::Shared>) -> Result<Vec<JoinHa
         Some(tokio::spawn(async move { work.run(worker).await }))
     };
     Ok((plan.first_client..plan.first_client + plan.clients).filter_map(worker).collect())
+}
+
+/// What some clients do in the system outside meanwhile.
+fn issue(shared: &Shared, working: &Arc<workload::Shared>) -> Vec<JoinHandle<()>> {
+    let issuer = |number: u64| {
+        let issuer = Issuer {
+            clients: working.clients.clone(),
+            dice: Dice::for_purpose(shared.plan.seed, &format!("issuer {number}")),
+            credentials: shared.credentials.clone(),
+            stop: working.stop.clone(),
+            pace: shared.plan.pace,
+        };
+        tokio::spawn(issuer.run())
+    };
+    (0..shared.plan.issuers).map(issuer).collect()
+}
+
+/// Waits until all is as it must be in the end.
+async fn rest(cluster: &mut Cluster, invariants: &mut Invariants, chaos: &mut Chaos) -> Result<(), Failure> {
+    let deadline = Instant::now() + REST_PATIENCE;
+    loop {
+        chaos.revive(cluster).await?;
+        let trace = cluster.shared.trace.clone();
+        let seen = shown(cluster, &trace);
+        invariants.look(&seen)?;
+        match invariants.rest(&seen) {
+            Ok(()) => return Ok(()),
+            Err(violation) if Instant::now() >= deadline => return Err(violation.into()),
+            Err(_) => sleep(REST_TICK).await,
+        }
+    }
+}
+
+/// Revokes every credential there is.
+async fn give_back(working: &workload::Shared, cluster: &Cluster) -> Result<(), Failure> {
+    let Some(client) = working.clients.first() else { return Ok(()) };
+    let credentials = &cluster.shared.credentials;
+    let leases = credentials.give_all_back();
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(err) = client.sys().revoke_leases("out", Revocation::Queued).await {
+        if Instant::now() >= deadline {
+            return Err(Failure::Stuck(format!("nothing can be revoked: {err}")));
+        }
+        sleep(CALM).await;
+    }
+    leases.iter().for_each(|lease_id| credentials.gave_back(lease_id, false, true));
+    Ok(())
 }
 
 /// All members that run, as the trace shows them too.
@@ -286,19 +367,19 @@ async fn serve_everywhere(
 
 /// Mounts what clients work on. The leader may be another one in the middle of it.
 async fn mount(working: &workload::Shared) -> Result<(), Failure> {
-    let body = json!({"type": "kv", "options": {"version": "2"}});
     let Some(client) = working.clients.first() else { return Err(Failure::Setup("no nodes".to_owned())) };
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        match client.write("sys/mounts/secret", &body).await {
-            Ok(_) => return Ok(()),
-            Err(_) if client.read("sys/mounts/secret").await.is_ok_and(|found| found.is_some()) => {
-                return Ok(());
+    for (path, body) in workload::mounts().into_iter().chain(credentials::mounts()) {
+        loop {
+            match client.write(path, &body).await {
+                Ok(_) => break,
+                Err(_) if client.read(path).await.is_ok_and(|found| found.is_some()) => break,
+                Err(err) if Instant::now() >= deadline => return Err(Failure::setup(err)),
+                Err(_) => sleep(CALM).await,
             }
-            Err(err) if Instant::now() >= deadline => return Err(Failure::setup(err)),
-            Err(_) => sleep(CALM).await,
         }
     }
+    Ok(())
 }
 
 fn count(history: &History) -> Operations {

@@ -82,7 +82,8 @@ pub fn shrink(seed: u64, changes: &Changes) -> io::Result<bool> {
     println!("seed {seed} fails: {caught_by}; {} faults were due", report.strikes);
     let mut shrinking = Shrinking { seed, caught_by, runs: 0 };
     let mut changes = changes.clone();
-    let simpler: [fn(&mut Changes); 5] = [
+    let simpler: [fn(&mut Changes); 6] = [
+        |changes| changes.no_credentials = true,
         |changes| changes.fair_weather = true,
         |changes| changes.whole_log = true,
         |changes| changes.clients = Some(1),

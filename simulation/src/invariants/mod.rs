@@ -4,17 +4,25 @@
 mod committed_log;
 mod committed_on_quorum;
 mod fresh_nonces;
+mod handed_out;
+mod intent_first;
 mod kept_entries;
 mod leader_completeness;
 mod monotonic;
+mod no_leak;
+mod no_orphan;
 mod one_lease;
 mod openable;
+mod removed_once;
 mod state_hash;
 
 use std::sync::Arc;
 
 use arca_barrier::Barrier;
 use arca_raft_storage::{RaftReplica, ReplicaStatus};
+
+use crate::credentials::Credentials;
+use crate::elsewhere::Elsewhere;
 
 /// A member, as it is right now.
 pub struct Seen {
@@ -54,6 +62,14 @@ pub trait Invariant: Send {
     /// # Errors
     /// A text that says what was seen.
     fn look(&mut self, members: &[Seen]) -> Result<(), String>;
+
+    /// Looks at what must be so in the end, some time after nothing is wrong any more.
+    ///
+    /// # Errors
+    /// A text that says what is not so yet.
+    fn rest(&mut self, _members: &[Seen]) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// All of them.
@@ -65,9 +81,16 @@ impl std::fmt::Debug for Invariants {
     }
 }
 
-impl Default for Invariants {
-    fn default() -> Self {
+impl Invariants {
+    /// All of them, with nothing seen yet.
+    #[must_use]
+    pub fn new(elsewhere: &Elsewhere, credentials: &Credentials) -> Self {
         Self(vec![
+            Box::new(handed_out::HandedOut::new(elsewhere, credentials)),
+            Box::new(intent_first::IntentFirst::new(elsewhere)),
+            Box::new(no_leak::NoLeak::new(elsewhere, credentials)),
+            Box::new(no_orphan::NoOrphan::new(elsewhere)),
+            Box::new(removed_once::RemovedOnce::new(elsewhere)),
             Box::<leader_completeness::LeaderCompleteness>::default(),
             Box::<monotonic::Monotonic>::default(),
             Box::<committed_log::CommittedLog>::default(),
@@ -79,9 +102,7 @@ impl Default for Invariants {
             Box::<fresh_nonces::FreshNonces>::default(),
         ])
     }
-}
 
-impl Invariants {
     /// Looks at all members that run.
     ///
     /// # Errors
@@ -89,6 +110,18 @@ impl Invariants {
     pub fn look(&mut self, members: &[Seen]) -> Result<(), Violation> {
         for invariant in &mut self.0 {
             let looked = invariant.look(members);
+            looked.map_err(|detail| Violation { invariant: invariant.name(), detail })?;
+        }
+        Ok(())
+    }
+
+    /// Looks at what must be so in the end.
+    ///
+    /// # Errors
+    /// The first that is not so yet.
+    pub fn rest(&mut self, members: &[Seen]) -> Result<(), Violation> {
+        for invariant in &mut self.0 {
+            let looked = invariant.rest(members);
             looked.map_err(|detail| Violation { invariant: invariant.name(), detail })?;
         }
         Ok(())
