@@ -42,9 +42,8 @@ impl Invariant for NoLeak {
         };
         for Seen { replica, barrier, status, .. } in members {
             let stored = stored_accounts(replica, barrier);
-            let of_nobody = |account: &String| {
-                !is_good(account) && !stored.get(account).is_some_and(|lease| is_confirmed(lease))
-            };
+            let of_nobody =
+                |account: &String| !is_good(account) && !stored.get(account).is_some_and(is_confirmed);
             if let Some(account) = self.elsewhere.there().into_iter().find(of_nobody) {
                 return Err(format!("{account} is there, which nobody was given, or which was given back"));
             }
