@@ -205,7 +205,7 @@ impl Credentials {
         }
         inner.done.revoked += 1;
         let found = inner.given.iter_mut().find(|given| given.lease_id == lease_id);
-        for given in found {
+        if let Some(given) = found {
             given.is_ending = true;
             given.is_revoked |= is_sync;
         }
