@@ -3,7 +3,7 @@
 
 use arca_barrier::BarrierError;
 use arca_engine_api::{EngineError, EntropyError, Fault, StorageError};
-use arca_raft_storage::{ProposeError, ReplicaError};
+use arca_raft_storage::{Key, ProposeError, ReplicaError};
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,12 @@ pub enum KernelError {
     /// An assumption of ours broke; the text says which.
     #[error("internal error: {0}")]
     Bug(String),
+    /// A concurrent write got in between: nothing was written, run the request again.
+    #[error("a concurrent write got in between")]
+    Conflict {
+        /// A key that was changed, if it can be told.
+        changed: Option<Key>,
+    },
     /// Lost the optimistic race too often.
     #[error("too many concurrent writes to the same path, try again")]
     Contention,
@@ -90,16 +96,19 @@ impl KernelError {
     /// Whether a concurrent write got in between: nothing was written, run the request again.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Propose(ProposeError::Conflict))
+        matches!(self, Self::Conflict { .. } | Self::Propose(ProposeError::Conflict))
     }
 
     /// What the caller can do about it; the rest stays in the log.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::AuditFailed | Self::Barrier(_) | Self::Bug(_) | Self::Contention | Self::Entropy(_) => {
-                Fault::Internal
-            }
+            Self::AuditFailed
+            | Self::Barrier(_)
+            | Self::Bug(_)
+            | Self::Conflict { .. }
+            | Self::Contention
+            | Self::Entropy(_) => Fault::Internal,
             Self::Denied | Self::Preflight { .. } => Fault::Denied,
             Self::Engine(err) => err.fault(),
             Self::Invalid(_) => Fault::Invalid,

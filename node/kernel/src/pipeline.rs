@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 use crate::admission::{Admitted, Asked};
 use crate::answer::{Answer, AnswerBody, Shape};
 use crate::builtin::{After, BuiltinAnswer};
+use crate::contention::Turn;
 use crate::help;
 use crate::index_header::Stated;
 use crate::intents::Errand;
@@ -47,6 +48,12 @@ impl Ran {
     }
 }
 
+/// A request that ran, with what it staged committed.
+struct Attempted {
+    ran: Ran,
+    committed: Option<Committed>,
+}
+
 impl Kernel {
     /// Serves one request.
     ///
@@ -68,7 +75,7 @@ impl Kernel {
             self.store.read_barrier().await?;
         }
         self.await_stated(&asked.incoming).await?;
-        let mut turn = self.contention.turn_if_busy(&asked.incoming.path).await;
+        let mut turn = None;
         for attempt in 0..ATTEMPTS_MAX {
             let tx = self.store.begin(Mode::ReadOnly);
             self.audit.refresh(&tx, self.watches.changed_at(crate::watch::Topic::Audit))?;
@@ -79,24 +86,38 @@ impl Kernel {
             if attempt == 0 {
                 self.audit_request(&asked, &admitted).await?;
             }
-            let result = self.attempt(tx, &asked, &mut admitted).await;
-            match result {
+            match self.attempt(tx, &asked, &mut admitted).await {
                 Err(err) if err.is_conflict() => {
                     metrics::counter!("vault.core.conflicts").increment(1);
                     asked.data = std::mem::take(&mut admitted.request.data);
+                    turn = self.before_another(attempt, turn, &err).await;
                 }
-                result => {
+                attempted => {
+                    drop(turn); // What it was for is committed: nobody waits for what happens outside.
+                    let result = match attempted {
+                        Ok(attempted) => self.complete(&asked, &admitted, attempted).await,
+                        Err(err) => Err(err),
+                    };
                     self.audit_response(&asked, &admitted, &result).await?;
                     return result;
                 }
             }
-            pause(self, attempt).await;
-            match &turn {
-                Some(turn) => turn.met_conflict(),
-                None => turn = self.contention.turn_after_conflict(&asked.incoming.path).await,
-            }
         }
         Box::pin(self.give_up(&mut asked)).await
+    }
+
+    /// Waits after a conflict until another attempt is worth making.
+    async fn before_another<'a>(
+        &'a self,
+        attempt: u32,
+        turn: Option<Turn<'a>>,
+        conflict: &KernelError,
+    ) -> Option<Turn<'a>> {
+        if turn.is_none() {
+            pause(self, attempt).await;
+        }
+        let KernelError::Conflict { changed: Some(changed) } = conflict else { return turn };
+        self.contention.next_turn(turn, changed).await
     }
 
     /// A standby passes on what writes; one that answers from what it has also passes on every refusal, since it
@@ -138,7 +159,12 @@ impl Kernel {
     }
 
     /// Runs an admitted request once and commits what it staged.
-    async fn attempt(&self, tx: Tx, asked: &Asked, admitted: &mut Admitted) -> Result<Answer, KernelError> {
+    async fn attempt(
+        &self,
+        tx: Tx,
+        asked: &Asked,
+        admitted: &mut Admitted,
+    ) -> Result<Attempted, KernelError> {
         if let Some(refusal) = admitted.refusal.take() {
             self.spend_refused(&tx, admitted).await?;
             return Err(refusal);
@@ -148,9 +174,7 @@ impl Kernel {
             match self.run(&tx, asked, admitted).await {
                 Err(err) if is_read_only(&err) && self.is_active() => {}
                 Err(err) if is_read_only(&err) => return Err(KernelError::NeedsActive),
-                Ok(Ran { answer, after: None, errand: None }) => return Ok(answer),
-                Ok(ran) => return self.finish(ran, None).await,
-                Err(err) => return Err(err),
+                other => return other.map(|ran| Attempted { ran, committed: None }),
             }
         }
         // Boxed, or reads would carry its room about.
@@ -158,7 +182,7 @@ impl Kernel {
     }
 
     /// Runs an admitted request with leave to write.
-    async fn write(&self, tx: Tx, asked: &Asked, admitted: &Admitted) -> Result<Answer, KernelError> {
+    async fn write(&self, tx: Tx, asked: &Asked, admitted: &Admitted) -> Result<Attempted, KernelError> {
         if let Some(mount) = &admitted.mount {
             let (key, version) = &mount.guard;
             tx.guard(key, *version);
@@ -175,18 +199,34 @@ impl Kernel {
         if arca_danger::is(Bug::AnswerBeforeCommit) {
             let store = self.store.clone();
             tokio::spawn(async move { store.commit(tx).await });
-            return self.finish(ran, None).await;
+            return Ok(Attempted { ran, committed: None });
         }
         if let (Some(errand), Some(mount)) = (&mut ran.errand, admitted.mount.as_deref())
             && arca_danger::is(Bug::EffectBeforeIntent)
         {
             errand.acted = Some(self.carry_out(mount, &errand.intent).await);
         }
-        let mut committed = self.store.commit(tx).await?;
-        let Some(errand) = ran.errand else { return self.finish(ran, committed).await };
-        let (ran, concluded) = self.run_errand(asked, admitted, errand).await?;
-        committed = concluded.or(committed);
-        self.finish(ran, committed).await
+        let committed = self.store.commit(tx).await?;
+        Ok(Attempted { ran, committed })
+    }
+
+    /// What follows the commit. Nothing of it runs the request again.
+    async fn complete(
+        &self,
+        asked: &Asked,
+        admitted: &Admitted,
+        attempted: Attempted,
+    ) -> Result<Answer, KernelError> {
+        let Attempted { ran, committed } = attempted;
+        match ran {
+            Ran { answer, after: None, errand: None } if committed.is_none() => Ok(answer),
+            Ran { errand: Some(errand), .. } => {
+                // Boxed, or all others would carry its room about.
+                let (ran, concluded) = Box::pin(self.run_errand(asked, admitted, errand)).await?;
+                self.finish(ran, concluded.or(committed)).await
+            }
+            ran => self.finish(ran, committed).await,
+        }
     }
 
     /// Does what had to wait for the commit, and names the state the client has seen.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use arca_barrier::Barrier;
 use arca_danger::Bug;
-use arca_raft_storage::{ApplyObserver, Change, Committed, Replica};
+use arca_raft_storage::{ApplyObserver, Change, Committed, Key, ProposeError, Replica, Version};
 
 use crate::KernelError;
 use crate::cache::PlainCache;
@@ -67,11 +67,27 @@ impl SealedStore {
             return Ok(None);
         }
         let set = tx.into_write_set()?;
+        let reads = set.reads.clone();
         let began = tokio::time::Instant::now();
-        let committed = self.replica.propose(set).await?;
+        let committed = match self.replica.propose(set).await {
+            Err(ProposeError::Conflict) => {
+                return Err(KernelError::Conflict { changed: self.changed(reads) });
+            }
+            other => other?,
+        };
         metrics::counter!("vault.raft.apply").increment(1);
         metrics::histogram!("vault.raft.commitTime").record(began.elapsed().as_secs_f64() * 1e3);
         Ok(Some(committed))
+    }
+
+    /// The first key that is not as it was read.
+    fn changed(&self, reads: Vec<(Key, Version)>) -> Option<Key> {
+        let view = self.replica.view();
+        let is_changed = |(key, read): &(Key, Version)| {
+            let found = view.get(key);
+            found.is_ok_and(|found| found.map_or(Version::ABSENT, |found| found.version) != *read)
+        };
+        reads.into_iter().find(is_changed).map(|(key, _)| key)
     }
 }
 
