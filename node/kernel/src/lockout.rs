@@ -1,22 +1,26 @@
 //! Names that were tried too often: failed logins counted by mount and name, and logins refused while a name is locked.
 //!
 //! Only the active node runs logins, so it alone counts. What it counted lies in memory, for names somebody has as for
-//! names nobody has, in a table of fixed size; for names somebody has it is also written, behind the answer's back, so
-//! that a lock outlives a failover. An answer and its time are thus the same whether there is somebody by a name or not
-//! (CVE-2025-6010, CVE-2025-6011), and names nobody has cost no write. A locked name is not tried at all, so there are no
-//! more writes than tries allowed; and of many tries at once none succeeds that ends after the one that locked the name.
-//! Read next: [`crate::sys`]'s `locked_users` for who is locked.
+//! names nobody has, in tables of fixed size ([`names`]); for names somebody has it is also written, behind the answer's
+//! back, so that a lock outlives a failover. An answer and its time are thus the same whether there is somebody by a name
+//! or not (CVE-2025-6010, CVE-2025-6011), and names nobody has cost no write. A locked name is not tried at all, so there
+//! are no more writes than tries allowed. Of many tries of a name at once no more are under way than may fail before it is
+//! locked; the others wait, and are refused untried if it comes to that.
+//! Read next: [`names`] for the tables, [`crate::sys`]'s `locked_users` for who is locked.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod names;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arca_barrier::Class;
-use arca_engine_api::{Access, Engine, EngineError, Response, UnixMillis};
+use arca_engine_api::{Access, Clock, Engine, EngineError, Response, UnixMillis};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::RwLock;
 
+use self::names::{Begun, Names};
 use crate::KernelError;
 use crate::admission::Admitted;
 use crate::kernel::Kernel;
@@ -25,9 +29,8 @@ use crate::namespaces::Namespace;
 use crate::router::{Mount, Router};
 use crate::tx::Tx;
 
-/// Names counted at once; the one that failed longest ago makes room. To push a name out takes more failed logins than
-/// hashing passwords allows in the time a lock lasts.
-const NAMES_MAX: usize = 16_384;
+/// Longest wait for others who try the same name.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Records looked at in one transaction when old ones are forgotten.
 const FORGOTTEN_MAX: usize = 500;
 
@@ -119,9 +122,14 @@ impl Tried {
         now.since(self.last) > rules.duration.max(rules.counter_reset)
     }
 
+    /// How many of its failures still count.
+    fn counting(self, rules: Rules, now: UnixMillis) -> u64 {
+        if now.since(self.last) <= rules.counter_reset { self.count } else { 0 }
+    }
+
     fn after_one_more(before: Option<Self>, rules: Rules, now: UnixMillis) -> Self {
-        let counts = before.filter(|tried| now.since(tried.last) <= rules.counter_reset);
-        Self { count: counts.map_or(0, |tried| tried.count).saturating_add(1), last: now }
+        let count = before.map_or(0, |tried| tried.counting(rules, now));
+        Self { count: count.saturating_add(1), last: now }
     }
 }
 
@@ -158,73 +166,85 @@ fn path(namespace: &Namespace, accessor: &str, name: &str) -> String {
 /// What this node counted, if it is the active one.
 #[derive(Default)]
 pub(crate) struct Lockout {
-    names: Mutex<Names>,
+    /// By the accessor of their mount: names of one mount push out no names of another.
+    mounts: Mutex<BTreeMap<String, Names>>,
     /// Held shared by every write that is under way.
     keeping: Arc<RwLock<()>>,
-}
-
-#[derive(Default)]
-struct Names {
-    tried: BTreeMap<Key, Tried>,
-    by_age: BTreeSet<(UnixMillis, Key)>,
-}
-
-impl Names {
-    /// Whether it was there.
-    fn remove(&mut self, key: &Key) -> bool {
-        let tried = self.tried.remove(key);
-        tried.is_some_and(|tried| self.by_age.remove(&(tried.last, *key)))
-    }
-
-    fn insert(&mut self, key: Key, tried: Tried) {
-        self.remove(&key);
-        while self.tried.len() >= NAMES_MAX
-            && let Some((_, oldest)) = self.by_age.pop_first()
-        {
-            self.tried.remove(&oldest);
-        }
-        self.tried.insert(key, tried);
-        self.by_age.insert((tried.last, key));
-    }
 }
 
 impl Lockout {
     /// Forgets everything: another node may have counted meanwhile.
     pub(crate) fn forget(&self) {
-        *self.names.lock() = Names::default();
+        self.mounts.lock().clear();
     }
 
-    fn find(&self, key: &Key) -> Option<Tried> {
-        self.names.lock().tried.get(key).copied()
+    /// Runs `work` on the names of a mount.
+    fn with<T>(&self, accessor: &str, work: impl FnOnce(&mut Names) -> T) -> T {
+        let mut mounts = self.mounts.lock();
+        match mounts.get_mut(accessor) {
+            Some(names) => work(names),
+            None => work(mounts.entry(accessor.to_owned()).or_default()),
+        }
+    }
+
+    /// Whether what is stored of a name still counts.
+    pub(crate) fn remembers(&self, accessor: &str, stored: Tried, rules: Rules) -> bool {
+        self.with(accessor, |names| names.remembers(stored, rules))
     }
 
     /// Waits until what was counted so far is written.
     pub(crate) async fn written(&self) {
         drop(self.keeping.write().await);
     }
+
+    /// Begins a try, once few enough others of the same name are under way.
+    async fn begin(&self, watched: Watched, clock: &dyn Clock) -> Result<Try<'_>, KernelError> {
+        loop {
+            match self.with(&watched.accessor, |names| names.begin(&watched, clock.now())) {
+                Begun::Yes => return Ok(Try { lockout: self, watched }),
+                Begun::Locked => return Err(KernelError::Denied),
+                Begun::NotYet(ended) => ended.await,
+            }
+        }
+    }
 }
 
-/// A login that is being tried.
-pub(crate) struct Watched {
+/// A name somebody wants to log in as.
+#[derive(Clone)]
+struct Watched {
     rules: Rules,
     key: Key,
     name: String,
     path: String,
+    accessor: String,
     mount_uuid: String,
     stored: Option<Tried>,
+}
+
+/// A login that is being tried. Ends when dropped, whatever came of it.
+pub(crate) struct Try<'a> {
+    lockout: &'a Lockout,
+    watched: Watched,
+}
+
+impl Drop for Try<'_> {
+    fn drop(&mut self) {
+        let key = &self.watched.key;
+        self.lockout.with(&self.watched.accessor, |names| names.end(key));
+    }
 }
 
 impl Kernel {
     /// Whom a request logs in as, if that is counted on its mount.
     ///
     /// # Errors
-    /// [`KernelError::Denied`] while the name is locked.
-    pub(crate) fn watch_login(
+    /// [`KernelError::Denied`] while the name is locked, [`KernelError::TooMany`] when others who try it take too long.
+    pub(crate) async fn watch_login(
         &self,
         tx: &Tx,
         admitted: &Admitted,
         engine: &dyn Engine,
-    ) -> Result<Option<Watched>, KernelError> {
+    ) -> Result<Option<Try<'_>>, KernelError> {
         let Some(mount) = &admitted.mount else { return Ok(None) };
         let is_open = admitted.found.is_some_and(|found| found.route.access == Access::Unauthenticated);
         let rules = Rules::of(&mount.record, &self.config.lockout);
@@ -240,14 +260,12 @@ impl Kernel {
             stored: read(tx, &path)?.map(|record| record.tried),
             name,
             path,
+            accessor: accessor.clone(),
             mount_uuid: mount.record.uuid.clone(),
         };
-        if self.is_locked(&watched) { Err(KernelError::Denied) } else { Ok(Some(watched)) }
-    }
-
-    fn is_locked(&self, watched: &Watched) -> bool {
-        let tried = self.lockout.find(&watched.key).or(watched.stored);
-        tried.is_some_and(|tried| tried.is_locked(watched.rules, self.clock.now()))
+        let beginning = self.lockout.begin(watched, self.clock.as_ref());
+        let begun = tokio::time::timeout(PATIENCE, beginning).await;
+        begun.unwrap_or(Err(KernelError::TooMany)).map(Some)
     }
 
     /// Counts a login that failed; takes the count back when one succeeded.
@@ -257,42 +275,33 @@ impl Kernel {
     pub(crate) fn settle_login(
         &self,
         tx: &Tx,
-        watched: Watched,
+        tried: &Try<'_>,
         answered: &Result<Response, EngineError>,
     ) -> Result<(), KernelError> {
+        let (watched, now) = (&tried.watched, self.clock.now());
         match answered {
             Err(EngineError::BadLogin { is_known, .. }) => {
-                self.login_failed(watched, *is_known);
+                let failed = self.lockout.with(&watched.accessor, |names| names.fail(watched, now));
+                // Right or wrong, they are told the same.
+                let failed = failed.ok_or(KernelError::Denied)?;
+                if failed.count == watched.rules.threshold {
+                    metrics::counter!("vault.core.locked_users").increment(1);
+                }
+                if *is_known {
+                    self.write_down(watched.clone());
+                }
                 Ok(())
             }
             Ok(response) if response.login.is_some() => {
-                if self.is_locked(&watched) {
-                    return Err(KernelError::Denied);
-                }
-                let was_counted = self.lockout.names.lock().remove(&watched.key);
-                if was_counted || watched.stored.is_some() {
+                let was_counted = self.lockout.with(&watched.accessor, |names| {
+                    if names.is_locked(watched, now) { None } else { Some(names.remove(&watched.key)) }
+                });
+                if was_counted.ok_or(KernelError::Denied)? || watched.stored.is_some() {
                     tx.delete(Class::Local, &watched.path)?;
                 }
                 Ok(())
             }
             _ => Ok(()),
-        }
-    }
-
-    fn login_failed(&self, watched: Watched, is_known: bool) {
-        let (rules, now) = (watched.rules, self.clock.now());
-        let tried = {
-            let mut names = self.lockout.names.lock();
-            let before = names.tried.get(&watched.key).copied().or(watched.stored);
-            let tried = Tried::after_one_more(before, rules, now);
-            names.insert(watched.key, tried);
-            tried
-        };
-        if tried.count == rules.threshold {
-            metrics::counter!("vault.core.locked_users").increment(1);
-        }
-        if is_known {
-            self.write_down(watched);
         }
     }
 
@@ -317,7 +326,8 @@ impl Kernel {
         let is_mounted = self.mounts.router(&self.store)?.by_uuid(&watched.mount_uuid).is_some();
         // Guarded, so that an unlocking that comes first is seen.
         let before: Option<Record> = tx.get_record(Class::Local, &watched.path)?;
-        let Some(tried) = self.lockout.find(&watched.key).filter(|_| is_mounted) else { return Ok(()) };
+        let counted = self.lockout.with(&watched.accessor, |names| names.find(&watched.key));
+        let Some(tried) = counted.filter(|_| is_mounted) else { return Ok(()) };
         let record = Record { name: watched.name.clone(), tried };
         if before.as_ref() != Some(&record) {
             tx.put_record(Class::Local, &watched.path, &record)?;
@@ -336,7 +346,7 @@ impl Kernel {
         accessor: &str,
         name: &str,
     ) -> Result<(), KernelError> {
-        self.lockout.names.lock().remove(&key(accessor, name));
+        self.lockout.with(accessor, |names| names.remove(&key(accessor, name)));
         let path = path(namespace, accessor, name);
         if tx.get(Class::Local, &path)?.is_some() {
             tx.delete(Class::Local, &path)?;
@@ -347,6 +357,7 @@ impl Kernel {
     /// Takes away records that say nothing any more, of the mounts there are and of those that are gone.
     pub(crate) async fn forget_failed_logins(&self) -> Result<(), KernelError> {
         let router = self.mounts.router(&self.store)?;
+        self.lockout.mounts.lock().retain(|accessor, _| mount_of(&router, accessor).is_some());
         for namespace in router.namespaces().iter() {
             let prefix = namespace.storage_path(FOLDER);
             let mut after = None;

@@ -198,28 +198,132 @@ async fn a_mount_says_when_names_are_locked() {
     }
 }
 
-/// Of many tries at once, those that end after the lock are refused, right or wrong.
-#[tokio::test]
-async fn a_try_that_ends_after_the_lock_does_not_get_in() {
-    let rig = rig().await;
-    let tx = rig.kernel.store.begin(crate::tx::Mode::ReadWrite);
+/// The rules of the mount these tests log in at.
+fn rules(rig: &Rig) -> Rules {
     let router = rig.kernel.mounts.router(&rig.kernel.store).unwrap();
-    let mount = mount_of(&router, &accessor(&rig)).unwrap();
-    let rules = Rules::of(&mount.record, &LockoutDefaults::default());
-    let watched = |rig: &Rig| Watched {
-        rules,
-        key: key(&accessor(rig), "bob"),
-        name: "bob".to_owned(),
-        path: "root/core/login/lockout/a/b".to_owned(),
+    Rules::of(&mount_of(&router, &accessor(rig)).unwrap().record, &LockoutDefaults::default())
+}
+
+fn watched(rig: &Rig, name: &str) -> Watched {
+    Watched {
+        rules: rules(rig),
+        key: key(&accessor(rig), name),
+        name: name.to_owned(),
+        path: path(&Namespace::root(), &accessor(rig), name),
+        accessor: accessor(rig),
         mount_uuid: String::new(),
         stored: None,
-    };
-    let begun = watched(&rig);
+    }
+}
+
+/// Of many tries at once as many are tried as may fail; the others hear nothing of their passwords.
+#[tokio::test]
+async fn of_many_tries_at_once_few_are_tried() {
+    let rig = rig().await;
+    for right in [None, Some(20)] {
+        let name = format!("bob-{right:?}");
+        let tries = (0..40).map(|at| try_login(&rig, &name, Some(at) != right));
+        let told = futures::future::join_all(tries).await;
+        let count = |want: &str| told.iter().filter(|told| **told == want).count();
+        assert_eq!((count("wrong"), count("locked")), (5, 35), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_many_right_tries_at_once_all_get_in() {
+    let rig = rig().await;
+    fail(&rig, "bob", 4, "wrong").await;
+    let told = futures::future::join_all((0..40).map(|_| try_login(&rig, "bob", false))).await;
+    assert_eq!(told, ["in"; 40]);
     fail(&rig, "bob", 5, "wrong").await;
+}
+
+/// Whoever gives up, or whose engine hangs, keeps others waiting for a while and no longer.
+#[tokio::test(start_paused = true)]
+async fn a_try_that_does_not_end_does_not_lock_a_name() {
+    let rig = rig().await;
+    let clock = rig.kernel.clock.as_ref();
+    let mut begun = Vec::new();
+    for _ in 0..5 {
+        begun.push(rig.kernel.lockout.begin(watched(&rig, "bob"), clock).await.unwrap());
+    }
+    let refused = text(rig.post("", "auth/people/login/bob", json!({})).await);
+    assert_eq!(refused, "too many requests, try again later");
+    assert_eq!(try_login(&rig, "alice", false).await, "in");
+    begun.pop();
+    assert_eq!(try_login(&rig, "bob", false).await, "in");
+}
+
+/// Tries that end after the lock are refused, right or wrong.
+#[tokio::test]
+async fn a_try_that_ends_after_the_lock_hears_nothing_of_its_password() {
+    let rig = rig().await;
+    let tx = rig.kernel.store.begin(crate::tx::Mode::ReadWrite);
+    let tried = rig.kernel.lockout.begin(watched(&rig, "bob"), rig.kernel.clock.as_ref()).await.unwrap();
+    let tried_before = Tried { count: 5, last: rig.now() };
+    rig.kernel
+        .lockout
+        .with(&accessor(&rig), |names| names.insert(tried.watched.key, tried_before, tried.watched.rules));
     let login = Some(arca_engine_api::Login::default());
-    let answered = Ok(Response { login, ..Response::default() });
-    let settled = rig.kernel.settle_login(&tx, begun, &answered);
-    assert!(matches!(settled, Err(KernelError::Denied)));
+    for answered in [
+        Ok(Response { login, ..Response::default() }),
+        Err(EngineError::BadLogin { text: "wrong", is_known: true }),
+    ] {
+        let settled = rig.kernel.settle_login(&tx, &tried, &answered);
+        assert!(matches!(settled, Err(KernelError::Denied)), "{answered:?}");
+    }
+}
+
+/// As many names as a table holds, each with so many failures.
+fn flood(rig: &Rig, count: u64) {
+    let (tried, rules) = (Tried { count, last: rig.now() }, rules(rig));
+    rig.kernel.lockout.with(&accessor(rig), |names| {
+        for at in 0..names::NAMES_MAX {
+            let key = *blake3::hash(&at.to_le_bytes()).as_bytes();
+            names.insert(key, tried, rules);
+        }
+    });
+}
+
+/// Whoever pushes names out of the tables learns nothing of who there is.
+#[tokio::test]
+async fn names_somebody_has_are_pushed_out_like_the_others() {
+    let rig = rig().await;
+    for (name, times) in [("bob", 5), ("xavier", 5), ("carol", 4), ("xenia", 4)] {
+        fail(&rig, name, times, "wrong").await;
+    }
+    rig.kernel.lockout.written().await;
+    rig.advance(1);
+    // Names that are not locked push out no lock.
+    flood(&rig, 1);
+    for name in ["bob", "xavier"] {
+        fail(&rig, name, 1, "locked").await;
+    }
+    for name in ["carol", "xenia"] {
+        fail(&rig, name, 5, "wrong").await;
+        fail(&rig, name, 1, "locked").await;
+    }
+    rig.kernel.lockout.written().await;
+    rig.advance(1);
+    flood(&rig, 5);
+    for name in ["bob", "xavier", "carol", "xenia"] {
+        fail(&rig, name, 1, "wrong").await;
+    }
+}
+
+/// Failed logins of one mount say nothing of another's.
+#[tokio::test]
+async fn mounts_push_out_their_own_names_only() {
+    let rig = rig().await;
+    rig.post("root", "sys/auth/others", json!({"type": "notes"})).await.unwrap();
+    for _ in 0..5 {
+        let body = json!({"wrong": true});
+        assert!(rig.post("", "auth/others/login/xavier", body).await.is_err());
+    }
+    rig.advance(1);
+    flood(&rig, 5);
+    let refused = text(rig.post("", "auth/others/login/xavier", json!({})).await);
+    assert_eq!(refused, "permission denied");
 }
 
 #[tokio::test]
@@ -237,19 +341,6 @@ async fn what_says_nothing_any_more_is_forgotten() {
     rig.advance(15 * 60 + 1);
     rig.kernel.forget_failed_logins().await.unwrap();
     assert_eq!(stored(&rig), [""; 0]);
-}
-
-#[test]
-fn so_many_names_are_counted_and_no_more() {
-    let mut names = Names::default();
-    let tried = |at: u64| Tried { count: 1, last: UnixMillis(at) };
-    let key = |at: u64| *blake3::hash(&at.to_le_bytes()).as_bytes();
-    for at in 0..NAMES_MAX as u64 + 10 {
-        names.insert(key(at), tried(at));
-        names.insert(key(at), tried(at));
-    }
-    assert_eq!((names.tried.len(), names.by_age.len()), (NAMES_MAX, NAMES_MAX));
-    assert!(!names.tried.contains_key(&key(9)) && names.tried.contains_key(&key(10)));
 }
 
 #[test]

@@ -272,10 +272,10 @@ impl Kernel {
         };
         let called = self.call(tx, mount)?;
         let ctx = called.ctx();
-        let watched = self.watch_login(tx, admitted, called.engine())?;
+        let tried = self.watch_login(tx, admitted, called.engine()).await?;
         let answered = called.engine().handle(&ctx, &admitted.request).await;
-        if let Some(watched) = watched {
-            self.settle_login(tx, watched, &answered)?;
+        if let Some(tried) = tried {
+            self.settle_login(tx, &tried, &answered)?;
         }
         Ok(answered?)
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
-use crate::lockout::{self, FOLDER, Rules};
+use crate::lockout::{self, FOLDER, Rules, Tried};
 use crate::namespaces::Namespace;
 use crate::router::Router;
 use crate::tx::Tx;
@@ -78,7 +78,10 @@ fn locked(
     let mut names = Vec::new();
     for key in tx.list(Class::Local, &folder, &Page::default())? {
         let record = lockout::read(tx, &format!("{folder}{key}"))?;
-        names.extend(record.filter(|record| record.tried.is_locked(rules, now)).map(|record| record.name));
+        let is_locked = |tried: Tried| {
+            tried.is_locked(rules, now) && ctx.kernel.lockout.remembers(accessor, tried, rules)
+        };
+        names.extend(record.filter(|record| is_locked(record.tried)).map(|record| record.name));
     }
     names.sort_unstable();
     Ok(names)
