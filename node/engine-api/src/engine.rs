@@ -139,7 +139,8 @@ pub trait Engine: Send + Sync {
     /// then, and what the engine had begun must be undone by revoking the lease, or by a later tick.
     ///
     /// # Errors
-    /// Shown to the caller; [`Self::conclude`] hears of it, and a lease granted with the intent is revoked.
+    /// Shown to the caller; [`Self::conclude`] hears of it, and a lease granted with the intent is revoked, or taken
+    /// away where the failure says [`EngineError::NothingDone`].
     async fn carry_out(&self, _ctx: &Ctx<'_>, _intent: &Map) -> Result<Map, EngineError> {
         Err(EngineError::Unsupported)
     }

@@ -68,6 +68,11 @@ pub enum EngineError {
     /// Nothing at this path.
     #[error("not found")]
     NotFound,
+    /// Acting outside failed, and nothing of it was done or ever will be: what was intended need not be undone. Said
+    /// by [`crate::Engine::carry_out`] or [`crate::Engine::conclude`], and by nobody who is not certain. The failure
+    /// inside is what the caller is told.
+    #[error(transparent)]
+    NothingDone(Box<EngineError>),
     /// Storage failed or refused.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -88,10 +93,17 @@ impl EngineError {
             Self::Denied | Self::Forbidden(_) => Fault::Denied,
             Self::BadLogin { .. } | Self::Invalid(_) => Fault::Invalid,
             Self::Missing(_) | Self::NotFound => Fault::NotFound,
+            Self::NothingDone(err) => err.fault(),
             Self::Storage(err) => err.fault(),
             Self::Unsupported => Fault::Unsupported,
             Self::Upstream(_) => Fault::Upstream,
         }
+    }
+
+    /// The same failure, with the word that nothing was done.
+    #[must_use]
+    pub fn with_nothing_done(self) -> Self {
+        if matches!(self, Self::NothingDone(_)) { self } else { Self::NothingDone(Box::new(self)) }
     }
 
     /// The caller's mistake, in words for the caller.

@@ -105,8 +105,15 @@ impl Kernel {
         let mut response = match called.engine().conclude(&called.ctx(), &errand.intent, outcome) {
             Ok(response) => response,
             Err(err) => {
-                if let Some(lease) = &errand.lease {
-                    self.leases.abandon(tx, lease, acted.has_ended)?;
+                let (err, was_something_done) = match err {
+                    // Of what has not ended nobody can say so.
+                    EngineError::NothingDone(err) => (*err, !acted.has_ended),
+                    err => (err, true),
+                };
+                match &errand.lease {
+                    Some(lease) if was_something_done => self.leases.abandon(tx, lease, acted.has_ended)?,
+                    Some(lease) => self.leases.take_back(tx, lease)?,
+                    None => {}
                 }
                 return Err(err.into());
             }

@@ -90,6 +90,45 @@ async fn what_fails_is_undone_at_once() {
     }
 }
 
+/// A system that is gone for good does not keep its mount: nothing was made, so nothing is to be undone.
+#[tokio::test]
+async fn nothing_is_left_of_what_was_never_made() {
+    let rig = rig().await;
+    let token = rig.made("root", json!({"ttl": "1h"})).await;
+    let before = rig.leftovers();
+    rig.accounts.set(Mood::Unreachable);
+    let (asked, caller) = (rig.get(&token, "out/creds/a"), rig.get("root", "out/creds/a"));
+    assert_eq!([text(asked.await), text(caller.await)], ["no way", "no way"]);
+    assert_eq!(last(&rig), Some(false));
+    assert_eq!(rig.leftovers(), before);
+    assert_eq!(rig.accounts.removals(), 0);
+    rig.ask("root", Operation::Delete, "sys/mounts/out", Value::Null, None).await.unwrap();
+    assert!(rig.kernel.mounts.router(&rig.kernel.store).unwrap().at("out/").is_none());
+}
+
+/// Somebody revokes the lease while the system outside fails for certain.
+#[tokio::test]
+async fn what_was_never_made_and_is_revoked_meanwhile_is_gone() {
+    let rig = rig().await;
+    rig.accounts.set(Mood::Deaf);
+    let mut asking = pin!(ask(&rig));
+    for _ in 0..100 {
+        assert!(futures::poll!(asking.as_mut()).is_pending());
+        tokio::task::yield_now().await;
+    }
+    rig.post("root", "sys/leases/revoke-prefix/out", json!({})).await.unwrap();
+    let before = rig.leftovers();
+    assert!(!before.is_empty());
+    let ids = rig.list("root", "sys/leases/lookup/out/creds/a/").await.unwrap().data.unwrap();
+    let id = format!("out/creds/a/{}", ids["keys"][0].as_str().unwrap());
+    let lease = rig.kernel.leases.load(&rig.view(), "root", &id).unwrap().unwrap();
+    rig.commit(|tx| rig.kernel.leases.take_back(tx, &lease)).await.unwrap();
+    rig.commit(|tx| rig.kernel.leases.take_back(tx, &lease)).await.unwrap();
+    rig.clock.advance(SETTLED_AFTER);
+    rig.keep_house().await;
+    assert!(rig.leftovers().is_empty(), "{:?}", rig.leftovers());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_system_that_never_answers_is_given_up() {
     let rig = rig().await;

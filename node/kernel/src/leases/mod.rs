@@ -274,6 +274,14 @@ impl Leases {
         queue(tx, &lease)
     }
 
+    /// Nothing of what a lease was to grant has been made: there is nothing to undo.
+    pub(crate) fn take_back(&self, tx: &Tx, intended: &LeaseEntry) -> Result<(), KernelError> {
+        match self.load(tx, &intended.namespace_id, &intended.id)? {
+            Some(lease) => self.remove(tx, &lease),
+            None => Ok(()),
+        }
+    }
+
     /// Ends at most `limit` leases of a token that goes away; answers how many.
     pub(crate) fn end_leases_of(
         &self,

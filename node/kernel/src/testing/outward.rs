@@ -24,6 +24,8 @@ pub enum Mood {
     Mute,
     /// It refuses.
     Unwilling,
+    /// It cannot be reached, and whoever asks knows that nothing was done.
+    Unreachable,
     /// It does what it is asked.
     #[default]
     Well,
@@ -73,6 +75,9 @@ impl Http for Accounts {
         if mood == Mood::Deaf {
             *self.unheard.lock() = Some(name.clone());
             std::future::pending::<()>().await;
+        }
+        if mood == Mood::Unreachable {
+            return Err(EngineError::Upstream("no way".to_owned()).with_nothing_done());
         }
         if mood == Mood::Unwilling {
             return Err(EngineError::Upstream("no".to_owned()));

@@ -116,10 +116,14 @@ pub(super) async fn carry_out(
     connections: &Connections,
     creation: &Creation,
 ) -> Result<(), EngineError> {
-    let role = Role::find(ctx.storage, &creation.role)?;
-    let role = role.ok_or_else(|| EngineError::invalid("the role was deleted in between"))?;
-    let config = Config::require(ctx.storage, &creation.db_name)?;
-    let database = connections.database(&creation.db_name, &config)?;
+    let found = (|| {
+        let role = Role::find(ctx.storage, &creation.role)?;
+        let role = role.ok_or_else(|| EngineError::invalid("the role was deleted in between"))?;
+        let config = Config::require(ctx.storage, &creation.db_name)?;
+        let database = connections.database(&creation.db_name, &config)?;
+        Ok((role, config, database))
+    })();
+    let (role, config, database) = found.map_err(EngineError::with_nothing_done)?;
     let user = NewUser {
         username: &creation.username,
         password: &creation.password,
@@ -130,8 +134,21 @@ pub(super) async fn carry_out(
     database.create_user(&user).await.map_err(|failure| {
         let mut secrets = config.secrets();
         secrets.push(&creation.password);
-        failure.into_error(&secrets)
+        let is_certain = failure.is_certain() && !may_outlast_a_failure(&role.creation);
+        let err = failure.into_error(&secrets);
+        if is_certain { err.with_nothing_done() } else { err }
     })
+}
+
+/// Whether some of these statements may end the transaction they run in, or run others that do: what they did then stays
+/// when they fail.
+fn may_outlast_a_failure(statements: &[String]) -> bool {
+    const WORDS: [&str; 6] = ["call", "commit", "do", "end", "execute", "prepare"];
+    let words = |text: &str| -> bool {
+        let mut words = text.split(|char: char| !char.is_alphanumeric() && char != '_');
+        words.any(|word| WORDS.iter().any(|known| word.eq_ignore_ascii_case(known)))
+    };
+    statements.iter().any(|text| words(text))
 }
 
 /// The answer once the user is made.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use arca_engine_api::{Engine as _, LeaseGrant, Operation};
+use arca_engine_api::{Engine as _, EngineError, LeaseGrant, Operation};
 use serde_json::{Value, json};
 
 use super::fake::Mood;
@@ -108,6 +108,25 @@ async fn nobody_is_left_that_no_lease_removes() {
         talk.server.is(Mood::Well);
         talk.revoke(&lease).await.unwrap();
         assert!(talk.server.made().is_empty(), "{mood:?} {crash:?}");
+    }
+}
+
+/// Where nobody was made for certain the lease is not kept, and only there.
+#[tokio::test(start_paused = true)]
+async fn it_is_said_where_nobody_was_made() {
+    for (mood, statements, want) in [
+        (Mood::Refusing, "make", true),
+        (Mood::Unreachable, "make", true),
+        (Mood::Deaf, "make", false),
+        (Mood::Lying, "make", false),
+        (Mood::Refusing, "make; Commit; more", false),
+        (Mood::Refusing, "make_do the end_user", true),
+        (Mood::Refusing, "CALL make()", false),
+    ] {
+        let talk = with_role(json!({"creation_statements": statements})).await;
+        talk.server.is(mood);
+        let (made, _) = talk.call(Operation::Read, "creds/r", Value::Null, Crash::Never).await;
+        assert_eq!(matches!(made, Err(EngineError::NothingDone(_))), want, "{mood:?} {statements}");
     }
 }
 
