@@ -14,10 +14,14 @@ use crate::leases::worker::limits_of;
 use crate::leases::{GrantTo, LeaseEntry};
 use crate::pipeline::{Ran, answer_of};
 use crate::router::Mount;
-use crate::tokens::LoginMount;
 use crate::tokens::login::LoginRequest;
+use crate::tokens::{LoginMount, TokenState};
 use crate::tx::Tx;
 use crate::wrapping::Wrapping;
+
+/// What is granted ends with the token it is granted to: to one on its last use nothing is.
+const LAST_USE: &str =
+    "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.";
 
 impl Kernel {
     /// Turns what was answered into what is sent, with everything that must be recorded for it.
@@ -111,6 +115,9 @@ impl Kernel {
         mount: &Mount,
         grant: &LeaseGrant,
     ) -> Result<LeaseEntry, KernelError> {
+        if self.is_used_up(tx, admitted)? {
+            return Err(KernelError::invalid(LAST_USE));
+        }
         let to = GrantTo {
             namespace_id: &admitted.namespace.id,
             path: &admitted.path,
@@ -120,6 +127,15 @@ impl Kernel {
         };
         let now = self.clock.now();
         self.leases.grant(tx, &self.tokens, self.entropy.as_ref(), now, to, grant)
+    }
+
+    /// Whether the request takes the token's last use, and the token with everything that hangs on it.
+    fn is_used_up(&self, tx: &Tx, admitted: &Admitted) -> Result<bool, KernelError> {
+        let Some(caller) = admitted.caller.as_ref().filter(|_| self.takes_use(admitted)) else {
+            return Ok(false);
+        };
+        let left = self.tokens.load(tx, &caller.entry.reference())?;
+        Ok(left.is_none_or(|token| token.state != TokenState::Live))
     }
 
     /// Whether the request takes a use of the token, which a standby cannot record.

@@ -129,6 +129,30 @@ async fn what_was_never_made_and_is_revoked_meanwhile_is_gone() {
     assert!(rig.leftovers().is_empty(), "{:?}", rig.leftovers());
 }
 
+/// What is granted to a token on its last use ends at once: it is not made at all.
+#[tokio::test]
+async fn a_last_use_is_granted_nothing() {
+    let rig = rig().await;
+    rig.post("root", "sys/mounts/notes", json!({"type": "notes"})).await.unwrap();
+    for path in ["out/creds/a", "notes/lease/a"] {
+        let policy = r#"path "*" { capabilities = ["read"] }"#;
+        rig.post("root", "sys/policies/acl/all", json!({"policy": policy})).await.unwrap();
+        let token = rig.made("root", json!({"policies": "all", "num_uses": 2})).await;
+        let before = rig.accounts.all().len();
+        let first = rig.get(&token, path).await.unwrap();
+        assert!(!first.lease_id.is_empty());
+        let made = rig.accounts.all().len();
+        assert_eq!(
+            text(rig.get(&token, path).await),
+            "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked."
+        );
+        assert_eq!(rig.accounts.all().len(), made, "{path} {before}");
+        assert_eq!(text(rig.get(&token, path).await), "permission denied", "the use is taken");
+    }
+    rig.keep_house().await;
+    assert!(rig.accounts.all().is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_system_that_never_answers_is_given_up() {
     let rig = rig().await;
