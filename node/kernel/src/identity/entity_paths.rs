@@ -151,6 +151,13 @@ fn write(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelErro
     } else {
         book.entity_by_name(&name)?
     };
+    if !id.is_empty() && !request.param("name").is_empty() {
+        // Rules are on paths: what the path names is what is written.
+        let named = book.entity_by_name(&name)?;
+        if named.is_none_or(|named| named.id != id) {
+            return Err(KernelError::invalid("the id is not that of the entity named in the path"));
+        }
+    }
     let is_new = found.is_none();
     let (policies, metadata) = (policies(fields)?, metadata(fields, "metadata")?);
     let mut entity = match found {

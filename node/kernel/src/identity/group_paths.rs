@@ -148,6 +148,13 @@ fn write(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelErro
     } else {
         book.group_by_name(&name)?
     };
+    if !id.is_empty() && !request.param("name").is_empty() {
+        // Rules are on paths: what the path names is what is written.
+        let named = book.group_by_name(&name)?;
+        if named.is_none_or(|named| named.id != id) {
+            return Err(KernelError::invalid("the id is not that of the group named in the path"));
+        }
+    }
     let is_new = found.is_none();
     let kind = kind(fields)?;
     let mut group = match found {

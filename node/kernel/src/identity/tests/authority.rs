@@ -309,3 +309,31 @@ async fn audit_names_identity_policies() {
         assert_eq!(auth["entity_id"], json!(entity));
     }
 }
+
+/// A rule on the path of one name lets nobody write another: an id in the body changes nothing about that.
+#[tokio::test]
+async fn an_id_in_the_body_does_not_leave_the_name_in_the_path() {
+    let world = World::new().await;
+    for kind in ["entity", "group"] {
+        let mine = world.make(kind, json!({"name": "mine"})).await;
+        let other = world.make(kind, json!({"name": "other", "policies": "p"})).await;
+        let policy = format!(r#"path "identity/{kind}/name/mine" {{ capabilities = ["create", "update"] }}"#);
+        world.policy("own", &policy).await;
+        let token = world.rig.made("root", json!({"policies": "own"})).await;
+        let write = async |body| {
+            crate::tokens::rig::text(
+                world.rig.post(&token, &format!("identity/{kind}/name/mine"), body).await,
+            )
+        };
+        let said = write(json!({"id": other, "policies": "q"})).await;
+        assert_eq!(said, format!("the id is not that of the {kind} named in the path"));
+        let read = world.read(&format!("{kind}/id/{other}")).await.unwrap();
+        assert_eq!((&read["name"], &read["policies"]), (&json!("other"), &json!(["p"])));
+        write(json!({"id": mine, "policies": "q"})).await;
+        let read = world.read(&format!("{kind}/id/{mine}")).await.unwrap();
+        assert_eq!((&read["name"], &read["policies"]), (&json!("mine"), &json!(["q"])));
+        world.delete(&format!("{kind}/name/mine")).await;
+        let said = write(json!({"id": other})).await;
+        assert_eq!(said, format!("the id is not that of the {kind} named in the path"));
+    }
+}
