@@ -41,6 +41,11 @@ impl Book<'_> {
         for id in from {
             let one = self.entity(id)?;
             let one = one.ok_or_else(|| KernelError::invalid("entity id to merge from is invalid"))?;
+            if one.is_disabled && !into.is_disabled {
+                return Err(KernelError::invalid(
+                    "a disabled entity can't be merged into one that is not: its logins would work again",
+                ));
+            }
             self.take_over(&mut into, one, &merge.kept_alias_ids)?;
         }
         self.save_entity(&into)

@@ -337,3 +337,20 @@ async fn an_id_in_the_body_does_not_leave_the_name_in_the_path() {
         assert_eq!(said, format!("the id is not that of the {kind} named in the path"));
     }
 }
+
+/// Merged into an entity that is not disabled, the logins of one that is would work again.
+#[tokio::test]
+async fn a_merge_enables_nobody() {
+    let world = World::new().await;
+    let (_, bad) = world.login("people", "bad", json!({})).await;
+    world.write(&format!("entity/id/{bad}"), json!({"disabled": true})).await;
+    assert!(world.try_login("people", "bad", json!({})).await.is_err());
+    let good = world.make("entity", json!({"name": "good"})).await;
+    let merge = json!({"to_entity_id": good, "from_entity_ids": [bad]});
+    let said = world.refused("entity/merge", merge.clone()).await;
+    assert!(said.contains("disabled"), "{said}");
+    assert!(world.try_login("people", "bad", json!({})).await.is_err());
+    world.write(&format!("entity/id/{good}"), json!({"disabled": true})).await;
+    world.write("entity/merge", merge).await;
+    assert!(world.try_login("people", "bad", json!({})).await.is_err());
+}
