@@ -2,9 +2,11 @@
 //!
 //! A policy gives a length and rules; each rule names characters and how many of them there must be at least. Characters
 //! are drawn evenly from all that any rule names; a draw that breaks a rule is thrown away whole, so that every
-//! password that keeps the rules is as likely as every other.
+//! password that keeps the rules is as likely as every other. Rules that are hardly ever met so are met on purpose in the
+//! end: each rule's share is drawn first, the rest from all, and their order is drawn last. Work is thus bounded, whoever
+//! writes the policy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arca_barrier::Class;
 use arca_engine_api::{EngineError, Entropy};
@@ -20,8 +22,10 @@ pub const LENGTH_MIN: usize = 4;
 pub const LENGTH_MAX: usize = 100;
 /// Most different characters.
 const CHARS_MAX: usize = 256;
-/// Draws that may break a rule before a policy counts as one that cannot be kept.
-const DRAWS_MAX: usize = 4_096;
+/// Most different rules.
+const RULES_MAX: usize = 64;
+/// Draws that may break a rule before the rules are met on purpose. The built-in policy takes four.
+const DRAWS_MAX: usize = 64;
 
 /// What makes a password when no policy is named: 20 characters, of each kind at least one.
 pub const BUILT_IN: &str = r#"
@@ -46,13 +50,60 @@ struct Charset {
     min: usize,
 }
 
+/// A rule among the characters of its policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Share {
+    /// Where in [`PasswordPolicy::chars`] its characters are.
+    places: Vec<usize>,
+    /// By place, whether it is one of them.
+    holds: Vec<bool>,
+    min: usize,
+}
+
 /// A parsed policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PasswordPolicy {
     length: usize,
-    rules: Vec<Charset>,
+    /// Of rules that ask for anything; each set of characters once.
+    shares: Vec<Share>,
     /// All characters of all rules.
     chars: Vec<char>,
+}
+
+/// Even draws out of a stock of random bytes.
+struct Dice<'a> {
+    entropy: &'a dyn Entropy,
+    bytes: Zeroizing<[u8; 64]>,
+    used: usize,
+}
+
+impl<'a> Dice<'a> {
+    fn new(entropy: &'a dyn Entropy) -> Self {
+        let bytes = Zeroizing::new([0; 64]);
+        Self { entropy, used: bytes.len(), bytes }
+    }
+
+    /// A number below `count`, from 1 to 256, each as likely as every other.
+    fn below(&mut self, count: usize) -> Result<usize, EngineError> {
+        let limit = 256 - 256 % count;
+        loop {
+            let Some(byte) = self.bytes.get(self.used).copied() else {
+                self.entropy.fill(self.bytes.as_mut_slice())?;
+                self.used = 0;
+                continue;
+            };
+            self.used += 1;
+            if usize::from(byte) < limit {
+                return Ok(usize::from(byte) % count);
+            }
+        }
+    }
+
+    /// One of these, each as likely as every other.
+    fn one_of(&mut self, places: &[usize]) -> Result<usize, EngineError> {
+        let drawn = self.below(places.len())?;
+        places.get(drawn).copied().ok_or_else(|| EngineError::Bug("drawn from nothing".to_owned()))
+    }
 }
 
 /// Where a policy is stored.
@@ -105,47 +156,75 @@ impl PasswordPolicy {
         if chars.len() > CHARS_MAX {
             return Err(ParseError::at_line(1, format!("at most {CHARS_MAX} different characters")));
         }
+        let mut mins = BTreeMap::<&BTreeSet<char>, usize>::new();
+        for rule in &rules {
+            let min = mins.entry(&rule.chars).or_default();
+            *min = rule.min.max(*min);
+        }
+        if mins.len() > RULES_MAX {
+            return Err(ParseError::at_line(1, format!("at most {RULES_MAX} different rules")));
+        }
         let wanted = rules.iter().fold(0_usize, |sum, rule| sum.saturating_add(rule.min));
         if wanted > length {
             return Err(ParseError::at_line(1, "the rules ask for more characters than length allows"));
         }
-        Ok(Self { length, rules, chars: chars.into_iter().collect() })
+        let share = |(own, min): (&BTreeSet<char>, usize)| {
+            let holds: Vec<bool> = chars.iter().map(|char| own.contains(char)).collect();
+            let places = holds.iter().enumerate().filter_map(|(at, holds)| holds.then_some(at)).collect();
+            Share { places, holds, min }
+        };
+        let shares = mins.into_iter().filter(|(_, min)| *min > 0).map(share).collect();
+        Ok(Self { length, shares, chars: chars.into_iter().collect() })
     }
 
     /// A password that keeps the rules.
     ///
     /// # Errors
-    /// When randomness fails, or the rules are met so rarely that none was found.
+    /// When randomness fails.
     pub fn generate(&self, entropy: &dyn Entropy) -> Result<Zeroizing<String>, EngineError> {
+        let mut dice = Dice::new(entropy);
+        let mut drawn = Zeroizing::new(Vec::with_capacity(self.length));
         for _ in 0..DRAWS_MAX {
-            let drawn = self.draw(entropy)?;
-            let keeps =
-                |rule: &Charset| drawn.chars().filter(|char| rule.chars.contains(char)).count() >= rule.min;
-            if self.rules.iter().all(keeps) {
-                return Ok(drawn);
+            drawn.clear();
+            while drawn.len() < self.length {
+                drawn.push(dice.below(self.chars.len())?);
+            }
+            if self.keeps(&drawn) {
+                return Ok(self.text(&drawn));
             }
         }
-        Err(EngineError::invalid("the password policy is met too rarely: loosen its rules"))
+        self.meet(&mut dice, &mut drawn)?;
+        Ok(self.text(&drawn))
     }
 
-    /// Each character as likely as every other.
-    fn draw(&self, entropy: &dyn Entropy) -> Result<Zeroizing<String>, EngineError> {
-        // Room for the longest characters, so that growing leaves no copies behind.
-        let mut text = Zeroizing::new(String::with_capacity(self.length * 4));
-        let (mut bytes, mut taken) = (Zeroizing::new([0_u8; 64]), 0);
-        let limit = 256 - 256 % self.chars.len();
-        while taken < self.length {
-            entropy.fill(bytes.as_mut_slice())?;
-            for byte in bytes.iter().map(|byte| usize::from(*byte)).filter(|byte| *byte < limit) {
-                if taken < self.length
-                    && let Some(char) = self.chars.get(byte % self.chars.len())
-                {
-                    text.push(*char);
-                    taken += 1;
-                }
+    fn keeps(&self, drawn: &[usize]) -> bool {
+        let is_held = |share: &Share, at: &usize| share.holds.get(*at).is_some_and(|holds| *holds);
+        let held = |share: &Share| drawn.iter().filter(|at| is_held(share, at)).count();
+        self.shares.iter().all(|share| held(share) >= share.min)
+    }
+
+    /// Draws each rule's share, then the rest, then their order.
+    fn meet(&self, dice: &mut Dice<'_>, drawn: &mut Vec<usize>) -> Result<(), EngineError> {
+        drawn.clear();
+        for share in &self.shares {
+            for _ in 0..share.min {
+                drawn.push(dice.one_of(&share.places)?);
             }
         }
-        Ok(text)
+        while drawn.len() < self.length {
+            drawn.push(dice.below(self.chars.len())?);
+        }
+        for last in (1..drawn.len()).rev() {
+            drawn.swap(last, dice.below(last + 1)?);
+        }
+        Ok(())
+    }
+
+    fn text(&self, drawn: &[usize]) -> Zeroizing<String> {
+        // Room for the longest characters, so that growing leaves no copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(self.length * 4));
+        text.extend(drawn.iter().filter_map(|at| self.chars.get(*at)));
+        text
     }
 }
 
@@ -219,12 +298,36 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_are_hardly_ever_met_are_refused_in_time() {
+    fn rules_that_are_hardly_ever_met_are_met_in_time() {
         let wide: String = (0..200).filter_map(|at| char::from_u32(0x4e00 + at)).collect();
-        let text = format!(
-            r#"length = 10 rule "charset" {{ charset = "a" min-chars = 10 }} rule "charset" {{ charset = "{wide}" }}"#
-        );
-        check(&text, "the password policy is met too rarely: loosen its rules");
+        let rule = |chars: &str, min: usize| {
+            format!("rule \"charset\" {{ charset = \"{chars}\" min-chars = {min} }}\n")
+        };
+        let text = format!("length = 12\n{}{}{}", rule("a", 9), rule("b", 1), rule(&wide, 1));
+        let policy = PasswordPolicy::parse(&text).unwrap();
+        let entropy = SeededEntropy::default();
+        let mut first = 0;
+        for _ in 0..600 {
+            let made = policy.generate(&entropy).unwrap();
+            let count = |is: &dyn Fn(char) -> bool| made.chars().filter(|char| is(*char)).count();
+            assert!(count(&|char| char == 'a') >= 9 && count(&|char| char == 'b') >= 1, "{}", *made);
+            assert!(made.chars().count() == 12 && count(&|char| char > 'b') >= 1, "{}", *made);
+            first += usize::from(made.starts_with('b'));
+        }
+        // One in twelve, or a little more: about 50, with a deviation of about 7.
+        assert!((25..80).contains(&first), "{first}");
+    }
+
+    #[test]
+    fn the_same_rule_counts_once_and_so_many_are_too_many() {
+        let same = "rule \"charset\" { charset = \"ab\" }\n".repeat(5_000);
+        check(&format!("length = 8\n{same}"), "8");
+        let rules = |count: u32| -> String {
+            let char = |at| char::from_u32(0x4e00 + at).unwrap();
+            (0..count).map(|at| format!("rule \"charset\" {{ charset = \"a{}\" }}\n", char(at))).collect()
+        };
+        check(&format!("length = 8\n{}", rules(64)), "8");
+        check(&format!("length = 8\n{}", rules(65)), "line 1, column 1: at most 64 different rules");
     }
 
     #[test]
