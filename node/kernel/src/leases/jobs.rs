@@ -32,6 +32,9 @@ pub enum Work {
         prefix: String,
         /// Drop leases that cannot be undone.
         is_forced: bool,
+        /// Leave those alone that wait for their next attempt: nobody asks, it only happens again and again.
+        #[serde(default)]
+        is_patient: bool,
     },
     /// Revoke every token made by requests below a path that ends in `/`.
     RevokeTokens {
@@ -102,6 +105,27 @@ pub(super) fn job_path(namespace_id: &str, id: &str) -> String {
 }
 
 impl Work {
+    /// The same, leaving leases alone that wait for their next attempt.
+    #[must_use]
+    pub fn patiently(self) -> Self {
+        match self {
+            Self::EndLeases { prefix, is_forced, .. } => {
+                Self::EndLeases { prefix, is_forced, is_patient: true }
+            }
+            other => other,
+        }
+    }
+
+    /// Its name, also for people.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::EndLeases { .. } | Self::RevokeTokens { .. } => "revoke-prefix",
+            Self::TidyLeases => "tidy-leases",
+            Self::TidyTokens => "tidy-tokens",
+        }
+    }
+
     /// The work that ends what requests below `prefix` granted. Paths below `auth/` made tokens and nothing else.
     /// Other paths made leases and tokens that wrap an answer, and no token but these (Vault 0.6.0).
     #[must_use]
@@ -110,7 +134,7 @@ impl Work {
         if prefix.starts_with("auth/") {
             Self::RevokeTokens { prefix }
         } else {
-            Self::EndLeases { prefix, is_forced }
+            Self::EndLeases { prefix, is_forced, is_patient: false }
         }
     }
 }
@@ -265,6 +289,7 @@ impl Leases {
             let id = path.strip_prefix(&ids).unwrap_or_default();
             let Some(lease) = self.load(tx, namespace_id, id)? else { continue };
             let is_forced = match job.work {
+                Work::EndLeases { is_patient: true, .. } if lease.state == LeaseState::Revoking => continue,
                 Work::EndLeases { is_forced, .. } => is_forced,
                 _ => {
                     let owner = lease.token.as_ref().map(|owner| tokens.load(tx, owner)).transpose()?;
@@ -274,7 +299,7 @@ impl Leases {
                     false
                 }
             };
-            self.end(tx, lease, is_forced)?;
+            self.end(tx, lease, is_forced, now)?;
             job.ended += 1;
         }
         job.after = found.last().cloned();

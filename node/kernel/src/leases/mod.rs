@@ -201,19 +201,29 @@ impl Leases {
         Ok((lease, granted.warning))
     }
 
-    /// Marks a lease: what it granted will be undone as soon as possible. Forced: even if undoing fails.
+    /// Marks a lease: what it granted will be undone as soon as possible. Forced: even if undoing fails. One that waits
+    /// after a failure waits no longer, and its failures are forgotten.
     ///
     /// # Errors
     /// When storage fails.
-    pub fn end(&self, tx: &Tx, mut lease: LeaseEntry, is_forced: bool) -> Result<(), KernelError> {
-        let is_new = lease.state != LeaseState::Revoking || (is_forced && !lease.is_forced);
-        if !is_new {
+    pub fn end(
+        &self,
+        tx: &Tx,
+        mut lease: LeaseEntry,
+        is_forced: bool,
+        now: UnixMillis,
+    ) -> Result<(), KernelError> {
+        let is_waiting = lease.settled_by.is_none() && lease.queued.is_some_and(|at| at > FIRST_IN_LINE);
+        let is_under_way =
+            lease.state == LeaseState::Revoking && !is_waiting && (lease.is_forced || !is_forced);
+        if is_under_way {
             return Ok(());
         }
         unqueue(tx, &lease)?;
         tx.delete(Class::Local, &irrevocable_path(&lease.namespace_id, &lease.id))?;
         lease.state = LeaseState::Revoking;
-        lease.is_forced = is_forced;
+        lease.is_forced |= is_forced;
+        lease.expires = lease.expires.min(now);
         lease.attempts = 0;
         // What is still being made cannot be undone yet.
         lease.queued = Some(lease.settled_by.unwrap_or(FIRST_IN_LINE));
@@ -288,6 +298,7 @@ impl Leases {
         tx: &Tx,
         token: &TokenRef,
         limit: usize,
+        now: UnixMillis,
     ) -> Result<usize, KernelError> {
         let links = tx.some_below(Class::Local, &token_prefix(token), limit)?;
         for path in &links {
@@ -296,7 +307,7 @@ impl Leases {
                 && let Some(lease) = self.load(tx, &namespace_id, &id)?
                 && lease.state == LeaseState::Live
             {
-                self.end(tx, lease, false)?;
+                self.end(tx, lease, false, now)?;
             }
             tx.delete(Class::Local, path)?;
         }

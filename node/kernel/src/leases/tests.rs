@@ -7,7 +7,7 @@ use arca_engine_api::{EngineKind, LeaseGrant, Operation};
 use serde_json::json;
 
 use super::jobs::Work;
-use super::{ATTEMPTS_MAX, LeaseState, token_key_of};
+use super::{ATTEMPTS_MAX, FIRST_IN_LINE, LeaseState, id_path, token_key_of};
 use crate::KernelError;
 use crate::tokens::rig::{Rig, spec, text};
 use crate::tokens::spec::NewTokenSpec;
@@ -108,7 +108,7 @@ async fn vault_0_11_3_odd_ids_are_revoked() {
     {
         leases.push(rig.lease(&rig.root, "root", path, 60).await.unwrap());
     }
-    rig.commit(|tx| rig.kernel.leases.end(tx, leases[0].clone(), false)).await.unwrap();
+    rig.commit(|tx| rig.kernel.leases.end(tx, leases[0].clone(), false, rig.now())).await.unwrap();
     rig.kernel.revoke_lease_now("root", &leases[1].id).await.unwrap();
     rig.kernel.end_below("root", "aws/creds/äöü", false).await.unwrap();
     rig.advance(60);
@@ -448,4 +448,59 @@ async fn work_on_many_leases_shows_how_far_it_is() {
     rig.keep_house().await;
     assert_eq!(shown().await, None);
     assert!(rig.leftovers().is_empty(), "{:?}", rig.leftovers());
+}
+
+/// Whoever asks for a revocation need not wait until it is tried again.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_waits_for_its_next_attempt_can_be_revoked_by_asking() {
+    let rig = Rig::active().await;
+    for path in ["sys/leases/revoke", "sys/leases/revoke-prefix/aws"] {
+        let lease = rig.lease(&rig.root, "root", "aws/creds/x", 60).await.unwrap();
+        rig.break_engine(true).await;
+        for _ in 0..4 {
+            rig.advance(600);
+            rig.keep_house().await;
+        }
+        rig.break_engine(false).await;
+        rig.keep_house().await;
+        assert!(rig.has_lease(&lease), "not by itself before its time");
+        rig.post("root", path, json!({"lease_id": lease.id})).await.unwrap();
+        let stored = rig.kernel.leases.load(&rig.view(), "root", &lease.id).unwrap().unwrap();
+        assert_eq!((stored.queued, stored.attempts), (Some(FIRST_IN_LINE), 0), "{path}");
+        rig.keep_house().await;
+        assert!(!rig.has_lease(&lease) && rig.is_undone(&lease), "{path}");
+    }
+    assert_eq!(rig.leftovers(), none());
+}
+
+/// A mount that cannot go yet is looked at every few seconds: that is nobody's wish to try everything at once.
+#[tokio::test(start_paused = true)]
+async fn a_mount_that_waits_to_go_keeps_the_pauses_between_attempts() {
+    let rig = Rig::active().await;
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", 60).await.unwrap();
+    rig.break_engine(true).await;
+    let router = rig.kernel.mounts.router(&rig.kernel.store).unwrap();
+    let mount = std::sync::Arc::clone(router.at("aws/").unwrap());
+    for _ in 0..4 {
+        assert!(rig.kernel.revoke_mount(&mount).await.is_err());
+    }
+    let stored = rig.kernel.leases.load(&rig.view(), "root", &lease.id).unwrap().unwrap();
+    assert_eq!(stored.attempts, 1);
+}
+
+/// A lease whose end has begun has no time left, whatever it was granted.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_being_revoked_is_shown_as_ended() {
+    let rig = Rig::active().await;
+    let lease = rig.lease(&rig.root, "root", "aws/creds/x", 600).await.unwrap();
+    rig.advance(10);
+    rig.break_engine(true).await;
+    let ended = rig.now();
+    rig.post("root", "sys/leases/revoke", json!({"lease_id": lease.id})).await.unwrap();
+    rig.keep_house().await;
+    rig.advance(5);
+    let shown = rig.post("root", "sys/leases/lookup", json!({"lease_id": lease.id})).await.unwrap();
+    let shown = shown.data.unwrap();
+    assert_eq!((&shown["ttl"], &shown["renewable"]), (&json!(0), &json!(false)));
+    assert_eq!(shown["expire_time"], json!(crate::rfc3339::format(ended)));
 }

@@ -166,7 +166,8 @@ impl Kernel {
     /// # Errors
     /// When something could not be undone yet: it is tried again, and so may this be.
     pub(crate) async fn revoke_mount(&self, mount: &Mount) -> Result<(), KernelError> {
-        self.end_below(&mount.namespace.id, &mount.record.path, false).await
+        let work = Work::ending(&mount.record.path, false).patiently();
+        self.end_by(&mount.namespace.id, &mount.record.path, work).await
     }
 
     /// Ends everything that requests below a path granted, and waits for it.
@@ -179,8 +180,12 @@ impl Kernel {
         prefix: &str,
         is_forced: bool,
     ) -> Result<(), KernelError> {
+        self.end_by(namespace_id, prefix, Work::ending(prefix, is_forced)).await
+    }
+
+    async fn end_by(&self, namespace_id: &str, prefix: &str, work: Work) -> Result<(), KernelError> {
         self.commit_staged(|tx| {
-            let work = Work::ending(prefix, is_forced);
+            let work = work.clone();
             self.leases.begin(tx, &self.tokens, self.entropy.as_ref(), self.clock.now(), namespace_id, work)
         })
         .await?;

@@ -195,15 +195,19 @@ impl Call<'_> {
         let id = self.lease_id()?;
         let moment = |moment: Option<_>| moment.map_or(Value::Null, |at| json!(rfc3339::format(at)));
         let data = match self.find(&id)?.ok_or_else(|| KernelError::invalid("invalid lease"))? {
-            Leased::Secret(lease) => json!({
-                "id": id,
-                "path": lease.path,
-                "issue_time": rfc3339::format(lease.issued),
-                "expire_time": rfc3339::format(lease.expires),
-                "last_renewal": moment(lease.last_renewed),
-                "renewable": lease.is_renewable && lease.is_good(self.now),
-                "ttl": seconds(lease.expires.since(self.now)),
-            }),
+            Leased::Secret(lease) => {
+                let is_live = lease.state == LeaseState::Live;
+                let ends = if is_live { lease.expires } else { lease.expires.min(self.now) };
+                json!({
+                    "id": id,
+                    "path": lease.path,
+                    "issue_time": rfc3339::format(lease.issued),
+                    "expire_time": rfc3339::format(ends),
+                    "last_renewal": moment(lease.last_renewed),
+                    "renewable": lease.is_renewable && lease.is_good(self.now),
+                    "ttl": seconds(ends.since(self.now)),
+                })
+            }
             Leased::Token(entry) => json!({
                 "id": id,
                 "path": entry.path,
@@ -276,7 +280,7 @@ impl Call<'_> {
                 }))
             }
             Some(Leased::Secret(lease)) => {
-                kernel.leases.end(tx, *lease, false)?;
+                kernel.leases.end(tx, *lease, false, self.now)?;
                 if !is_sync {
                     return Ok(Response::empty().into());
                 }
@@ -298,7 +302,7 @@ impl Call<'_> {
         let (kernel, tx, namespace_id) = (self.ctx.kernel, self.ctx.tx, self.namespace_id().to_owned());
         let is_sync = is_forced || self.request.fields().boolean("sync")?.unwrap_or_default();
         match self.find(&prefix)? {
-            Some(Leased::Secret(lease)) => kernel.leases.end(tx, *lease, is_forced)?,
+            Some(Leased::Secret(lease)) => kernel.leases.end(tx, *lease, is_forced, self.now)?,
             Some(Leased::Token(entry)) => kernel.tokens.revoke_tree(tx, &entry.reference(), self.now)?,
             None => {
                 let work = Work::ending(&prefix, is_forced);

@@ -103,7 +103,7 @@ impl TokenStore {
             return Ok(Reaped::More); // Marked just now, by another step of this transaction.
         }
         let mut left = STEP_MAX;
-        left -= leases.end_leases_of(tx, wanted, left)?;
+        left -= leases.end_leases_of(tx, wanted, left, now)?;
         left -= self.part_from_children(tx, &entry, now, left)?;
         for (class, folder) in drawers {
             let paths = tx.some_below(*class, &format!("{folder}{}/", entry.key), left)?;
