@@ -100,6 +100,17 @@ impl Job {
     }
 }
 
+/// What a look at some of what a job has ended showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Undoing {
+    /// Everything is undone.
+    Done,
+    /// Something is left.
+    Left,
+    /// Nothing so far, but there is more to look at.
+    Unknown,
+}
+
 pub(super) fn job_path(namespace_id: &str, id: &str) -> String {
     format!("{namespace_id}/lease/job/{id}")
 }
@@ -175,10 +186,17 @@ impl Leases {
     ) -> Result<Step, KernelError> {
         let path = job_path(namespace_id, id);
         let Some(mut job) = tx.get_record::<Job>(Class::Local, &path)? else { return Ok(Step::Done) };
-        job.is_marked = job.is_marked || self.step(tx, tokens, namespace_id, &mut job, now)?;
+        if !job.is_marked && self.step(tx, tokens, namespace_id, &mut job, now)? {
+            (job.is_marked, job.after) = (true, None);
+        }
         if job.is_marked {
+            let left = self.undoing(tx, namespace_id, &mut job)?;
+            if left == Undoing::Unknown {
+                tx.put_record(Class::Local, &path, &job)?;
+                return Ok(Step::More);
+            }
             tx.delete_timed(Class::Local, TimedIndex::LeaseDeadline, job.queued, &path)?;
-            if !self.is_undoing(tx, namespace_id, &job)? {
+            if left == Undoing::Done {
                 tx.delete(Class::Local, &path)?;
                 return Ok(Step::Done);
             }
@@ -217,19 +235,22 @@ impl Leases {
         }
     }
 
-    /// Whether anything a job has ended is still to be undone. What cannot be is no matter of the job's any more.
-    fn is_undoing(&self, tx: &Tx, namespace_id: &str, job: &Job) -> Result<bool, KernelError> {
+    /// Looks on for something that a job has ended and that is still to be undone. What cannot be undone is no matter of
+    /// the job's any more.
+    fn undoing(&self, tx: &Tx, namespace_id: &str, job: &mut Job) -> Result<Undoing, KernelError> {
         let (Work::EndLeases { prefix, .. } | Work::RevokeTokens { prefix }) = &job.work else {
-            return Ok(false);
+            return Ok(Undoing::Done);
         };
-        let ids = id_path(namespace_id, "");
-        for path in tx.some_below(Class::Local, &id_path(namespace_id, prefix), STEP_MAX)? {
+        let (folder, ids) = (id_path(namespace_id, prefix), id_path(namespace_id, ""));
+        let found = tx.some_below_after(Class::Local, &folder, job.after.as_deref(), STEP_MAX)?;
+        for path in &found {
             let lease = self.load(tx, namespace_id, path.strip_prefix(&ids).unwrap_or_default())?;
             if lease.is_some_and(|lease| lease.state == LeaseState::Revoking) {
-                return Ok(true);
+                return Ok(Undoing::Left);
             }
+            job.after = Some(path.clone());
         }
-        Ok(false)
+        Ok(if found.len() < STEP_MAX { Undoing::Done } else { Undoing::Unknown })
     }
 
     /// The jobs of a namespace, by id.

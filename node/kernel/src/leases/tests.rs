@@ -504,3 +504,40 @@ async fn a_lease_that_is_being_revoked_is_shown_as_ended() {
     assert_eq!((&shown["ttl"], &shown["renewable"]), (&json!(0), &json!(false)));
     assert_eq!(shown["expire_time"], json!(crate::rfc3339::format(ended)));
 }
+
+/// A job is at its end once everything is undone, wherever among the leases the last one lies.
+#[tokio::test(start_paused = true)]
+async fn a_job_goes_on_while_anything_is_being_undone() {
+    let rig = Rig::active().await;
+    let (mut leases, count) = (Vec::new(), 600);
+    for _ in 0..count {
+        leases.push(rig.lease(&rig.root, "root", "aws/creds/x", 600).await.unwrap());
+    }
+    rig.break_engine(true).await;
+    rig.post("root", "sys/leases/revoke-prefix/aws", json!({})).await.unwrap();
+    rig.keep_house().await;
+    let jobs = || rig.kernel.leases.jobs(&rig.view(), "root").unwrap();
+    assert_eq!(jobs().len(), 1);
+    // All but the last in the order of the store cannot be undone for good.
+    let folder = id_path("root", "aws/");
+    let paths = rig.view().some_below(Class::Local, &folder, count).unwrap();
+    let last = paths.last().unwrap().clone();
+    for lease in leases.iter().filter(|lease| id_path("root", &lease.id) != last) {
+        for _ in 0..ATTEMPTS_MAX {
+            let stored = rig.kernel.leases.load(&rig.view(), "root", &lease.id).unwrap().unwrap();
+            if stored.state == LeaseState::Revoking {
+                rig.commit(|tx| rig.kernel.leases.put_off(tx, stored, "no", rig.now())).await.unwrap();
+            }
+        }
+    }
+    rig.advance(3);
+    rig.keep_house().await;
+    let progress = jobs();
+    assert!(progress.len() == 1 && progress[0].1.is_marked, "{progress:?}");
+    rig.break_engine(false).await;
+    rig.advance(600);
+    rig.keep_house().await;
+    rig.advance(3);
+    rig.keep_house().await;
+    assert!(jobs().is_empty());
+}
