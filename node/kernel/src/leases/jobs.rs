@@ -164,14 +164,46 @@ impl Leases {
         namespace_id: &str,
         work: Work,
     ) -> Result<bool, KernelError> {
+        let path = job_path(namespace_id, &ids::hex(entropy, 16)?);
+        self.begin_at(tx, tokens, &path, now, namespace_id, work)
+    }
+
+    /// As [`Self::begin`], for work of which there is one job at a time in a namespace; answers whether there is none yet.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub fn begin_once(
+        &self,
+        tx: &Tx,
+        tokens: &TokenStore,
+        now: UnixMillis,
+        namespace_id: &str,
+        work: Work,
+    ) -> Result<bool, KernelError> {
+        let path = job_path(namespace_id, work.name());
+        if tx.get(Class::Local, &path)?.is_some() {
+            return Ok(false);
+        }
+        self.begin_at(tx, tokens, &path, now, namespace_id, work)?;
+        Ok(true)
+    }
+
+    fn begin_at(
+        &self,
+        tx: &Tx,
+        tokens: &TokenStore,
+        path: &str,
+        now: UnixMillis,
+        namespace_id: &str,
+        work: Work,
+    ) -> Result<bool, KernelError> {
         let mut job =
             Job { work, queued: FIRST_IN_LINE, after: None, started: now, ended: 0, is_marked: false };
         if self.step(tx, tokens, namespace_id, &mut job, now)? {
             return Ok(true);
         }
-        let path = job_path(namespace_id, &ids::hex(entropy, 16)?);
-        tx.put_record(Class::Local, &path, &job)?;
-        tx.put_timed(Class::Local, TimedIndex::LeaseDeadline, job.queued, &path)?;
+        tx.put_record(Class::Local, path, &job)?;
+        tx.put_timed(Class::Local, TimedIndex::LeaseDeadline, job.queued, path)?;
         Ok(false)
     }
 

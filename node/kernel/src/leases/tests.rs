@@ -541,3 +541,29 @@ async fn a_job_goes_on_while_anything_is_being_undone() {
     rig.keep_house().await;
     assert!(jobs().is_empty());
 }
+
+/// One look after everything at a time.
+#[tokio::test(start_paused = true)]
+async fn tidying_is_begun_once() {
+    let rig = Rig::active().await;
+    for _ in 0..300 {
+        rig.lease(&rig.root, "root", "aws/creds/x", 600).await.unwrap();
+        rig.child(&rig.root, spec(600)).await.unwrap();
+    }
+    let warning = |answer: crate::Answer| {
+        let crate::AnswerBody::Raw(raw) = answer.body else { panic!("no raw body") };
+        let body: serde_json::Value = serde_json::from_slice(&raw.body).unwrap();
+        assert_eq!(raw.status, 202);
+        body["warnings"][0].as_str().unwrap().to_owned()
+    };
+    for path in ["sys/leases/tidy", "auth/token/tidy"] {
+        let tidy = || rig.post("root", path, json!({}));
+        assert!(warning(tidy().await.unwrap()).starts_with("Tidy operation successfully started."), "{path}");
+        for _ in 0..3 {
+            assert_eq!(warning(tidy().await.unwrap()), "Tidy operation already in progress.", "{path}");
+        }
+    }
+    assert_eq!(rig.kernel.leases.jobs(&rig.view(), "root").unwrap().len(), 2);
+    rig.keep_house().await;
+    assert!(rig.kernel.leases.jobs(&rig.view(), "root").unwrap().is_empty());
+}

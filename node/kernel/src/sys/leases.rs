@@ -17,7 +17,7 @@ use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
 use crate::leases::jobs::{Progress, Work};
 use crate::leases::{self, LeaseEntry, LeaseState};
 use crate::policy::AclRequest;
-use crate::tokens::handlers::{TIDY_STARTED, accepted, increment, page};
+use crate::tokens::handlers::{TIDY_STARTED, TIDY_UNDER_WAY, accepted, increment, page};
 use crate::tokens::lifetime::seconds;
 use crate::tokens::store::by_path_prefix;
 use crate::tokens::{TokenEntry, TokenRef};
@@ -142,14 +142,13 @@ enum Leased {
 
 /// A job's progress as clients see it.
 fn shown(progress: &Progress) -> Value {
-    let (work, prefix, is_forced) = match &progress.work {
-        Work::EndLeases { prefix, is_forced } => ("revoke-prefix", prefix.as_str(), *is_forced),
-        Work::RevokeTokens { prefix } => ("revoke-prefix", prefix.as_str(), false),
-        Work::TidyLeases => ("tidy-leases", "", false),
-        Work::TidyTokens => ("tidy-tokens", "", false),
+    let (prefix, is_forced) = match &progress.work {
+        Work::EndLeases { prefix, is_forced, .. } => (prefix.as_str(), *is_forced),
+        Work::RevokeTokens { prefix } => (prefix.as_str(), false),
+        Work::TidyLeases | Work::TidyTokens => ("", false),
     };
     json!({
-        "work": work,
+        "work": progress.work.name(),
         "prefix": prefix,
         "force": is_forced,
         "start_time": rfc3339::format(progress.started),
@@ -367,9 +366,8 @@ impl Call<'_> {
 
     fn tidy(&self) -> Result<BuiltinAnswer, KernelError> {
         let kernel = self.ctx.kernel;
-        let entropy = kernel.entropy.as_ref();
-        let work = Work::TidyLeases;
-        kernel.leases.begin(self.ctx.tx, &kernel.tokens, entropy, self.now, self.namespace_id(), work)?;
-        Ok(accepted(self.request, TIDY_STARTED))
+        let (tx, work) = (self.ctx.tx, Work::TidyLeases);
+        let is_new = kernel.leases.begin_once(tx, &kernel.tokens, self.now, self.namespace_id(), work)?;
+        Ok(accepted(self.request, if is_new { TIDY_STARTED } else { TIDY_UNDER_WAY }))
     }
 }

@@ -100,6 +100,7 @@ pub(crate) fn accepted(request: &Request, text: &str) -> BuiltinAnswer {
 }
 
 pub(crate) const TIDY_STARTED: &str = "Tidy operation successfully started. Any information from the operation will be printed to the server's logs.";
+pub(crate) const TIDY_UNDER_WAY: &str = "Tidy operation already in progress.";
 
 struct Call<'a> {
     ctx: &'a BuiltinCtx<'a>,
@@ -365,15 +366,14 @@ impl Call<'_> {
 
     fn tidy(&self) -> Result<BuiltinAnswer, KernelError> {
         let kernel = self.ctx.kernel;
-        kernel.leases.begin(
+        let is_new = kernel.leases.begin_once(
             self.ctx.tx,
             &kernel.tokens,
-            kernel.entropy.as_ref(),
             self.now,
             &self.ctx.namespace.id,
             Work::TidyTokens,
         )?;
-        Ok(accepted(self.request, TIDY_STARTED))
+        Ok(accepted(self.request, if is_new { TIDY_STARTED } else { TIDY_UNDER_WAY }))
     }
 }
 
