@@ -53,7 +53,12 @@ impl TokenStore {
         now: UnixMillis,
     ) -> Result<(), KernelError> {
         match self.load(tx, wanted)? {
-            Some(entry) if entry.state == TokenState::Live => self.mark(tx, entry, how, now),
+            Some(entry) if entry.state == TokenState::Live => {
+                // What has ended has ended with everything below it: nothing of that comes back as an orphan.
+                let is_alone = how == TokenState::RevokedAlone && self.find_key(tx, wanted, now)?.is_some();
+                let how = if is_alone { how } else { TokenState::RevokedWithTree };
+                self.mark(tx, entry, how, now)
+            }
             _ => Ok(()),
         }
     }

@@ -698,3 +698,25 @@ proptest! {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(play(acts));
     }
 }
+
+/// A token that has ended leaves no orphans, even where nobody has taken it away yet.
+#[tokio::test]
+async fn revoking_alone_what_has_ended_brings_nothing_back() {
+    let rig = Rig::active().await;
+    for is_through_an_ancestor in [false, true] {
+        let above = rig.child(&rig.root, spec(3_600)).await.unwrap();
+        let parent = rig.child(&above.entry, spec(60)).await.unwrap();
+        let child = rig.child(&parent.entry, spec(600)).await.unwrap();
+        if is_through_an_ancestor {
+            revoke(&rig, &above.entry.reference()).await;
+        } else {
+            rig.advance(61);
+        }
+        assert!(!rig.lets_in(&parent) && !rig.lets_in(&child));
+        let wanted = parent.entry.reference();
+        rig.commit(|tx| rig.kernel.tokens.revoke_alone(tx, &wanted, rig.now())).await.unwrap();
+        assert!(!rig.lets_in(&child));
+        rig.keep_house().await;
+        assert!(!rig.lets_in(&child), "{is_through_an_ancestor}");
+    }
+}
