@@ -167,7 +167,8 @@ impl Book<'_> {
             )));
         }
         for id in joining {
-            let mut entity = self.entity(id)?.ok_or_else(|| KernelError::invalid("invalid entity ID"))?;
+            let entity = self.entity(id)?;
+            let mut entity = entity.ok_or_else(|| unknown("entity", id))?;
             self.add_member(&mut entity, group_id)?;
             self.save_entity(&entity)?;
         }
@@ -198,8 +199,7 @@ impl Book<'_> {
             return Err(KernelError::invalid("a member group ID is same as the ID of the group"));
         }
         for id in wanted.difference(&group.member_group_ids) {
-            let mut member =
-                self.group(id)?.ok_or_else(|| KernelError::invalid("invalid member group ID"))?;
+            let mut member = self.group(id)?.ok_or_else(|| unknown("member group", id))?;
             if self.is_above(&member, &group.id)? {
                 return Err(KernelError::invalid("cyclic relationship detected for a member group ID"));
             }
@@ -336,4 +336,10 @@ impl Book<'_> {
         }
         Ok(found.is_empty())
     }
+}
+
+/// What a caller named and is not there. One of several, so it is said which; no more of it than an id has.
+fn unknown(what: &str, id: &str) -> KernelError {
+    let id: String = id.chars().take(64).collect();
+    KernelError::invalid(format!("invalid {what} ID {id:?}"))
 }

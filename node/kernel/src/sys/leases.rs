@@ -40,7 +40,7 @@ const LOOKUP_FIELDS: &[Field] = &[
 const COUNT_FIELDS: &[Field] = &[
     Field::new("type", FieldKind::String, "irrevocable."),
     Field::new("include_child_namespaces", FieldKind::Bool, "Accepted; counts are of this namespace."),
-    Field::new("limit", FieldKind::Int, "At most so many."),
+    Field::new("limit", FieldKind::String, "At most so many, or none for no such limit."),
 ];
 
 const LOOKUP: &[Method] = &[
@@ -249,6 +249,7 @@ impl Call<'_> {
 
     async fn renew(&self) -> Result<BuiltinAnswer, KernelError> {
         let id = self.lease_id()?;
+        let increment = increment(self.request)?;
         let lease = match self.find(&id)? {
             Some(Leased::Secret(lease)) => *lease,
             Some(Leased::Token(_)) => {
@@ -256,7 +257,6 @@ impl Call<'_> {
             }
             None => return Err(KernelError::invalid("lease not found")),
         };
-        let increment = increment(self.request)?;
         let (lease, response) = self.ctx.kernel.renew_lease(self.ctx.tx, lease, increment).await?;
         Ok(BuiltinAnswer { lease: Some(lease), ..response.into() })
     }
@@ -326,12 +326,24 @@ impl Call<'_> {
         }))
     }
 
+    /// How many irrevocable leases are wanted; all are counted.
+    fn irrevocable_limit(&self) -> Result<usize, KernelError> {
+        let limit = self.request.fields().string("limit")?.unwrap_or_default();
+        if self.request.route.id == "count" || limit.is_empty() || limit == "none" {
+            return Ok(IRREVOCABLE_MAX);
+        }
+        let limit = limit.parse().ok().filter(|limit| *limit > 0);
+        let limit: usize =
+            limit.ok_or_else(|| KernelError::invalid("limit must be 'none' or a positive integer"))?;
+        Ok(limit.min(IRREVOCABLE_MAX))
+    }
+
     fn irrevocable(&self) -> Result<BuiltinAnswer, KernelError> {
         if self.request.fields().string("type")?.as_deref() != Some("irrevocable") {
             return Err(KernelError::NotFound(String::new()));
         }
         let kernel = self.ctx.kernel;
-        let limit = page(self.request)?.limit.unwrap_or(IRREVOCABLE_MAX).min(IRREVOCABLE_MAX);
+        let limit = self.irrevocable_limit()?;
         let found = kernel.leases.irrevocable(self.ctx.tx, self.namespace_id(), limit)?;
         let router = kernel.mounts.router(&kernel.store)?;
         let accessor = |lease: &LeaseEntry| {

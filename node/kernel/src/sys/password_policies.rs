@@ -57,10 +57,13 @@ impl Builtin for PasswordPolicyPaths {
 
     async fn handle(&self, ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
         let name = request.param("name");
+        // A name may hold slashes, and a route what stands behind it no more.
+        let generated = name.strip_suffix("/generate").filter(|_| request.operation == Operation::Read);
+        let (route, name) = generated.map_or((request.route.id, name), |name| ("generate", name));
         let stored_at = password_policy::path(&ctx.namespace.id, name);
         let missing = || KernelError::NotFound("policy does not exist".to_owned());
         let record = || ctx.tx.get_record::<PasswordPolicyRecord>(Class::Replicated, &stored_at);
-        match (request.route.id, request.operation) {
+        match (route, request.operation) {
             ("names", _) => {
                 let folder = password_policy::path(&ctx.namespace.id, "");
                 let names = ctx.tx.scan(Class::Replicated, &folder, &page(request.fields())?)?;

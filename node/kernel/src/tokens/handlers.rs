@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arca_engine_api::{Map, Operation, Page, Raw, Request, Response, RouteTable};
+use arca_engine_api::{EngineError, Map, Operation, Page, Raw, Request, Response, RouteTable};
 use async_trait::async_trait;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -239,7 +239,8 @@ impl Call<'_> {
         if token.is_empty() || self.request.operation == Operation::Read {
             return self.lookup_self();
         }
-        let entry = self.find(&token)?.ok_or(KernelError::Denied)?;
+        let bad = || EngineError::Forbidden("bad token".to_owned());
+        let entry = self.find(&token)?.ok_or_else(bad)?;
         self.looked_up(&entry, &token)
     }
 
@@ -353,7 +354,11 @@ impl Call<'_> {
                 return Ok(Response::data(role.to_data()).into());
             }
             Operation::Delete => tokens.delete_role(tx, namespace_id, name)?,
-            _ => tokens.put_role(tx, namespace_id, name, self.request.fields())?,
+            _ => {
+                let role = tokens.put_role(tx, namespace_id, name, self.request.fields())?;
+                let warnings = role.warnings(self.request.fields(), self.limits()?);
+                return Ok(Response { warnings, ..Response::empty() }.into());
+            }
         }
         Ok(Response::empty().into())
     }

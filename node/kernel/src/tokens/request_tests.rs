@@ -351,3 +351,55 @@ async fn tidying_is_accepted_and_counts_are_of_what_cannot_be_revoked() {
     );
     assert_eq!(text(ask("sys/leases").await), r#"Some({"lease_count": Number(0), "leases": Array []}) []"#);
 }
+
+/// What is odd about a role is said when it is written.
+#[tokio::test]
+async fn a_role_with_odd_bounds_comes_with_warnings() {
+    let rig = Rig::active().await;
+    let write = async |body| rig.post("root", "auth/token/roles/r", body).await.unwrap().warnings;
+    assert_eq!(
+        write(json!({"token_period": "1h", "period": "2h"})).await,
+        ["Both 'token_period' and deprecated 'period' value supplied, ignoring the deprecated value"]
+    );
+    assert_eq!(
+        write(json!({"token_explicit_max_ttl": "90000h"})).await,
+        [
+            "Given explicit max TTL of 324000000 is greater than system/mount allowed value of 2764800 seconds; until \
+             this is fixed attempting to create tokens against this role will result in an error"
+        ]
+    );
+    assert!(write(json!({"token_explicit_max_ttl": "1h"})).await.is_empty());
+}
+
+/// The texts clients of this family look for.
+#[tokio::test]
+async fn refusals_are_worded_as_elsewhere() {
+    let rig = Rig::active().await;
+    let looked = rig.post("root", "auth/token/lookup", json!({"token": "nope"})).await;
+    assert!(looked.as_ref().is_err_and(|err| err.fault() == arca_engine_api::Fault::Denied));
+    assert_eq!(text(looked), "bad token");
+    let renewed = rig.post("root", "sys/leases/renew", json!({"lease_id": "nope", "increment": "x"})).await;
+    assert!(text(renewed).contains("increment"), "the field comes first");
+    for (limit, want) in [
+        ("0", "limit must be 'none' or a positive integer"),
+        ("-3", "limit must be 'none' or a positive integer"),
+        ("none", r#"Some({"lease_count": Number(0), "leases": Array []}) []"#),
+        ("5", r#"Some({"lease_count": Number(0), "leases": Array []}) []"#),
+    ] {
+        let body = json!({"type": "irrevocable", "limit": limit});
+        let listed = rig.ask("root", Operation::Read, "sys/leases", body, None).await;
+        assert_eq!(text(listed), want, "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_password_policy_may_have_slashes_in_its_name() {
+    let rig = Rig::active().await;
+    let policy = r#"length = 8 rule "charset" { charset = "a" }"#;
+    rig.post("root", "sys/policies/password/a/b", json!({"policy": policy})).await.unwrap();
+    let made = rig.get("root", "sys/policies/password/a/b/generate").await.unwrap().data.unwrap();
+    assert_eq!(made["password"], json!("aaaaaaaa"));
+    let read = rig.get("root", "sys/policies/password/a/b").await.unwrap().data.unwrap();
+    assert_eq!(read["policy"], json!(policy));
+    assert!(rig.get("root", "sys/policies/password/a/generate").await.is_err());
+}

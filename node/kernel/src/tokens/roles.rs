@@ -7,7 +7,7 @@ use arca_engine_api::{Fields, Page};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::lifetime::millis;
+use super::lifetime::{Limits, millis};
 use super::{Cidr, TokenStore};
 use crate::KernelError;
 use crate::policy::canonical_names;
@@ -196,6 +196,30 @@ impl RoleRecord {
         self.check()
     }
 
+    /// What its writer should know of it.
+    #[must_use]
+    pub fn warnings(&self, written: Fields<'_>, limits: Limits) -> Vec<String> {
+        let names = [
+            ("token_period", "period"),
+            ("token_explicit_max_ttl", "explicit_max_ttl"),
+            ("token_bound_cidrs", "bound_cidrs"),
+        ];
+        let are_both = |(new, old): &(&str, &str)| written.has(new) && written.has(old);
+        let text = |(new, old)| {
+            format!("Both '{new}' and deprecated '{old}' value supplied, ignoring the deprecated value")
+        };
+        let mut warnings: Vec<String> = names.into_iter().filter(are_both).map(text).collect();
+        if self.explicit_max_ttl > limits.max_ttl {
+            warnings.push(format!(
+                "Given explicit max TTL of {} is greater than system/mount allowed value of {} seconds; until this is \
+                 fixed attempting to create tokens against this role will result in an error",
+                self.explicit_max_ttl.as_secs(),
+                limits.max_ttl.as_secs()
+            ));
+        }
+        warnings
+    }
+
     fn update_bounds(&mut self, fields: Fields<'_>) -> Result<(), KernelError> {
         if let Some(period) = fields.duration("token_period")? {
             (self.period, self.has_old_period) = (period, false);
@@ -302,13 +326,14 @@ impl TokenStore {
         namespace_id: &str,
         name: &str,
         fields: Fields<'_>,
-    ) -> Result<(), KernelError> {
+    ) -> Result<RoleRecord, KernelError> {
         if name.is_empty() || name.len() > NAME_MAX {
             return Err(KernelError::invalid("invalid role name"));
         }
         let mut role = self.role(tx, namespace_id, name)?.unwrap_or_else(|| RoleRecord::new(name));
         role.update(fields)?;
-        Ok(tx.put_record(Class::Replicated, &path_of(namespace_id, name), &role)?)
+        tx.put_record(Class::Replicated, &path_of(namespace_id, name), &role)?;
+        Ok(role)
     }
 
     /// Removes a role. Tokens made through it cannot be renewed any more.

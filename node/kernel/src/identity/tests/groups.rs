@@ -86,8 +86,16 @@ async fn groups_that_cannot_be() {
         (one(&outside), json!({"type": "internal"}), "group type cannot be changed"),
         (one(&inner), json!({"name": "OUTSIDE"}), "group name is already in use"),
         (one("nope"), json!({"name": "x"}), "invalid group ID"),
-        ("group".to_owned(), json!({"name": "x", "member_entity_ids": ["nope"]}), "invalid entity ID"),
-        ("group".to_owned(), json!({"name": "x", "member_group_ids": ["nope"]}), "invalid member group ID"),
+        (
+            "group".to_owned(),
+            json!({"name": "x", "member_entity_ids": ["nope"]}),
+            "invalid entity ID \"nope\"",
+        ),
+        (
+            "group".to_owned(),
+            json!({"name": "x", "member_group_ids": ["nope"]}),
+            "invalid member group ID \"nope\"",
+        ),
         ("group-alias".to_owned(), json!({}), "missing alias name"),
         ("group-alias".to_owned(), json!({"name": "x"}), "missing mount_accessor"),
         ("group-alias".to_owned(), json!({"name": "x", "mount_accessor": "bad"}), "invalid mount accessor"),
