@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use arca_engine_api::{Map, Response, StorageError};
+use arca_engine_api::{EngineError, Map, Response, StorageError};
 use arca_raft_storage::{Committed, ProposeError};
 use futures::StreamExt as _;
 
