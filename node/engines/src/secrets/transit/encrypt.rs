@@ -232,7 +232,7 @@ pub(super) async fn rewrap(ctx: &Ctx<'_>, request: &Request) -> Result<Response,
             Ok((from, sealed, Arc::clone(ring.ready(version)?), version))
         })?;
         slow::each(ctx, key.kind, tasks, |(from, sealed, to, version), entropy| {
-            let sealed = to.encrypt_rsa(&*from.decrypt_rsa(&sealed)?, entropy)?;
+            let sealed = to.encrypt_rsa(&from.decrypt_rsa(&sealed)?, entropy)?;
             Ok(encrypted(text::versioned(version, &text::encode(&sealed)), version))
         })
         .await?
