@@ -1,6 +1,7 @@
 """Databases by hvac and by the `bao` command line, with logins at real servers."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import signal
@@ -468,6 +469,12 @@ def test_statements_that_end_the_transaction_are_not_taken_for_undone(postgres, 
     wait_until("nobody to be left", lambda: set(postgres.users()) <= before, 60)
 
 
+def revoke_in_vain(client, answer):
+    """Whether it is told at once or not: the database will refuse it, and it is tried again."""
+    with contextlib.suppress(hvac.exceptions.VaultError):
+        client.sys.revoke_lease(answer["lease_id"])
+
+
 def test_revoking_needs_no_look_at_other_users(mariadb, mount, client):
     name = f"limited_{uuid.uuid4().hex[:8]}"
     made = mariadb.ask(
@@ -485,7 +492,7 @@ def test_revoking_needs_no_look_at_other_users(mariadb, mount, client):
     # Own statements that fail are not taken for done.
     role(client, mount, mariadb, creation_statements=[make], revocation_statements=["nonsense"])
     answer = creds(client, mount)
-    client.adapter.put("/v1/sys/leases/revoke", json={"lease_id": answer["lease_id"]})
+    revoke_in_vain(client, answer)
     time.sleep(3)
     assert login(mariadb, answer)
     role(client, mount, mariadb, creation_statements=[make], revocation_statements=[])
@@ -522,7 +529,7 @@ def test_revoking_leaves_alone_what_others_own(postgres, mount, client):
     answer = creds(client, mount)
     user = answer["data"]["username"]
     assert postgres.ask(f'GRANT SELECT ON {name}.others TO "{user}"').returncode == 0
-    client.adapter.put("/v1/sys/leases/revoke", json={"lease_id": answer["lease_id"]})
+    revoke_in_vain(client, answer)
     held = f"SELECT has_table_privilege('{user}', '{name}.own', 'SELECT')"
     wait_until("the grants to be gone", lambda: postgres.ask(held).stdout.strip() == "f", 20)
     assert not login(postgres, answer)

@@ -75,6 +75,8 @@ struct Logins(Vec<Vec<Opts>>);
 struct Session {
     conn: Conn,
     dialect: Dialect,
+    /// The role it acts as, in MariaDB.
+    role: Option<String>,
 }
 
 fn open(settings: &Settings) -> Result<Arc<dyn Database>, EngineError> {
@@ -339,23 +341,30 @@ async fn connect(options: &Opts) -> Result<Session, Error> {
 async fn prepared(mut conn: Conn) -> Result<Session, Error> {
     let row: Option<(String, String)> = conn.query_first("SELECT @@sql_mode, VERSION()").await?;
     let (mode, version) = row.unwrap_or_default();
-    let limit = if version.contains("MariaDB") {
+    let is_maria = version.contains("MariaDB");
+    let limit = if is_maria {
         format!(", max_statement_time = {STATEMENT_SECONDS}")
     } else {
         format!(", max_execution_time = {}", STATEMENT_SECONDS * 1_000)
     };
     conn.query_drop(format!("SET SESSION lock_wait_timeout = {LOCK_SECONDS}{limit}")).await?;
     let has_backslashes = !mode.contains("NO_BACKSLASH_ESCAPES");
-    Ok(Session { conn, dialect: Dialect { has_backslashes, is_postgres: false } })
+    let role =
+        if is_maria { conn.query_first::<Option<String>, _>("SELECT CURRENT_ROLE()").await? } else { None };
+    Ok(Session { conn, dialect: Dialect { has_backslashes, is_postgres: false }, role: role.flatten() })
 }
 
 /// Keeps the connection, without what statements have set in its session: the next one is somebody else's.
 async fn give_back(held: Held<'_, Session>) {
+    let role = held.connection.role.clone();
     let anew = held.exchange(|mut session| async move {
         session.conn.change_user(ChangeUserOpts::default()).await?;
         prepared(session.conn).await
     });
-    if let Ok(Ok(held)) = tokio::time::timeout(CONNECT_PATIENCE / 2, anew).await {
+    // MariaDB leaves the role as it was set: that session ends.
+    if let Ok(Ok(held)) = tokio::time::timeout(CONNECT_PATIENCE / 2, anew).await
+        && held.connection.role == role
+    {
         held.keep();
     }
 }

@@ -49,7 +49,7 @@ impl Pending {
     /// What is left of it once the attempt has failed at `now`.
     pub(super) fn failed(self, is_certain: bool, now: UnixMillis) -> Option<Self> {
         let is_forgotten = is_certain && !self.is_uncertain;
-        (!is_forgotten).then(|| Self { until: now, is_uncertain: true, ..self })
+        (!is_forgotten).then_some(Self { until: now, is_uncertain: true, ..self })
     }
 }
 

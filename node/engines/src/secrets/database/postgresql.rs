@@ -385,12 +385,12 @@ async fn take_grants(client: &Client, username: &str) -> Result<(), Failure> {
 
 /// Runs statements in a transaction that outlives their failure. False if they failed and are taken back.
 async fn is_done(client: &Client, statements: &str) -> Result<bool, Failure> {
-    let run = format!("SAVEPOINT some; {statements}; RELEASE SAVEPOINT some");
+    let run = format!("SAVEPOINT taking; {statements}; RELEASE SAVEPOINT taking");
     let Err(failed) = client.batch_execute(&run).await.map_err(failure) else { return Ok(true) };
     if !matches!(failed, Failure::Refused(_)) || is_conflict(&failed) {
         return Err(failed);
     }
-    client.batch_execute("ROLLBACK TO SAVEPOINT some").await.map_err(failure)?;
+    client.batch_execute("ROLLBACK TO SAVEPOINT taking").await.map_err(failure)?;
     Ok(false)
 }
 
