@@ -93,7 +93,7 @@ async fn work(
         let seconds = ttl(number).as_secs().max(1);
         let body = format!("{{\"policies\":[\"default\"],\"ttl\":\"{seconds}s\"}}");
         let answer = insist(&mut connection, port, token, granting.path, &body).await?;
-        if number % sample == 0 {
+        if number.is_multiple_of(sample) {
             samples.extend(Sample::of_token(&answer.json()));
         }
     }

@@ -40,7 +40,7 @@ fn what_was_revoked_while_nobody_signed_is_in_the_next_list() {
     let said = rig.say(Update, "revoke", &json!({ "serial_number": two }));
     assert!(said.contains("warning: No issuer may sign the list"), "{said}");
     rig.tick();
-    assert_eq!(list(&rig, "crl").1, [one.clone()]);
+    assert_eq!(list(&rig, "crl").1, std::slice::from_ref(&one));
     write(&rig, "issuer/default", &json!({ "usage": ALL }));
     assert_eq!(list(&rig, "crl").1, [one, two]);
 }
