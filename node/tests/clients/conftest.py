@@ -118,7 +118,7 @@ class Cluster:
 
     def json(self, *args, **kwargs):
         """Runs `bao … -format=json` and parses the answer."""
-        at = next((i for i, arg in enumerate(args) if "=" in arg or "/" in arg), len(args))
+        at = next((i for i, arg in enumerate(args) if "=" in arg or "/" in arg or arg.startswith("hvs.")), len(args))
         words = [*args[:at], "-format=json", *args[at:]]
         return json.loads(self.run(*words, **kwargs).stdout)
 
