@@ -1,6 +1,7 @@
 //! A great many leases: granted, carried over the death of the active node, ended each at its time while a database
 //! hangs, and then as many revoked by prefix. What is measured, and what of it breaks a bound.
-//! Read next: [`grant`] for how they are made, [`expiry`] for how their ends are watched, [`revoke`] for the second half.
+//! Read next: [`grant`](mod@grant) for how they are made, [`expiry`] for how their ends are watched,
+//! [`revoke`](mod@revoke) for the second half.
 
 pub mod database;
 mod expiry;
