@@ -3,7 +3,7 @@
 //!
 //! Every round reads what is due from storage, so nothing is loaded at promotion and nothing is lost at failover.
 //! Tasks hold the kernel weakly and are aborted at deactivation; every step is a commit of its own, so an abort
-//! leaves nothing half done.
+//! leaves nothing half done. Read next: [`ticks`] for engines, [`crate::leases`] for what runs out.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
