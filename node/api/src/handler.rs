@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, ORIGIN};
+use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, LOCATION, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{Either, Full, StreamBody};
 use hyper::body::Frame;
@@ -36,8 +36,21 @@ use crate::{body, path, query};
 
 /// Set on an answer to a forwarded request by a node that is not active: nothing was done, ask another.
 pub const NOT_ACTIVE_HEADER: &str = "x-arca-not-active";
-/// Echoed in the answer as it was sent.
-const NAMESPACE_HEADER: &str = "x-vault-namespace";
+
+/// Names of headers, parsed once: every request is asked for all of them.
+mod names {
+    use http::HeaderName;
+
+    /// Echoed in the answer as it was sent.
+    pub(super) static NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
+    pub(super) static TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
+    pub(super) static WRAP_TTL: HeaderName = HeaderName::from_static("x-vault-wrap-ttl");
+    pub(super) static WRAP_FORMAT: HeaderName = HeaderName::from_static("x-vault-wrap-format");
+    pub(super) static INDEX: HeaderName = HeaderName::from_static("x-vault-index");
+    pub(super) static INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent");
+    pub(super) static NO_FORWARDING: HeaderName = HeaderName::from_static("x-vault-no-request-forwarding");
+}
+
 /// How long a standby holds a request while a new active node is being found.
 const FAILOVER_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before a node that was not active a moment ago is asked again.
@@ -112,7 +125,7 @@ impl Api {
     /// Serves one request. Never fails: every failure is an answer.
     pub async fn respond(&self, request: RawRequest) -> Response<ResponseBody> {
         let started = self.clock.monotonic();
-        let namespace = request.headers.get(NAMESPACE_HEADER).cloned();
+        let namespace = request.headers.get(&names::NAMESPACE).cloned();
         let mut response = match self.judged(&request) {
             Ok(Verdict::Unconcerned) => self.routed(request).await,
             Ok(Verdict::Serve(headers)) => with_headers(self.routed(request).await, headers),
@@ -123,7 +136,7 @@ impl Api {
             Err(err) => failed(&err, ""),
         };
         if let Some(namespace) = namespace {
-            response.headers_mut().insert(NAMESPACE_HEADER, namespace);
+            response.headers_mut().insert(&names::NAMESPACE, namespace);
         }
         let spent = self.clock.monotonic().saturating_sub(started);
         metrics::histogram!("vault.core.handle_request").record(spent.as_secs_f64() * 1e3);
@@ -152,7 +165,7 @@ impl Api {
         if let Some(refused) = request.closed.refuse(&path) {
             return full(refused);
         }
-        let namespace = header(&request.headers, "x-vault-namespace").and_then(canonical_namespace);
+        let namespace = header(&request.headers, &names::NAMESPACE).and_then(canonical_namespace);
         let is_root = matches!(namespace, Ok(ref name) if name.is_empty());
         let is_read = matches!(request.method, Method::GET | Method::HEAD);
         // Boxed, or every request would move the largest of these from hand to hand.
@@ -168,7 +181,7 @@ impl Api {
     /// The path of a read whose route takes its rest as it was written.
     fn with_raw_rest(&self, raw: &str, request: &RawRequest) -> Option<String> {
         let kernel = self.system.kernel().filter(|_| request.method == Method::GET)?;
-        let namespace = header(&request.headers, "x-vault-namespace").and_then(canonical_namespace).ok()?;
+        let namespace = header(&request.headers, &names::NAMESPACE).and_then(canonical_namespace).ok()?;
         path::with_raw_rest(raw, |path| kernel.takes_raw_rest(&namespace, path))
     }
 
@@ -216,7 +229,7 @@ impl Api {
             }
             return full(render::errors(StatusCode::SERVICE_UNAVAILABLE, &["Vault is sealed".to_owned()]));
         };
-        if has_header(&request.headers, "x-vault-no-request-forwarding") && !self.system.is_active() {
+        if request.headers.contains_key(&names::NO_FORWARDING) && !self.system.is_active() {
             return self.redirect(&request);
         }
         let namespace = match namespace {
@@ -282,8 +295,8 @@ impl Api {
         };
         let token = token(headers)?;
         let wrap_ttl = wrap_ttl(headers)?;
-        let wants_jwt_wrapping = header(headers, "x-vault-wrap-format")?.eq_ignore_ascii_case("jwt");
-        let required_index = texts(headers, "x-vault-index");
+        let wants_jwt_wrapping = header(headers, &names::WRAP_FORMAT)?.eq_ignore_ascii_case("jwt");
+        let required_index = texts(headers, &names::INDEX);
         let passed = passed_headers(headers);
         let id = self.request_ids.next();
         let body = if is_streamed {
@@ -442,7 +455,7 @@ fn understand(mut path: String, request: &RawRequest) -> Result<Understood, Refu
 
 /// The media type, lower-case, without parameters.
 fn content_type(headers: &HeaderMap) -> Result<String, Refusal> {
-    let value = header(headers, "content-type")?;
+    let value = header(headers, &CONTENT_TYPE)?;
     Ok(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
@@ -462,12 +475,8 @@ fn body_fields(request: &RawRequest, bytes: &Bytes) -> Result<Map, Refusal> {
     body::parse(bytes).map_err(|err| Refusal::bad(err.to_string()))
 }
 
-fn has_header(headers: &HeaderMap, name: &str) -> bool {
-    headers.contains_key(name)
-}
-
 /// A header that may be sent once; empty when absent.
-fn header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Refusal> {
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a str, Refusal> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok("") };
     if values.next().is_some() {
@@ -476,14 +485,14 @@ fn header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Ref
     value.to_str().map_err(|_| Refusal::bad(format!("header {name} is not text")))
 }
 
-fn texts(headers: &HeaderMap, name: &'static str) -> Vec<String> {
+fn texts(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
 }
 
 /// The token: its own header wins over a bearer.
 fn token(headers: &HeaderMap) -> Result<Option<Arc<Zeroizing<String>>>, Refusal> {
-    let own = header(headers, "x-vault-token")?.trim();
-    let bearer = header(headers, "authorization")?;
+    let own = header(headers, &names::TOKEN)?.trim();
+    let bearer = header(headers, &AUTHORIZATION)?;
     let text = if own.is_empty() {
         let is_bearer = bearer.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer "));
         bearer.get(7..).filter(|_| is_bearer).unwrap_or_default().trim()
@@ -497,7 +506,7 @@ fn token(headers: &HeaderMap) -> Result<Option<Arc<Zeroizing<String>>>, Refusal>
 }
 
 fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
-    let text = header(headers, "x-vault-wrap-ttl")?;
+    let text = header(headers, &names::WRAP_TTL)?;
     let ttl = parse_duration(text).ok_or_else(|| Refusal::bad("X-Vault-Wrap-TTL is not a duration"))?;
     Ok((!ttl.is_zero()).then_some(ttl))
 }
@@ -505,7 +514,7 @@ fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
 /// Whether a node that is behind the state the caller has seen shall pass the request on instead of refusing it.
 #[must_use]
 pub(crate) fn forwards_when_behind(headers: &HeaderMap) -> bool {
-    let wishes = headers.get_all("x-vault-inconsistent").iter();
+    let wishes = headers.get_all(&names::INCONSISTENT).iter();
     wishes.map(|value| value.as_bytes().trim_ascii()).any(|wish| wish == b"forward-active-node")
 }
 
@@ -558,7 +567,7 @@ fn full(rendered: Rendered) -> Response<ResponseBody> {
     response
 }
 
-fn finished(mut answer: Answer, operation: Operation) -> Response<ResponseBody> {
+fn finished(mut answer: Box<Answer>, operation: Operation) -> Response<ResponseBody> {
     let mut response = match std::mem::take(&mut answer.body) {
         AnswerBody::Json => full(render::answer(&answer, operation)),
         AnswerBody::Raw(raw) => {

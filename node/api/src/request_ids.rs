@@ -51,11 +51,15 @@ fn uuid(number: u128) -> String {
         if matches!(at, 4 | 6 | 8 | 10) {
             text.push('-');
         }
-        for digit in [byte >> 4, byte & 0xf] {
-            text.extend(char::from_digit(u32::from(digit), 16));
-        }
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 0xf));
     }
     text
+}
+
+/// A hexadecimal digit. One is asked for 32 times a request.
+fn digit(value: u8) -> char {
+    char::from(if value < 10 { b'0' + value } else { b'a' - 10 + value })
 }
 
 #[cfg(test)]

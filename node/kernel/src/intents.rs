@@ -57,7 +57,7 @@ impl Kernel {
         let lease = lease.map(|grant| self.stage_lease(tx, admitted, mount, &grant)).transpose()?;
         let lease = lease.map(|lease| self.leases.intend(tx, lease, self.clock.now().after(SETTLED_AFTER)));
         let errand = Errand { intent, warnings, lease: lease.transpose()?, acted: None };
-        Ok(Ran { answer: Answer::default(), after: None, errand: Some(errand) })
+        Ok(Ran { errand: Some(Box::new(errand)), ..Ran::answered(Answer::default(), None) })
     }
 
     /// Acts as intended and records what came of it, with the answer.

@@ -34,17 +34,19 @@ const ATTEMPTS_AT_ONCE: u32 = 4;
 const STATE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What running a request gave, before it is committed.
+///
+/// Boxes, as it goes from hand to hand: what is held across an await is moved with the request's future.
 pub(crate) struct Ran {
-    pub(crate) answer: Answer,
+    pub(crate) answer: Box<Answer>,
     pub(crate) after: Option<After>,
     /// What its engine intends to do outside, once this is committed; the answer is made then.
-    pub(crate) errand: Option<Errand>,
+    pub(crate) errand: Option<Box<Errand>>,
 }
 
 impl Ran {
     /// An answer as it is.
     pub(crate) fn answered(answer: Answer, after: Option<After>) -> Self {
-        Self { answer, after, errand: None }
+        Self { answer: Box::new(answer), after, errand: None }
     }
 }
 
@@ -60,14 +62,14 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::fault`] says what the caller can do. `NeedsActive` comes before anything was done or audited,
     /// except when leadership was lost on the way, and then nothing was written.
-    pub async fn handle(&self, incoming: Incoming) -> Result<Answer, KernelError> {
+    pub async fn handle(&self, incoming: Incoming) -> Result<Box<Answer>, KernelError> {
         let span = tracing::info_span!("request", request_id = %incoming.id);
         // Pinned first: what is wrapped in a span is moved, and this is large.
         let serving = pin!(self.serve(incoming));
         serving.instrument(span).await
     }
 
-    async fn serve(&self, incoming: Incoming) -> Result<Answer, KernelError> {
+    async fn serve(&self, incoming: Incoming) -> Result<Box<Answer>, KernelError> {
         let _inside = self.enter()?;
         let _shown = self.in_flight.enter(&incoming, self.clock.now());
         let mut asked = Asked::new(incoming);
@@ -126,7 +128,7 @@ impl Kernel {
         admitted.needs_active(asked) || (asked.incoming.allows_stale && admitted.refusal.is_some())
     }
 
-    async fn give_up(&self, asked: &mut Asked) -> Result<Answer, KernelError> {
+    async fn give_up(&self, asked: &mut Asked) -> Result<Box<Answer>, KernelError> {
         let tx = self.store.begin(Mode::ReadOnly);
         let admitted = self.admit(&tx, asked)?;
         let result = Err(KernelError::Contention);
@@ -216,13 +218,13 @@ impl Kernel {
         asked: &Asked,
         admitted: &Admitted,
         attempted: Attempted,
-    ) -> Result<Answer, KernelError> {
+    ) -> Result<Box<Answer>, KernelError> {
         let Attempted { ran, committed } = attempted;
         match ran {
             Ran { answer, after: None, errand: None } if committed.is_none() => Ok(answer),
             Ran { errand: Some(errand), .. } => {
                 // Boxed, or all others would carry its room about.
-                let (ran, concluded) = Box::pin(self.run_errand(asked, admitted, errand)).await?;
+                let (ran, concluded) = Box::pin(self.run_errand(asked, admitted, *errand)).await?;
                 self.finish(ran, concluded.or(committed)).await
             }
             ran => self.finish(ran, committed).await,
@@ -230,7 +232,7 @@ impl Kernel {
     }
 
     /// Does what had to wait for the commit, and names the state the client has seen.
-    async fn finish(&self, ran: Ran, committed: Option<Committed>) -> Result<Answer, KernelError> {
+    async fn finish(&self, ran: Ran, committed: Option<Committed>) -> Result<Box<Answer>, KernelError> {
         let Ran { mut answer, after, errand: _ } = ran;
         if let Some(after) = after {
             let response = after(self).await?;

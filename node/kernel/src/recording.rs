@@ -25,7 +25,7 @@ impl Kernel {
         &self,
         asked: &Asked,
         admitted: &Admitted,
-        result: &Result<Answer, KernelError>,
+        result: &Result<Box<Answer>, KernelError>,
     ) -> Result<(), KernelError> {
         if self.audit.is_empty() {
             return Ok(());

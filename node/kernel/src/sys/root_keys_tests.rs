@@ -151,7 +151,7 @@ impl Rig {
             allows_stale: false,
             forwards_when_behind: false,
         };
-        self.kernel.handle(incoming).await
+        self.kernel.handle(incoming).await.map(|answer| *answer)
     }
 
     /// What a call without, then with the root token answers: its data, or its error.

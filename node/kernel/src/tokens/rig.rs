@@ -364,7 +364,10 @@ impl Rig {
     ) -> Result<Answer, KernelError> {
         let fields = if let Value::Object(fields) = body { fields } else { Map::new() };
         let incoming = self.incoming(token, operation, path);
-        self.kernel.handle(Incoming { body: Body::Fields(fields), wrap_ttl, ..incoming }).await
+        self.kernel
+            .handle(Incoming { body: Body::Fields(fields), wrap_ttl, ..incoming })
+            .await
+            .map(|answer| *answer)
     }
 
     pub(crate) async fn post(&self, token: &str, path: &str, body: Value) -> Result<Answer, KernelError> {

@@ -121,7 +121,11 @@ impl TokenStore {
 
     /// The keyed hash of a token in its one spelling.
     pub(super) fn key_of(&self, tx: &Tx, token: &str) -> Result<String, KernelError> {
-        Ok(hex::encode(hmac::sign(&*self.salt(tx)?, token.as_bytes())))
+        let hash = hmac::sign(&*self.salt(tx)?, token.as_bytes());
+        // Into an array: an iterator of characters takes as long as the hash.
+        let mut text = [0; 64];
+        hex::encode_to_slice(hash, &mut text).map_err(|err| KernelError::Bug(err.to_string()))?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// The token somebody presents, if it is good and may be used from `remote`.
