@@ -116,6 +116,21 @@ impl Connection {
         Ok(answer)
     }
 
+    /// Sends a request and reads its answer to the end, of which only the status is kept: for load that must cost little.
+    ///
+    /// # Errors
+    /// When the connection breaks, or the answer is no HTTP or does not say how long it is.
+    pub async fn exchange(&mut self, request: &[u8]) -> Result<u16> {
+        self.send(request).await?;
+        loop {
+            if let Some((status, size)) = whole(&self.read)? {
+                self.read.drain(..size);
+                return Ok(status);
+            }
+            self.more().await?;
+        }
+    }
+
     /// Sends a request with a token and reads its answer.
     ///
     /// # Errors
@@ -182,6 +197,77 @@ impl Connection {
     }
 }
 
+/// Status and size of the answer that `bytes` begin with, once all of it is there.
+fn whole(bytes: &[u8]) -> Result<Option<(u16, usize)>> {
+    const NAME: &[u8] = b"content-length:";
+    let (mut at, mut status, mut size) = (0, None, None);
+    while let Some(end) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n')) {
+        let line = bytes.get(at..at + end).unwrap_or_default().trim_ascii_end();
+        at += end + 1;
+        if status.is_none() {
+            let code = line.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5));
+            status = Some(number(code).ok_or_else(|| broken("no HTTP answer"))?);
+        } else if line.is_empty() {
+            let status = status.and_then(|status| u16::try_from(status).ok()).unwrap_or_default();
+            let end = match size {
+                None if status == 204 => Some(at),
+                None => chunks_end(bytes, at)?,
+                Some(size) => Some(at + size).filter(|end| *end <= bytes.len()),
+            };
+            return Ok(end.map(|end| (status, end)));
+        } else if line.len() > NAME.len()
+            && line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME))
+        {
+            size = number(line.get(NAME.len()..));
+        }
+    }
+    Ok(None)
+}
+
+/// Where the chunks that begin `at` end, once all of them are there.
+fn chunks_end(bytes: &[u8], mut at: usize) -> Result<Option<usize>> {
+    while let Some(end) = bytes.get(at..).and_then(|rest| find(rest, b"\r\n")) {
+        let size = std::str::from_utf8(bytes.get(at..at + end).unwrap_or_default()).ok();
+        let size = size.and_then(|size| usize::from_str_radix(size.trim(), 16).ok());
+        let size = size.ok_or_else(|| broken("an answer without a length"))?;
+        at += end + 2 + size + 2;
+        if size == 0 {
+            return Ok(Some(at).filter(|end| *end <= bytes.len()));
+        }
+    }
+    Ok(None)
+}
+
+fn number(digits: Option<&[u8]>) -> Option<usize> {
+    std::str::from_utf8(digits?).ok()?.trim().parse().ok()
+}
+
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_whole_when_all_of_it_is_there() {
+        let check = |bytes: &str, want: Option<(u16, usize)>| {
+            assert_eq!(whole(bytes.as_bytes()).unwrap(), want, "{bytes:?}");
+        };
+        let answer = "HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 3\r\n\r\nabc";
+        check(answer, Some((200, answer.len())));
+        check(&format!("{answer}HTTP/1.1 500"), Some((200, answer.len())));
+        for end in 0..answer.len() {
+            check(&answer[..end], None);
+        }
+        check("HTTP/1.1 204 No Content\r\n\r\n", Some((204, 27)));
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        check(chunked, Some((200, chunked.len())));
+        for end in 0..chunked.len() {
+            check(&chunked[..end], None);
+        }
+        assert!(whole(b"HTTP/1.1 200 OK\r\n\r\nno length\r\n").is_err());
+        assert!(whole(b"nonsense\r\n").is_err());
+    }
 }
