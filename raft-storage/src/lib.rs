@@ -19,7 +19,9 @@ pub mod watch;
 pub mod write_set;
 
 pub use kv::{Batch, Kv, KvDraft, KvError, KvHome, KvSnapshot, Visit};
-pub use raft::{OpenError, RaftConfig, RaftParts, RaftReplica};
+pub use raft::{
+    Changed, Changes, ChangesError, OpenError, Position, RaftConfig, RaftParts, RaftReplica, What,
+};
 pub use replica::{
     ApplyObserver, Change, Committed, Member, MemberId, MemberKind, Membership, Progress, ProposeError,
     ReadView, Replica, ReplicaError, ReplicaStatus, Role, Versioned,

@@ -38,6 +38,15 @@ impl Write {
             Self::Delete(key) | Self::Put(key, _) => key,
         }
     }
+
+    /// Bytes of key and value.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Delete(key) => key.len(),
+            Self::Put(key, value) => key.len() + value.len(),
+        }
+    }
 }
 
 /// The reads and writes of one request.

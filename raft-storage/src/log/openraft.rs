@@ -22,7 +22,8 @@ use super::{Done, EntryId, LogError, Payload, SegmentLog};
 use crate::types::{Entry, EntryData, LogId, TypeConfig, Vote};
 
 const TAG_BLANK: u8 = 0;
-const TAG_NORMAL: u8 = 1;
+/// Its payload is a command.
+pub(crate) const TAG_NORMAL: u8 = 1;
 const TAG_MEMBERSHIP_V1: u8 = 2;
 
 const VOTE_V1: u8 = 1;

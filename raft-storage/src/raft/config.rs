@@ -25,6 +25,9 @@ pub struct RaftConfig {
     pub limits: Limits,
     /// How much log is kept.
     pub retention: Retention,
+    /// Whether all log is kept, up to [`Retention::bytes_max`], until [`super::Changes::hold_log`] says what is needed: a
+    /// member that starts does not know yet which secondaries still need what.
+    pub holds_log: bool,
     /// When the state machine makes durable what it applied.
     pub flush: FlushPolicy,
     /// Below this many free bytes, writes are refused and leadership is handed over.
@@ -46,6 +49,7 @@ impl RaftConfig {
             timings: Timings::default(),
             limits: Limits::default(),
             retention: Retention::default(),
+            holds_log: false,
             flush: FlushPolicy::default(),
             low_water_bytes: 256 << 20,
             threads: Threads::Spawn,
@@ -213,7 +217,7 @@ impl Default for Limits {
 pub struct Retention {
     /// Kept in any case.
     pub bytes: u64,
-    /// Kept as long as a member that answers still needs it.
+    /// Kept as long as a member that answers, or a secondary ([`super::Changes::hold_log`]), still needs it.
     pub bytes_max: u64,
 }
 

@@ -20,6 +20,7 @@
 //! campaigns during one lease: openraft forgets the lease it granted before. Read next: [`replica`](RaftReplica).
 
 mod barrier;
+mod changes;
 mod config;
 mod gate;
 mod guard;
@@ -41,6 +42,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use changes::{Changed, Changes, ChangesError, Position, What};
 pub use config::{Limits, RaftConfig, Retention, Threads, Timings};
 pub use machine::{Builder, Machine, SnapshotData, members_of};
 pub use recover::recover_single;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -198,6 +199,7 @@ impl RaftReplica {
             transport: parts.transport,
             changing: tokio::sync::Mutex::default(),
             receiving: tokio::sync::Mutex::default(),
+            held: AtomicU64::new(if config.holds_log { 0 } else { u64::MAX }),
             config,
             cluster,
             raft,

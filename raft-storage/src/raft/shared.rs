@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     pub(super) changing: Mutex<()>,
     /// One snapshot at a time is taken in.
     pub(super) receiving: Mutex<()>,
+    /// Entries after this index are kept for those who read changes; all may go at `u64::MAX`.
+    pub(super) held: AtomicU64,
 }
 
 impl fmt::Debug for Shared {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arca_danger::Bug;
@@ -69,7 +70,7 @@ async fn maybe_flush(shared: &Shared) -> io::Result<u64> {
 }
 
 async fn purge(shared: &Shared, flushed: u64) -> Result<(), ReplicaError> {
-    let needed = shared.metrics(needed_by_followers);
+    let needed = shared.metrics(needed_by_followers).min(shared.held.load(Ordering::Relaxed));
     let Some(target) = purge_target(&shared.log.segments(), &shared.config.retention, flushed, needed) else {
         return Ok(());
     };

@@ -10,7 +10,7 @@ use arca_danger::Bug;
 use foldhash::fast::FixedState;
 
 use super::meta::{self, Meta};
-use super::{State, StateError, Writer, import};
+use super::{Mark, State, StateError, Writer, import, marks};
 use crate::command::{Command, CommandError};
 use crate::kv::{Batch, KvError};
 use crate::write_set::Key;
@@ -137,6 +137,7 @@ impl State {
             writer.meta.membership = bytes.to_vec();
             writer.meta.write_membership(&mut pending.batch);
         }
+        marks::prune(writer.kv.as_ref(), index, &mut pending.batch)?;
         match command {
             Some(command) => self.apply_command(writer, pending, command),
             None => Ok(Outcome::Nothing),
@@ -158,7 +159,10 @@ impl State {
                     return Err(StateError::Command { index, source });
                 }
                 let outcomes =
-                    sets.into_iter().map(|set| pending.add(writer, set)).collect::<Result<_, _>>()?;
+                    sets.into_iter().map(|set| pending.add(writer, set)).collect::<Result<Vec<_>, _>>()?;
+                if let Some(mark) = Mark::of(&outcomes) {
+                    mark.write(index, &mut pending.batch);
+                }
                 Ok(Outcome::Sets(outcomes))
             }
             Command::Reserve(_) => Ok(Outcome::Nothing),

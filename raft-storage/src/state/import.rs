@@ -7,7 +7,7 @@
 use super::frame::{Decoder, Part};
 use super::load::{self, Entries, Loader};
 use super::meta::{self, Header, Meta, OWN_KEYS};
-use super::{Scope, StateError};
+use super::{Mark, Scope, StateError};
 use crate::Version;
 use crate::codec;
 use crate::command::Command;
@@ -115,7 +115,11 @@ fn commit(
 ) -> Result<Step, StateError> {
     let draft = home.draft()?;
     match build(kv, draft.as_ref(), meta, head, digest) {
-        Ok(()) => Ok(Step { promote: Some(draft), ..Step::done(Batch::default()) }),
+        Ok(()) => {
+            let mut changes = Batch::default();
+            Mark::Replaced.write(meta.index, &mut changes);
+            Ok(Step { promote: Some(draft), ..Step::done(changes) })
+        }
         // What was staged is not a backup: every member finds so, and goes on.
         Err(StateError::Damaged(reason)) => {
             Ok(Step { outcome: Err(reason), changes: forget(kv)?, promote: None })

@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 
 use super::StateError;
 use super::export::{KEPT_CLASS, Scope};
-use super::meta;
+use super::{marks, meta};
 use crate::Version;
 use crate::codec::{Malformed, Reader};
 use crate::kv::{Batch, Kv, KvError};
@@ -124,10 +124,16 @@ impl Loader {
         })
     }
 
-    /// Stores the entries a backup does not hold, as they are in `snapshot`.
+    /// Stores the entries a backup does not hold and the marks of the log, as they are in `snapshot`.
     pub(super) fn keep(&mut self, snapshot: &dyn crate::KvSnapshot) -> Result<(), KvError> {
+        self.copy(snapshot, &[KEPT_CLASS], &meta::OWN_KEYS)?;
+        let (start, end) = marks::range();
+        self.copy(snapshot, start, end)
+    }
+
+    fn copy(&mut self, snapshot: &dyn crate::KvSnapshot, start: &[u8], end: &[u8]) -> Result<(), KvError> {
         let mut outcome = Ok(());
-        snapshot.visit(&[KEPT_CLASS], Some(&meta::OWN_KEYS), &mut |key, stored| match self.sink.put(
+        snapshot.visit(start, Some(end), &mut |key, stored| match self.sink.put(
             self.kv.as_ref(),
             key,
             stored.to_vec(),

@@ -6,11 +6,13 @@
 //! Read next: `apply.rs` for one entry, [`export`] and [`install`] for whole states. Formats: `docs/formats/state.md`.
 
 mod apply;
+pub mod compose;
 pub mod export;
 mod frame;
 pub mod import;
 pub mod install;
 mod load;
+mod marks;
 mod meta;
 pub mod node_store;
 mod versions;
@@ -32,9 +34,11 @@ use crate::watch;
 use crate::{ApplyObserver, ReadView};
 
 pub use apply::{Apply, Outcome, Payload, SetOutcome};
+pub use compose::Composer;
 pub use export::{Exporter, Scope};
 pub use import::Uploader;
 pub use install::{Receiver, Staged};
+pub(crate) use marks::{KEPT as MARKS_KEPT, Mark};
 pub use meta::{Header, Meta};
 pub use node_store::NodeStore;
 use versions::Versions;

@@ -1,9 +1,11 @@
 //! What readers hold: a snapshot of the store and how far it is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use super::meta::{self, META_KEYS, Meta, OWN_KEYS};
+use super::{Mark, marks};
 use crate::kv::{KvError, KvSnapshot, Visit};
 use crate::replica::VersionedVisitor;
 use crate::{ReadView, Versioned};
@@ -33,6 +35,11 @@ impl View {
 
     pub(super) fn snapshot(&self) -> &dyn KvSnapshot {
         self.snapshot.as_ref()
+    }
+
+    /// The marks of the entries from `first` to `last`, which must all be applied.
+    pub(crate) fn marks(&self, first: u64, last: u64) -> Result<BTreeMap<u64, Mark>, KvError> {
+        marks::between(self.snapshot.as_ref(), first, last)
     }
 
     /// BLAKE3 over the applied index, the membership and every entry, staged ones included.
