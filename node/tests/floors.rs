@@ -23,7 +23,8 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("arca-engines", 2, &["arca-danger", "arca-engine-api"]),
     ("arca-kernel", 2, &["arca-barrier", "arca-danger", "arca-engine-api", "arca-hcl", "arca-raft-storage"]),
     ("arca-api", 3, &["arca-danger", "arca-engine-api", "arca-kernel", "arca-raft-storage"]),
-    ("arca-rpc", 3, &["arca-raft-storage"]),
+    ("arca-replication", 2, &["arca-danger", "arca-raft-storage"]),
+    ("arca-rpc", 3, &["arca-raft-storage", "arca-replication"]),
     (
         "arca-node",
         4,
@@ -39,6 +40,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "arca-hcl",
             "arca-kernel",
             "arca-raft-storage",
+            "arca-replication",
             "arca-rpc",
         ],
     ),
@@ -58,6 +60,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "arca-jepsen",
             "arca-kernel",
             "arca-raft-storage",
+            "arca-replication",
         ],
     ),
 ];

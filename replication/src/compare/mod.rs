@@ -1,0 +1,52 @@
+//! Two states made equal by sending little more than what differs: for a secondary whose place in the primary's log is
+//! unknown or gone.
+//!
+//! Both sides sum hashes over what passes the sieve ([`trie`]). The sink goes down where sums differ, says what it has in
+//! the leaves that do, and is sent what it lacks and told what is too much. [`source`] pins one state for that and
+//! [`sink`] changes its own. Hashes are over ciphertext.
+//! Read next: [`sink`] for the order of steps. Format: `docs/formats/replication-compare.md`.
+
+mod apply;
+mod message;
+pub mod root;
+mod session;
+pub mod sink;
+pub mod source;
+mod trie;
+
+#[cfg(test)]
+mod tests;
+
+use arca_raft_storage::{Key, KvError, ReadView, Value, Visit};
+
+pub use root::Root;
+pub use sink::{CompareError, Comparison};
+pub use source::Comparisons;
+
+use crate::sieve::Sieve;
+
+/// Most bytes of entries that open the rest: they are sent and written together.
+const KEYS_BYTES_MAX: usize = 4 << 20;
+/// What the root that is shown is hashed with: it is to find damage, not to withstand somebody who makes entries for it.
+const ROOT_CONTEXT: &str = "arca 2026-11 replication: root of a state";
+/// The first key after class `boot`.
+const BOOT_END: [u8; 1] = [1];
+
+/// The entries that open the rest, of those that pass: they belong together, so they are taken over in one step.
+fn own_keys(view: &dyn ReadView, sieve: &Sieve) -> Result<Vec<(Key, Value)>, KvError> {
+    let mut found = Vec::new();
+    view.visit(&[], Some(&BOOT_END), &mut |key, value, _| {
+        if sieve.passes(key) {
+            found.push((key.to_vec(), value.to_vec()));
+        }
+        Visit::Next
+    })?;
+    for key in sieve.always.iter().filter(|key| sieve.passes(key)) {
+        if key.as_slice() >= BOOT_END.as_slice()
+            && let Some(entry) = view.get(key)?
+        {
+            found.push((key.clone(), entry.value));
+        }
+    }
+    Ok(found)
+}

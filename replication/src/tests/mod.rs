@@ -1,0 +1,8 @@
+//! Two clusters in one process, one following the other, on paused time: nothing sleeps for real.
+
+mod pace;
+mod refusals;
+mod region;
+mod retention;
+mod road;
+mod shipping;
