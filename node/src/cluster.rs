@@ -7,6 +7,7 @@ use arca_barrier::{Barrier, RotationConfig};
 use arca_engine_api::Map;
 use arca_kernel::key_keeper::KeyKeeper;
 use arca_kernel::ports::{ClusterInfo, ClusterPort, HaNode};
+use arca_kernel::replication::ReplicationPort;
 use arca_kernel::root_keys::RootKeys;
 use arca_kernel::{Kernel, KernelError};
 use arca_raft_storage::{Member, MemberId, MemberKind, RaftReplica, Replica as _, Role, SnapshotStream};
@@ -266,6 +267,11 @@ impl ClusterPort for Cluster {
     fn root_keys(&self) -> Option<Arc<dyn RootKeys>> {
         let (node, unsealed) = (self.node.upgrade()?, self.unsealed().ok()?);
         Some(Arc::new(NodeRootKeys { node, unsealed }))
+    }
+
+    fn replication(&self) -> Option<Arc<dyn ReplicationPort>> {
+        let replicator = self.unsealed().ok()?.replicator.clone()?;
+        Some(replicator)
     }
 
     fn sanitized_config(&self) -> Map {

@@ -1,7 +1,7 @@
-//! The making of a root token out of key shares: one attempt, from its one-time pad to the encoded token. Decides;
-//! [`crate::root_keys`] carries out.
+//! The making of a root token, or a DR operation token, out of key shares: one attempt, from its one-time pad to the
+//! encoded token. Decides; [`crate::root_keys`] carries out.
 
-use arca_kernel::root_keys::{Generation, Offered};
+use arca_kernel::root_keys::{Generation, Offered, Purpose};
 use arca_kernel::tokens::ROOT_TOKEN_LEN;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -17,6 +17,7 @@ pub(crate) const ABORTED: &str =
 /// An attempt under way.
 #[derive(Debug)]
 pub(crate) struct GenerationAttempt {
+    purpose: Purpose,
     nonce: String,
     otp: Pad,
     collected: Collected,
@@ -34,6 +35,7 @@ impl std::fmt::Debug for Pad {
 /// Begins an attempt, if there is none and the pad fits a token.
 pub(crate) fn begin(
     slot: &mut Option<GenerationAttempt>,
+    purpose: Purpose,
     otp: Zeroizing<String>,
     nonce: String,
 ) -> Result<(), AttemptError> {
@@ -43,7 +45,7 @@ pub(crate) fn begin(
     if slot.is_some() {
         return Err(AttemptError::Busy("root generation"));
     }
-    *slot = Some(GenerationAttempt { nonce, otp: Pad(otp), collected: Collected::default() });
+    *slot = Some(GenerationAttempt { purpose, nonce, otp: Pad(otp), collected: Collected::default() });
     Ok(())
 }
 
@@ -69,6 +71,11 @@ pub(crate) fn offer(
 }
 
 impl GenerationAttempt {
+    /// Whether it makes that. Shares given for one thing must not make another.
+    pub(crate) fn is_for(&self, purpose: Purpose) -> bool {
+        self.purpose == purpose
+    }
+
     /// Names it.
     pub(crate) fn nonce(&self) -> &str {
         &self.nonce
@@ -91,7 +98,8 @@ mod tests {
 
     fn begun() -> Option<GenerationAttempt> {
         let mut slot = None;
-        begin(&mut slot, Zeroizing::new("p".repeat(ROOT_TOKEN_LEN)), "n".to_owned()).unwrap();
+        let otp = Zeroizing::new("p".repeat(ROOT_TOKEN_LEN));
+        begin(&mut slot, Purpose::RootToken, otp, "n".to_owned()).unwrap();
         slot
     }
 
@@ -113,7 +121,8 @@ mod tests {
     fn the_pad_must_fit_and_one_attempt_runs() {
         let mut slot = None;
         let mut try_begin = |otp: &str| {
-            begin(&mut slot, Zeroizing::new(otp.to_owned()), "n".to_owned()).map_err(|err| err.to_string())
+            let otp = Zeroizing::new(otp.to_owned());
+            begin(&mut slot, Purpose::RootToken, otp, "n".to_owned()).map_err(|err| err.to_string())
         };
         for otp in ["", "short", &"p".repeat(ROOT_TOKEN_LEN + 1)] {
             assert_eq!(try_begin(otp), Err("OTP string has incorrect length".to_owned()));

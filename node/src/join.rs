@@ -324,20 +324,18 @@ pub(crate) fn authority(unsealed: &Unsealed) -> Result<Authority, NodeError> {
     Ok(Authority::from_parts(&unsealed.record.cluster_id, certificate.to_vec(), read(CA_KEY_PATH)?))
 }
 
-/// Records whether a member stays a learner when it has caught up.
+/// Records whether a member stays a learner when it has caught up. Past the kernel: members are a cluster's own, also of
+/// one that is another's copy and writes nothing else.
 pub(crate) async fn mark_learner(unsealed: &Unsealed, id: MemberId, stays: bool) -> Result<(), NodeError> {
-    let path = format!("{LEARNERS_PATH}{id}");
-    unsealed
-        .kernel
-        .commit_with(|tx| {
-            if stays {
-                tx.put(Class::Local, &path, Zeroizing::new(b"{}".to_vec()))
-            } else {
-                tx.delete(Class::Local, &path)
-            }
-        })
-        .await
-        .map_err(|err| NodeError::failed("recording a learner", err))
+    let failed = |err: &dyn std::fmt::Display| NodeError::failed("recording a learner", err);
+    let (tx, path) = (unsealed.kernel.read_tx().writing(), format!("{LEARNERS_PATH}{id}"));
+    let staged = if stays {
+        tx.put(Class::Local, &path, Zeroizing::new(b"{}".to_vec()))
+    } else {
+        tx.delete(Class::Local, &path)
+    };
+    let set = staged.and_then(|()| tx.into_write_set()).map_err(|err| failed(&err))?;
+    unsealed.replica.propose(set).await.map(drop).map_err(|err| failed(&err))
 }
 
 /// On the active node: makes learners voters once they have caught up, except those that are to stay learners.

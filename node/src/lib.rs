@@ -32,6 +32,7 @@ mod notify;
 mod outside;
 pub mod recover;
 mod rekey;
+mod replication;
 mod root_attempt;
 mod root_keys;
 pub mod server;

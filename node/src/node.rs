@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use arca_api::{RequestIds, SealStatus};
 use arca_barrier::{Offer, RootKey, SealConfig, Share, UnsealProgress, boot_key};
 use arca_engine_api::{Clock, EngineType, Entropy, UnixMillis};
+use arca_kernel::key_keeper::LockedOut;
 use arca_raft_storage::{Member, Version};
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, Semaphore, mpsc};
@@ -103,12 +104,13 @@ pub(crate) struct Face {
 }
 
 /// Orders the node gives itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Order {
     /// Seal, as an operator asked.
     Seal,
-    /// The state was replaced by one that the keys of this node do not open.
-    LockedOut,
+    /// The state was replaced by one that the keys of this node do not open. If it was announced, its root key came with
+    /// the announcement.
+    LockedOut(LockedOut),
     /// This member was removed from its cluster.
     Retire,
 }
@@ -360,17 +362,34 @@ impl Node {
         tracing::info!("sealed");
     }
 
-    /// Seals because nothing can be opened any more. Nobody is better off as leader, so leadership stays; but this node
-    /// leaves only when the others know what it knows.
-    async fn lock_out(self: &Arc<Self>) {
+    /// Seals because nothing can be opened any more, and unseals itself again if it was given the key. Nobody is better off
+    /// as leader, so leadership stays; but this node leaves only when the others know what it knows.
+    async fn lock_out(self: &Arc<Self>, why: LockedOut) {
         let mut phase = self.phase.lock().await;
         let Some(unsealed) = self.unsealed.swap(None) else { return };
         self.face.write().is_sealed = true;
-        tracing::error!("{LOCKED_OUT}");
+        match &why {
+            LockedOut::Lost => tracing::error!("{LOCKED_OUT}"),
+            LockedOut::Successor(_) => {
+                tracing::warn!("the state is a copy of the primary's now: changing over to its keys")
+            }
+        }
         unsealed.kernel.deactivate();
         unsealed.let_others_follow(FOLLOW_PATIENCE).await;
         unsealed.stop(Duration::ZERO).await;
         self.forget_keys(&mut phase, unsealed).await;
+        let LockedOut::Successor(root) = why else { return };
+        if !matches!(*phase, Phase::Sealed(_)) {
+            tracing::error!(
+                "the copied state cannot be read: unseal this node with the primary's key shares"
+            );
+            return;
+        }
+        if let Err(err) = self.start(&mut phase, root).await {
+            tracing::error!(error = %err, "the keys of the copied state are there, but the node could not be started with them: \
+                            unseal it with the primary's key shares");
+        }
+        self.show(&phase);
     }
 
     async fn forget_keys(&self, phase: &mut Phase, unsealed: Arc<Unsealed>) {
@@ -484,7 +503,7 @@ async fn obey(node: Arc<Node>, mut orders: mpsc::UnboundedReceiver<Order>) {
     while let Some(order) = orders.recv().await {
         match order {
             Order::Seal => node.seal().await,
-            Order::LockedOut => node.lock_out().await,
+            Order::LockedOut(why) => node.lock_out(why).await,
             Order::Retire => node.retire().await,
         }
     }

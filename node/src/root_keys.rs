@@ -11,7 +11,7 @@ use std::time::Duration;
 use arca_barrier::{Keyring, SealConfig, ShamirSeal, boot_key};
 use arca_kernel::KernelError;
 use arca_kernel::root_keys::{
-    Generation, GenerationStep, NewShares, Offered, Rekey, RekeyPlan, RootKeys, Verification,
+    Generation, GenerationStep, NewShares, Offered, Purpose, Rekey, RekeyPlan, RootKeys, Verification,
 };
 use arca_raft_storage::{ProposeError, ReadView, Replica as _, Role, Versioned};
 use async_trait::async_trait;
@@ -128,21 +128,26 @@ impl NodeRootKeys {
         Ok(Versions { config: config.version, root_key: wrapped.version })
     }
 
-    async fn generate(&self, offered: &Offered) -> Result<GenerationStep, KernelError> {
+    async fn generate(&self, purpose: Purpose, offered: &Offered) -> Result<GenerationStep, KernelError> {
         let mut attempts = self.attempts().await?;
         let required = self.required()?;
-        let Some(key) = generate_root::offer(attempts.generation.as_mut(), offered, required)? else {
+        let attempt = attempts.generation.as_mut().filter(|attempt| attempt.is_for(purpose));
+        let Some(key) = generate_root::offer(attempt, offered, required)? else {
             let progress = generate_root::status(attempts.generation.as_ref(), required).progress;
             return Ok(GenerationStep { progress, required, encoded_token: None });
         };
         self.check_key(&key, ABORTED)?;
-        let token = self.unsealed.kernel.make_root_token().await?;
+        let kernel = &self.unsealed.kernel;
+        let token = match purpose {
+            Purpose::OperationToken => kernel.make_operation_token().await?,
+            Purpose::RootToken => kernel.make_root_token().await?,
+        };
         let attempt = attempts.generation.take();
         let encoded = attempt.as_ref().and_then(|attempt| attempt.encode(&token));
-        let encoded = encoded
-            .ok_or_else(|| KernelError::Bug("a root token does not fit its one-time pad".to_owned()))?;
+        let encoded =
+            encoded.ok_or_else(|| KernelError::Bug("a token does not fit its one-time pad".to_owned()))?;
         let nonce = attempt.as_ref().map_or("", GenerationAttempt::nonce);
-        tracing::warn!(nonce, "a root token was generated with key shares");
+        tracing::warn!(nonce, "{} was generated with key shares", purpose.name());
         Ok(GenerationStep { progress: required, required, encoded_token: Some(encoded) })
     }
 
@@ -318,30 +323,40 @@ enum Replaced {
 
 #[async_trait]
 impl RootKeys for NodeRootKeys {
-    async fn generation(&self) -> Result<Generation, KernelError> {
+    async fn generation(&self, purpose: Purpose) -> Result<Generation, KernelError> {
         let attempts = self.attempts().await?;
-        Ok(generate_root::status(attempts.generation.as_ref(), self.required()?))
+        let attempt = attempts.generation.as_ref().filter(|attempt| attempt.is_for(purpose));
+        Ok(generate_root::status(attempt, self.required()?))
     }
 
-    async fn begin_generation(&self, otp: Zeroizing<String>) -> Result<Generation, KernelError> {
+    async fn begin_generation(
+        &self,
+        purpose: Purpose,
+        otp: Zeroizing<String>,
+    ) -> Result<Generation, KernelError> {
         let mut attempts = self.attempts().await?;
-        generate_root::begin(&mut attempts.generation, otp, self.nonce()?)?;
+        generate_root::begin(&mut attempts.generation, purpose, otp, self.nonce()?)?;
         let status = generate_root::status(attempts.generation.as_ref(), self.required()?);
         let nonce = status.nonce.as_deref().unwrap_or_default();
-        tracing::warn!(nonce, "the generation of a root token was begun");
+        tracing::warn!(nonce, "the generation of {} was begun", purpose.name());
         Ok(status)
     }
 
-    async fn cancel_generation(&self) -> Result<(), KernelError> {
-        if let Some(attempt) = self.attempts().await?.generation.take() {
-            tracing::warn!(nonce = attempt.nonce(), "the generation of a root token was given up");
+    async fn cancel_generation(&self, purpose: Purpose) -> Result<(), KernelError> {
+        let mut attempts = self.attempts().await?;
+        if let Some(attempt) = attempts.generation.take_if(|attempt| attempt.is_for(purpose)) {
+            tracing::warn!(nonce = attempt.nonce(), "the generation of {} was given up", purpose.name());
         }
         Ok(())
     }
 
-    async fn offer_for_generation(&self, offered: Offered) -> Result<GenerationStep, KernelError> {
+    async fn offer_for_generation(
+        &self,
+        purpose: Purpose,
+        offered: Offered,
+    ) -> Result<GenerationStep, KernelError> {
         let this = self.clone();
-        finished(async move { this.generate(&offered).await }).await
+        finished(async move { this.generate(purpose, &offered).await }).await
     }
 
     async fn rekey(&self) -> Result<Rekey, KernelError> {

@@ -13,9 +13,11 @@ use arca_raft_storage::{
     ApplyObserver, Member, MemberId, Nobody, RaftConfig, RaftReplica, Replica, ReplicaStatus, Role,
     Transport, Version,
 };
+use arca_rpc::replication::ReplicationDoor;
+use arca_rpc::replication::Unserved;
 use arca_rpc::{
     Announced, ForwardError, ForwardedRequest, ForwardedResponse, Gatekeeper, GrpcTransport, NodeFacts,
-    NodeIdentity, RpcServer, ServerParts, TcpDial,
+    NodeIdentity, Replicated, RpcServer, ServerParts, TcpDial,
 };
 use async_trait::async_trait;
 use http_body_util::BodyExt as _;
@@ -28,6 +30,7 @@ use crate::config::{Config, Storage};
 use crate::identity;
 use crate::node::{Node, NodeError, Order, VERSION};
 use crate::node_file::NodeRecord;
+use crate::replication::{Replicator, ReplicatorParts};
 use crate::root_keys::Attempts;
 use crate::superseded::SealObserver;
 use crate::system::NodeSystem;
@@ -65,6 +68,8 @@ pub(crate) struct Unsealed {
     pub(crate) keys: Arc<KeyKeeper>,
     /// Root tokens and key shares in the making.
     pub(crate) attempts: tokio::sync::Mutex<Attempts>,
+    /// What other clusters are to this one; none without a cluster port.
+    pub(crate) replicator: Option<Arc<Replicator>>,
     rpc: Mutex<Option<RpcServer>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -77,9 +82,9 @@ impl Unsealed {
         let keyring = Keyring::open(&root, &sealed_keyring).map_err(unopened)?;
         let barrier = Arc::new(Barrier::new(keyring, Arc::new(SystemEntropy)));
         let orders = node.orders.clone();
-        let lock_out = move || {
+        let lock_out = move |why| {
             // Nobody listens only when the process is ending.
-            let _ = orders.send(Order::LockedOut);
+            let _ = orders.send(Order::LockedOut(why));
         };
         let keys = KeyKeeper::new(root, seal_version, &barrier, lock_out).map_err(unopened)?;
         let keys = Arc::new(keys);
@@ -92,7 +97,16 @@ impl Unsealed {
         keys.reload();
         SealObserver::register(node, &replica);
         let grpc = network.grpc.clone();
-        let rpc = network.serve(node, identity, &replica)?;
+        let me = member_of(&node.config, record.member);
+        let door = ReplicationDoor::default();
+        let (cluster_id, keyed) = (record.cluster_id.as_str(), (&keys, &barrier));
+        let replicator = grpc.is_some().then(|| {
+            let (me, door, (keys, barrier)) = (me.clone(), door.clone(), keyed);
+            Replicator::new(ReplicatorParts { node, me, cluster_id, replica: &replica, keys, barrier, door })
+        });
+        let replicator =
+            replicator.transpose().map_err(|err| NodeError::failed("starting replication", err))?;
+        let rpc = network.serve(node, identity, &replica, door)?;
         let cluster =
             Cluster::new(node, &record, &replica, grpc.clone(), Arc::clone(&barrier), Arc::clone(&keys));
         let kernel = Kernel::start(KernelParts {
@@ -107,7 +121,7 @@ impl Unsealed {
         })
         .map_err(|err| NodeError::failed("starting the kernel", err))?;
         let unsealed = Arc::new(Self {
-            me: member_of(&node.config, record.member),
+            me,
             record,
             cluster,
             kernel,
@@ -115,9 +129,14 @@ impl Unsealed {
             transport: grpc,
             keys,
             attempts: tokio::sync::Mutex::default(),
+            replicator,
             rpc: Mutex::new(rpc),
             tasks: Mutex::default(),
         });
+        if let Some(replicator) = &unsealed.replicator {
+            replicator.attach(&unsealed.kernel);
+            unsealed.tasks.lock().push(tokio::spawn(Replicator::run(Arc::downgrade(replicator))));
+        }
         let following = tokio::spawn(follow_role(Arc::downgrade(&unsealed), Arc::downgrade(node)));
         let tending = tokio::spawn(crate::join::tend_members(Arc::downgrade(&unsealed)));
         let announcing = tokio::spawn(crate::addresses::keep_current(Arc::downgrade(&unsealed)));
@@ -170,6 +189,9 @@ impl Unsealed {
             task.abort();
             // What it holds keeps the store open: the next unseal would find it locked.
             let _ = task.await;
+        }
+        if let Some(replicator) = &self.replicator {
+            replicator.stop().await;
         }
         self.kernel.deactivate();
         self.kernel.shutdown().await;
@@ -328,10 +350,12 @@ impl Network {
         node: &Arc<Node>,
         identity: NodeIdentity,
         replica: &Arc<RaftReplica>,
+        replication: ReplicationDoor,
     ) -> Result<Option<RpcServer>, NodeError> {
         let Some(listener) = self.listener else { return Ok(None) };
         let gatekeeper = Gate { node: Arc::downgrade(node), replica: Arc::clone(replica) };
-        let parts = ServerParts { identity, inbound: replica.inbound(), gatekeeper: Arc::new(gatekeeper) };
+        let (inbound, gatekeeper) = (replica.inbound(), Arc::new(gatekeeper));
+        let parts = ServerParts { identity, inbound, gatekeeper, replication };
         RpcServer::start(listener, parts)
             .map(Some)
             .map_err(|err| NodeError::failed("starting the cluster port", err))
@@ -386,6 +410,14 @@ impl Gatekeeper for Gate {
             applied_index: self.replica.status().applied_index,
             is_sealed: false,
             room_bytes: self.replica.room_bytes(),
+        }
+    }
+
+    async fn replicated(&self, asked: Replicated) -> Result<bytes::Bytes, Unserved> {
+        let unsealed = self.node.upgrade().and_then(|node| node.unsealed.load_full());
+        match unsealed.as_ref().and_then(|unsealed| unsealed.replicator.as_ref()) {
+            Some(replicator) => replicator.carried(asked).await,
+            None => Err(Unserved::NotActive),
         }
     }
 

@@ -190,7 +190,7 @@ impl Machine {
     ) -> Result<Arc<KeyKeeper>, Failure> {
         let root = RootKey::from_slice(root.expose()).map_err(Failure::setup)?;
         let trace = self.shared.trace.clone();
-        let locked_out = move || trace.say(format_args!("a member does not hold the keys of its state"));
+        let locked_out = move |_| trace.say(format_args!("a member does not hold the keys of its state"));
         let keys = Arc::new(KeyKeeper::new(root, Version(0), barrier, locked_out).map_err(Failure::setup)?);
         keys.follow(&(Arc::clone(replica) as Arc<dyn Replica>));
         replica.observe(Arc::clone(&keys) as Arc<dyn ApplyObserver>);

@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, LOCATION, ORIGIN};
+use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, LOCATION, ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{Either, Full, StreamBody};
 use hyper::body::Frame;
@@ -55,6 +55,9 @@ mod names {
 const FAILOVER_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before a node that was not active a moment ago is asked again.
 const NOTICE_PAUSE: Duration = Duration::from_millis(2);
+
+/// How long whoever writes at a fenced primary is asked to wait: nothing changes there before a person acts.
+const FENCED_PAUSE_SECONDS: &str = "60";
 
 /// A response body: whole, or streamed (a snapshot).
 pub type ResponseBody = Either<Full<Bytes>, StreamBody<FrameStream>>;
@@ -612,5 +615,9 @@ fn failed(err: &KernelError, request_id: &str) -> Response<ResponseBody> {
     if matches!(err.fault(), Fault::Internal | Fault::OutcomeUnknown) {
         tracing::error!(request_id, error = %err, "request failed");
     }
-    full(render::errors(status_of(err.fault()), &err.public_messages()))
+    let mut response = full(render::errors(status_of(err.fault()), &err.public_messages()));
+    if err.fault() == Fault::Fenced {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(FENCED_PAUSE_SECONDS));
+    }
+    response
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use arca_engine_api::StorageError;
+use arca_kernel::replication::{Fence, Kind, Mode, RoleRecord};
 use arca_kernel::testing::Pair;
 use http::{HeaderMap, HeaderValue};
 
@@ -179,4 +181,50 @@ fn a_node_that_is_behind_may_be_told_to_pass_the_request_on() {
     check(&[" forward-active-node "], true);
     check(&["fail", "forward-active-node"], true);
     check(&["forward"], false);
+}
+
+async fn become_one(system: &FakeSystem, role: &RoleRecord) {
+    let failed = |err: arca_kernel::KernelError| StorageError::Failed(err.to_string());
+    let kernel = system.kernel.as_ref().unwrap();
+    kernel.commit_with(|tx| role.store(tx, Kind::Dr).map_err(failed)).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_node_of_a_dr_secondary_answers_472() {
+    let (active, standby) = pair().await;
+    become_one(&active, &RoleRecord { mode: Mode::Secondary, ..RoleRecord::default() }).await;
+    let disabled = "472\n{\"errors\":[\"path disabled in replication DR secondary mode\"]}";
+    for node in [&active, &standby] {
+        for (method, target) in [
+            ("GET", "/v1/sys/mounts"),
+            ("PUT", "/v1/secret/a"),
+            ("LIST", "/v1/secret"),
+            ("GET", "/v1/cubbyhole/a"),
+        ] {
+            assert_eq!(answer(node, method, target, &[TOKEN], &[]).await, disabled, "{target}");
+        }
+        let got = answer(node, "GET", "/v1/sys/replication/status", &[], &[]).await;
+        assert!(got.starts_with("200\n") && got.contains("\"dr\":{\"mode\":\"secondary\"}"), "{got}");
+        let got = answer(node, "GET", "/v1/sys/seal-status", &[], &[]).await;
+        assert!(got.starts_with("200\n"), "{got}");
+        let got = answer(node, "GET", "/v1/sys/health", &[], &[]).await;
+        assert!(got.contains("\"replication_dr_mode\":\"secondary\""), "{got}");
+    }
+    assert!(standby.take_notes().is_empty(), "it was carried");
+    let got = answer(&standby, "PUT", "/v1/sys/replication/dr/secondary/promote", &[TOKEN], &[]).await;
+    assert_eq!((got.as_str(), standby.take_notes().len()), ("200\n{}", 1), "carried to the active node");
+}
+
+#[tokio::test]
+async fn a_fenced_primary_asks_whoever_writes_to_wait() {
+    let (active, _) = pair().await;
+    let fence = Some(Fence { epoch: 2, ..Fence::default() });
+    become_one(&active, &RoleRecord { mode: Mode::Primary, fence, ..RoleRecord::default() }).await;
+    let got = answer(&active, "PUT", "/v1/cubbyhole/a", &[TOKEN], &["retry-after"]).await;
+    assert!(
+        got.starts_with("503\nretry-after: 60\n{\"errors\":[\"this cluster is no longer the primary"),
+        "{got}"
+    );
+    let got = answer(&active, "GET", "/v1/sys/mounts", &[TOKEN], &["retry-after"]).await;
+    assert!(got.starts_with("200\n{"), "{got}");
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::query;
 use crate::render::{Rendered, errors, to_json};
+use crate::status::DR_SECONDARY;
 use crate::system::Health;
 
 /// Smallest status that a query may choose: below it are no final answers.
@@ -29,8 +30,8 @@ fn chosen(health: &Health, raw_query: &str) -> Result<StatusCode, String> {
     let sealed = code(&query, "sealedcode", 503)?;
     let uninitialized = code(&query, "uninitcode", 501)?;
     let removed = code(&query, "removedcode", 530)?;
-    // States this node is never in; their codes are read, as every other is.
-    code(&query, "drsecondarycode", 472)?;
+    let dr_secondary = code(&query, "drsecondarycode", DR_SECONDARY)?;
+    // A state this node is never in; its code is read, as every other is.
     code(&query, "performancestandbycode", 473)?;
     Ok(if !health.initialized {
         uninitialized
@@ -38,6 +39,9 @@ fn chosen(health: &Health, raw_query: &str) -> Result<StatusCode, String> {
         removed
     } else if health.sealed {
         sealed
+    } else if health.replication_dr_mode == "secondary" {
+        // Whichever node of it is asked, and whatever is accepted of a standby.
+        dr_secondary
     } else if health.standby && health.ha_connection_healthy == Some(false) {
         cut_off
     } else if health.standby && !accepts_standby {
@@ -81,7 +85,8 @@ mod tests {
         let given = Health {
             initialized: state != "new",
             sealed: state == "sealed",
-            standby: state == "standby" || state == "lost",
+            standby: matches!(state, "standby" | "lost" | "dr standby"),
+            replication_dr_mode: if state.starts_with("dr") { "secondary" } else { "disabled" }.to_owned(),
             ha_connection_healthy: (state == "lost").then_some(false),
             removed_from_cluster: state == "removed",
             ..Health::default()
@@ -97,6 +102,19 @@ mod tests {
         check("sealed", "", 503);
         check("new", "", 501);
         check("removed", "", 530);
+        check("dr active", "", 472);
+        check("dr standby", "", 472);
+    }
+
+    #[test]
+    fn a_dr_secondary_is_no_standby_and_no_active_node() {
+        for state in ["dr active", "dr standby"] {
+            check(state, "standbyok=true&perfstandbyok=true&activecode=200&standbycode=201", 472);
+            check(state, "drsecondarycode=299", 299);
+        }
+        for (state, want) in [("sealed", 503), ("new", 501), ("removed", 530)] {
+            check(state, "drsecondarycode=299", want);
+        }
     }
 
     #[test]

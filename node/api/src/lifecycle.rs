@@ -2,6 +2,7 @@
 //! needs a token, all are served by the node that was asked, except the joiner's proof.
 
 use arca_engine_api::Map;
+use arca_kernel::replication::Kind;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use crate::body;
 use crate::health::health;
 use crate::render::{Rendered, errors, to_json};
 use crate::status::status_of_system;
-use crate::system::{InitRequest, InitResponse, System, SystemError, UnsealRequest};
+use crate::system::{Health, InitRequest, InitResponse, System, SystemError, UnsealRequest};
 
 /// Which of these paths was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +75,7 @@ pub(crate) async fn serve(
     let is_write = matches!(*method, Method::PUT | Method::POST);
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     let outcome = match endpoint {
-        Endpoint::Health if is_read => return health(&system.health(), raw_query),
+        Endpoint::Health if is_read => return health(&current_health(system), raw_query),
         Endpoint::SealStatus if is_read => Ok(ok(&system.seal_status())),
         Endpoint::Leader if is_read => Ok(ok(&system.leader())),
         Endpoint::Init if is_read => Ok(ok(&json!({"initialized": system.seal_status().initialized}))),
@@ -93,6 +94,17 @@ pub(crate) async fn serve(
         _ => return errors(StatusCode::METHOD_NOT_ALLOWED, &["unsupported operation".to_owned()]),
     };
     outcome.unwrap_or_else(|err| refused(&err))
+}
+
+/// The roles are the state's to say, so an unsealed kernel knows them best.
+fn current_health(system: &dyn System) -> Health {
+    let mut health = system.health();
+    if let Some(kernel) = system.kernel() {
+        let standing = kernel.standing();
+        health.replication_dr_mode = standing.role(Kind::Dr).mode.name().to_owned();
+        health.replication_performance_mode = standing.role(Kind::Performance).mode.name().to_owned();
+    }
+    health
 }
 
 fn with_data(data: &Value) -> Value {

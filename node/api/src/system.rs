@@ -94,9 +94,9 @@ pub struct Health {
     pub standby: bool,
     /// Always false: standbys answer 429, as clients of this family expect.
     pub performance_standby: bool,
-    /// `disabled`.
+    /// As the kernel has it; `disabled` while there is none.
     pub replication_performance_mode: String,
-    /// `disabled`.
+    /// As above.
     pub replication_dr_mode: String,
     /// Seconds.
     pub server_time_utc: u64,

@@ -31,6 +31,10 @@ pub enum Fault {
     NeedsActive,
     /// No active node known, or quorum lost: 503.
     Unavailable,
+    /// This cluster is a disaster-recovery copy and serves nobody: 472.
+    DrSecondary,
+    /// This cluster was the primary, another is now: it takes no writes, 503.
+    Fenced,
     /// The write may or may not have happened (leadership was lost while it was on its way): 500 with that text.
     OutcomeUnknown,
 }

@@ -18,7 +18,8 @@ use crate::incoming::Body;
 use crate::kernel::Kernel;
 use crate::namespaces::Namespace;
 use crate::policy::{AclDecision, AclRequest, canonical_path};
-use crate::router::{Mount, Serves};
+use crate::replication::Serves;
+use crate::router::{Mount, Serves as MountServes};
 use crate::tx::Tx;
 use crate::{Incoming, KernelError};
 
@@ -142,9 +143,24 @@ impl Kernel {
         let allowed = self.authorize(tx, asked, &mut admitted, &full_path);
         admitted.refusal = match allowed {
             Err(err) => Some(err),
-            Ok(()) => broken.or_else(|| admitted.misrouted()),
+            Ok(()) => broken.or_else(|| admitted.misrouted()).or_else(|| self.fenced(&admitted)),
         };
         Ok(admitted)
+    }
+
+    /// Why a cluster that is no longer the primary does not begin what would write. Paths of the system are let through:
+    /// most of what an operator needs there writes nothing, and what does is refused at its commit.
+    fn fenced(&self, admitted: &Admitted) -> Option<KernelError> {
+        if self.store.serves_all() {
+            return None;
+        }
+        let standing = self.standing();
+        let is_systems =
+            admitted.mount.as_ref().is_some_and(|mount| matches!(mount.serves, MountServes::System));
+        if !matches!(standing.serves(), Serves::Fenced { .. }) || is_systems || !admitted.writes() {
+            return None;
+        }
+        standing.check_writes().err()
     }
 
     /// Whether what stands below `path` of that namespace is read by an engine's route that takes it as it was written.
@@ -204,17 +220,17 @@ impl Kernel {
         request: &mut Request,
     ) -> Result<Option<Found>, KernelError> {
         let found = match mount.serves {
-            Serves::Engine(_) => {
+            MountServes::Engine(_) => {
                 mount.engine()?.routes().find(request.operation, rest).map(|found| (found, None))
             }
-            Serves::Identity | Serves::System | Serves::Token => {
+            MountServes::Identity | MountServes::System | MountServes::Token => {
                 let groups = self.groups(mount).iter().enumerate();
                 let mut matches = groups.filter_map(|(at, group)| {
                     Some((group.routes().find(request.operation, rest)?, Some(at)))
                 });
                 matches.next()
             }
-            Serves::Unknown => None,
+            MountServes::Unknown => None,
         };
         let Some(((route, matched), group)) = found else { return Ok(None) };
         request.route = matched;
@@ -224,10 +240,10 @@ impl Kernel {
     /// The groups of built-in paths that serve a mount.
     pub(crate) fn groups(&self, mount: &Mount) -> &[Box<dyn Builtin>] {
         match mount.serves {
-            Serves::Identity => &self.identity_groups,
-            Serves::System => &self.system_groups,
-            Serves::Token => &self.token_groups,
-            Serves::Engine(_) | Serves::Unknown => &[],
+            MountServes::Identity => &self.identity_groups,
+            MountServes::System => &self.system_groups,
+            MountServes::Token => &self.token_groups,
+            MountServes::Engine(_) | MountServes::Unknown => &[],
         }
     }
 
@@ -239,6 +255,9 @@ impl Kernel {
         admitted: &mut Admitted,
         full_path: &str,
     ) -> Result<(), KernelError> {
+        if !self.store.serves_all() && *self.standing().serves() == Serves::DrSecondary {
+            return self.authorize_operation(tx, asked, admitted, full_path);
+        }
         let access = admitted.found.map_or(Access::Token, |found| found.route.access);
         if access == Access::Unauthenticated {
             // Built-in open paths say more to somebody they know; a token that is no good makes them a stranger.

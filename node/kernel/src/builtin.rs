@@ -52,9 +52,24 @@ pub(crate) struct BuiltinCtx<'a> {
     pub(crate) incoming_body: &'a Arc<Mutex<Option<SnapshotStream>>>,
 }
 
-/// Something to do once the transaction is committed; its response replaces the one given before.
+/// What was done once the transaction was committed.
+#[derive(Default)]
+pub(crate) struct Done {
+    /// In place of the response given before.
+    pub(crate) response: Response,
+    /// A token that is shown as a wrapping token.
+    pub(crate) wrap_info: Option<WrapInfo>,
+}
+
+impl From<Response> for Done {
+    fn from(response: Response) -> Self {
+        Self { response, ..Self::default() }
+    }
+}
+
+/// Something to do once the transaction is committed.
 pub(crate) type After =
-    Box<dyn for<'k> FnOnce(&'k Kernel) -> BoxFuture<'k, Result<Response, KernelError>> + Send>;
+    Box<dyn for<'k> FnOnce(&'k Kernel) -> BoxFuture<'k, Result<Done, KernelError>> + Send>;
 
 /// What a built-in answers.
 #[derive(Default)]
@@ -91,6 +106,14 @@ impl BuiltinAnswer {
     pub(crate) fn after<F>(act: F) -> Self
     where
         F: for<'k> FnOnce(&'k Kernel) -> BoxFuture<'k, Result<Response, KernelError>> + Send + 'static,
+    {
+        Self::done_after(move |kernel| Box::pin(async move { act(kernel).await.map(Done::from) }))
+    }
+
+    /// As [`Self::after`], for what answers more than a response.
+    pub(crate) fn done_after<F>(act: F) -> Self
+    where
+        F: for<'k> FnOnce(&'k Kernel) -> BoxFuture<'k, Result<Done, KernelError>> + Send + 'static,
     {
         Self { after: Some(Box::new(act)), ..Self::default() }
     }

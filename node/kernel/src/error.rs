@@ -5,6 +5,9 @@ use arca_barrier::BarrierError;
 use arca_engine_api::{EngineError, EntropyError, Fault, StorageError};
 use arca_raft_storage::{Key, ProposeError, ReplicaError};
 
+use crate::replication::standing::fenced_text;
+use crate::replication::{Fence, Kind};
+
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -29,12 +32,23 @@ pub enum KernelError {
     /// Not allowed. Deliberately says no more.
     #[error("permission denied")]
     Denied,
+    /// This cluster is a copy that waits; it serves nobody. In the words of this family.
+    #[error("path disabled in replication DR secondary mode")]
+    DrSecondary,
     /// From an engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// Randomness failed; nothing was stored.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
+    /// This cluster was the primary and is not any more: it takes no writes.
+    #[error("{}", fenced_text(*.kind, .fence))]
+    Fenced {
+        /// Of which kind.
+        kind: Kind,
+        /// What it heard.
+        fence: Box<Fence>,
+    },
     /// The request is wrong; the text is shown to the caller.
     #[error("{0}")]
     Invalid(String),
@@ -110,7 +124,9 @@ impl KernelError {
             | Self::Contention
             | Self::Entropy(_) => Fault::Internal,
             Self::Denied | Self::Preflight { .. } => Fault::Denied,
+            Self::DrSecondary => Fault::DrSecondary,
             Self::Engine(err) => err.fault(),
+            Self::Fenced { .. } => Fault::Fenced,
             Self::Invalid(_) => Fault::Invalid,
             Self::MediaType => Fault::MediaType,
             Self::NeedsActive => Fault::NeedsActive,

@@ -1,6 +1,8 @@
 //! What the active node does by itself: leases that run out, mounts whose change was interrupted, audit devices the
 //! configuration declares, engines' ticks, the keyring's age.
 //!
+//! A cluster that is not the primary keeps no house, and begins with the first round after it has become it.
+//!
 //! Every round reads what is due from storage, so nothing is loaded at promotion and nothing is lost at failover.
 //! Tasks hold the kernel weakly and are aborted at deactivation; every step is a commit of its own, so an abort
 //! leaves nothing half done. Read next: [`ticks`] for engines, [`crate::leases`] for what runs out.
@@ -27,23 +29,19 @@ pub(crate) fn spawn(kernel: &Weak<Kernel>) -> Vec<AbortHandle> {
     // Without a runtime (a test that never waits) there is nobody to keep house.
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return Vec::new() };
     let tasks = [
-        runtime.spawn(every(LEASE_ROUND, Weak::clone(kernel), |kernel| async move {
+        runtime.spawn(due(LEASE_ROUND, Weak::clone(kernel), |kernel| async move {
             kernel.expire_due().await.map(drop)
         })),
-        runtime.spawn(every(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
+        runtime.spawn(due(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
             kernel.finish_changes().await
         })),
-        runtime.spawn(every(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
+        runtime.spawn(due(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
             kernel.forget_members().await
         })),
-        runtime.spawn(every(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
+        runtime.spawn(due(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
             kernel.declare_audit().await
         })),
-        runtime.spawn(every(
-            UPKEEP_ROUND,
-            Weak::clone(kernel),
-            |kernel| async move { kernel.upkeep().await },
-        )),
+        runtime.spawn(due(UPKEEP_ROUND, Weak::clone(kernel), |kernel| async move { kernel.upkeep().await })),
         runtime.spawn(ticks::run(Weak::clone(kernel))),
     ];
     tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect()
@@ -58,6 +56,19 @@ pub(crate) fn watch_clock(kernel: &Weak<Kernel>) {
     })));
 }
 
+/// As [`every`], while it is for this cluster to do what is due.
+async fn due<F, R>(pause: Duration, kernel: Weak<Kernel>, round: F)
+where
+    F: Fn(Arc<Kernel>) -> R + Sync,
+    R: Future<Output = Result<(), KernelError>> + Send,
+{
+    let round = &round;
+    every(pause, kernel, |kernel| async move {
+        if kernel.standing().keeps_house() { round(kernel).await } else { Ok(()) }
+    })
+    .await;
+}
+
 /// Runs `round` now and then every `pause`, until the kernel is gone.
 async fn every<F, R>(pause: Duration, kernel: Weak<Kernel>, round: F)
 where
@@ -66,8 +77,9 @@ where
 {
     while let Some(kernel) = kernel.upgrade() {
         match round(kernel).await {
-            // Leadership was lost between two steps: the next active node goes on.
-            Ok(()) | Err(KernelError::NeedsActive) => {}
+            // Leadership, or the role of a primary, was lost between two steps: the next one goes on.
+            Ok(())
+            | Err(KernelError::NeedsActive | KernelError::DrSecondary | KernelError::Fenced { .. }) => {}
             Err(err) => tracing::warn!(error = %err, "housekeeping failed, will try again"),
         }
         tokio::time::sleep(pause).await;

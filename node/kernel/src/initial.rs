@@ -75,11 +75,12 @@ pub fn initial_state(
 
 impl Kernel {
     /// Writes down who the cluster is, unless that is there and can be read: a restored backup holds no identity, and may
-    /// take away the keys under which it was sealed.
+    /// take away the keys under which it was sealed. So with its roles.
     ///
     /// # Errors
     /// When it cannot be committed.
     pub async fn keep_identity(&self, cluster_id: &str, cluster_name: &str) -> Result<(), KernelError> {
+        self.keep_roles().await?;
         let found = identity(&self.read_tx());
         if matches!(&found, Ok(Some(found)) if found.cluster_id == cluster_id) {
             return Ok(());

@@ -36,6 +36,7 @@ use crate::mounts::Mounts;
 use crate::policy::PolicyStore;
 use crate::ports::ClusterPort;
 use crate::store::SealedStore;
+use crate::sys::pace::Pace;
 use crate::tokens::TokenStore;
 use crate::tx::{Mode, Tx};
 use crate::watch::{Observer, Watches};
@@ -150,6 +151,8 @@ pub struct Kernel {
     housekeeping: Mutex<Vec<AbortHandle>>,
     requests: TaskTracker,
     pub(crate) in_flight: InFlight,
+    /// Of wrong tokens on a DR secondary.
+    pub(crate) operation_pace: Pace,
     pub(crate) me: Weak<Self>,
 }
 
@@ -162,7 +165,7 @@ impl Kernel {
         let KernelParts { barrier, replica, clock, entropy, engines, cluster, outside, config } = parts;
         let (cache, watches) = (Arc::new(ObjectCache::default()), Arc::new(Watches::default()));
         replica.observe(Arc::new(Observer::new(&cache, &watches)));
-        let store = SealedStore::new(barrier, replica);
+        let store = SealedStore::new(barrier, replica)?;
         let mounts =
             Mounts::new(Arc::clone(&watches), engines, config.default_lease_ttl, config.max_lease_ttl);
         mounts.watch_root(&store)?;
@@ -197,9 +200,11 @@ impl Kernel {
             housekeeping: Mutex::default(),
             requests: TaskTracker::new(),
             in_flight: InFlight::default(),
+            operation_pace: Pace::default(),
             me: Weak::clone(me),
         });
         crate::housekeeping::watch_clock(&kernel.me);
+        crate::replication::standing::announce(&kernel);
         Ok(kernel)
     }
 

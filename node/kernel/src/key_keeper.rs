@@ -7,6 +7,10 @@
 //! **Invariants.** Keys change within the very step that applies a change to them: no reader can meet a value of a
 //! term it does not hold, and nothing is sealed under a term that the state has lost. Keys of an older state than those
 //! in use are passed over, however late they come.
+//!
+//! A copy of another cluster's state comes with keys that are not ours. The node that fetches it has them: before the copy
+//! it stores their root key at [`SUCCESSOR_PATH`], under the keyring of today. A member that is locked out by the copy
+//! finds it there, if it opens the copy's keyring, and can unseal itself anew.
 //! Read next: ADR 14, for why a rekey makes a new root key.
 
 use std::fmt;
@@ -22,15 +26,29 @@ use crate::KernelError;
 /// Where the root key is stored, behind the barrier.
 pub const ROOT_KEY_PATH: &str = "root/core/root-key";
 
+/// Where the root key of a state that is to come is stored, sealed under the keyring of the state it replaces. Class
+/// `Node`: no backup holds it, and the copy leaves it in place.
+pub const SUCCESSOR_PATH: &str = "root/core/successor";
+
+/// Why the keys of this node do not open the state.
+#[derive(Debug)]
+pub enum LockedOut {
+    /// It belongs to other key shares: somebody has to bring them.
+    Lost,
+    /// It is the one that was announced, and this root key opens it.
+    Successor(RootKey),
+}
+
 /// See the file's header.
 pub struct KeyKeeper {
     barrier: Arc<Barrier>,
     replica: Mutex<Option<Weak<dyn Replica>>>,
     keyring_key: Vec<u8>,
     root_key_key: Vec<u8>,
+    successor_key: Vec<u8>,
     held: Mutex<Held>,
     is_locked_out: AtomicBool,
-    locked_out: Box<dyn Fn() + Send + Sync>,
+    locked_out: Box<dyn Fn(LockedOut) + Send + Sync>,
 }
 
 impl fmt::Debug for KeyKeeper {
@@ -57,13 +75,14 @@ impl KeyKeeper {
         root: RootKey,
         version: Version,
         barrier: &Arc<Barrier>,
-        locked_out: impl Fn() + Send + Sync + 'static,
+        locked_out: impl Fn(LockedOut) + Send + Sync + 'static,
     ) -> Result<Self, BarrierError> {
         Ok(Self {
             barrier: Arc::clone(barrier),
             replica: Mutex::default(),
             keyring_key: boot_key("keyring"),
             root_key_key: barrier.seal_name(Class::Local, ROOT_KEY_PATH)?,
+            successor_key: barrier.seal_name(Class::Node, SUCCESSOR_PATH)?,
             held: Mutex::new(Held { root: Arc::new(root), brought: None, installed_at: version.0 }),
             is_locked_out: AtomicBool::new(false),
             locked_out: Box::new(locked_out),
@@ -98,6 +117,21 @@ impl KeyKeeper {
     pub fn reload(&self) {
         let Some(replica) = self.replica() else { return };
         self.install_from(replica.view().as_ref());
+    }
+
+    /// The entry that announces the root key of a state that is about to replace this one: to be committed before.
+    ///
+    /// # Errors
+    /// When it cannot be sealed.
+    pub fn successor_entry(&self, root: &RootKey) -> Result<Write, BarrierError> {
+        // Bare only to be sealed: whoever opens it holds the keyring that it replaces.
+        let sealed = self.barrier.seal_value(&self.successor_key, root.expose())?;
+        Ok(Write::Put(self.successor_key.clone(), sealed))
+    }
+
+    /// The entry that takes it away: when nothing was replaced after all, or everybody has changed over.
+    pub fn no_successor_entry(&self) -> Write {
+        Write::Delete(self.successor_key.clone())
     }
 
     /// Stores a keyring made from the current one; applying the entry installs it, here and everywhere.
@@ -164,8 +198,17 @@ impl KeyKeeper {
         {
             let index = state.index();
             tracing::warn!(error = %err, index, "the keys of this node do not open the replicated keyring");
-            (self.locked_out)();
+            (self.locked_out)(self.successor(state).map_or(LockedOut::Lost, LockedOut::Successor));
         }
+    }
+
+    /// The root key that was announced for this state, if it is that one: it must open the keyring.
+    fn successor(&self, state: &dyn ReadView) -> Option<RootKey> {
+        let (announced, keyring) = (state.get(&self.successor_key), state.get(&self.keyring_key));
+        let opened = self.barrier.open_value(&self.successor_key, &announced.ok()??.value).ok()?;
+        let root = RootKey::from_slice(&opened).ok()?;
+        Keyring::open(&root, &keyring.ok()??.value).ok()?;
+        Some(root)
     }
 
     fn opened(&self, sealed: &[u8]) -> Result<RootKey, BarrierError> {
@@ -206,6 +249,8 @@ mod tests {
         keeper: KeyKeeper,
         barrier: Arc<Barrier>,
         locked_out: Arc<AtomicUsize>,
+        /// Root keys that were handed out with it.
+        successors: Arc<Mutex<Vec<RootKey>>>,
     }
 
     fn root(byte: u8) -> RootKey {
@@ -217,12 +262,16 @@ mod tests {
         let keyring = Keyring::generate(&OsEntropy, 0, Suite::XChaCha20Poly1305).unwrap();
         let barrier = Arc::new(Barrier::new(keyring, Arc::new(OsEntropy)));
         let locked_out = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&locked_out);
-        let count = move || {
+        let successors = Arc::<Mutex<Vec<RootKey>>>::default();
+        let (counted, given) = (Arc::clone(&locked_out), Arc::clone(&successors));
+        let count = move |why| {
             counted.fetch_add(1, Ordering::Relaxed);
+            if let LockedOut::Successor(root) = why {
+                given.lock().push(root);
+            }
         };
         let keeper = KeyKeeper::new(root(1), Version(5), &barrier, count).unwrap();
-        Keys { keeper, barrier, locked_out }
+        Keys { keeper, barrier, locked_out, successors }
     }
 
     impl Keys {
@@ -332,5 +381,51 @@ mod tests {
         assert!(keys.keeper.is_locked_out());
         assert_eq!(keys.locked_out.load(Ordering::Relaxed), 1);
         assert!(keys.holds(7));
+    }
+
+    /// A state of other keys, its keyring sealed by root key `by`, with an announcement of root key `announced`.
+    fn copied(keys: &Keys, index: u64, by: u8, announced: Option<u8>) -> State {
+        let theirs = Keyring::generate(&OsEntropy, 0, Suite::XChaCha20Poly1305).unwrap();
+        let keyring = theirs.seal(&root(by), &OsEntropy).unwrap();
+        let mut entries = vec![(keys.keeper.keyring_key.clone(), keyring)];
+        if let Some(announced) = announced {
+            let Write::Put(key, value) = keys.keeper.successor_entry(&root(announced)).unwrap() else {
+                panic!("not a put")
+            };
+            entries.push((key, value));
+        }
+        State(index, entries)
+    }
+
+    #[test]
+    fn who_is_locked_out_by_an_announced_state_is_given_its_root_key() {
+        let check = |by, announced, want: Option<u8>| {
+            let keys = keys();
+            keys.keeper.replaced(9, &copied(&keys, 9, by, announced));
+            assert_eq!(keys.locked_out.load(Ordering::Relaxed), 1);
+            let given = keys.successors.lock().pop();
+            assert_eq!(given.is_some(), want.is_some(), "{by} {announced:?}");
+            assert!(given.is_none_or(|given| given.matches(&root(want.unwrap()))));
+            assert!(keys.holds(1), "the keys of today stay until the node is unsealed anew");
+        };
+        check(7, Some(7), Some(7));
+        check(7, None, None);
+        check(7, Some(8), None);
+    }
+
+    #[test]
+    fn an_announcement_alone_changes_nothing_and_a_forged_one_is_none() {
+        let keys = keys();
+        let Write::Put(key, value) = keys.keeper.successor_entry(&root(7)).unwrap() else {
+            panic!("not a put")
+        };
+        keys.put(6, &key, value);
+        keys.rotate(7, 1);
+        assert!(keys.holds(1) && !keys.keeper.is_locked_out());
+        let mut state = copied(&keys, 9, 7, Some(7));
+        state.1[1].1 = b"nonsense".to_vec();
+        keys.keeper.replaced(9, &state);
+        assert!(keys.keeper.is_locked_out() && keys.successors.lock().is_empty());
+        assert_eq!(keys.keeper.no_successor_entry().key(), key.as_slice());
     }
 }

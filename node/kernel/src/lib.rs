@@ -39,6 +39,7 @@ pub mod policy;
 pub mod ports;
 mod recording;
 mod removal;
+pub mod replication;
 pub mod root_keys;
 pub mod router;
 pub mod store;

@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use crate::admission::{Admitted, Asked};
 use crate::answer::{Answer, AnswerBody, Shape};
-use crate::builtin::{After, BuiltinAnswer};
+use crate::builtin::{After, BuiltinAnswer, Done};
 use crate::contention::Turn;
 use crate::help;
 use crate::index_header::Stated;
@@ -71,6 +71,7 @@ impl Kernel {
 
     async fn serve(&self, incoming: Incoming) -> Result<Box<Answer>, KernelError> {
         let _inside = self.enter()?;
+        self.check_door(&incoming)?;
         let _shown = self.in_flight.enter(&incoming, self.clock.now());
         let mut asked = Asked::new(incoming);
         if !asked.incoming.allows_stale {
@@ -235,9 +236,10 @@ impl Kernel {
     async fn finish(&self, ran: Ran, committed: Option<Committed>) -> Result<Box<Answer>, KernelError> {
         let Ran { mut answer, after, errand: _ } = ran;
         if let Some(after) = after {
-            let response = after(self).await?;
+            let Done { response, wrap_info } = after(self).await?;
             answer.data = response.data.or(answer.data);
             answer.warnings.extend(response.warnings);
+            answer.wrap_info = wrap_info.or(answer.wrap_info);
         }
         if let Some(committed) = committed {
             answer.index = self.index_header()?.and_then(|header| header.write(committed.index));

@@ -10,6 +10,7 @@ use arca_raft_storage::SnapshotStream;
 use async_trait::async_trait;
 
 use crate::KernelError;
+use crate::replication::ReplicationPort;
 use crate::root_keys::RootKeys;
 
 /// Names and addresses of this node and its cluster.
@@ -105,4 +106,9 @@ pub trait ClusterPort: Debug + Send + Sync {
 
     /// Root tokens and key shares; `None` while sealing.
     fn root_keys(&self) -> Option<Arc<dyn RootKeys>>;
+
+    /// What this cluster is to others; `None` while sealing, and where there is nobody to follow or be followed by.
+    fn replication(&self) -> Option<Arc<dyn ReplicationPort>> {
+        None
+    }
 }

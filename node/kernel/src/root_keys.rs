@@ -1,4 +1,4 @@
-//! What the kernel needs from the node to make a root token, or new key shares, out of a quorum of key shares. The
+//! What the kernel needs from the node to make a root token, a DR operation token, or new key shares, out of a quorum of key shares. The
 //! node implements, the kernel calls: the node has the root key, the kernel has routes, policies and audit.
 //!
 //! An attempt lives in the memory of the active node and ends with its leadership. **Never** in here: a share, a
@@ -25,7 +25,27 @@ impl Debug for Offered {
     }
 }
 
-/// How far the making of a root token is.
+/// What a quorum of key shares is to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A token for what only a DR secondary does: [`crate::Kernel::make_operation_token`].
+    OperationToken,
+    /// A root token: [`crate::Kernel::make_root_token`].
+    RootToken,
+}
+
+impl Purpose {
+    /// As logs call what is made.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OperationToken => "a DR operation token",
+            Self::RootToken => "a root token",
+        }
+    }
+}
+
+/// How far the making of a token is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generation {
     /// Of the attempt under way; `None` when there is none.
@@ -36,7 +56,7 @@ pub struct Generation {
     pub required: u8,
 }
 
-/// What a share did for the making of a root token.
+/// What a share did for the making of a token.
 pub struct GenerationStep {
     /// Shares given.
     pub progress: u8,
@@ -119,17 +139,26 @@ pub struct Verification {
 /// [`KernelError::NeedsActive`].
 #[async_trait]
 pub trait RootKeys: Debug + Send + Sync {
-    /// How far the making of a root token is.
-    async fn generation(&self) -> Result<Generation, KernelError>;
+    /// How far the making of such a token is. There is one attempt at a time, whatever it is for; one for something else
+    /// counts as none.
+    async fn generation(&self, purpose: Purpose) -> Result<Generation, KernelError>;
 
     /// Begins one. `otp` must be as long as the token.
-    async fn begin_generation(&self, otp: Zeroizing<String>) -> Result<Generation, KernelError>;
+    async fn begin_generation(
+        &self,
+        purpose: Purpose,
+        otp: Zeroizing<String>,
+    ) -> Result<Generation, KernelError>;
 
     /// Ends it, if there is one.
-    async fn cancel_generation(&self) -> Result<(), KernelError>;
+    async fn cancel_generation(&self, purpose: Purpose) -> Result<(), KernelError>;
 
     /// Takes a share; the one that completes a right set makes the token.
-    async fn offer_for_generation(&self, offered: Offered) -> Result<GenerationStep, KernelError>;
+    async fn offer_for_generation(
+        &self,
+        purpose: Purpose,
+        offered: Offered,
+    ) -> Result<GenerationStep, KernelError>;
 
     /// How far the replacing of shares is.
     async fn rekey(&self) -> Result<Rekey, KernelError>;

@@ -12,6 +12,7 @@ use arca_raft_storage::{ApplyObserver, Change, Committed, Key, ProposeError, Rep
 
 use crate::KernelError;
 use crate::cache::PlainCache;
+use crate::replication::standing::{RoleObserver, Serves, Standing, Standings};
 use crate::tx::{Mode, Tx};
 
 /// See the file's header.
@@ -20,15 +21,20 @@ pub struct SealedStore {
     barrier: Arc<Barrier>,
     replica: Arc<dyn Replica>,
     opened: Arc<PlainCache>,
+    standings: Arc<Standings>,
 }
 
 impl SealedStore {
     /// A store that seals with `barrier` what it keeps in `replica`.
-    #[must_use]
-    pub fn new(barrier: Arc<Barrier>, replica: Arc<dyn Replica>) -> Self {
+    ///
+    /// # Errors
+    /// When names cannot be sealed.
+    pub fn new(barrier: Arc<Barrier>, replica: Arc<dyn Replica>) -> Result<Self, KernelError> {
         let opened = Arc::new(PlainCache::default());
+        let standings = Arc::new(Standings::new(&barrier)?);
         replica.observe(Arc::new(Evictor(Arc::downgrade(&opened))));
-        Self { barrier, replica, opened }
+        replica.observe(Arc::new(RoleObserver(Arc::downgrade(&standings))));
+        Ok(Self { barrier, replica, opened, standings })
     }
 
     /// The barrier.
@@ -41,6 +47,22 @@ impl SealedStore {
     #[must_use]
     pub fn replica(&self) -> &Arc<dyn Replica> {
         &self.replica
+    }
+
+    /// Whom this cluster serves.
+    #[must_use]
+    pub fn standing(&self) -> Arc<Standing> {
+        self.standings.current(self)
+    }
+
+    /// Whether this cluster serves everybody.
+    #[must_use]
+    pub fn serves_all(&self) -> bool {
+        self.standings.is_open() || *self.standing().serves() == Serves::All
+    }
+
+    pub(crate) fn standings(&self) -> &Standings {
+        &self.standings
     }
 
     /// Begins a transaction on what is applied here now. Linearizable only after [`Self::read_barrier`].
@@ -61,12 +83,14 @@ impl SealedStore {
     /// Commits what was staged; `None` when nothing was.
     ///
     /// # Errors
-    /// [`KernelError::is_conflict`] when something read has changed: nothing was written, run the request again.
+    /// [`KernelError::is_conflict`] when something read has changed: nothing was written, run the request again. Others
+    /// where this cluster is not the one to write.
     pub async fn commit(&self, tx: Tx) -> Result<Option<Committed>, KernelError> {
         if !tx.is_dirty() {
             return Ok(None);
         }
-        let set = tx.into_write_set()?;
+        let mut set = tx.into_write_set()?;
+        self.standing().admit(&mut set)?;
         let reads = set.reads.clone();
         let began = tokio::time::Instant::now();
         let committed = match self.replica.propose(set).await {

@@ -24,7 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub(crate) async fn run(kernel: Weak<Kernel>) {
     let mut ticks = Ticks::default();
     while let Some(kernel) = kernel.upgrade() {
-        if let Err(err) = ticks.round(&kernel) {
+        if kernel.standing().keeps_house()
+            && let Err(err) = ticks.round(&kernel)
+        {
             tracing::warn!(error = %err, "no tick for any engine, will try again");
         }
         drop(kernel);
@@ -80,7 +82,9 @@ async fn tick(kernel: Arc<Kernel>, mount: Arc<Mount>) {
     let uuid = &mount.record.uuid;
     match tokio::time::timeout(PATIENCE, kernel.tick_mount(&mount)).await {
         // Leadership was lost between two steps: the next active node goes on.
-        Ok(Ok(()) | Err(KernelError::NeedsActive)) => {}
+        Ok(
+            Ok(()) | Err(KernelError::NeedsActive | KernelError::DrSecondary | KernelError::Fenced { .. }),
+        ) => {}
         Ok(Err(err)) => tracing::warn!(mount = uuid, error = %err, "an engine's tick failed"),
         Err(_) => tracing::warn!(mount = uuid, "an engine's tick does not end"),
     }

@@ -1,21 +1,25 @@
-//! Connections to the cluster port, from TCP to verified members.
+//! Connections to the cluster port, from TCP to verified members and secondaries.
 //! **Invariant:** whoever has not shown a certificate of this cluster holds one of a bounded number of places, for a
 //! moment, and never keeps anybody from having one: the newest comes in, the oldest goes.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arca_raft_storage::MemberId;
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use tokio_util::sync::CancellationToken;
 
 use crate::connections::Connections;
 use crate::identity::member_of;
 use crate::io::{Peer, PeerStream};
+use crate::replication::door::{self, ReplicationDoor};
 
 /// Longest wait for a peer's TLS handshake. Peers give up after as long ([`crate::transport`]).
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -28,12 +32,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What a verified connection is handed to.
 pub(crate) type Accepted = mpsc::Sender<Result<PeerStream, std::io::Error>>;
 
-/// Turns connections of a cluster's members into streams of theirs.
+/// Turns connections of a cluster's members into streams of theirs, and those of secondaries into streams of theirs.
 pub(crate) struct Acceptor {
-    pub(crate) tls: TlsAcceptor,
+    pub(crate) greeter: Greeter,
+}
+
+/// What a handshake needs.
+#[derive(Clone)]
+pub(crate) struct Greeter {
+    pub(crate) tls: Arc<ServerConfig>,
     pub(crate) cluster_id: String,
-    pub(crate) connections: Connections,
+    pub(crate) connections: Connections<MemberId>,
     pub(crate) accepted: Accepted,
+    pub(crate) replication: ReplicationDoor,
+    pub(crate) followers: door::Accepted,
 }
 
 impl Acceptor {
@@ -56,19 +68,59 @@ impl Acceptor {
     }
 
     fn greet(&self, stream: TcpStream, addr: SocketAddr) -> impl Future<Output = ()> + Send + use<> {
-        let (tls, cluster_id, accepted) = (self.tls.clone(), self.cluster_id.clone(), self.accepted.clone());
-        let connections = self.connections.clone();
+        let greeter = self.greeter.clone();
         async move {
-            match handshake(stream, addr, &tls, &cluster_id).await {
-                Ok((stream, peer)) => {
-                    let connection = connections.begin(peer.member);
-                    // The server has stopped if nobody receives; the connection then just closes.
-                    drop(accepted.send(Ok(PeerStream::new(stream, peer, connection))).await);
-                }
-                Err(reason) => tracing::warn!(%addr, reason, "refused a connection on the cluster port"),
+            if let Err(reason) = greeter.greet(stream, addr).await {
+                tracing::warn!(%addr, reason, "refused a connection on the cluster port");
             }
         }
     }
+}
+
+impl Greeter {
+    async fn greet(self, stream: TcpStream, addr: SocketAddr) -> Result<(), String> {
+        stream.set_nodelay(true).map_err(|err| err.to_string())?;
+        let began = tokio::time::Instant::now();
+        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+        let start = in_time(began, hello).await?;
+        // The server has stopped if nobody receives; the connection then just closes.
+        match self.replication.wanted(&start.client_hello())? {
+            Some(wanted) => {
+                let stream = self.replication.greet(start, addr, wanted).await?;
+                drop(self.followers.send(Ok(stream)).await);
+            }
+            None => {
+                let (stream, peer) = self.member(start, addr, began).await?;
+                let connection = self.connections.begin(peer.member);
+                drop(self.accepted.send(Ok(PeerStream::new(stream, peer, connection))).await);
+            }
+        }
+        Ok(())
+    }
+
+    async fn member(
+        &self,
+        start: StartHandshake<TcpStream>,
+        addr: SocketAddr,
+        began: tokio::time::Instant,
+    ) -> Result<(TlsStream<TcpStream>, Peer), String> {
+        let stream = in_time(began, start.into_stream(Arc::clone(&self.tls))).await?;
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let leaf = certificates.first().ok_or_else(|| "no client certificate".to_owned())?;
+        let member = member_of(leaf, &self.cluster_id).map_err(|err| err.to_string())?;
+        Ok((stream, Peer { member, addr }))
+    }
+}
+
+/// A part of a handshake that began then.
+async fn in_time<T>(
+    began: tokio::time::Instant,
+    part: impl Future<Output = std::io::Result<T>>,
+) -> Result<T, String> {
+    tokio::time::timeout_at(began + HANDSHAKE_TIMEOUT, part)
+        .await
+        .map_err(|_| "TLS handshake took too long".to_owned())?
+        .map_err(|err| err.to_string())
 }
 
 /// Handshakes under way. Dropping it ends them.
@@ -92,21 +144,4 @@ impl Handshakes {
         }
         self.begun.push_back(self.tasks.spawn(handshake));
     }
-}
-
-async fn handshake(
-    stream: TcpStream,
-    addr: SocketAddr,
-    acceptor: &TlsAcceptor,
-    cluster_id: &str,
-) -> Result<(TlsStream<TcpStream>, Peer), String> {
-    stream.set_nodelay(true).map_err(|err| err.to_string())?;
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
-        .await
-        .map_err(|_| "TLS handshake took too long".to_owned())?
-        .map_err(|err| err.to_string())?;
-    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let leaf = certificates.first().ok_or_else(|| "no client certificate".to_owned())?;
-    let member = member_of(leaf, cluster_id).map_err(|err| err.to_string())?;
-    Ok((stream, Peer { member, addr }))
 }

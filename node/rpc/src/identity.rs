@@ -20,6 +20,9 @@ pub enum IdentityError {
     /// The certificate does not name a member of this cluster.
     #[error("the certificate does not name a member of this cluster")]
     NotAMember,
+    /// The certificate does not name a secondary of this primary.
+    #[error("the certificate does not name a secondary of this primary")]
+    NotASecondary,
     /// The library refused.
     #[error("certificate: {0}")]
     Certificate(String),
@@ -143,6 +146,12 @@ impl NodeKey {
     /// When signing fails.
     pub fn signing_request(&self) -> Result<Vec<u8>, IdentityError> {
         Ok(CertificateParams::default().serialize_request(&self.0)?.der().to_vec())
+    }
+
+    /// The key, to have it signed, and its bytes.
+    pub(crate) fn into_pair(self) -> (KeyPair, Zeroizing<Vec<u8>>) {
+        let exposed = self.expose();
+        (self.0, exposed)
     }
 
     /// The private key, PKCS#8. Exposed only to be stored behind the barrier and handed to TLS.

@@ -24,30 +24,33 @@ pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
 }
 
+/// A member's.
+pub(crate) type PeerStream = VerifiedStream<Peer, MemberId>;
+
 /// An accepted, verified connection. It breaks when a newer one takes its place.
-pub(crate) struct PeerStream {
+pub(crate) struct VerifiedStream<P, K: Ord> {
     inner: Box<dyn Duplex>,
-    peer: Peer,
+    peer: P,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
-    _connection: Connection,
+    _connection: Connection<K>,
 }
 
-impl PeerStream {
-    pub(crate) fn new(inner: impl Duplex + 'static, peer: Peer, connection: Connection) -> Self {
+impl<P, K: Ord> VerifiedStream<P, K> {
+    pub(crate) fn new(inner: impl Duplex + 'static, peer: P, connection: Connection<K>) -> Self {
         let ended = Box::pin(connection.ended().clone().cancelled_owned());
         Self { inner: Box::new(inner), peer, ended, _connection: connection }
     }
 }
 
-impl Connected for PeerStream {
-    type ConnectInfo = Peer;
+impl<P: Clone + Send + Sync + 'static, K: Ord> Connected for VerifiedStream<P, K> {
+    type ConnectInfo = P;
 
-    fn connect_info(&self) -> Peer {
-        self.peer
+    fn connect_info(&self) -> P {
+        self.peer.clone()
     }
 }
 
-impl AsyncRead for PeerStream {
+impl<P: Unpin, K: Ord + Unpin> AsyncRead for VerifiedStream<P, K> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -60,7 +63,7 @@ impl AsyncRead for PeerStream {
     }
 }
 
-impl AsyncWrite for PeerStream {
+impl<P: Unpin, K: Ord + Unpin> AsyncWrite for VerifiedStream<P, K> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }

@@ -10,14 +10,13 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::accept::Acceptor;
+use crate::accept::{Acceptor, Greeter};
 use crate::connections::Connections;
 use crate::door::Door;
 use crate::forward::{ForwardedRequest, ForwardedResponse, header_to_wire};
@@ -25,14 +24,20 @@ use crate::io::{Peer, PeerStream};
 use crate::proto::node_server::Node;
 use crate::proto::{
     AnnounceReply, AnnounceRequest, EchoReply, EchoRequest, ForwardReply, ForwardRequest, RaftReply,
-    RaftRequest, SnapshotPart, snapshot_part,
+    RaftRequest, ReplicateReply, ReplicateRequest, SnapshotPart, replicate_reply, snapshot_part,
 };
+use crate::replication::{Follower, Unserved};
+use crate::replication::{ReplicationDoor, service};
 use crate::{IdentityError, NodeIdentity, tls};
 
 /// Longest address a member may announce, bytes.
 const ADDRESS_MAX: usize = 1024;
 /// Most calls at once on one connection. A standby carries all its clients' requests over one.
 const STREAMS_MAX: u32 = 1024;
+/// How often a secondary is asked whether it is still there.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// One that answers no HTTP/2 ping for this long is gone.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Verified connections that wait to be served.
 const ACCEPTED_MAX: usize = 64;
 
@@ -71,6 +76,11 @@ pub trait Gatekeeper: Send + Sync {
     async fn forwarded(&self, request: ForwardedRequest) -> ForwardedResponse;
     /// Facts for the peer.
     fn facts(&self) -> NodeFacts;
+    /// Answers what a secondary cluster asked a standby. The peer has verified who asks; what it asks is checked as ever.
+    ///
+    /// # Errors
+    /// Why it is not served.
+    async fn replicated(&self, asked: Replicated) -> Result<Bytes, Unserved>;
     /// `peer` says that it is at these addresses now.
     ///
     /// # Errors
@@ -83,6 +93,17 @@ pub trait Gatekeeper: Send + Sync {
     ) -> Result<Announced, String>;
 }
 
+/// What a secondary cluster asked a standby, on its way to the active node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replicated {
+    /// Of the primary that was asked.
+    pub replication_id: String,
+    /// Who asks, and what; `None` for one that shows an activation token.
+    pub asked: Option<(Follower, arca_replication::Call)>,
+    /// The question.
+    pub payload: Bytes,
+}
+
 /// What the server needs.
 pub struct ServerParts {
     /// Who we are.
@@ -91,6 +112,8 @@ pub struct ServerParts {
     pub inbound: Arc<dyn Inbound>,
     /// Everything else.
     pub gatekeeper: Arc<dyn Gatekeeper>,
+    /// What other clusters find here.
+    pub replication: ReplicationDoor,
 }
 
 /// The running cluster port.
@@ -108,28 +131,27 @@ impl RpcServer {
     /// When the identity does not parse or the listener has no address.
     pub fn start(listener: TcpListener, parts: ServerParts) -> Result<Self, IdentityError> {
         let addr = listener.local_addr().map_err(|err| IdentityError::Certificate(err.to_string()))?;
-        let tls = TlsAcceptor::from(Arc::new(tls::server_config(&parts.identity)?));
+        let tls = Arc::new(tls::server_config(&parts.identity)?);
         let stop = CancellationToken::new();
         let (accepted, incoming) = mpsc::channel(ACCEPTED_MAX);
+        let (followers, following) = mpsc::channel(ACCEPTED_MAX);
         let cluster_id = parts.identity.cluster_id.clone();
-        let acceptor = Acceptor { tls, cluster_id, connections: Connections::default(), accepted };
-        let accepting = acceptor.run(listener, stop.clone());
+        let (connections, replication) = (Connections::default(), parts.replication);
+        let greeter = Greeter { tls, cluster_id, connections, accepted, replication, followers };
+        let accepting = Acceptor { greeter }.run(listener, stop.clone());
         let service = Service { inbound: Arc::clone(&parts.inbound), gatekeeper: parts.gatekeeper };
         let service = Door::new(parts.inbound, service);
-        let stopped = stop.clone();
-        let serving = async move {
-            let served = Server::builder()
-                .initial_stream_window_size(4 << 20)
-                .initial_connection_window_size(16 << 20)
-                .max_concurrent_streams(STREAMS_MAX)
-                .add_service(service)
-                .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stopped.cancelled_owned())
-                .await;
-            if let Err(err) = served {
-                tracing::error!(error = %err, "the cluster port stopped");
-            }
-        };
-        Ok(Self { stop, tasks: vec![tokio::spawn(accepting), tokio::spawn(serving)], addr })
+        let serving = builder()
+            .add_service(service)
+            .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.clone().cancelled_owned());
+        let replicating = builder()
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_service(service::server())
+            .serve_with_incoming_shutdown(ReceiverStream::new(following), stop.clone().cancelled_owned());
+        let tasks =
+            vec![tokio::spawn(accepting), tokio::spawn(logged(serving)), tokio::spawn(logged(replicating))];
+        Ok(Self { stop, tasks, addr })
     }
 
     /// The address it listens on.
@@ -148,6 +170,19 @@ impl RpcServer {
                 abort.abort();
             }
         }
+    }
+}
+
+fn builder() -> Server {
+    Server::builder()
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
+        .max_concurrent_streams(STREAMS_MAX)
+}
+
+async fn logged(serving: impl Future<Output = Result<(), tonic::transport::Error>>) {
+    if let Err(err) = serving.await {
+        tracing::error!(error = %err, "the cluster port stopped");
     }
 }
 
@@ -179,6 +214,29 @@ impl Service {
 
 #[async_trait]
 impl Node for Service {
+    async fn replicate(
+        &self,
+        request: Request<ReplicateRequest>,
+    ) -> Result<Response<ReplicateReply>, Status> {
+        self.verified(&request)?;
+        let ReplicateRequest { replication_id, secondary_id, activation, call, payload } =
+            request.into_inner();
+        let asked = if call == 0 {
+            None
+        } else {
+            let call = u8::try_from(call).ok().and_then(arca_replication::Call::from_tag);
+            let call = call.ok_or_else(|| Status::unimplemented("unknown replication call"))?;
+            Some((Follower { secondary_id, activation }, call))
+        };
+        let answered = self.gatekeeper.replicated(Replicated { replication_id, asked, payload }).await;
+        let outcome = match answered {
+            Ok(payload) => replicate_reply::Outcome::Payload(payload),
+            Err(Unserved::NotActive) => replicate_reply::Outcome::NotActive(true),
+            Err(Unserved::Refused(refusal)) => replicate_reply::Outcome::Refusal(refusal.encode().into()),
+        };
+        Ok(Response::new(ReplicateReply { outcome: Some(outcome) }))
+    }
+
     async fn raft(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
         // Raft itself checks that the caller is a member: a joiner hears of its own membership through these very calls.
         let peer = caller(&request)?;

@@ -11,7 +11,7 @@ use crate::{IdentityError, NodeIdentity};
 /// ALPN of the cluster protocol, version 1. gRPC's own `h2` follows for the library's sake.
 const ALPN: &[&[u8]] = &[b"h2"];
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
@@ -26,7 +26,7 @@ fn own(identity: &NodeIdentity) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<
     (vec![CertificateDer::from(identity.certificate.clone())], key.into())
 }
 
-fn refused(err: impl std::fmt::Display) -> IdentityError {
+pub(crate) fn refused(err: impl std::fmt::Display) -> IdentityError {
     IdentityError::Certificate(err.to_string())
 }
 

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arca_raft_storage::{Call, Member, MemberId, SnapshotStream, Transport, TransportError};
+use arca_replication::Refusal;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -26,8 +27,12 @@ use crate::forward::{ForwardError, ForwardedRequest, ForwardedResponse, header_f
 use crate::identity::member_dns_name;
 use crate::io::Duplex;
 use crate::proto::node_client::NodeClient;
-use crate::proto::{AnnounceReply, AnnounceRequest, EchoRequest, RaftRequest, SnapshotPart, snapshot_part};
-use crate::server::Announced;
+use crate::proto::{
+    AnnounceReply, AnnounceRequest, EchoRequest, RaftRequest, ReplicateRequest, SnapshotPart,
+    replicate_reply, snapshot_part,
+};
+use crate::replication::{Follower, Unserved};
+use crate::server::{Announced, Replicated};
 use crate::{IdentityError, NodeIdentity, tls};
 
 /// Largest message either way, bytes. Above any legal Raft entry batch and HTTP body.
@@ -217,6 +222,33 @@ impl GrpcTransport {
 }
 
 impl GrpcTransport {
+    /// Has `to`, the active node, answer what a secondary cluster asked here.
+    ///
+    /// # Errors
+    /// See [`TransportError`].
+    pub async fn replicate(
+        &self,
+        to: &Member,
+        question: Replicated,
+        timeout: Duration,
+    ) -> Result<Result<Bytes, Unserved>, TransportError> {
+        let mut client = self.client(to, Lane::Forward)?;
+        let Replicated { replication_id, asked, payload } = question;
+        let (follower, call) =
+            asked.map_or((Follower::default(), 0), |(who, call)| (who, u32::from(call as u8)));
+        let Follower { secondary_id, activation } = follower;
+        let request = ReplicateRequest { replication_id, secondary_id, activation, call, payload };
+        let reply = bounded(client.replicate(request), timeout).await?.into_inner();
+        let malformed = || TransportError::Refused("an answer of a newer version".to_owned());
+        Ok(match reply.outcome.ok_or_else(malformed)? {
+            replicate_reply::Outcome::Payload(payload) => Ok(payload),
+            replicate_reply::Outcome::NotActive(_) => Err(Unserved::NotActive),
+            replicate_reply::Outcome::Refusal(refusal) => {
+                Err(Refusal::decode(refusal).map_err(|_| malformed())?.into())
+            }
+        })
+    }
+
     /// Tells `to` that this member is at these addresses now.
     ///
     /// # Errors
@@ -332,7 +364,7 @@ fn was_never_sent(status: &Status) -> bool {
     false
 }
 
-fn describe(status: &Status) -> String {
+pub(crate) fn describe(status: &Status) -> String {
     let mut text = status.message().to_owned();
     let mut cause = std::error::Error::source(status);
     while let Some(err) = cause {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arca_raft_storage::{Call, Inbound, Member, MemberId, SnapshotStream, Transport, TransportError};
+use arca_rpc::replication::{ReplicationDoor, Unserved};
 use arca_rpc::transport::DialedStream;
 use arca_rpc::{
     Announced, Authority, Dial, ForwardError, ForwardedRequest, ForwardedResponse, Gatekeeper, GrpcTransport,
-    NodeFacts, NodeIdentity, NodeKey, RpcServer, ServerParts, TcpDial,
+    NodeFacts, NodeIdentity, NodeKey, Replicated, RpcServer, ServerParts, TcpDial,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -63,6 +64,10 @@ impl Gatekeeper for Members {
         NodeFacts { node_name: "n1".to_owned(), room_bytes: Some(7), ..NodeFacts::default() }
     }
 
+    async fn replicated(&self, _asked: Replicated) -> Result<Bytes, Unserved> {
+        Err(Unserved::NotActive)
+    }
+
     async fn announced(
         &self,
         peer: MemberId,
@@ -100,6 +105,7 @@ async fn start(members: Vec<u64>) -> Pair {
         identity: identity(&authority, "c1", 1),
         inbound: Arc::new(Echo),
         gatekeeper: Arc::new(Members(members)),
+        replication: ReplicationDoor::default(),
     };
     Pair { server: RpcServer::start(listener, parts).unwrap(), authority }
 }
@@ -191,6 +197,10 @@ impl Gatekeeper for NeverAnswers {
         NodeFacts::default()
     }
 
+    async fn replicated(&self, _asked: Replicated) -> Result<Bytes, Unserved> {
+        Err(Unserved::NotActive)
+    }
+
     async fn announced(&self, _: MemberId, _: String, _: String) -> Result<Announced, String> {
         Ok(Announced::Recorded)
     }
@@ -228,7 +238,12 @@ async fn a_connection_that_breaks_leaves_doubt() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = Arc::new(NeverAnswers(tokio::sync::Notify::new()));
     let (inbound, gatekeeper) = (Arc::new(Echo), Arc::clone(&silent) as Arc<dyn Gatekeeper>);
-    let parts = ServerParts { identity: identity(&authority, "c1", 1), inbound, gatekeeper };
+    let parts = ServerParts {
+        identity: identity(&authority, "c1", 1),
+        inbound,
+        gatekeeper,
+        replication: ReplicationDoor::default(),
+    };
     let server = RpcServer::start(listener, parts).unwrap();
     let to = Member { id: MemberId(1), cluster_addr: server.addr().to_string(), ..Member::default() };
     let transport = GrpcTransport::new(&identity(&authority, "c1", 2), Arc::new(TcpDial)).unwrap();

@@ -191,6 +191,7 @@ fn assemble(
         pid_file: top.filled("pid_file")?.map(PathBuf::from),
         telemetry,
         raft,
+        replication: replication(top, warnings)?,
         dev: None,
     })
 }
@@ -256,6 +257,30 @@ fn telemetry(top: &Section<'_>, warnings: &mut Vec<String>) -> Result<Telemetry,
         warnings.extend(section.warnings());
     }
     Ok(telemetry)
+}
+
+/// Vault's settings of this block size buffers that are not there here: what is shipped is read from the log.
+const IDLE_REPLICATION: &[(&str, Kind)] = &[
+    ("allow_forwarding_via_header", Kind::Flag),
+    ("allow_forwarding_via_token", Kind::Text),
+    ("best_effort_wal_wait_duration", Kind::Duration),
+    ("logshipper_buffer_length", Kind::Number),
+    ("logshipper_buffer_size", Kind::Text),
+];
+
+fn replication(
+    top: &Section<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<super::ReplicationSettings, ConfigError> {
+    let mut settings = super::ReplicationSettings::default();
+    for section in top.plain("replication")? {
+        if let Some(rate) = section.number("catch_up_bytes_per_second")? {
+            settings.bytes_per_second = rate;
+        }
+        section.idle(IDLE_REPLICATION)?;
+        warnings.extend(section.warnings());
+    }
+    Ok(settings)
 }
 
 /// Only the seal made of shares is there yet: any other would leave the operator believing in a protection that is not.

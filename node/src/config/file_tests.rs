@@ -114,7 +114,7 @@ fn with_line(block: &str, line: &str) -> String {
         "listener telemetry" => format!(
             "storage \"inmem\" {{}}\nlistener \"tcp\" {{ tls_disable = true\n telemetry {{ {line} }}\n}}\n"
         ),
-        "telemetry" => format!("{START}telemetry {{ {line} }}\n"),
+        "replication" | "telemetry" => format!("{START}{block} {{ {line} }}\n"),
         "storage" => format!(
             "listener \"tcp\" {{ tls_disable = true }}\nstorage \"raft\" {{\n{line}\n{}}}\n",
             if line.starts_with("path") { "" } else { "path = \"x\"\n" }
@@ -212,6 +212,12 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("listener", "x_forwarded_for_reject_not_authorized", "2", FLAG),
     ("listener", "x_forwarded_for_reject_not_present", "2", FLAG),
     ("listener telemetry", "unauthenticated_metrics_access", "2", FLAG),
+    ("replication", "allow_forwarding_via_header", "2", FLAG),
+    ("replication", "allow_forwarding_via_token", "[1]", TEXT),
+    ("replication", "best_effort_wal_wait_duration", "\"soon\"", DURATION),
+    ("replication", "catch_up_bytes_per_second", "\"fast\"", NUMBER),
+    ("replication", "logshipper_buffer_length", "\"many\"", NUMBER),
+    ("replication", "logshipper_buffer_size", "[1]", TEXT),
     ("retry_join", "auto_join_port", "\"x\"", NUMBER),
     ("retry_join", "auto_join_scheme", "[1]", TEXT),
     ("retry_join", "leader_api_addr", "\"host:8200\"", URL),
@@ -456,6 +462,21 @@ fn the_sanitized_configuration_shows_settings_and_no_secret() {
     assert_eq!(shown["listeners"][0]["config"]["tls_disable"], true);
     assert_eq!(shown["default_lease_ttl"], 768 * 3600);
     assert_eq!(shown["telemetry"]["prometheus_retention_time"], 86_400_000_000_000_u64);
+    assert_eq!(shown["replication"]["catch_up_bytes_per_second"], 0);
+}
+
+#[test]
+fn copies_and_comparisons_can_be_slowed_down() {
+    let text = |line: &str| {
+        format!(
+            "storage \"inmem\" {{}}\nlistener \"tcp\" {{ tls_disable = true }}\nreplication {{ {line} }}\n"
+        )
+    };
+    let (config, warnings) = read(&text("catch_up_bytes_per_second = 5000")).unwrap();
+    assert_eq!((config.replication.bytes_per_second, warnings.len()), (5000, 0));
+    let (_, warnings) = read(&text("logshipper_buffer_length = 5")).unwrap();
+    assert!(warnings.iter().any(|warning| warning.contains("logshipper_buffer_length")), "{warnings:?}");
+    assert!(read(&text("catch_up_bytes_per_second = \"fast\"")).is_err());
 }
 
 #[test]

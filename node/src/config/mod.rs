@@ -60,6 +60,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// Bounds of the Raft log's retention and timings.
     pub raft: RaftSettings,
+    /// How other clusters are followed, and follow.
+    pub replication: ReplicationSettings,
     /// Set by `-dev`.
     pub dev: Option<DevMode>,
 }
@@ -177,6 +179,13 @@ impl Default for RaftSettings {
             entry_size_max: 7 << 20,
         }
     }
+}
+
+/// Replication between clusters.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReplicationSettings {
+    /// Most bytes a second that copies and comparisons move; 0 for no limit.
+    pub bytes_per_second: u64,
 }
 
 /// `arca server -dev`.

@@ -61,6 +61,7 @@ impl Config {
             "pid_file": text(&self.pid_file),
             "plugin_directory": "",
             "raw_storage_endpoint": false,
+            "replication": { "catch_up_bytes_per_second": self.replication.bytes_per_second },
             "seals": [{ "type": "shamir", "disabled": false }],
             "storage": self.sanitized_storage(&cluster_addr),
             "telemetry": {

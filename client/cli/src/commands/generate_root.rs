@@ -75,6 +75,11 @@ struct Attempt {
 }
 
 impl GenerateRoot {
+    /// The same for an operation token, whatever the flags say.
+    pub(super) fn for_operations(self) -> Self {
+        Self { dr_token: true, recovery_token: false, ..self }
+    }
+
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
         if let Some(encoded) = &self.decode {
             return self.decode(context, encoded);

@@ -27,6 +27,7 @@ mod policy_format;
 mod raft;
 mod raft_snapshot;
 mod rekey;
+mod replication;
 mod status;
 mod token;
 

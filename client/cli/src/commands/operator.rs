@@ -7,6 +7,7 @@ use super::generate_root::GenerateRoot;
 use super::init::{Init, Unseal};
 use super::raft::Raft;
 use super::rekey::Rekey;
+use super::replication::Replication;
 use crate::context::Context;
 use crate::error::{Doing, Outcome};
 use crate::output::table;
@@ -40,6 +41,9 @@ pub enum Operator {
     /// Work with the cluster's members and snapshots
     #[command(subcommand)]
     Raft(Raft),
+    /// Work with clusters that follow each other
+    #[command(subcommand)]
+    Replication(Replication),
 }
 
 /// A command without flags of its own.
@@ -70,6 +74,7 @@ impl Operator {
             Self::GenerateRoot(command) => command.run(context).await,
             Self::RotateKeys(command) => command.run(context).await,
             Self::Raft(command) => command.run(context).await,
+            Self::Replication(command) => command.run(context).await,
         }
     }
 }

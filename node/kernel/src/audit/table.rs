@@ -210,7 +210,7 @@ mod tests {
     fn store() -> SealedStore {
         let keyring = Keyring::generate(&SeededEntropy::default(), 0, Suite::XChaCha20Poly1305).unwrap();
         let barrier = Arc::new(Barrier::new(keyring, Arc::new(SeededEntropy::default())));
-        SealedStore::new(barrier, Arc::new(LocalReplica::default()))
+        SealedStore::new(barrier, Arc::new(LocalReplica::default())).unwrap()
     }
 
     /// Whether anything was written.

@@ -19,7 +19,7 @@ impl World {
     fn new() -> Self {
         let keyring = Keyring::generate(&SeededEntropy::default(), 0, Suite::XChaCha20Poly1305).unwrap();
         let barrier = Arc::new(Barrier::new(keyring, Arc::new(SeededEntropy::default())));
-        let store = SealedStore::new(barrier, Arc::new(LocalReplica::default()));
+        let store = SealedStore::new(barrier, Arc::new(LocalReplica::default())).unwrap();
         Self { policies: PolicyStore::default(), store }
     }
 

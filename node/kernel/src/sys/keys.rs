@@ -90,7 +90,10 @@ impl Builtin for KeyPaths {
                 }))))
             }
             ("rotate", _) => Ok(BuiltinAnswer::after(|kernel| {
-                Box::pin(async move { kernel.cluster.rotate_keyring().await.map(|()| Response::empty()) })
+                Box::pin(async move {
+                    kernel.standing().check_writes()?;
+                    kernel.cluster.rotate_keyring().await.map(|()| Response::empty())
+                })
             })),
             (_, Operation::Read) => {
                 let config = ctx.kernel.store.barrier().rotation_config();
@@ -126,7 +129,10 @@ fn configure(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, K
     }
     config.validate().map_err(|err| KernelError::invalid(err.to_string()))?;
     Ok(BuiltinAnswer::after(move |kernel| {
-        Box::pin(async move { kernel.cluster.configure_rotation(config).await.map(|()| Response::empty()) })
+        Box::pin(async move {
+            kernel.standing().check_writes()?;
+            kernel.cluster.configure_rotation(config).await.map(|()| Response::empty())
+        })
     }))
 }
 

@@ -13,11 +13,12 @@ mod locked_users;
 mod mount_info;
 mod mounts;
 mod openapi;
-mod pace;
+pub(crate) mod pace;
 mod password_policies;
 mod policies;
 mod raft;
 mod remount;
+mod replication;
 mod root_keys;
 #[cfg(test)]
 mod root_keys_tests;
@@ -48,6 +49,7 @@ pub(crate) fn groups() -> Vec<Box<dyn Builtin>> {
         Box::new(policies::PolicyPaths::new()),
         Box::new(raft::RaftPaths::new()),
         Box::new(remount::RemountPaths::new()),
+        Box::new(replication::ReplicationPaths::new()),
         Box::new(root_keys::RekeyPaths::new()),
         Box::new(root_tokens::RootTokenPaths::new()),
         Box::new(tools::ToolPaths::new()),

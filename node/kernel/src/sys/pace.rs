@@ -13,7 +13,7 @@ const REFILL: Duration = Duration::from_millis(50);
 
 /// See the module's header.
 #[derive(Debug, Default)]
-pub(super) struct Pace(Mutex<Bucket>);
+pub(crate) struct Pace(Mutex<Bucket>);
 
 #[derive(Debug, Default)]
 struct Bucket {
@@ -45,7 +45,7 @@ impl Pace {
     ///
     /// # Errors
     /// When there were too many.
-    pub(super) fn step(&self, now: Duration) -> Result<(), KernelError> {
+    pub(crate) fn step(&self, now: Duration) -> Result<(), KernelError> {
         if self.0.lock().take(now) { Ok(()) } else { Err(KernelError::TooMany) }
     }
 }

@@ -61,8 +61,11 @@ static ROUTES: &[Route] = &[
         "configuration",
         "storage/raft/configuration",
         Access::Token,
-        &[Method::new(Operation::Read, "List the members.")],
-        &[],
+        &[
+            Method::new(Operation::Read, "List the members."),
+            Method::with_effect(Operation::Update, Effect::Reads, "The same, with a token in the body."),
+        ],
+        &[Field::new("dr_operation_token", FieldKind::String, "Only on disaster-recovery secondaries.")],
         "The members of the Raft cluster.",
     ),
     route(
@@ -260,6 +263,7 @@ async fn snapshot(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnsw
     // Taken out only once the request's own record is committed: a conflict runs all this again.
     Ok(BuiltinAnswer::after(move |kernel| {
         Box::pin(async move {
+            kernel.standing().check_writes()?;
             let body = body.lock().take().ok_or_else(missing)?;
             kernel.cluster.restore(body, is_forced).await.map(|()| Response::empty())
         })

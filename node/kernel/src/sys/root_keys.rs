@@ -221,6 +221,7 @@ fn begin(request: &Request, family: Family) -> Result<BuiltinAnswer, KernelError
     let plan = plan(request)?;
     let answer = BuiltinAnswer::after(move |kernel| {
         Box::pin(async move {
+            kernel.standing().check_writes()?;
             let rekey = kernel.root_keys()?.begin_rekey(plan).await?;
             Ok(Response::data(status(&rekey, family)))
         })
@@ -256,6 +257,7 @@ fn update(request: &Request, family: Family) -> Result<BuiltinAnswer, KernelErro
     let offered = offered(request, missing(family))?;
     let answer = BuiltinAnswer::after(move |kernel| {
         Box::pin(async move {
+            kernel.standing().check_writes()?;
             let keys = kernel.root_keys()?;
             let nonce = offered.nonce.clone();
             match keys.offer_for_rekey(offered).await? {
@@ -283,6 +285,7 @@ fn verify(request: &Request, operation: Operation, family: Family) -> Result<Bui
             let offered = offered(request, missing(family))?;
             BuiltinAnswer::after(move |kernel| {
                 Box::pin(async move {
+                    kernel.standing().check_writes()?;
                     let keys = kernel.root_keys()?;
                     let nonce = offered.nonce.clone();
                     if keys.offer_for_verification(offered).await? {

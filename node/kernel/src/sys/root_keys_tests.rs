@@ -13,8 +13,9 @@ use zeroize::Zeroizing;
 
 use crate::answer::{Answer, Shape};
 use crate::kernel::{Kernel, KernelConfig, KernelParts, Outside};
+use crate::replication::{Kind, Mode as RoleMode, RoleRecord};
 use crate::root_keys::{
-    Generation, GenerationStep, NewShares, Offered, Rekey, RekeyPlan, RootKeys, Verification,
+    Generation, GenerationStep, NewShares, Offered, Purpose, Rekey, RekeyPlan, RootKeys, Verification,
 };
 use crate::testing::{LocalReplica, NotingCluster, SeededEntropy, TestClock};
 use crate::tx::Mode;
@@ -35,18 +36,28 @@ impl Rote {
 
 #[async_trait]
 impl RootKeys for Rote {
-    async fn generation(&self) -> Result<Generation, KernelError> {
+    async fn generation(&self, _purpose: Purpose) -> Result<Generation, KernelError> {
         Ok(Generation { nonce: None, progress: 0, required: 2 })
     }
-    async fn begin_generation(&self, otp: Zeroizing<String>) -> Result<Generation, KernelError> {
-        self.0.lock().push(format!("generate under {} characters", otp.len()));
+    async fn begin_generation(
+        &self,
+        purpose: Purpose,
+        otp: Zeroizing<String>,
+    ) -> Result<Generation, KernelError> {
+        let what = if purpose == Purpose::RootToken { "generate" } else { "operation token" };
+        self.0.lock().push(format!("{what} under {} characters", otp.len()));
         Ok(Generation { nonce: Some("n".to_owned()), progress: 0, required: 2 })
     }
-    async fn cancel_generation(&self) -> Result<(), KernelError> {
+    async fn cancel_generation(&self, _purpose: Purpose) -> Result<(), KernelError> {
         Ok(())
     }
-    async fn offer_for_generation(&self, offered: Offered) -> Result<GenerationStep, KernelError> {
-        let encoded = self.note("generate", &offered).then(|| Zeroizing::new("eA".to_owned()));
+    async fn offer_for_generation(
+        &self,
+        purpose: Purpose,
+        offered: Offered,
+    ) -> Result<GenerationStep, KernelError> {
+        let what = if purpose == Purpose::RootToken { "generate" } else { "operation token" };
+        let encoded = self.note(what, &offered).then(|| Zeroizing::new("eA".to_owned()));
         Ok(GenerationStep { progress: 1, required: 2, encoded_token: encoded })
     }
     async fn rekey(&self) -> Result<Rekey, KernelError> {
@@ -294,4 +305,36 @@ async fn a_flood_without_a_token_is_slowed() {
     }
     assert_eq!(refused, Some(Fault::RateLimited));
     rig.ask("root", Operation::Update, "sys/rotate/root/update", share()).await.unwrap();
+}
+
+/// On the day there may be nobody left who could give a token out.
+#[tokio::test]
+async fn an_operation_token_is_made_of_shares_alone_and_only_on_a_dr_secondary() {
+    let rig = Rig::active().await;
+    let attempt = "sys/replication/dr/secondary/generate-operation-token/attempt";
+    let update = "sys/replication/dr/secondary/generate-operation-token/update";
+    let ask = async |operation, path: &str, body: Value| rig.ask("", operation, path, body).await;
+    let refused = ask(Operation::Update, attempt, json!({})).await.err().unwrap();
+    assert_eq!(refused.to_string(), "this cluster is not a DR secondary");
+    let role = RoleRecord { mode: RoleMode::Secondary, ..RoleRecord::default() };
+    rig.kernel.commit_staged(|tx| role.store(tx, Kind::Dr)).await.unwrap();
+    let begun = ask(Operation::Update, attempt, json!({})).await.unwrap();
+    let data = begun.data.unwrap();
+    assert_eq!((begun.shape, &data["nonce"], &data["otp_length"]), (Shape::Bare, &json!("n"), &json!(28)));
+    assert_eq!(data["otp"].as_str().map(str::len), Some(28), "a pad made here is shown once");
+    let shown = ask(Operation::Read, attempt, json!({})).await.unwrap().data.unwrap();
+    assert_eq!((&shown["otp"], &shown["required"]), (&json!(""), &json!(2)));
+    let last = ask(Operation::Update, update, json!({"key": "last", "nonce": "n"})).await.unwrap();
+    assert_eq!(last.data.unwrap()["encoded_token"], json!("eA"));
+    assert!(ask(Operation::Delete, attempt, json!({})).await.is_ok());
+    assert_eq!(*rig.rote.0.lock(), ["operation token under 28 characters", "operation token last for \"n\""]);
+    let decode = json!({"encoded_token": "AAAA", "otp": "abc"});
+    assert!(ask(Operation::Update, "sys/decode-token", decode).await.is_ok());
+    let root = ask(Operation::Update, "sys/generate-root/attempt", json!({})).await;
+    assert_eq!(root.err().map(|err| err.fault()), Some(Fault::DrSecondary));
+    let mut flood = Ok(());
+    for _ in 0..3_000 {
+        flood = ask(Operation::Read, attempt, json!({})).await.map(drop);
+    }
+    assert_eq!(flood.err().map(|err| err.fault()), Some(Fault::RateLimited));
 }

@@ -15,7 +15,7 @@ use super::pace::Pace;
 use super::root_keys::{Family, READ, SHARE_FIELDS, UPDATE, offered, refuse_wrapping};
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
-use crate::root_keys::{Generation, GenerationStep};
+use crate::root_keys::{Generation, GenerationStep, Purpose};
 use crate::tokens::ROOT_TOKEN_LEN;
 use crate::tokens::secret::base62;
 
@@ -97,29 +97,41 @@ impl Builtin for RootTokenPaths {
         }
         match (request.route.id, request.operation) {
             ("decode", _) => decode(request),
-            ("attempt", Operation::Read) => Ok(show(family)),
-            ("attempt", Operation::Delete) => Ok(BuiltinAnswer::after(|kernel| {
-                Box::pin(
-                    async move { kernel.root_keys()?.cancel_generation().await.map(|()| Response::empty()) },
-                )
-            })),
-            ("attempt", _) => begin(ctx, request, family),
-            _ => update(request, family),
+            ("attempt", Operation::Read) => Ok(show(family, Purpose::RootToken)),
+            ("attempt", Operation::Delete) => Ok(cancel(Purpose::RootToken)),
+            ("attempt", _) => {
+                ctx.kernel.standing().check_writes()?; // The token could not be stored.
+                begin(ctx, request, family, Purpose::RootToken)
+            }
+            _ => update(request, family, Purpose::RootToken),
         }
     }
 }
 
-fn show(family: Family) -> BuiltinAnswer {
+pub(super) fn cancel(purpose: Purpose) -> BuiltinAnswer {
+    BuiltinAnswer::after(move |kernel| {
+        Box::pin(
+            async move { kernel.root_keys()?.cancel_generation(purpose).await.map(|()| Response::empty()) },
+        )
+    })
+}
+
+pub(super) fn show(family: Family, purpose: Purpose) -> BuiltinAnswer {
     let answer = BuiltinAnswer::after(move |kernel| {
         Box::pin(async move {
-            let generation = kernel.root_keys()?.generation().await?;
+            let generation = kernel.root_keys()?.generation(purpose).await?;
             Ok(Response::data(status(&generation, "", family)))
         })
     });
     BuiltinAnswer { shape: family.shape(), ..answer }
 }
 
-fn begin(ctx: &BuiltinCtx<'_>, request: &Request, family: Family) -> Result<BuiltinAnswer, KernelError> {
+pub(super) fn begin(
+    ctx: &BuiltinCtx<'_>,
+    request: &Request,
+    family: Family,
+    purpose: Purpose,
+) -> Result<BuiltinAnswer, KernelError> {
     refuse_wrapping(request)?;
     let fields = request.fields();
     let mut otp = Zeroizing::new(fields.string("otp")?.unwrap_or_default());
@@ -136,14 +148,18 @@ fn begin(ctx: &BuiltinCtx<'_>, request: &Request, family: Family) -> Result<Buil
         Box::pin(async move {
             // A pad made here is shown once: it is what the token is decoded with.
             let shown = Zeroizing::new(if is_ours { otp.to_string() } else { String::new() });
-            let generation = kernel.root_keys()?.begin_generation(otp).await?;
+            let generation = kernel.root_keys()?.begin_generation(purpose, otp).await?;
             Ok(Response::data(status(&generation, &shown, family)))
         })
     });
     Ok(BuiltinAnswer { shape: family.shape(), ..answer })
 }
 
-fn update(request: &Request, family: Family) -> Result<BuiltinAnswer, KernelError> {
+pub(super) fn update(
+    request: &Request,
+    family: Family,
+    purpose: Purpose,
+) -> Result<BuiltinAnswer, KernelError> {
     refuse_wrapping(request)?;
     let missing = match family {
         Family::Open => ["'key' must be specified in request body as JSON", ""],
@@ -153,7 +169,7 @@ fn update(request: &Request, family: Family) -> Result<BuiltinAnswer, KernelErro
     let answer = BuiltinAnswer::after(move |kernel| {
         Box::pin(async move {
             let nonce = offered.nonce.clone();
-            let step = kernel.root_keys()?.offer_for_generation(offered).await?;
+            let step = kernel.root_keys()?.offer_for_generation(purpose, offered).await?;
             Ok(Response::data(progress(&step, &nonce, family)))
         })
     });

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::KernelError;
 use crate::key_keeper::KeyKeeper;
 use crate::ports::{ClusterInfo, ClusterPort, HaNode};
+use crate::replication::ReplicationPort;
 use crate::root_keys::RootKeys;
 
 /// What carries rotations out, and with which randomness.
@@ -25,6 +26,7 @@ pub struct NotingCluster {
     notes: Mutex<Vec<String>>,
     root_keys: Mutex<Option<Arc<dyn RootKeys>>>,
     keys: Mutex<Option<Keys>>,
+    replication: Mutex<Option<Arc<dyn ReplicationPort>>>,
 }
 
 impl std::fmt::Debug for NotingCluster {
@@ -48,6 +50,11 @@ impl NotingCluster {
     /// What answers for root tokens and key shares from now on.
     pub fn set_root_keys(&self, root_keys: Arc<dyn RootKeys>) {
         *self.root_keys.lock() = Some(root_keys);
+    }
+
+    /// What changes and shows roles from now on.
+    pub fn set_replication(&self, replication: Arc<dyn ReplicationPort>) {
+        *self.replication.lock() = Some(replication);
     }
 
     fn note(&self, text: impl Into<String>) {
@@ -156,6 +163,10 @@ impl ClusterPort for NotingCluster {
 
     fn root_keys(&self) -> Option<Arc<dyn RootKeys>> {
         self.root_keys.lock().clone()
+    }
+
+    fn replication(&self) -> Option<Arc<dyn ReplicationPort>> {
+        self.replication.lock().clone()
     }
 
     fn sanitized_config(&self) -> Map {

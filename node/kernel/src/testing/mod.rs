@@ -7,6 +7,7 @@ pub mod engine;
 pub mod outward;
 pub mod pair;
 pub mod replica;
+pub mod replication;
 pub mod world;
 
 pub use cluster::NotingCluster;
@@ -14,4 +15,5 @@ pub use engine::notes_engine;
 pub use outward::{Accounts, outward_engine};
 pub use pair::Pair;
 pub use replica::LocalReplica;
+pub use replication::NotingReplication;
 pub use world::{SeededEntropy, TestClock};

@@ -4,6 +4,7 @@
 //! its own record, sealed. **Invariant:** a token is good only while its record is live, its deadline ahead and every
 //! ancestor it was not made an orphan of is good too, so revoking a tree takes one write; the records below are
 //! taken away afterwards, piece by piece ([`revoke`]).
+//! What a DR secondary takes instead of tokens is in [`operation`].
 //! Read next: [`entry`] for the record, [`store`] for authentication, [`routes`] for `auth/token/`.
 
 pub mod accessor;
@@ -14,6 +15,7 @@ pub(crate) mod handlers;
 pub mod lifetime;
 pub mod login;
 pub mod lookup;
+pub(crate) mod operation;
 pub mod renew;
 pub mod revoke;
 pub mod roles;

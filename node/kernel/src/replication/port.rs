@@ -1,0 +1,104 @@
+//! What the kernel needs from the node to change and to show the roles of this cluster. The kernel has authorized and
+//! audited each call, and carried it to the active node; the node has keys, connections and figures.
+
+use std::fmt::{self, Debug};
+use std::time::Duration;
+
+use arca_engine_api::Map;
+use async_trait::async_trait;
+use zeroize::Zeroizing;
+
+use super::record::Kind;
+use crate::KernelError;
+
+/// A token for a secondary, to be made.
+#[derive(Clone, Debug)]
+pub struct SecondaryToken {
+    /// The name of the secondary.
+    pub id: String,
+    /// How long the token may be used.
+    pub ttl: Duration,
+    /// As made by `generate-public-key` on the secondary; the token can then be read there alone.
+    pub public_key: Option<String>,
+}
+
+/// A token for a secondary. Good for one use.
+pub struct ActivationToken {
+    /// To be given to the secondary.
+    pub token: Zeroizing<String>,
+    /// Names it.
+    pub accessor: String,
+}
+
+impl Debug for ActivationToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActivationToken").field("accessor", &self.accessor).finish_non_exhaustive()
+    }
+}
+
+/// A primary that a secondary shall follow from now on.
+#[derive(Debug)]
+pub enum SecondaryUpdate {
+    /// The one that made this token.
+    Token(Zeroizing<String>),
+    /// The same as before, at other cluster addresses.
+    Addresses(Vec<String>),
+    /// None, until it is told another.
+    Forget,
+}
+
+/// Roles of this cluster. Every call but [`Self::status`] is refused with [`KernelError::NeedsActive`] on a standby.
+#[async_trait]
+pub trait ReplicationPort: Debug + Send + Sync {
+    /// The fields of `sys/replication/<kind>/status`, as this node sees them.
+    fn status(&self, kind: Kind) -> Result<Map, KernelError>;
+
+    /// Makes this cluster a primary. `cluster_addr` is what secondaries are told, instead of the nodes' own addresses.
+    async fn enable_primary(&self, kind: Kind, cluster_addr: String) -> Result<(), KernelError>;
+
+    /// Makes a primary a secondary that knows no primary yet. Nothing is wiped.
+    async fn demote_primary(&self, kind: Kind) -> Result<(), KernelError>;
+
+    /// Makes a primary nothing to any other.
+    async fn disable_primary(&self, kind: Kind) -> Result<(), KernelError>;
+
+    /// Makes a token for a secondary.
+    async fn secondary_token(
+        &self,
+        kind: Kind,
+        wanted: SecondaryToken,
+    ) -> Result<ActivationToken, KernelError>;
+
+    /// Cuts a secondary off at once and for good.
+    async fn revoke_secondary(&self, kind: Kind, id: &str) -> Result<(), KernelError>;
+
+    /// A public key that an activation token for this cluster can be encrypted to.
+    async fn generate_public_key(&self, kind: Kind) -> Result<String, KernelError>;
+
+    /// Makes this cluster a secondary of the one that made the token: everything it holds is replaced, once the copy is
+    /// whole. Returns when the copy has begun.
+    async fn enable_secondary(&self, kind: Kind, token: Zeroizing<String>) -> Result<(), KernelError>;
+
+    /// Makes a secondary the primary. Unless `is_forced`, refused while the old primary answers.
+    async fn promote_secondary(
+        &self,
+        kind: Kind,
+        cluster_addr: String,
+        is_forced: bool,
+    ) -> Result<(), KernelError>;
+
+    /// Makes a secondary nothing to any other. It keeps what it holds.
+    async fn disable_secondary(&self, kind: Kind) -> Result<(), KernelError>;
+
+    /// Has a secondary follow another primary. Nothing is wiped: the two states are compared.
+    async fn update_primary(&self, kind: Kind, update: SecondaryUpdate) -> Result<(), KernelError>;
+
+    /// Has every secondary part of this cluster compare its state with its primary's again.
+    async fn reindex(&self, kind: Kind) -> Result<(), KernelError>;
+
+    /// Hashes over the state here, and whether they are those of the primary: the fields of `merkle_corruption_report`.
+    async fn merkle_check(&self) -> Result<Map, KernelError>;
+
+    /// What a fenced primary had taken and its successor never got: the writes, oldest first, as far as they are kept.
+    async fn tail(&self, after: Option<String>, limit: usize) -> Result<Map, KernelError>;
+}

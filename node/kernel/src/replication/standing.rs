@@ -1,0 +1,334 @@
+//! Whom this cluster serves, as its roles say, kept current on every node; and what follows for writes.
+//!
+//! **Invariants.** A cluster that is not the primary commits nothing of its own but entries of class `Node`
+//! ([`Standing::admit`]). Every other commit depends on the role records as they were when it was let through, so of a
+//! write and a change of roles one is in front in the log: nothing is written behind a fence, a demotion, or the copy of
+//! another cluster's state.
+//! Read next: [`super::record`] for what is stored, [`crate::store`] for where commits are let through.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwap;
+use arca_barrier::{Barrier, Class};
+use arca_raft_storage::{ApplyObserver, Change, Key, Version, WriteSet};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::record::{Fence, Kind, Mode, RoleRecord};
+use crate::KernelError;
+use crate::kernel::Kernel;
+use crate::store::SealedStore;
+use crate::tx::{Mode as TxMode, Tx};
+
+/// Whom a cluster serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Serves {
+    /// Everybody: it is nobody's secondary.
+    All,
+    /// Nobody: it waits.
+    DrSecondary,
+    /// Those who read: it was the primary, and heard that another is.
+    Fenced {
+        /// Of which kind it was the primary.
+        kind: Kind,
+        /// What it heard.
+        fence: Fence,
+    },
+    /// Those who read and log in; what is shared is written at its primary.
+    PerformanceSecondary,
+    /// Nobody: the roles cannot be read, and never could since this node was unsealed.
+    #[default]
+    Unknown,
+}
+
+/// The roles of this cluster, and what they amount to.
+#[derive(Default)]
+pub struct Standing {
+    roles: [RoleRecord; 2],
+    serves: Serves,
+    /// The role records as they were.
+    guards: Vec<(Key, Version)>,
+    /// One more than the index of the view they were read from; zero before anything was read.
+    read_at: u64,
+}
+
+impl fmt::Debug for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Standing")
+            .field("roles", &self.roles)
+            .field("serves", &self.serves)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Standing {
+    fn read(tx: &Tx) -> Result<Self, KernelError> {
+        let [dr, performance] = Kind::ALL;
+        let roles = [RoleRecord::load(tx, dr)?, RoleRecord::load(tx, performance)?];
+        let mut guards = Vec::with_capacity(Kind::ALL.len());
+        for kind in Kind::ALL {
+            let key = tx.physical_key(Class::Node, kind.path())?;
+            guards.push((key, tx.version(Class::Node, kind.path())?));
+        }
+        Ok(Self { serves: serves(&roles), roles, guards, read_at: tx.index() + 1 })
+    }
+
+    /// Whom it serves.
+    #[must_use]
+    pub fn serves(&self) -> &Serves {
+        &self.serves
+    }
+
+    /// What it is of one kind.
+    #[must_use]
+    pub fn role(&self, kind: Kind) -> &RoleRecord {
+        let [dr, performance] = &self.roles;
+        match kind {
+            Kind::Dr => dr,
+            Kind::Performance => performance,
+        }
+    }
+
+    /// Whether the roles have been read at all.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.read_at != 0
+    }
+
+    /// Whether the active node does by itself what is due: expiry, ticks, rotation. Only where it is the one to do it:
+    /// a lease that a fenced primary ended would take a credential away that the new primary still vouches for.
+    #[must_use]
+    pub fn keeps_house(&self) -> bool {
+        matches!(self.serves, Serves::All)
+    }
+
+    /// Refuses what writes, with the reason, where this cluster is not the one to write.
+    ///
+    /// # Errors
+    /// Unless it serves everybody.
+    pub fn check_writes(&self) -> Result<(), KernelError> {
+        match &self.serves {
+            Serves::All => Ok(()),
+            Serves::DrSecondary => Err(KernelError::DrSecondary),
+            Serves::Fenced { kind, fence } => {
+                Err(KernelError::Fenced { kind: *kind, fence: Box::new(fence.clone()) })
+            }
+            Serves::PerformanceSecondary => {
+                Err(KernelError::Bug("writes of a performance secondary are not told apart yet".to_owned()))
+            }
+            Serves::Unknown => {
+                Err(KernelError::Bug("the roles of this cluster in replication cannot be read".to_owned()))
+            }
+        }
+    }
+
+    /// Refuses what only a DR secondary does.
+    ///
+    /// # Errors
+    /// On every other cluster.
+    pub fn check_is_dr_secondary(&self) -> Result<(), KernelError> {
+        if self.serves == Serves::DrSecondary {
+            return Ok(());
+        }
+        Err(KernelError::invalid("this cluster is not a DR secondary"))
+    }
+
+    /// Lets a commit through, or refuses it; one that is let through fails if the roles change before it is applied.
+    ///
+    /// # Errors
+    /// As [`Self::check_writes`], unless it is of class `Node` alone.
+    pub fn admit(&self, set: &mut WriteSet) -> Result<(), KernelError> {
+        if set.writes.iter().all(|write| write.key().first() == Some(&Class::Node.tag())) {
+            return Ok(());
+        }
+        self.check_writes()?;
+        set.reads.extend(self.guards.iter().cloned());
+        Ok(())
+    }
+}
+
+fn serves(roles: &[RoleRecord; 2]) -> Serves {
+    let [dr, performance] = roles;
+    if dr.mode == Mode::Secondary {
+        return Serves::DrSecondary;
+    }
+    for (kind, role) in Kind::ALL.into_iter().zip(roles) {
+        if let (Mode::Primary, Some(fence)) = (role.mode, &role.fence) {
+            return Serves::Fenced { kind, fence: fence.clone() };
+        }
+    }
+    if performance.mode == Mode::Secondary { Serves::PerformanceSecondary } else { Serves::All }
+}
+
+/// What a caller of a fenced primary is told.
+pub(crate) fn fenced_text(kind: Kind, fence: &Fence) -> String {
+    let at = arca_engine_api::rfc3339::format(arca_engine_api::UnixMillis(fence.heard_at));
+    let (name, epoch) = (kind.name(), fence.epoch);
+    let place = if fence.primary_addresses.is_empty() {
+        "it did not say where it is".to_owned()
+    } else {
+        format!("its cluster addresses are {}", fence.primary_addresses.join(", "))
+    };
+    format!(
+        "this cluster is no longer the primary: at {at} it heard that another is since epoch {epoch}, and {place}. It \
+         takes no writes any more, reads go on; send writes there. An operator can see what was never shipped at \
+         sys/replication/{name}/tail, and make this cluster follow the new primary by \
+         sys/replication/{name}/primary/demote and then sys/replication/{name}/secondary/update-primary"
+    )
+}
+
+/// The standing as it is read again whenever a role record changes.
+pub(crate) struct Standings {
+    keys: [Key; 2],
+    current: ArcSwap<Standing>,
+    changed_at: AtomicU64,
+    /// One more than the change that could not be read, so that this is logged once.
+    failed_at: AtomicU64,
+    refreshing: Mutex<()>,
+    heard: watch::Sender<u64>,
+    told: watch::Sender<Arc<Standing>>,
+}
+
+impl Standings {
+    pub(crate) fn new(barrier: &Barrier) -> Result<Self, KernelError> {
+        let [dr, performance] = Kind::ALL.map(|kind| barrier.seal_name(Class::Node, kind.path()));
+        Ok(Self {
+            keys: [dr?, performance?],
+            current: ArcSwap::default(),
+            changed_at: AtomicU64::new(0),
+            failed_at: AtomicU64::new(0),
+            refreshing: Mutex::default(),
+            heard: watch::Sender::new(0),
+            told: watch::Sender::default(),
+        })
+    }
+
+    /// The standing as the state here has it.
+    pub(crate) fn current(&self, store: &SealedStore) -> Arc<Standing> {
+        let current = self.current.load();
+        if current.read_at > self.changed_at.load(Ordering::Acquire) {
+            return Arc::clone(&current);
+        }
+        drop(current);
+        self.refreshed(store)
+    }
+
+    /// Whether everybody is served, as far as it can be told without reading anything: what is asked of most requests.
+    pub(crate) fn is_open(&self) -> bool {
+        let current = self.current.load();
+        current.serves == Serves::All && current.read_at > self.changed_at.load(Ordering::Acquire)
+    }
+
+    /// Where the roles cannot be read any more, what was known counts: a restored backup takes the keys away that they
+    /// were sealed under, until they are written again ([`Kernel::keep_roles`]).
+    fn refreshed(&self, store: &SealedStore) -> Arc<Standing> {
+        let _one_at_a_time = self.refreshing.lock();
+        let (current, changed_at) = (self.current.load_full(), self.changed_at.load(Ordering::Acquire));
+        if current.read_at > changed_at {
+            return current;
+        }
+        match Standing::read(&store.begin(TxMode::ReadOnly)) {
+            Ok(next) => {
+                let next = Arc::new(next);
+                self.current.store(Arc::clone(&next));
+                self.told.send_if_modified(|told| {
+                    let is_news = !told.is_known() || told.roles != next.roles;
+                    told.clone_from(&next);
+                    is_news
+                });
+                next
+            }
+            Err(err) => {
+                if self.failed_at.swap(changed_at + 1, Ordering::AcqRel) != changed_at + 1 {
+                    tracing::error!(error = %err, "the roles of this cluster in replication cannot be read");
+                }
+                current
+            }
+        }
+    }
+
+    fn hear(&self, index: u64) {
+        self.changed_at.fetch_max(index, Ordering::AcqRel);
+        self.heard.send_replace(index);
+    }
+}
+
+/// Hears of changes inside apply: compares keys, opens nothing, never blocks.
+pub(crate) struct RoleObserver(pub(crate) Weak<Standings>);
+
+impl ApplyObserver for RoleObserver {
+    fn applied(&self, index: u64, change: Change<'_>) {
+        let Some(standings) = self.0.upgrade() else { return };
+        let is_ours = match change {
+            Change::Everything => true,
+            Change::Write(write) => standings.keys.iter().any(|key| key.as_slice() == write.key()),
+        };
+        if is_ours {
+            standings.hear(index);
+        }
+    }
+}
+
+impl Kernel {
+    /// Whom this cluster serves, and why.
+    #[must_use]
+    pub fn standing(&self) -> Arc<Standing> {
+        self.store.standing()
+    }
+
+    /// What this cluster is of one kind.
+    #[must_use]
+    pub fn role(&self, kind: Kind) -> RoleRecord {
+        self.standing().role(kind).clone()
+    }
+
+    /// Tells of every change of roles, on every node. The value seen first may be older than [`Self::standing`].
+    #[must_use]
+    pub fn watch_standing(&self) -> watch::Receiver<Arc<Standing>> {
+        self.store.standings().told.subscribe()
+    }
+
+    /// Writes the roles down again where they cannot be read any more, as they were known here: a restored backup may
+    /// take away the keys under which they were sealed.
+    ///
+    /// # Errors
+    /// When it cannot be committed.
+    pub async fn keep_roles(&self) -> Result<(), KernelError> {
+        let standing = self.standing();
+        for kind in Kind::ALL {
+            if !standing.is_known() || RoleRecord::load(&self.read_tx(), kind).is_ok() {
+                continue;
+            }
+            tracing::warn!(kind = kind.name(), "writing down again what this cluster is in replication");
+            self.commit_staged(|tx| standing.role(kind).store(tx, kind)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the roles anew whenever they change, so that whoever watches is told although nobody asks.
+pub(crate) fn announce(kernel: &Arc<Kernel>) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let mut heard = kernel.store.standings().heard.subscribe();
+    let mut status = kernel.store.replica().watch();
+    let kernel = Arc::downgrade(kernel);
+    drop(runtime.spawn(async move {
+        loop {
+            let index = *heard.borrow_and_update();
+            // What is heard of becomes visible a moment later.
+            while status.borrow_and_update().applied_index < index {
+                if status.changed().await.is_err() {
+                    return;
+                }
+            }
+            let Some(kernel) = kernel.upgrade() else { return };
+            drop(kernel.standing());
+            drop(kernel);
+            if heard.changed().await.is_err() {
+                return;
+            }
+        }
+    }));
+}

@@ -1,0 +1,510 @@
+//! Roles through the whole pipeline, with a node behind them that only takes notes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_engine_api::{Fault, Operation};
+use serde_json::{Value, json};
+
+use crate::answer::Shape;
+use crate::replication::{Fence, Kind, Mode, ReplicationPort, RoleRecord, Serves};
+use crate::testing::NotingReplication;
+use crate::tokens::rig::{Rig, text};
+use crate::{Answer, KernelError};
+
+const DISABLED: &str = "path disabled in replication DR secondary mode";
+const PROMOTE: &str = "sys/replication/dr/secondary/promote";
+const HOUR: u64 = 3_600;
+
+struct Roles {
+    rig: Rig,
+    port: Arc<NotingReplication>,
+}
+
+fn role(mode: Mode) -> RoleRecord {
+    RoleRecord { mode, epoch: 3, ..RoleRecord::default() }
+}
+
+fn fenced() -> RoleRecord {
+    let fence = Fence { epoch: 4, primary_addresses: vec!["10.0.0.9:8201".to_owned()], heard_at: 0 };
+    RoleRecord { fence: Some(fence), ..role(Mode::Primary) }
+}
+
+impl Roles {
+    async fn new() -> Self {
+        let (rig, port) = (Rig::active().await, Arc::new(NotingReplication::default()));
+        rig.cluster.set_replication(Arc::clone(&port) as Arc<dyn ReplicationPort>);
+        Self { rig, port }
+    }
+
+    async fn of(mode: Mode) -> Self {
+        let roles = Self::new().await;
+        roles.become_one(&role(mode)).await;
+        roles
+    }
+
+    async fn become_one(&self, role: &RoleRecord) {
+        self.rig.commit(|tx| role.store(tx, Kind::Dr)).await.unwrap();
+    }
+
+    async fn operation_token(&self) -> String {
+        self.rig.kernel.make_operation_token().await.unwrap().to_string()
+    }
+
+    /// What the node was asked to do, or what the caller was told.
+    async fn told(&self, token: &str, path: &str, body: Value) -> String {
+        let result = self.rig.post(token, path, body).await;
+        match (self.port.take_notes().as_slice(), result) {
+            ([], result) => text(result),
+            ([note], Ok(_)) => note.clone(),
+            (notes, result) => format!("{notes:?} {}", text(result)),
+        }
+    }
+
+    #[track_caller]
+    fn index(&self) -> u64 {
+        self.rig.view().index()
+    }
+}
+
+/// CVE-2021-27668: on a DR secondary things could be read without a token. CVE-2021-3282: a member could be removed.
+#[tokio::test]
+async fn a_dr_secondary_serves_nobody() {
+    let roles = Roles::of(Mode::Secondary).await;
+    let index = roles.index();
+    for path in [
+        "secret/a",
+        "aws/creds",
+        "sys/mounts",
+        "sys/config/state/sanitized",
+        "sys/host-info",
+        "sys/metrics",
+        "sys/ha-status",
+        "sys/internal/ui/mounts",
+        "sys/internal/specs/openapi",
+        "sys/leader",
+        "auth/token/lookup-self",
+        "auth/userpass/login/a",
+        "sys/generate-root/attempt",
+        "sys/wrapping/lookup",
+        "sys/replication/dr/secondary/enable",
+        "sys/replication/dr/primary/enable",
+        "sys/storage/raft/snapshot-force",
+        "sys/replication/reindex",
+        "sys/replication/performance/secondary/promote",
+        "sys/leases/count",
+        "nowhere",
+    ] {
+        for token in ["", "root", "wrong"] {
+            for operation in [Operation::Read, Operation::Update, Operation::Delete, Operation::Help] {
+                let refused = roles.rig.ask(token, operation, path, json!({}), None).await;
+                let refused = refused.err().map(|err| (err.to_string(), err.fault()));
+                assert_eq!(refused, Some((DISABLED.to_owned(), Fault::DrSecondary)), "{operation:?} {path}");
+            }
+        }
+    }
+    for path in
+        [PROMOTE, "sys/storage/raft/remove-peer", "sys/storage/raft/configuration", "sys/replication/dr/tail"]
+    {
+        for token in ["", "wrong"] {
+            let refused = roles.rig.post(token, path, json!({"server_id": "node-2"})).await;
+            assert!(matches!(refused, Err(KernelError::Denied)), "{path}");
+        }
+    }
+    // A backup is read with a token and never restored.
+    let restored = roles.rig.post("root", "sys/storage/raft/snapshot", json!({})).await;
+    assert!(matches!(restored, Err(KernelError::DrSecondary)));
+    assert!(roles.rig.get("root", "sys/storage/raft/snapshot").await.is_ok());
+    assert!(roles.rig.get("", "sys/storage/raft/snapshot").await.is_err());
+    assert_eq!((roles.index(), roles.rig.cluster.take_notes()), (index, Vec::new()));
+    assert!(roles.port.take_notes().is_empty());
+}
+
+#[tokio::test]
+async fn paths_of_other_namespaces_are_closed_as_well() {
+    let roles = Roles::of(Mode::Secondary).await;
+    let mut incoming = roles.rig.incoming("root", Operation::Read, "sys/replication/status");
+    incoming.namespace = "a/".to_owned();
+    assert!(matches!(roles.rig.kernel.handle(incoming).await, Err(KernelError::DrSecondary)));
+}
+
+#[tokio::test]
+async fn the_status_is_for_everybody_and_at_both_levels() {
+    for (mode, name) in
+        [(Mode::Disabled, "disabled"), (Mode::Primary, "primary"), (Mode::Secondary, "secondary")]
+    {
+        let roles = Roles::of(mode).await;
+        let ask = async |path: &str| -> Answer { roles.rig.get("", path).await.unwrap() };
+        let both = ask("sys/replication/status").await;
+        assert_eq!(both.shape, Shape::EnvelopeAndTop);
+        let both = Value::Object(both.data.unwrap());
+        assert_eq!((&both["dr"]["mode"], &both["performance"]["mode"]), (&json!(name), &json!("disabled")));
+        let one = Value::Object(ask("sys/replication/dr/status").await.data.unwrap());
+        assert_eq!(one, both["dr"]);
+        assert_eq!(one.get("last_wal").is_some(), mode != Mode::Disabled);
+        let other = ask("sys/replication/performance/status").await.data.unwrap();
+        assert_eq!(Value::Object(other), json!({"mode": "disabled"}));
+    }
+}
+
+/// Which tokens of the primary promote its copy.
+#[tokio::test]
+async fn a_dr_secondary_takes_three_kinds_of_tokens() {
+    let roles = Roles::new().await;
+    let rig = &roles.rig;
+    let policy = format!(r#"path "{PROMOTE}" {{ capabilities = ["update"] }}"#);
+    rig.post("root", "sys/policies/acl/dr", json!({"policy": policy})).await.unwrap();
+    let made = async |body: Value| rig.made("root", body).await;
+    let good = made(json!({"type": "batch", "policies": "dr", "ttl": "1h"})).await;
+    let powerless = made(json!({"type": "batch", "policies": "default", "ttl": "1h"})).await;
+    let service = made(json!({"policies": "dr"})).await;
+    let counted = made(json!({"policies": "root", "num_uses": 5})).await;
+    let root = made(json!({"policies": "root"})).await;
+    roles.become_one(&role(Mode::Secondary)).await;
+    let operation = roles.operation_token().await;
+    let promoted = "promote dr secondary at \"\", forced false";
+    let cases = [(&good, true), (&root, true), (&powerless, false), (&service, false), (&counted, false)];
+    for (token, is_taken) in cases {
+        let want = if is_taken { promoted } else { "permission denied" };
+        assert_eq!(roles.told("", PROMOTE, json!({"dr_operation_token": token})).await, want);
+        assert_eq!(roles.told(token, PROMOTE, json!({})).await, want, "in the header");
+    }
+    // Where policies do not reach.
+    let elsewhere = "sys/storage/raft/remove-peer";
+    let body = json!({"server_id": "n", "dr_operation_token": good});
+    assert_eq!(roles.told("", elsewhere, body).await, "permission denied");
+    rig.advance(2 * HOUR);
+    assert_eq!(
+        roles.told("", PROMOTE, json!({"dr_operation_token": good})).await,
+        "permission denied",
+        "expired"
+    );
+    // The operation token was used up by the first promotion, whoever made it.
+    assert_eq!(roles.told("", PROMOTE, json!({"dr_operation_token": operation})).await, "permission denied");
+}
+
+#[tokio::test]
+async fn an_operation_token_is_good_until_it_is_replaced_used_or_deleted() {
+    let roles = Roles::of(Mode::Secondary).await;
+    let with = |token: &str| json!({"dr_operation_token": token});
+    let (reindex, delete) =
+        ("sys/replication/dr/secondary/reindex", "sys/replication/dr/secondary/operation-token/delete");
+    let first = roles.operation_token().await;
+    assert_eq!(first.len(), crate::tokens::ROOT_TOKEN_LEN);
+    for _ in 0..2 {
+        assert_eq!(roles.told("", reindex, with(&first)).await, "reindex dr", "it can be used again");
+    }
+    let second = roles.operation_token().await;
+    assert_eq!(roles.told("", reindex, with(&first)).await, "permission denied");
+    assert_eq!(roles.told(&second, reindex, json!({})).await, "reindex dr", "in the header");
+    assert_eq!(roles.told("", delete, with(&second)).await, "None []");
+    assert_eq!(roles.told("", reindex, with(&second)).await, "permission denied");
+    // A promotion that the node refuses leaves it.
+    let third = roles.operation_token().await;
+    roles.port.refuse(true);
+    assert_eq!(roles.told("", PROMOTE, with(&third)).await, "refused by the node");
+    roles.port.refuse(false);
+    assert_eq!(roles.told("", PROMOTE, with(&third)).await, "promote dr secondary at \"\", forced false");
+    assert_eq!(roles.told("", reindex, with(&third)).await, "permission denied");
+    // The root token of the copied state does not show it, nor can it be used anywhere else.
+    let fourth = roles.operation_token().await;
+    roles.become_one(&role(Mode::Primary)).await;
+    assert_eq!(text(roles.rig.get(&fourth, "sys/mounts").await), "permission denied");
+    assert!(roles.rig.kernel.make_operation_token().await.is_err());
+}
+
+/// Wrong tokens are slowed down, the right one is not: nobody keeps the operator out by guessing.
+#[tokio::test]
+async fn a_flood_of_wrong_tokens_is_slowed_and_the_right_one_passes() {
+    let roles = Roles::of(Mode::Secondary).await;
+    let token = roles.operation_token().await;
+    let reindex = "sys/replication/dr/secondary/reindex";
+    let mut last = String::new();
+    for _ in 0..1_100 {
+        last = roles.told("guess", reindex, json!({})).await;
+    }
+    assert_eq!(last, KernelError::TooMany.to_string());
+    assert_eq!(roles.told(&token, reindex, json!({})).await, "reindex dr");
+}
+
+#[tokio::test]
+async fn only_the_active_node_acts_and_every_node_refuses() {
+    let mut roles = Roles::of(Mode::Secondary).await;
+    let token = roles.operation_token().await;
+    roles.rig.become_standby();
+    assert_eq!(text(roles.rig.get("root", "sys/mounts").await), DISABLED);
+    assert_eq!(text(roles.rig.post("x", PROMOTE, json!({})).await), "permission denied");
+    let refused = roles.rig.post(&token, PROMOTE, json!({})).await;
+    assert!(matches!(refused, Err(KernelError::NeedsActive)), "carried to the active node");
+    assert!(roles.rig.get("", "sys/replication/dr/status").await.is_ok());
+}
+
+/// Lines of `mode | path | body | what the node was asked to do, or what the caller was told`.
+const ORDERS: &str = include_str!("../../../testdata/replication_orders.txt");
+
+#[tokio::test]
+async fn orders_reach_the_node_in_the_mode_they_are_for() {
+    let mut checked = 0;
+    for mode in [Mode::Disabled, Mode::Primary, Mode::Secondary] {
+        let roles = Roles::of(mode).await;
+        let lines = ORDERS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        for line in lines {
+            let parts: Vec<&str> = line.split(" | ").collect();
+            let [of, path, body, want] = parts[..] else { panic!("{line}") };
+            if of != mode.name() {
+                continue;
+            }
+            let body = serde_json::from_str(body).unwrap();
+            let got = roles.told("root", &format!("sys/replication/dr/{path}"), body).await;
+            assert_eq!(got, want, "{line}");
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, 39);
+}
+
+#[tokio::test]
+async fn orders_for_all_kinds_go_to_those_that_are_enabled() {
+    let check = async |mode, path: &str, want: &str| {
+        let roles = Roles::of(mode).await;
+        let got = roles.told("root", &format!("sys/replication/{path}"), json!({})).await;
+        assert!(got.contains(want), "{mode:?} {path}: {got}");
+    };
+    check(Mode::Disabled, "recover", "nothing to recover").await;
+    check(Mode::Disabled, "reindex", "replication is not enabled on this cluster").await;
+    check(Mode::Disabled, "merkle-check", "merkle-check").await;
+    check(Mode::Primary, "reindex", "reindex dr").await;
+    check(Mode::Primary, "recover", "nothing to recover").await;
+}
+
+#[tokio::test]
+async fn performance_replication_is_refused_in_words() {
+    let roles = Roles::new().await;
+    for path in ["primary/enable", "secondary/enable", "primary/paths-filter/a"] {
+        let got =
+            roles.told("root", &format!("sys/replication/performance/{path}"), json!({"token": "t"})).await;
+        assert!(got.starts_with("performance replication is not supported yet"), "{path}: {got}");
+    }
+    let got = roles.told("root", "sys/replication/performance/primary/demote", json!({})).await;
+    assert_eq!(got, "performance replication is not enabled on this cluster");
+    let got = roles.told("root", "sys/replication/other/primary/enable", json!({})).await;
+    assert_eq!(got, "unsupported path");
+}
+
+#[tokio::test]
+async fn roles_need_a_token_and_secondary_tokens_need_sudo() {
+    let roles = Roles::of(Mode::Primary).await;
+    let rig = &roles.rig;
+    let policy = r#"path "sys/replication/*" { capabilities = ["update", "read"] }"#;
+    rig.post("root", "sys/policies/acl/r", json!({"policy": policy})).await.unwrap();
+    let token = rig.made("root", json!({"policies": "r"})).await;
+    let (demote, issue) = ("sys/replication/dr/primary/demote", "sys/replication/dr/primary/secondary-token");
+    assert_eq!(roles.told("", demote, json!({})).await, "permission denied");
+    assert_eq!(roles.told(&token, demote, json!({})).await, "demote dr primary");
+    assert_eq!(roles.told(&token, issue, json!({"id": "b"})).await, "permission denied");
+    assert_eq!(roles.told(&token, "sys/replication/reindex", json!({})).await, "permission denied");
+    assert_eq!(text(rig.get(&token, "sys/replication/dr/tail").await), "permission denied");
+}
+
+#[tokio::test]
+async fn a_secondary_token_is_shown_as_a_wrapping_token_and_nothing_else() {
+    let roles = Roles::of(Mode::Primary).await;
+    let path = "sys/replication/dr/primary/secondary-token";
+    let answer = roles.rig.post("root", path, json!({"id": "b", "ttl": 60})).await.unwrap();
+    assert!(answer.data.is_none() && answer.auth.is_none());
+    let info = answer.wrap_info.unwrap();
+    assert_eq!((info.token.as_str(), info.accessor.as_str()), ("the.token", "handle"));
+    assert_eq!((info.ttl, info.creation_path.as_str()), (60, path));
+    let ttl = Some(Duration::from_secs(60));
+    let wrapped = roles.rig.ask("root", Operation::Update, path, json!({"id": "b"}), ttl).await;
+    assert_eq!(text(wrapped), "the answer of this path cannot be wrapped");
+}
+
+#[tokio::test]
+async fn the_tail_is_shown_page_by_page() {
+    let roles = Roles::new().await;
+    roles.become_one(&fenced()).await;
+    let ask = async |body: Value| {
+        let asked = roles.rig.ask("root", Operation::Read, "sys/replication/dr/tail", body, None).await;
+        (text(asked), roles.port.take_notes().pop().unwrap_or_default())
+    };
+    assert_eq!(ask(json!({})).await.1, "tail after None, 100");
+    assert_eq!(ask(json!({"after": "9", "limit": "5"})).await.1, "tail after Some(\"9\"), 5");
+    assert_eq!(ask(json!({"limit": 0})).await.0, "limit must be from 1 to 1000");
+}
+
+/// A primary that was replaced: what it holds can be read, nothing can be written, and an operator can act.
+#[tokio::test]
+async fn a_fenced_primary_reads_and_does_not_write() {
+    let roles = Roles::of(Mode::Primary).await;
+    let rig = &roles.rig;
+    rig.post("root", "sys/mounts/notes", json!({"type": "notes"})).await.unwrap();
+    rig.post("root", "notes/a", json!({"by": "root"})).await.unwrap();
+    let counted = rig.made("root", json!({"policies": "root", "num_uses": 5})).await;
+    roles.become_one(&fenced()).await;
+    let index = roles.index();
+    assert!(matches!(rig.kernel.standing().serves(), Serves::Fenced { kind: Kind::Dr, .. }));
+    assert_eq!(rig.get("root", "notes/a").await.unwrap().data.unwrap()["by"], json!("root"));
+    for (token, operation, path, body) in [
+        ("root", Operation::Update, "notes/a", json!({"by": "root"})),
+        ("root", Operation::Delete, "notes/a", json!({})),
+        ("root", Operation::Update, "auth/token/create", json!({})),
+        ("root", Operation::Update, "identity/entity", json!({"name": "a"})),
+        (
+            "root",
+            Operation::Update,
+            "sys/policies/acl/p",
+            json!({"policy": "path \"a\" { capabilities = [\"read\"] }"}),
+        ),
+        ("root", Operation::Update, "sys/mounts/b", json!({"type": "notes"})),
+        ("root", Operation::Update, "sys/rotate", json!({})),
+        ("root", Operation::Update, "sys/wrapping/wrap", json!({"a": 1})),
+        ("root", Operation::Update, "sys/replication/dr/primary/secondary-token", json!({"id": "b"})),
+        (&counted, Operation::Read, "notes/a", json!({})),
+    ] {
+        let ttl = path.ends_with("/wrap").then_some(Duration::from_secs(60));
+        let refused = rig.ask(token, operation, path, body, ttl).await;
+        let refused = refused.err().unwrap();
+        assert_eq!(refused.fault(), Fault::Fenced, "{operation:?} {path}: {refused}");
+        let said = refused.public_text();
+        for part in
+            ["1970-01-01T00:00:00Z", "epoch 4", "10.0.0.9:8201", "sys/replication/dr/tail", "primary/demote"]
+        {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+    }
+    assert_eq!(roles.index(), index);
+    assert!(rig.cluster.take_notes().is_empty());
+    assert!(rig.get("root", "sys/storage/raft/configuration").await.is_ok());
+    assert!(rig.post("root", "sys/storage/raft/remove-peer", json!({"server_id": "n"})).await.is_ok());
+    assert_eq!(roles.told("root", "sys/replication/dr/primary/demote", json!({})).await, "demote dr primary");
+}
+
+/// What was decided before a change of roles is not written behind it.
+#[tokio::test]
+async fn nothing_is_written_behind_a_change_of_roles() {
+    for next in [fenced(), role(Mode::Secondary)] {
+        let roles = Roles::of(Mode::Primary).await;
+        let kernel = &roles.rig.kernel;
+        let tx = kernel.store.begin(crate::tx::Mode::ReadWrite);
+        tx.put_record(arca_barrier::Class::Local, "root/a", &1).unwrap();
+        let mut set = tx.into_write_set().unwrap();
+        kernel.standing().admit(&mut set).unwrap();
+        roles.become_one(&next).await;
+        let written = kernel.store.replica().propose(set.clone()).await;
+        assert!(matches!(written, Err(arca_raft_storage::ProposeError::Conflict)));
+        assert!(kernel.standing().admit(&mut set).is_err());
+    }
+}
+
+/// A DR secondary writes nothing by itself: what is due there was done, or will be, at its primary.
+#[tokio::test(start_paused = true)]
+async fn a_dr_secondary_keeps_no_house_until_it_is_promoted() {
+    let roles = Roles::new().await;
+    let rig = &roles.rig;
+    rig.post("root", "sys/mounts/notes", json!({"type": "notes"})).await.unwrap();
+    rig.lease(&rig.root, "root", "aws/creds/a", HOUR).await.unwrap();
+    rig.post("root", "sys/mounts/out", json!({"type": "outward"})).await.unwrap();
+    rig.get("root", "out/creds/a").await.unwrap();
+    rig.made("root", json!({"ttl": "1h"})).await;
+    let passes = async || {
+        for _ in 0..100 {
+            tokio::time::advance(Duration::from_secs(2)).await;
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    for next in [role(Mode::Secondary), fenced()] {
+        roles.become_one(&next).await;
+        passes().await; // What had begun before.
+        let index = roles.index();
+        rig.advance(90 * 24 * HOUR);
+        passes().await;
+        assert_eq!(roles.index(), index, "{next:?}");
+        let outside = (rig.accounts.all().len(), rig.accounts.removals());
+        assert_eq!(outside, (1, 0), "what was granted is the primary's to take away");
+    }
+    assert!(!rig.cluster.take_notes().contains(&"rotate".to_owned()));
+    let index = roles.index();
+    roles.become_one(&role(Mode::Primary)).await;
+    passes().await;
+    assert!(roles.index() > index + 1, "it begins without a restart");
+    assert!(rig.leftovers().is_empty(), "{:?}", rig.leftovers());
+    assert!(rig.accounts.all().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_node_is_told_of_every_change_of_roles() {
+    let roles = Roles::new().await;
+    let rig = &roles.rig;
+    let mut told = rig.kernel.watch_standing();
+    for mode in [Mode::Primary, Mode::Secondary, Mode::Primary] {
+        roles.become_one(&role(mode)).await;
+        let seen = told.wait_for(|standing| standing.role(Kind::Dr).mode == mode);
+        tokio::time::timeout(Duration::from_secs(5), seen).await.unwrap().unwrap();
+    }
+    // A write of the same is no news, nor is a state in which nothing changed.
+    told.borrow_and_update();
+    roles.become_one(&role(Mode::Primary)).await;
+    rig.replica.say_replaced();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!told.has_changed().unwrap());
+}
+
+/// A restored backup takes away the keys that the roles were sealed under.
+#[tokio::test]
+async fn roles_that_cannot_be_read_any_more_are_written_down_again() {
+    let mut roles = Roles::of(Mode::Primary).await;
+    assert_eq!(roles.rig.kernel.role(Kind::Dr).epoch, 3);
+    let damage = async |rig: &Rig| {
+        let path = Kind::Dr.path();
+        let nonsense = zeroize::Zeroizing::new(b"nonsense".to_vec());
+        rig.commit(|tx| Ok(tx.put(arca_barrier::Class::Node, path, nonsense)?)).await.unwrap();
+        rig.replica.say_replaced();
+    };
+    damage(&roles.rig).await;
+    assert_eq!(roles.rig.kernel.role(Kind::Dr).epoch, 3, "what was known counts");
+    roles.rig.kernel.keep_identity("c", "n").await.unwrap();
+    assert_eq!(RoleRecord::load(&roles.rig.view(), Kind::Dr).unwrap(), role(Mode::Primary));
+    // Who never knew serves nobody: it might be a secondary.
+    damage(&roles.rig).await;
+    roles.rig.fail_over();
+    roles.rig.kernel.activate();
+    assert_eq!(*roles.rig.kernel.standing().serves(), Serves::Unknown);
+    assert_eq!(roles.rig.get("root", "sys/mounts").await.err().unwrap().fault(), Fault::Internal);
+}
+
+#[tokio::test]
+async fn a_second_role_does_not_go_with_a_copy_that_waits() {
+    let roles = Roles::new().await;
+    roles.rig.commit(|tx| role(Mode::Primary).store(tx, Kind::Performance)).await.unwrap();
+    let got = roles.told("root", "sys/replication/dr/secondary/enable", json!({"token": "t"})).await;
+    assert_eq!(got, "this cluster is a performance primary already");
+    assert_eq!(*roles.rig.kernel.standing().serves(), Serves::All);
+}
+
+/// Devices are replicated; what a DR secondary serves is recorded there, what it turns away is not.
+#[tokio::test]
+async fn what_a_dr_secondary_serves_is_audited() {
+    let roles = Roles::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
+    let options = json!({"type": "file", "options": {"file_path": path}});
+    roles.rig.post("root", "sys/audit/file", options).await.unwrap();
+    roles.become_one(&role(Mode::Secondary)).await;
+    let lines = || std::fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+    let before = lines().len();
+    assert!(roles.rig.get("root", "sys/mounts").await.is_err());
+    assert_eq!(lines().len(), before);
+    let token = roles.operation_token().await;
+    for (given, want) in
+        [("guess", "permission denied"), (&token, "promote dr secondary at \"\", forced false")]
+    {
+        let before = lines().len();
+        assert_eq!(roles.told("", PROMOTE, json!({"dr_operation_token": given})).await, want);
+        let new = lines().split_off(before);
+        assert_eq!(new.len(), 2, "request and response");
+        assert!(new.iter().all(|line| line.contains(PROMOTE) && !line.contains(given)), "{new:?}");
+    }
+}

@@ -1,0 +1,285 @@
+//! What secondaries ask a primary's node, handed to [`PrimarySide`].
+//! **Invariant:** without a certificate there is one call, [`PrimarySide::activate`]; with one there is any other.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arca_replication::{Call, LinkError, PayloadStream, Refusal};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status};
+
+use super::authority::Follower;
+use super::door::FollowerStream;
+use crate::replication_proto as proto;
+
+/// Largest message either way, bytes.
+pub(crate) const MESSAGE_SIZE_MAX: usize = 64 << 20;
+/// Largest message of whoever has no certificate yet, bytes.
+const ACTIVATION_SIZE_MAX: usize = 64 << 10;
+
+/// Why a call is not served here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unserved {
+    /// Only the active node can, and this one is not: another one is asked.
+    NotActive,
+    /// Nobody will.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Unserved {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// What a secondary's node says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Greeting {
+    /// Its `node_id`.
+    pub node_name: String,
+    /// Its cluster address.
+    pub cluster_addr: String,
+    /// Its API address.
+    pub api_addr: String,
+    /// Its version.
+    pub version: String,
+    /// Its cluster.
+    pub cluster_id: String,
+    /// Its role's epoch.
+    pub epoch: u64,
+    /// Its wall clock, milliseconds since 1970.
+    pub clock_ms: u64,
+}
+
+/// A node of a primary.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GreetingNode {
+    /// Its `node_id`.
+    pub node_name: String,
+    /// Its cluster address.
+    pub cluster_addr: String,
+    /// Its API address.
+    pub api_addr: String,
+    /// Whether it leads.
+    pub is_active: bool,
+}
+
+/// What a primary's node answers to a [`Greeting`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Welcome {
+    /// Every node of its cluster.
+    pub nodes: Vec<GreetingNode>,
+    /// What the cluster is, as its status says.
+    pub mode: String,
+    /// Its role's epoch.
+    pub epoch: u64,
+    /// Whether it takes no writes any more, because a newer epoch was heard of.
+    pub is_fenced: bool,
+    /// Its version.
+    pub version: String,
+    /// Its cluster.
+    pub cluster_id: String,
+    /// Its wall clock, milliseconds since 1970.
+    pub clock_ms: u64,
+    /// Whether it knows a leader.
+    pub has_leader: bool,
+}
+
+/// The node's side of what secondaries ask.
+#[async_trait]
+pub trait PrimarySide: Send + Sync {
+    /// A token is shown. What it says is checked by nobody before.
+    async fn activate(&self, request: Bytes) -> Result<Bytes, Unserved>;
+    /// Refuses a secondary whose activation is not the one that counts, or that was revoked. A node that may only not have
+    /// heard of it yet is not the one to say so.
+    fn admit(&self, follower: &Follower) -> Result<(), Unserved>;
+    /// One question, one answer.
+    async fn call(&self, follower: &Follower, call: Call, payload: Bytes) -> Result<Bytes, Unserved>;
+    /// One question, a stream of answers.
+    async fn stream(
+        &self,
+        follower: &Follower,
+        call: Call,
+        payload: Bytes,
+    ) -> Result<PayloadStream, Unserved>;
+    /// A secondary's node says that it is there.
+    fn greet(&self, follower: &Follower, greeting: Greeting) -> Welcome;
+}
+
+/// The other end of a connection.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    /// `None`: whoever wants to become a secondary.
+    pub(crate) follower: Option<Follower>,
+    pub(crate) addr: SocketAddr,
+    pub(crate) side: Arc<dyn PrimarySide>,
+}
+
+/// Serves every connection by what its [`Caller`] says.
+pub(crate) struct Service;
+
+pub(crate) fn server() -> proto::replication_server::ReplicationServer<Service> {
+    proto::replication_server::ReplicationServer::new(Service)
+        .max_decoding_message_size(MESSAGE_SIZE_MAX)
+        .max_encoding_message_size(MESSAGE_SIZE_MAX)
+}
+
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let caller = request.extensions().get::<<FollowerStream as Connected>::ConnectInfo>();
+    caller.cloned().ok_or_else(|| Status::unauthenticated("unknown peer"))
+}
+
+/// The secondary that calls. `Err` in the answer if it is not served.
+fn follower<T>(request: &Request<T>) -> Result<(Caller, Result<Follower, Unserved>), Status> {
+    let caller = caller(request)?;
+    let follower =
+        caller.follower.clone().ok_or_else(|| Status::permission_denied("this needs a certificate"))?;
+    let admitted = caller.side.admit(&follower);
+    if let Err(Unserved::Refused(refusal)) = &admitted {
+        tracing::warn!(secondary = follower.secondary_id, addr = %caller.addr, %refusal, "refused a secondary");
+    }
+    Ok((caller, admitted.map(|()| follower)))
+}
+
+fn call_of(tag: u32) -> Result<Call, Status> {
+    let call = u8::try_from(tag).ok().and_then(Call::from_tag);
+    call.ok_or_else(|| Status::unimplemented("unknown replication call"))
+}
+
+fn reply(outcome: Result<Bytes, Unserved>) -> proto::Reply {
+    use proto::reply::Outcome;
+    let outcome = match outcome {
+        Ok(payload) => Outcome::Payload(payload),
+        Err(Unserved::NotActive) => Outcome::NotActive(true),
+        Err(Unserved::Refused(refusal)) => Outcome::Refusal(refusal.encode().into()),
+    };
+    proto::Reply { outcome: Some(outcome) }
+}
+
+type Replies = Pin<Box<dyn Stream<Item = Result<proto::Reply, Status>> + Send>>;
+
+#[async_trait]
+impl proto::replication_server::Replication for Service {
+    type StreamStream = Replies;
+
+    async fn activate(
+        &self,
+        request: Request<proto::ActivateRequest>,
+    ) -> Result<Response<proto::Reply>, Status> {
+        let caller = caller(&request)?;
+        if caller.follower.is_some() {
+            return Err(Status::permission_denied("this is a secondary already"));
+        }
+        let payload = request.into_inner().payload;
+        if payload.len() > ACTIVATION_SIZE_MAX {
+            return Err(Status::resource_exhausted("the message is too large"));
+        }
+        let outcome = caller.side.activate(payload).await;
+        if let Err(Unserved::Refused(refusal)) = &outcome {
+            tracing::warn!(addr = %caller.addr, %refusal, "an activation was refused");
+        }
+        Ok(Response::new(reply(outcome)))
+    }
+
+    async fn call(&self, request: Request<proto::CallRequest>) -> Result<Response<proto::Reply>, Status> {
+        let (caller, follower) = follower(&request)?;
+        let proto::CallRequest { call, payload } = request.into_inner();
+        let outcome = match follower {
+            Ok(follower) => caller.side.call(&follower, call_of(call)?, payload).await,
+            Err(unserved) => Err(unserved),
+        };
+        Ok(Response::new(reply(outcome)))
+    }
+
+    async fn stream(&self, request: Request<proto::CallRequest>) -> Result<Response<Replies>, Status> {
+        let (caller, follower) = follower(&request)?;
+        let proto::CallRequest { call, payload } = request.into_inner();
+        let outcome = match follower {
+            Ok(follower) => caller.side.stream(&follower, call_of(call)?, payload).await,
+            Err(unserved) => Err(unserved),
+        };
+        let replies: Replies = match outcome {
+            Ok(stream) => Box::pin(stream.map(|message| match message {
+                Ok(payload) => Ok(reply(Ok(payload))),
+                Err(LinkError::Refused(refusal)) => Ok(reply(Err(refusal.into()))),
+                Err(LinkError::Unreachable(reason)) => Err(Status::unavailable(reason)),
+            })),
+            Err(unserved) => Box::pin(futures::stream::iter([Ok(reply(Err(unserved)))])),
+        };
+        Ok(Response::new(replies))
+    }
+
+    async fn greet(
+        &self,
+        request: Request<proto::GreetRequest>,
+    ) -> Result<Response<proto::GreetReply>, Status> {
+        let (caller, follower) = follower(&request)?;
+        let follower = follower.map_err(|unserved| match unserved {
+            Unserved::Refused(Refusal::Revoked) => Status::permission_denied(REVOKED),
+            Unserved::Refused(refusal) => Status::unavailable(refusal.to_string()),
+            Unserved::NotActive => Status::unavailable("this node does not know the secondary yet"),
+        })?;
+        let welcome = caller.side.greet(&follower, request.into_inner().into());
+        Ok(Response::new(welcome.into()))
+    }
+}
+
+/// Said to a secondary that was revoked and greets.
+pub(crate) const REVOKED: &str = "this secondary was revoked";
+
+impl From<proto::GreetRequest> for Greeting {
+    fn from(wire: proto::GreetRequest) -> Self {
+        let proto::GreetRequest { node_name, cluster_addr, api_addr, version, cluster_id, epoch, clock_ms } =
+            wire;
+        Self { node_name, cluster_addr, api_addr, version, cluster_id, epoch, clock_ms }
+    }
+}
+
+impl From<Greeting> for proto::GreetRequest {
+    fn from(greeting: Greeting) -> Self {
+        let Greeting { node_name, cluster_addr, api_addr, version, cluster_id, epoch, clock_ms } = greeting;
+        Self { node_name, cluster_addr, api_addr, version, cluster_id, epoch, clock_ms }
+    }
+}
+
+impl From<Welcome> for proto::GreetReply {
+    fn from(welcome: Welcome) -> Self {
+        let nodes = welcome.nodes.into_iter().map(|node| {
+            let GreetingNode { node_name, cluster_addr, api_addr, is_active } = node;
+            proto::GreetNode { node_name, cluster_addr, api_addr, is_active }
+        });
+        Self {
+            nodes: nodes.collect(),
+            mode: welcome.mode,
+            epoch: welcome.epoch,
+            is_fenced: welcome.is_fenced,
+            version: welcome.version,
+            cluster_id: welcome.cluster_id,
+            clock_ms: welcome.clock_ms,
+            has_leader: welcome.has_leader,
+        }
+    }
+}
+
+impl From<proto::GreetReply> for Welcome {
+    fn from(wire: proto::GreetReply) -> Self {
+        let nodes = wire.nodes.into_iter().map(|node| {
+            let proto::GreetNode { node_name, cluster_addr, api_addr, is_active } = node;
+            GreetingNode { node_name, cluster_addr, api_addr, is_active }
+        });
+        Self {
+            nodes: nodes.collect(),
+            mode: wire.mode,
+            epoch: wire.epoch,
+            is_fenced: wire.is_fenced,
+            version: wire.version,
+            cluster_id: wire.cluster_id,
+            clock_ms: wire.clock_ms,
+            has_leader: wire.has_leader,
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! How a secondary gets its certificate: it shows a token, once, and proves nothing else.
+//!
+//! What the primary answers opens everything it holds. It goes over TLS to whoever showed the secret, from a node that
+//! showed a certificate of the CA that the token names.
+
+use std::sync::Arc;
+
+use arca_barrier::Class;
+use arca_engine_api::{StorageError, UnixMillis};
+use arca_kernel::KernelError;
+use arca_kernel::replication::{Kind, Mode, RoleRecord, UpstreamRecord};
+use arca_kernel::tx::Tx;
+use arca_replication::{LinkError, Refusal};
+use arca_rpc::replication::{Follower, LinkIdentity, ReplicationAuthority, Unserved};
+use arca_rpc::{NodeKey, TcpDial};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::Replicator;
+use super::records::{SECONDARIES_MAX, SecondaryRecord, TokenRecord};
+use super::token::Token;
+use crate::node::VERSION;
+use crate::superseded::SealFacts;
+
+/// The format of what is shipped. A secondary must know the primary's: it is upgraded first.
+const FORMAT: u32 = 1;
+
+/// Shown with a token. Hexadecimal where bytes.
+#[derive(Serialize, Deserialize)]
+struct Request {
+    accessor: String,
+    secret: String,
+    kind: String,
+    signing_request: String,
+    cluster_id: String,
+    version: String,
+    /// Newest format that the secondary reads.
+    format: u32,
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}
+
+/// Answered to a good one.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Activated {
+    pub(crate) certificate: String,
+    pub(crate) root_key: String,
+    /// Sealed by the root key.
+    pub(crate) keyring: String,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) epoch: u64,
+    pub(crate) cluster_id: String,
+}
+
+impl Drop for Activated {
+    fn drop(&mut self) {
+        self.root_key.zeroize();
+    }
+}
+
+/// Says why a token was not taken, in words for the secondary's operator.
+fn refused(text: impl Into<String>) -> Unserved {
+    Unserved::Refused(Refusal::Malformed(text.into()))
+}
+
+fn busy(err: impl std::fmt::Display) -> Unserved {
+    Unserved::Refused(Refusal::Busy(err.to_string()))
+}
+
+const UNKNOWN: &str = "the primary does not know this activation token: it was not made there, or so long ago that it was \
+                       forgotten. Make a new one";
+const USED: &str = "this activation token was used before: a token is good for one use. If it was not you who used it, \
+                    revoke the secondary of this name on the primary now. Make a new token";
+const LATE: &str = "this activation token has expired: make a new one";
+
+/// What becomes of a token that is shown.
+fn judge(
+    record: Option<&TokenRecord>,
+    request: &Request,
+    secret: &[u8],
+    now: UnixMillis,
+) -> Result<(), &'static str> {
+    let record = record.ok_or(UNKNOWN)?;
+    // First: whoever does not have the secret learns nothing about the token.
+    if request.accessor.is_empty() || !record.is_of(secret) {
+        return Err(UNKNOWN);
+    }
+    if record.used_at != 0 {
+        return Err(USED);
+    }
+    if record.expires_at <= now.0 { Err(LATE) } else { Ok(()) }
+}
+
+// The primary's side.
+impl Replicator {
+    /// A token is shown. What it says is checked by nobody before.
+    pub(super) async fn activated(&self, kind: Kind, request: &Bytes) -> Result<Bytes, Unserved> {
+        let kernel = self.active().map_err(|_| Unserved::NotActive)?;
+        let request: Request = serde_json::from_slice(request)
+            .map_err(|_| refused("the message makes no sense to the primary"))?;
+        let secret = Zeroizing::new(hex::decode(&request.secret).map_err(|_| refused(UNKNOWN))?);
+        let role = kernel.role(kind);
+        if role.mode != Mode::Primary || role.fence.is_some() {
+            return Err(Refusal::NotPrimary.into());
+        }
+        if request.kind != kind.name() {
+            return Err(refused("this activation token is for replication of another kind"));
+        }
+        if request.cluster_id == self.cluster_id {
+            return Err(refused(
+                "primary and secondary have the same cluster id: one is a copy of the other's disks, or the token was \
+                 used on the primary itself",
+            ));
+        }
+        if request.format < FORMAT {
+            return Err(refused(format!(
+                "the secondary runs {}, which is older than the primary's {VERSION} and does not read what it ships: \
+                 update the secondary first",
+                request.version
+            )));
+        }
+        let authority = authority_of(&role).ok_or_else(|| busy("the primary has no CA"))?;
+        let (secondary_id, certificate) = self.consume(kind, &authority, &request, &secret).await?;
+        tracing::warn!(
+            secondary = secondary_id,
+            cluster_id = request.cluster_id,
+            "a secondary was activated"
+        );
+        let facts = self.seal_facts().map_err(busy)?;
+        let answer = Activated {
+            certificate: hex::encode(certificate),
+            // Bare: this is what a secondary is given, over TLS that only it can open.
+            root_key: hex::encode(self.keys.root().expose()),
+            keyring: facts.keyring,
+            addresses: self.addresses(&role),
+            epoch: role.epoch,
+            cluster_id: self.cluster_id.clone(),
+        };
+        serde_json::to_vec(&answer).map(Bytes::from).map_err(busy)
+    }
+
+    fn seal_facts(&self) -> Result<SealFacts, KernelError> {
+        let node = self.node()?;
+        let unsealed = node.unsealed.load_full().ok_or(KernelError::Sealed)?;
+        SealFacts::read(&unsealed).map_err(|err| KernelError::Bug(err.to_string()))
+    }
+
+    /// Uses the token up and writes the secondary down, in one commit; then its certificate.
+    async fn consume(
+        &self,
+        kind: Kind,
+        authority: &ReplicationAuthority,
+        request: &Request,
+        secret: &[u8],
+    ) -> Result<(String, Vec<u8>), Unserved> {
+        let signing_request =
+            hex::decode(&request.signing_request).map_err(|_| refused("a malformed signing request"))?;
+        let now = self.node().map_err(busy)?.now();
+        let path = TokenRecord::path(kind, &request.accessor);
+        if request.accessor.len() > 64 || !request.accessor.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(refused(UNKNOWN));
+        }
+        let mut verdict = Err(UNKNOWN);
+        let mut found = String::new();
+        let committed = self.commit(|tx| {
+            let record: Option<TokenRecord> = tx.get_record(Class::Node, &path)?;
+            verdict = judge(record.as_ref(), request, secret, now);
+            let Some(record) = record.filter(|_| verdict.is_ok()) else { return Err(KernelError::Denied) };
+            let used = TokenRecord { used_at: now.0.max(1), ..record };
+            found.clone_from(&used.secondary_id);
+            tx.put_record(Class::Node, &path, &used)?;
+            let secondary = SecondaryRecord {
+                activation: request.accessor.clone(),
+                cluster_id: request.cluster_id.clone(),
+                activated_at: now.0,
+                version: request.version.clone(),
+                is_revoked: false,
+            };
+            tx.put_record(Class::Node, &SecondaryRecord::path(kind, &used.secondary_id), &secondary)?;
+            Ok(Vec::new())
+        });
+        let follower =
+            |id: &str| Follower { secondary_id: id.to_owned(), activation: request.accessor.clone() };
+        // Once in vain: a malformed request must not use the token up.
+        authority.issue(&signing_request, &follower("")).map_err(|err| refused(err.to_string()))?;
+        let committed = committed.await;
+        verdict.map_err(refused)?;
+        committed.map_err(|err| match err {
+            KernelError::NeedsActive => Unserved::NotActive,
+            err => busy(err),
+        })?;
+        let certificate = authority.issue(&signing_request, &follower(&found)).map_err(busy)?;
+        // What an earlier activation of this name left open is not this secondary's.
+        self.door.end(&self.role(kind).map_err(busy)?.replication_id, &found);
+        Ok((found, certificate))
+    }
+
+    /// Makes and stores a token.
+    pub(super) async fn make_token(
+        &self,
+        kind: Kind,
+        role: &RoleRecord,
+        secondary_id: &str,
+        ttl: std::time::Duration,
+    ) -> Result<Token, KernelError> {
+        let node = self.node()?;
+        let (mut name, mut secret, mut key) = ([0; 16], Zeroizing::new(vec![0; 32]), [0; 32]);
+        node.entropy.fill(&mut name)?;
+        node.entropy.fill(&mut secret)?;
+        node.entropy.fill(&mut key)?;
+        let expires_at =
+            UnixMillis(node.now().0.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)));
+        let authority =
+            authority_of(role).ok_or_else(|| KernelError::Bug("a primary without a CA".to_owned()))?;
+        let token = Token {
+            kind,
+            accessor: hex::encode(name),
+            secret,
+            replication_id: role.replication_id.clone(),
+            cluster_id: self.cluster_id.clone(),
+            secondary_id: secondary_id.to_owned(),
+            ca: authority.certificate().to_vec(),
+            addresses: self.addresses(role),
+            epoch: role.epoch,
+            expires_at,
+        };
+        let record = TokenRecord::new(secondary_id, key, &token.secret, expires_at);
+        let now = node.now();
+        self.commit(|tx| {
+            forget_old_tokens(tx, kind, now)?;
+            tx.put_record(Class::Node, &TokenRecord::path(kind, &token.accessor), &record)?;
+            Ok(Vec::new())
+        })
+        .await?;
+        Ok(token)
+    }
+
+    /// What secondaries are told: the address that was given, or those of the nodes.
+    pub(super) fn addresses(&self, role: &RoleRecord) -> Vec<String> {
+        use arca_raft_storage::Replica as _;
+        if !role.primary_cluster_addr.is_empty() {
+            return vec![role.primary_cluster_addr.clone()];
+        }
+        let leader = self.replica.status().leader.map(|leader| leader.id);
+        let mut members: Vec<_> =
+            self.replica.membership().members.into_values().map(|(member, _)| member).collect();
+        members.sort_by_key(|member| (Some(member.id) != leader, member.id));
+        members.into_iter().map(|member| member.cluster_addr).collect()
+    }
+}
+
+/// Tokens are remembered for so long after they were used or have expired, so that whoever comes late is told.
+const REMEMBERED_MS: u64 = 24 * 3_600_000;
+
+fn forget_old_tokens(tx: &Tx, kind: Kind, now: UnixMillis) -> Result<(), KernelError> {
+    let folder = TokenRecord::folder(kind);
+    let names = tx.list(Class::Node, &folder, &arca_engine_api::Page::default())?;
+    if names.len() >= SECONDARIES_MAX {
+        return Err(KernelError::invalid("too many activation tokens wait to be used"));
+    }
+    for name in names {
+        let path = format!("{folder}{name}");
+        let record: Option<TokenRecord> = tx.get_record(Class::Node, &path)?;
+        let is_old = record
+            .is_none_or(|record| record.expires_at.max(record.used_at).saturating_add(REMEMBERED_MS) < now.0);
+        if is_old {
+            tx.delete(Class::Node, &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The CA in a primary's role.
+pub(super) fn authority_of(role: &RoleRecord) -> Option<ReplicationAuthority> {
+    let (certificate, key) = role.authority.as_ref()?;
+    let (certificate, key) = (hex::decode(certificate).ok()?, Zeroizing::new(hex::decode(key).ok()?));
+    Some(ReplicationAuthority::from_parts(&role.replication_id, certificate, key))
+}
+
+/// A new CA, as a role holds it.
+pub(super) fn new_authority(replication_id: &str) -> Result<(String, String), KernelError> {
+    let made = ReplicationAuthority::create(replication_id);
+    let authority = made.map_err(|err| KernelError::Bug(format!("making the CA for secondaries: {err}")))?;
+    // The key is exposed to be stored behind the barrier.
+    Ok((hex::encode(authority.certificate()), hex::encode(authority.expose_key())))
+}
+
+// The secondary's side.
+
+/// Why a token was not taken, in words for whoever gave it.
+fn explained(err: LinkError, addresses: &[String]) -> KernelError {
+    KernelError::Invalid(match err {
+        LinkError::Refused(Refusal::Malformed(text)) => text,
+        LinkError::Refused(Refusal::NotPrimary) => {
+            "the cluster that made this activation token is no primary any more".to_owned()
+        }
+        LinkError::Refused(refusal) => format!("the primary did not take the activation token: {refusal}"),
+        LinkError::Unreachable(reason) => format!(
+            "no node of the primary could be reached at its cluster addresses ({}): {reason}. Nothing was changed",
+            addresses.join(", ")
+        ),
+    })
+}
+
+impl Replicator {
+    /// Reads a token given by an operator here, and checks what can be checked without the primary.
+    pub(super) fn read_token(&self, kind: Kind, text: &str) -> Result<Token, KernelError> {
+        let tx = self.kernel()?.read_tx();
+        let private = tx.peek(Class::Node, &super::records::token_key_path(kind))?;
+        let token = Token::parse(text, private.as_deref().map(Vec::as_slice));
+        let token = token.map_err(|err| KernelError::Invalid(err.to_string()))?;
+        if token.kind != kind {
+            return Err(KernelError::Invalid(format!(
+                "this activation token is for {} replication, not for {}",
+                token.kind.name(),
+                kind.name()
+            )));
+        }
+        if token.cluster_id == self.cluster_id {
+            return Err(KernelError::invalid("this activation token was made by this very cluster"));
+        }
+        if token.expires_at <= self.node()?.now() {
+            return Err(KernelError::invalid(LATE));
+        }
+        Ok(token)
+    }
+
+    /// Shows the token to the primary.
+    pub(super) async fn activate(&self, token: &Token) -> Result<(UpstreamRecord, Activated), KernelError> {
+        let failed = |err: arca_rpc::IdentityError| KernelError::Bug(format!("making a key: {err}"));
+        let key = NodeKey::generate().map_err(failed)?;
+        let request = Request {
+            accessor: token.accessor.clone(),
+            secret: hex::encode(&*token.secret),
+            kind: token.kind.name().to_owned(),
+            signing_request: hex::encode(key.signing_request().map_err(failed)?),
+            cluster_id: self.cluster_id.clone(),
+            version: VERSION.to_owned(),
+            format: FORMAT,
+        };
+        let payload = serde_json::to_vec(&request).map_err(|err| KernelError::Bug(err.to_string()))?;
+        let asked = arca_rpc::replication::activate(
+            &token.replication_id,
+            &token.ca,
+            &token.addresses,
+            payload.into(),
+            Arc::new(TcpDial),
+        );
+        let answer = asked.await.map_err(|err| explained(err, &token.addresses))?;
+        let answer: Activated = serde_json::from_slice(&answer)
+            .map_err(|_| KernelError::invalid("the primary's answer makes no sense to this version"))?;
+        let upstream = UpstreamRecord {
+            secondary_id: token.secondary_id.clone(),
+            addresses: answer.addresses.clone(),
+            ca: hex::encode(&token.ca),
+            certificate: answer.certificate.clone(),
+            key: hex::encode(&*key.expose()),
+        };
+        Ok((upstream, answer))
+    }
+}
+
+/// Who a secondary is to its primary, as its role has it.
+pub(super) fn link_identity(
+    replication_id: &str,
+    upstream: &UpstreamRecord,
+) -> Result<LinkIdentity, StorageError> {
+    let bytes = |text: &str| {
+        hex::decode(text).map_err(|_| StorageError::Failed("the role of this cluster is damaged".to_owned()))
+    };
+    Ok(LinkIdentity {
+        replication_id: replication_id.to_owned(),
+        ca: bytes(&upstream.ca)?,
+        certificate: bytes(&upstream.certificate)?,
+        key: Zeroizing::new(bytes(&upstream.key)?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(accessor: &str) -> Request {
+        Request {
+            accessor: accessor.to_owned(),
+            secret: String::new(),
+            kind: "dr".to_owned(),
+            signing_request: String::new(),
+            cluster_id: "c2".to_owned(),
+            version: "v".to_owned(),
+            format: FORMAT,
+        }
+    }
+
+    #[test]
+    fn a_token_is_good_once_and_in_time() {
+        let record = TokenRecord::new("west", [1; 32], b"secret", UnixMillis(100));
+        let used = TokenRecord { used_at: 5, ..record.clone() };
+        let check = |record: Option<&TokenRecord>, secret: &[u8], now, want| {
+            assert_eq!(judge(record, &request("a"), secret, UnixMillis(now)), want);
+        };
+        check(Some(&record), b"secret", 99, Ok(()));
+        check(Some(&record), b"secret", 100, Err(LATE));
+        check(Some(&used), b"secret", 99, Err(USED));
+        check(Some(&record), b"forged", 99, Err(UNKNOWN));
+        check(Some(&used), b"forged", 99, Err(UNKNOWN));
+        check(None, b"secret", 99, Err(UNKNOWN));
+    }
+}

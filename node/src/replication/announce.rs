@@ -1,0 +1,102 @@
+//! A promoted cluster tells the old primary that it is over, until that has answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_barrier::Class;
+use arca_kernel::KernelError;
+use arca_kernel::replication::{Kind, Mode};
+use arca_replication::codec::Reader;
+use arca_replication::{Announcement, Call, Cursor, Epoch, Link, LinkError, Refusal};
+use arca_rpc::replication::GrpcLink;
+
+use super::Replicator;
+use super::records::{AnnouncementRecord, announcement_path};
+
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_secs(2);
+
+impl Replicator {
+    /// Begins or ends the telling.
+    pub(super) fn keep_announcing(self: &Arc<Self>, is_ours: bool) {
+        let mut announcing = self.announcing.lock();
+        if announcing.as_ref().is_some_and(tokio::task::JoinHandle::is_finished) {
+            *announcing = None;
+        }
+        match (is_ours, announcing.is_some()) {
+            (true, false) if matches!(self.announcement(), Ok(Some(_))) => {
+                *announcing = Some(tokio::spawn(announce(Arc::clone(self))));
+            }
+            (false, true) => {
+                if let Some(task) = announcing.take() {
+                    task.abort();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn announcement(&self) -> Result<Option<AnnouncementRecord>, KernelError> {
+        Ok(self.kernel()?.read_tx().get_record(Class::Node, &announcement_path(Kind::Dr))?)
+    }
+
+    /// Tells once.
+    async fn tell(&self, link: &GrpcLink, record: &AnnouncementRecord) -> Result<(), LinkError> {
+        let cursor = hex::decode(&record.cursor).ok();
+        let cursor = cursor.and_then(|bytes| Cursor::read(&mut Reader::new(bytes.into())).ok());
+        let role = self.role(Kind::Dr).unwrap_or_default();
+        let news = Announcement {
+            epoch: Epoch(record.epoch),
+            addresses: self.addresses(&role),
+            followed: cursor.unwrap_or_default(),
+        };
+        link.call(Call::Announce, news.encode().into()).await.map(drop)
+    }
+}
+
+async fn announce(replicator: Arc<Replicator>) {
+    let Ok(role) = replicator.role(Kind::Dr) else { return };
+    let link = match replicator.link_to(&role) {
+        Ok(link) => link,
+        Err(err) => {
+            tracing::error!(error = %err, "the old primary cannot be told of the promotion");
+            return;
+        }
+    };
+    let mut said = None;
+    loop {
+        let Ok(Some(record)) = replicator.announcement() else { return };
+        match replicator.tell(&link, &record).await {
+            Ok(()) => break tracing::warn!(epoch = record.epoch, "the old primary knows that it is over"),
+            // It is no primary any more, or knows of one that is newer still.
+            Err(LinkError::Refused(refusal @ (Refusal::NotPrimary | Refusal::Revoked))) => {
+                break tracing::info!(%refusal, "the old primary needs not be told");
+            }
+            Err(LinkError::Refused(Refusal::Fenced(epoch))) if epoch.0 > record.epoch => {
+                tracing::error!(
+                    epoch = epoch.0,
+                    "the old primary knows of a newer epoch than this cluster's: another cluster was promoted as well. \
+                     Demote this one, or that one, and have it follow the other"
+                );
+            }
+            Err(LinkError::Refused(Refusal::Fenced(_))) => break,
+            Err(err) => {
+                let text = err.to_string();
+                if said.as_ref() != Some(&text) {
+                    tracing::warn!(error = text, "the old primary has not been told of the promotion yet");
+                    said = Some(text);
+                }
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    let forgotten = replicator.commit(|tx| {
+        if arca_kernel::replication::RoleRecord::load(tx, Kind::Dr)?.mode == Mode::Primary {
+            tx.delete(Class::Node, &announcement_path(Kind::Dr))?;
+        }
+        Ok(Vec::new())
+    });
+    if let Err(err) = forgotten.await {
+        tracing::debug!(error = %err, "the old primary will be told once more");
+    }
+}

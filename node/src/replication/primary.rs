@@ -1,0 +1,363 @@
+//! What secondaries are answered, on every member of a cluster that is a primary, or was one and may still be followed to
+//! its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arca_barrier::Class;
+use arca_engine_api::Page;
+use arca_kernel::KernelError;
+use arca_kernel::replication::{Fence, Kind, Mode, RoleRecord};
+use arca_raft_storage::Replica as _;
+use arca_replication::{Call, Epoch, Heard, History, PayloadStream, Pinned, Primary, Refusal, copy};
+use arca_rpc::Replicated;
+use arca_rpc::replication::{
+    Follower, Greeting, GreetingNode, PrimarySide, ServedReplication, Unserved, Welcome,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::activation::authority_of;
+use super::records::{SECONDARIES_MAX, SecondaryRecord, TailRecord, tail_path};
+use super::{Replicator, shipped, sieve};
+use crate::node::VERSION;
+
+/// Longest wait for the active node's answer to what a secondary asked a standby.
+const CARRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most nodes of secondaries that are remembered.
+const MET_MAX: usize = 1024;
+
+/// What is served now, so that it is not begun anew without need.
+#[derive(Default)]
+pub(super) struct Served {
+    /// Replication id and certificate of the CA.
+    door: Option<(String, String)>,
+    /// Secondaries by name, with the activation that counts.
+    secondaries: BTreeMap<String, SecondaryRecord>,
+    /// The term whose generation was begun.
+    begun: Option<(u64, u64)>,
+}
+
+/// A secondary's node, as it said who it is.
+#[derive(Clone, Debug)]
+pub(super) struct MetNode {
+    pub(super) secondary_id: String,
+    pub(super) greeting: Greeting,
+    /// Milliseconds since 1970.
+    pub(super) at_ms: u64,
+}
+
+/// By secondary and node.
+pub(super) type Met = BTreeMap<(String, String), MetNode>;
+
+/// One kind of replication, for the cluster port.
+struct Side {
+    replicator: Weak<Replicator>,
+    kind: Kind,
+}
+
+fn gone() -> Refusal {
+    Refusal::Busy("this node is sealed".to_owned())
+}
+
+pub(super) fn busy(err: impl std::fmt::Display) -> Refusal {
+    Refusal::Busy(err.to_string())
+}
+
+#[async_trait]
+impl PrimarySide for Side {
+    async fn activate(&self, request: Bytes) -> Result<Bytes, Unserved> {
+        let replicator = self.replicator.upgrade().ok_or_else(gone)?;
+        if replicator.active().is_err() {
+            return replicator.carry(self.kind, None, request).await;
+        }
+        replicator.activated(self.kind, &request).await
+    }
+
+    fn admit(&self, follower: &Follower) -> Result<(), Unserved> {
+        let replicator = self.replicator.upgrade().ok_or_else(gone)?;
+        if replicator.knows(follower) {
+            return Ok(());
+        }
+        // It may have been activated a moment ago.
+        replicator.serve_secondaries(&replicator.role(self.kind).map_err(busy)?);
+        if replicator.knows(follower) {
+            return Ok(());
+        }
+        Err(if replicator.active().is_ok() { Refusal::Revoked.into() } else { Unserved::NotActive })
+    }
+
+    async fn call(&self, follower: &Follower, call: Call, payload: Bytes) -> Result<Bytes, Unserved> {
+        let replicator = self.replicator.upgrade().ok_or_else(gone)?;
+        // What has to be written down, or is shown in the status, is told to the node that does so.
+        if matches!(call, Call::Acknowledge | Call::Announce) && replicator.active().is_err() {
+            return replicator.carry(self.kind, Some((follower.clone(), call)), payload).await;
+        }
+        let sieve = sieve(&replicator.barrier, self.kind).map_err(busy)?;
+        match call {
+            Call::Compare => Ok(replicator.compare(&follower.secondary_id, self.kind, payload).await?),
+            _ => Ok(replicator.source.serve(&follower.secondary_id, &sieve, call, payload).await?),
+        }
+    }
+
+    async fn stream(
+        &self,
+        follower: &Follower,
+        call: Call,
+        payload: Bytes,
+    ) -> Result<PayloadStream, Unserved> {
+        let replicator = self.replicator.upgrade().ok_or_else(gone)?;
+        let sieve = sieve(&replicator.barrier, self.kind).map_err(busy)?;
+        match call {
+            Call::Copy => {
+                let pinned = replicator.pinned(&follower.secondary_id, self.kind).await?;
+                tracing::info!(secondary = follower.secondary_id, "a secondary copies the state");
+                Ok(copy::stream(pinned, Arc::clone(&replicator.pace)))
+            }
+            _ => Ok(replicator.source.stream(&follower.secondary_id, &sieve, call, payload).await?),
+        }
+    }
+
+    fn greet(&self, follower: &Follower, greeting: Greeting) -> Welcome {
+        let Some(replicator) = self.replicator.upgrade() else { return Welcome::default() };
+        replicator.welcome(self.kind, follower, greeting)
+    }
+}
+
+impl Replicator {
+    /// Has the active node answer what a secondary asked this one: all that it reaches may be a load balancer.
+    async fn carry(
+        &self,
+        kind: Kind,
+        asked: Option<(Follower, Call)>,
+        payload: Bytes,
+    ) -> Result<Bytes, Unserved> {
+        let unsealed = self.node().map_err(busy)?.unsealed.load_full().ok_or_else(gone)?;
+        let leader = self.replica.status().leader.filter(|leader| leader.id != self.me.id);
+        let (Some(leader), Some(transport)) = (leader, &unsealed.transport) else {
+            return Err(Unserved::NotActive);
+        };
+        let replication_id = self.role(kind).map_err(busy)?.replication_id;
+        let question = Replicated { replication_id, asked, payload };
+        let answered = transport.replicate(&leader, question, CARRY_TIMEOUT).await;
+        answered.unwrap_or_else(|err| {
+            tracing::debug!(error = %err, "what a secondary asked could not be carried to the active node");
+            Err(Unserved::NotActive)
+        })
+    }
+
+    /// Answers what a standby carried here.
+    pub(crate) async fn carried(self: &Arc<Self>, question: Replicated) -> Result<Bytes, Unserved> {
+        self.active().map_err(|_| Unserved::NotActive)?;
+        let kind = Kind::Dr;
+        if self.role(kind).map_err(busy)?.replication_id != question.replication_id {
+            return Err(Refusal::NotPrimary.into());
+        }
+        let side = Side { replicator: Arc::downgrade(self), kind };
+        match question.asked {
+            None => side.activate(question.payload).await,
+            Some((follower, call)) => {
+                side.admit(&follower)?;
+                side.call(&follower, call, question.payload).await
+            }
+        }
+    }
+
+    /// Whether this activation is the one that counts, and was not revoked, as far as it was looked.
+    fn knows(&self, follower: &Follower) -> bool {
+        let served = self.served.lock();
+        served
+            .secondaries
+            .get(&follower.secondary_id)
+            .is_some_and(|record| !record.is_revoked && record.activation == follower.activation)
+    }
+
+    /// The state as it is now, for a secondary that copies or compares it.
+    pub(super) async fn pinned(&self, secondary_id: &str, kind: Kind) -> Result<Pinned, Refusal> {
+        self.source.admit(secondary_id, shipped(kind))?;
+        self.replica.read_barrier().await.map_err(busy)?;
+        self.pinned_now(secondary_id, kind)
+    }
+
+    /// The same, of what is applied here.
+    pub(super) fn pinned_now(&self, secondary_id: &str, kind: Kind) -> Result<Pinned, Refusal> {
+        let epoch = self.source.admit(secondary_id, shipped(kind))?;
+        let sieve = sieve(&self.barrier, kind).map_err(busy)?;
+        let view = self.replica.view();
+        let generation = History::at(self.replica.as_ref(), view.as_ref())?;
+        Ok(Pinned { view, sieve, epoch, generation })
+    }
+
+    fn welcome(&self, kind: Kind, follower: &Follower, greeting: Greeting) -> Welcome {
+        let now = self.node().map(|node| node.now()).unwrap_or_default();
+        let key = (follower.secondary_id.clone(), greeting.node_name.clone());
+        let secondary_id = follower.secondary_id.clone();
+        let met_node = MetNode { secondary_id, greeting, at_ms: now.0 };
+        {
+            let mut met = self.met.lock();
+            if met.len() < MET_MAX || met.contains_key(&key) {
+                met.insert(key, met_node);
+            }
+        }
+        let role = self.role(kind).unwrap_or_default();
+        let leader = self.replica.status().leader.map(|leader| leader.id);
+        let members = self.replica.membership().members.into_values();
+        let mut nodes: Vec<_> = members
+            .map(|(member, _)| GreetingNode {
+                is_active: Some(member.id) == leader,
+                node_name: member.name,
+                cluster_addr: member.cluster_addr,
+                api_addr: member.api_addr,
+            })
+            .collect();
+        if !role.primary_cluster_addr.is_empty() {
+            // The nodes' own addresses mean nothing where the secondary is.
+            for node in &mut nodes {
+                node.cluster_addr.clone_from(&role.primary_cluster_addr);
+            }
+        }
+        Welcome {
+            nodes,
+            mode: role.mode.name().to_owned(),
+            epoch: role.epoch,
+            is_fenced: role.fence.is_some(),
+            version: VERSION.to_owned(),
+            cluster_id: self.cluster_id.clone(),
+            clock_ms: now.0,
+            has_leader: leader.is_some(),
+        }
+    }
+
+    /// On every member: opens or closes the door, and says to whom.
+    pub(super) fn serve_secondaries(self: &Arc<Self>, role: &RoleRecord) {
+        // One that was demoted is still followed to its end.
+        let authority = authority_of(role);
+        let wanted = role.authority.as_ref().map(|(ca, _)| (role.replication_id.clone(), ca.clone()));
+        let secondaries = match self.load_secondaries(Kind::Dr) {
+            Ok(secondaries) => secondaries,
+            Err(err) => {
+                tracing::error!(error = %err, "the secondaries of this cluster cannot be read");
+                return;
+            }
+        };
+        let is_admitted =
+            |(id, record): (&String, &SecondaryRecord)| (!record.is_revoked).then(|| id.clone());
+        let known: BTreeSet<String> = secondaries.iter().filter_map(is_admitted).collect();
+        let mut served = self.served.lock();
+        for (id, before) in &served.secondaries {
+            let is_over = secondaries.get(id).is_none_or(|now| {
+                now.is_revoked && !before.is_revoked || now.activation != before.activation
+            });
+            if is_over {
+                self.door.end(&role.replication_id, id);
+                self.met.lock().retain(|(of, _), _| of != id);
+            }
+        }
+        served.secondaries = secondaries;
+        let primary = authority.is_some().then_some(Primary { epoch: Epoch(role.epoch), secondaries: known });
+        self.source.set_primary(shipped(Kind::Dr), primary);
+        if served.door == wanted {
+            return;
+        }
+        let side = Arc::new(Side { replicator: Arc::downgrade(self), kind: Kind::Dr });
+        let opened =
+            authority.map(|authority| ServedReplication::new(&role.replication_id, &authority, side));
+        match opened.transpose() {
+            Ok(opened) => {
+                self.door.serve(opened.into_iter().collect());
+                served.door = wanted;
+            }
+            Err(err) => tracing::error!(error = %err, "secondaries cannot be served"),
+        }
+    }
+
+    pub(super) fn load_secondaries(
+        &self,
+        kind: Kind,
+    ) -> Result<BTreeMap<String, SecondaryRecord>, KernelError> {
+        let tx = self.kernel()?.read_tx();
+        let page = Page { limit: Some(SECONDARIES_MAX), ..Page::default() };
+        let mut found = BTreeMap::new();
+        for id in tx.list(Class::Node, &SecondaryRecord::folder(kind), &page)? {
+            if let Some(record) = SecondaryRecord::load(&tx, kind, &id)? {
+                found.insert(id, record);
+            }
+        }
+        Ok(found)
+    }
+
+    /// On the active member of a primary: begins the generation of its term, and stores a fence that was heard of.
+    pub(super) async fn lead(self: &Arc<Self>, role: &RoleRecord) {
+        let term = self.replica.status().term;
+        if self.served.lock().begun != Some((term, role.epoch)) {
+            match self.begin_generation().await {
+                Ok(()) => self.served.lock().begun = Some((term, role.epoch)),
+                // Looked at again in a moment.
+                Err(err) => tracing::warn!(error = %err, "secondaries cannot be served yet"),
+            }
+        }
+        let heard = self.source.heard().borrow().get(&shipped(Kind::Dr)).cloned();
+        let Some(heard) = heard.filter(|heard| heard.epoch.0 > role.epoch) else { return };
+        let is_news = role.fence.as_ref().is_none_or(|fence| {
+            fence.epoch < heard.epoch.0 || fence.primary_addresses.is_empty() && !heard.addresses.is_empty()
+        });
+        if is_news && let Err(err) = self.fence(Kind::Dr, &heard).await {
+            tracing::error!(error = %err, "a newer primary was heard of, but this could not be written down");
+        }
+    }
+
+    pub(super) async fn begin_generation(&self) -> Result<(), KernelError> {
+        let mut name = [0; 16];
+        self.node()?.entropy.fill(&mut name)?;
+        let replica = Arc::clone(&self.replica) as Arc<dyn arca_raft_storage::Changes>;
+        let begun = History::begin(&replica, name).await;
+        begun.map(drop).map_err(|err| KernelError::Invalid(format!("beginning a generation: {err}")))
+    }
+
+    /// Takes no writes from now on: another cluster is the primary.
+    async fn fence(&self, kind: Kind, heard: &Heard) -> Result<(), KernelError> {
+        let heard_at = self.node()?.now().0;
+        let said = heard.followed.filter(|cursor| !cursor.is_unknown()).map(|cursor| cursor.index);
+        let followed = said.unwrap_or_else(|| self.acknowledged_most(kind));
+        self.commit(|tx| {
+            let mut role = RoleRecord::load(tx, kind)?;
+            if role.mode != Mode::Primary || role.epoch >= heard.epoch.0 {
+                return Ok(Vec::new());
+            }
+            let known = role.fence.take().unwrap_or_default();
+            let heard_at = if known.heard_at == 0 { heard_at } else { known.heard_at };
+            let primary_addresses =
+                if heard.addresses.is_empty() { known.primary_addresses } else { heard.addresses.clone() };
+            role.fence = Some(Fence { epoch: heard.epoch.0, primary_addresses, heard_at });
+            role.store(tx, kind)?;
+            let path = tail_path(kind);
+            let known = tx.get_record::<TailRecord>(Class::Node, &path)?;
+            if known.as_ref().is_none_or(|known| said.is_some() && !known.is_certain) {
+                let until = known.map_or(tx.index(), |known| known.until);
+                let (epoch, is_certain) = (heard.epoch.0, said.is_some());
+                let tail = TailRecord { after: followed, until, epoch, is_certain };
+                tx.put_record(Class::Node, &path, &tail)?;
+            }
+            Ok(Vec::new())
+        })
+        .await?;
+        tracing::error!(
+            epoch = heard.epoch.0,
+            addresses = ?heard.addresses,
+            "another cluster is the primary now: this one takes no writes any more, and keeps what was never shipped"
+        );
+        Ok(())
+    }
+
+    /// The newest entry that a secondary is known to have, here.
+    fn acknowledged_most(&self, kind: Kind) -> u64 {
+        let secondaries = self.source.secondaries(shipped(kind));
+        secondaries
+            .iter()
+            .filter_map(|status| status.acknowledged)
+            .map(|cursor| cursor.index)
+            .max()
+            .unwrap_or(0)
+    }
+}

@@ -1,0 +1,526 @@
+//! What an operator orders: each changes records in one commit, and what runs follows ([`Replicator::reconcile`]).
+//!
+//! The kernel has authorized and audited, and checked that the order makes sense in the mode that the cluster is in; what
+//! is checked here again is what could have changed since.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arca_barrier::Class;
+use arca_engine_api::{Map, Page};
+use arca_kernel::KernelError;
+use arca_kernel::replication::{
+    ActivationToken, Kind, Mode, ReplicationPort, RoleRecord, SecondaryToken, SecondaryUpdate, UpstreamRecord,
+};
+use arca_kernel::tx::Tx;
+use arca_raft_storage::{Replica as _, Write};
+use arca_replication::{Cursor, Epoch, cursor_key, load_cursor};
+use arca_rpc::replication::{GrpcLink, Welcome};
+use async_trait::async_trait;
+use zeroize::Zeroizing;
+
+use super::activation::{Activated, new_authority};
+use super::follower::{NO_PRIMARY, SHIPPED, is_alive};
+use super::records::{
+    AnnouncementRecord, BootstrapRecord, SecondaryRecord, TokenRecord, announcement_path, bootstrap_path,
+    check_id, tail_path, token_key_path,
+};
+use super::token::{public_key_from_text, public_key_to_text};
+use super::{Replicator, sealed_box};
+
+/// How long a planned promotion waits for the rest of what the old primary wrote.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
+/// Pause between two looks.
+const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+
+const NO_PERFORMANCE: &str = "performance replication is not supported yet: nothing was changed";
+
+fn only_dr(kind: Kind) -> Result<(), KernelError> {
+    if kind == Kind::Dr { Ok(()) } else { Err(KernelError::invalid(NO_PERFORMANCE)) }
+}
+
+fn expect(role: &RoleRecord, mode: Mode) -> Result<(), KernelError> {
+    if role.mode == mode {
+        return Ok(());
+    }
+    let (is, wanted) = (role.mode.name(), mode.name());
+    Err(KernelError::Invalid(format!(
+        "this cluster's mode in DR replication is {is:?}, and this takes {wanted:?}"
+    )))
+}
+
+/// Removes every record below a folder.
+fn clear(tx: &Tx, folder: &str) -> Result<(), KernelError> {
+    for name in tx.list(Class::Node, folder, &Page::default())? {
+        tx.delete(Class::Node, &format!("{folder}{name}"))?;
+    }
+    Ok(())
+}
+
+fn clear_if_there(tx: &Tx, path: &str) -> Result<(), KernelError> {
+    if tx.get(Class::Node, path)?.is_some() {
+        tx.delete(Class::Node, path)?;
+    }
+    Ok(())
+}
+
+fn put_cursor(cursor: &Cursor) -> Write {
+    Write::Put(cursor_key(SHIPPED), cursor.encode())
+}
+
+impl Replicator {
+    async fn primary_token(
+        &self,
+        kind: Kind,
+        wanted: SecondaryToken,
+    ) -> Result<ActivationToken, KernelError> {
+        let role = self.active()?.role(kind);
+        expect(&role, Mode::Primary)?;
+        check_id(&wanted.id)?;
+        let public_key = match &wanted.public_key {
+            Some(text) => Some(public_key_from_text(text).ok_or_else(|| {
+                KernelError::invalid("secondary_public_key is none that generate-public-key made")
+            })?),
+            None => None,
+        };
+        let token = self.make_token(kind, &role, &wanted.id, wanted.ttl).await?;
+        let entropy = &self.node()?.entropy;
+        let text = token.to_text(public_key.as_deref(), entropy.as_ref());
+        let text = text.map_err(|err| KernelError::Invalid(format!("the activation token: {err}")))?;
+        tracing::warn!(secondary = wanted.id, accessor = token.accessor, "an activation token was made");
+        Ok(ActivationToken { token: text, accessor: token.accessor })
+    }
+
+    /// Stores a token's outcome as the role of this cluster, and what is to be copied.
+    async fn become_copy(
+        &self,
+        token_id: &str,
+        upstream: UpstreamRecord,
+        activated: Activated,
+    ) -> Result<(), KernelError> {
+        let bootstrap = BootstrapRecord { upstream: upstream.clone(), root_key: activated.root_key.clone() };
+        let role = RoleRecord {
+            mode: Mode::Secondary,
+            replication_id: token_id.to_owned(),
+            epoch: activated.epoch,
+            upstream: Some(upstream),
+            ..RoleRecord::default()
+        };
+        self.commit(|tx| {
+            expect(&RoleRecord::load(tx, Kind::Dr)?, Mode::Disabled)?;
+            role.store(tx, Kind::Dr)?;
+            tx.put_record(Class::Node, &bootstrap_path(Kind::Dr), &bootstrap)?;
+            Ok(vec![Write::Delete(cursor_key(SHIPPED))])
+        })
+        .await
+        .map(drop)
+    }
+
+    /// What the primary says of itself, if it answers.
+    async fn ask_primary(&self, role: &RoleRecord) -> Option<(Arc<GrpcLink>, Welcome)> {
+        let link = match self.told() {
+            Some(told) => Arc::clone(&told.link),
+            None => self.link_to(role).ok()?,
+        };
+        let welcome = is_alive(&link, &self.greeting(role)).await.ok()?;
+        Some((link, welcome))
+    }
+
+    /// Refuses to take over from a primary that is well; waits for the last of one that was demoted.
+    async fn check_primary_is_over(&self, role: &RoleRecord) -> Result<(), KernelError> {
+        let Some((_, welcome)) = self.ask_primary(role).await else { return Ok(()) };
+        if welcome.mode == Mode::Primary.name() && !welcome.is_fenced && welcome.has_leader {
+            return Err(KernelError::Invalid(format!(
+                "the primary answers and is well (epoch {}): demote it first, so that nothing is lost; or give \
+                 force=true, and it will be fenced, with what it had not shipped by then",
+                welcome.epoch
+            )));
+        }
+        if welcome.mode == Mode::Secondary.name() && welcome.has_leader {
+            return self.drain().await;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything that the demoted primary has is here.
+    async fn drain(&self) -> Result<(), KernelError> {
+        let Some(told) = self.told() else { return Ok(()) };
+        let status = told.sink.status();
+        let began = self.node()?.now().0;
+        let deadline = tokio::time::Instant::now() + DRAIN_PATIENCE;
+        while tokio::time::Instant::now() < deadline {
+            let is_complete = {
+                let now = status.borrow();
+                // Heard after it was known that nothing more is written there.
+                now.lag_entries() == 0 && now.heard_at_ms.is_some_and(|at| at > began) && now.ended.is_none()
+            };
+            if is_complete {
+                tracing::info!("everything that the demoted primary wrote is here");
+                return Ok(());
+            }
+            tokio::time::sleep(DRAIN_PAUSE).await;
+        }
+        Err(KernelError::invalid(
+            "the old primary was demoted and answers, but what it wrote last did not arrive here in time: see \
+             sys/replication/dr/status, and try again; or give force=true to go on without",
+        ))
+    }
+
+    async fn promoted(&self, cluster_addr: String, is_forced: bool) -> Result<u64, KernelError> {
+        let role = self.active()?.role(Kind::Dr);
+        expect(&role, Mode::Secondary)?;
+        if self.bootstrap_record()?.is_some() {
+            return Err(KernelError::invalid(
+                "the first copy of the primary's state has not come to its end: there is nothing to promote",
+            ));
+        }
+        let (cursor, _) = self.cursor()?;
+        if cursor.is_unknown() && role.upstream.is_some() && !is_forced {
+            return Err(KernelError::invalid(
+                "the comparison with the primary has not come to its end, so the state may be of two times at once; \
+                 give force=true to promote it all the same",
+            ));
+        }
+        if !is_forced && role.upstream.is_some() {
+            self.check_primary_is_over(&role).await?;
+        }
+        // Nothing of the old primary's is applied from here on.
+        let _paused = self.pause().await;
+        let authority = new_authority(&role.replication_id)?;
+        let mut epoch = 0;
+        let committed = self.commit(|tx| {
+            let mut role = RoleRecord::load(tx, Kind::Dr)?;
+            expect(&role, Mode::Secondary)?;
+            let (cursor, version) = self.cursor_in(tx)?;
+            epoch = role.epoch.max(cursor.epoch.0) + 1;
+            tx.guard(&cursor_key(SHIPPED), version);
+            role.mode = Mode::Primary;
+            role.epoch = epoch;
+            role.authority = Some(authority.clone());
+            role.fence = None;
+            role.primary_cluster_addr.clone_from(&cluster_addr);
+            if role.upstream.is_some() {
+                let news = AnnouncementRecord { epoch, cursor: hex::encode(cursor.encode()) };
+                tx.put_record(Class::Node, &announcement_path(Kind::Dr), &news)?;
+            }
+            role.store(tx, Kind::Dr)?;
+            clear_if_there(tx, &tail_path(Kind::Dr))?;
+            Ok(vec![Write::Delete(cursor_key(SHIPPED))])
+        });
+        committed.await?;
+        Ok(epoch)
+    }
+
+    fn cursor(&self) -> Result<(Cursor, arca_raft_storage::Version), KernelError> {
+        load_cursor(self.replica.view().as_ref(), SHIPPED).map_err(|err| KernelError::Replica(err.into()))
+    }
+
+    /// The cursor for a commit: a version that is newer than the transaction's view refuses it.
+    fn cursor_in(&self, _tx: &Tx) -> Result<(Cursor, arca_raft_storage::Version), KernelError> {
+        self.cursor()
+    }
+
+    async fn follow_token(&self, text: &str) -> Result<(), KernelError> {
+        let token = self.read_token(Kind::Dr, text)?;
+        let (upstream, activated) = self.activate(&token).await?;
+        let _paused = self.pause().await;
+        self.adopt(&activated).await?;
+        self.commit(|tx| {
+            let mut role = RoleRecord::load(tx, Kind::Dr)?;
+            expect(&role, Mode::Secondary)?;
+            role.replication_id.clone_from(&token.replication_id);
+            role.epoch = role.epoch.max(activated.epoch);
+            role.upstream = Some(upstream.clone());
+            // What followed this cluster when it was a primary has to be told another one.
+            role.authority = None;
+            role.fence = None;
+            role.primary_cluster_addr.clear();
+            role.store(tx, Kind::Dr)?;
+            clear(tx, &SecondaryRecord::folder(Kind::Dr))?;
+            clear(tx, &TokenRecord::folder(Kind::Dr))?;
+            clear_if_there(tx, &announcement_path(Kind::Dr))?;
+            let unknown = Cursor { epoch: Epoch(activated.epoch), ..Cursor::default() };
+            Ok(vec![put_cursor(&unknown)])
+        })
+        .await?;
+        tracing::warn!(secondary_id = token.secondary_id, "this cluster follows another primary now");
+        Ok(())
+    }
+
+    async fn set_upstream(
+        &self,
+        change: impl Fn(&mut RoleRecord) -> Result<(), KernelError> + Send + Sync,
+    ) -> Result<(), KernelError> {
+        self.commit(|tx| {
+            let mut role = RoleRecord::load(tx, Kind::Dr)?;
+            expect(&role, Mode::Secondary)?;
+            change(&mut role)?;
+            role.store(tx, Kind::Dr)?;
+            Ok(Vec::new())
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn updated(&self, update: SecondaryUpdate) -> Result<(), KernelError> {
+        match update {
+            SecondaryUpdate::Token(token) => self.follow_token(&token).await,
+            SecondaryUpdate::Addresses(addresses) => {
+                let _paused = self.pause().await;
+                self.set_upstream(|role| {
+                    let upstream = role.upstream.as_mut().ok_or_else(|| KernelError::invalid(NO_PRIMARY))?;
+                    upstream.addresses.clone_from(&addresses);
+                    Ok(())
+                })
+                .await
+            }
+            SecondaryUpdate::Forget => {
+                let _paused = self.pause().await;
+                self.set_upstream(|role| {
+                    role.upstream = None;
+                    Ok(())
+                })
+                .await
+            }
+        }
+    }
+
+    fn me(&self) -> Result<Arc<Self>, KernelError> {
+        let node = self.node()?;
+        let unsealed = node.unsealed.load_full().ok_or(KernelError::Sealed)?;
+        unsealed.replicator.clone().ok_or(KernelError::Sealed)
+    }
+}
+
+#[async_trait]
+impl ReplicationPort for Replicator {
+    fn status(&self, kind: Kind) -> Result<Map, KernelError> {
+        self.status_of(kind)
+    }
+
+    async fn enable_primary(&self, kind: Kind, cluster_addr: String) -> Result<(), KernelError> {
+        only_dr(kind)?;
+        let _order = self.orders.lock().await;
+        self.active()?;
+        let replication_id = self.node()?.uuid().map_err(|err| KernelError::Bug(err.to_string()))?;
+        let authority = new_authority(&replication_id)?;
+        self.commit(|tx| {
+            let role = RoleRecord::load(tx, kind)?;
+            expect(&role, Mode::Disabled)?;
+            let enabled = RoleRecord {
+                mode: Mode::Primary,
+                replication_id: replication_id.clone(),
+                epoch: role.epoch + 1,
+                primary_cluster_addr: cluster_addr.clone(),
+                authority: Some(authority.clone()),
+                ..RoleRecord::default()
+            };
+            enabled.store(tx, kind)?;
+            Ok(Vec::new())
+        })
+        .await?;
+        self.begin_generation().await?;
+        self.me()?.reconcile().await;
+        tracing::warn!(replication_id, "this cluster is a DR primary now");
+        Ok(())
+    }
+
+    async fn demote_primary(&self, kind: Kind) -> Result<(), KernelError> {
+        only_dr(kind)?;
+        let _order = self.orders.lock().await;
+        self.active()?;
+        self.commit(|tx| {
+            let mut role = RoleRecord::load(tx, kind)?;
+            expect(&role, Mode::Primary)?;
+            role.mode = Mode::Secondary;
+            role.epoch = role.epoch.max(role.fence.as_ref().map_or(0, |fence| fence.epoch)) + 1;
+            role.upstream = None;
+            role.fence = None;
+            role.store(tx, kind)?;
+            clear_if_there(tx, &announcement_path(kind))?;
+            Ok(Vec::new())
+        })
+        .await?;
+        self.me()?.reconcile().await;
+        tracing::warn!("this cluster was demoted: it serves nobody until it is promoted again");
+        Ok(())
+    }
+
+    async fn disable_primary(&self, kind: Kind) -> Result<(), KernelError> {
+        only_dr(kind)?;
+        let _order = self.orders.lock().await;
+        self.active()?;
+        self.commit(|tx| {
+            let role = RoleRecord::load(tx, kind)?;
+            expect(&role, Mode::Primary)?;
+            disable(tx, kind, &role)
+        })
+        .await?;
+        self.me()?.reconcile().await;
+        tracing::warn!("this cluster is a DR primary no more: its secondaries have nobody to follow");
+        Ok(())
+    }
+
+    async fn secondary_token(
+        &self,
+        kind: Kind,
+        wanted: SecondaryToken,
+    ) -> Result<ActivationToken, KernelError> {
+        only_dr(kind)?;
+        let _order = self.orders.lock().await;
+        self.primary_token(kind, wanted).await
+    }
+
+    async fn revoke_secondary(&self, kind: Kind, id: &str) -> Result<(), KernelError> {
+        only_dr(kind)?;
+        let _order = self.orders.lock().await;
+        let role = self.active()?.role(kind);
+        expect(&role, Mode::Primary)?;
+        check_id(id)?;
+        let mut is_known = false;
+        self.commit(|tx| {
+            // Tokens of that name that nobody has used yet are good for nothing either.
+            for accessor in tx.list(Class::Node, &TokenRecord::folder(kind), &Page::default())? {
+                let path = TokenRecord::path(kind, &accessor);
+                let of_it = tx.get_record::<TokenRecord>(Class::Node, &path)?;
+                if of_it.is_some_and(|token| token.secondary_id == id) {
+                    tx.delete(Class::Node, &path)?;
+                    is_known = true;
+                }
+            }
+            if let Some(record) = SecondaryRecord::load(tx, kind, id)? {
+                let revoked = SecondaryRecord { is_revoked: true, ..record };
+                tx.put_record(Class::Node, &SecondaryRecord::path(kind, id), &revoked)?;
+                is_known = true;
+            }
+            Ok(Vec::new())
+        })
+        .await?;
+        if !is_known {
+            return Err(KernelError::Invalid(format!("no secondary of the id {id:?} is known")));
+        }
+        self.me()?.reconcile().await;
+        self.door.end(&role.replication_id, id);
+        tracing::warn!(secondary = id, "a secondary was revoked");
+        Ok(())
+    }
+
+    async fn generate_public_key(&self, kind: Kind) -> Result<String, KernelError> {
+        only_dr(kind)?;
+        let _order = self.orders.lock().await;
+        self.active()?;
+        let made = sealed_box::key_pair(self.node()?.entropy.as_ref());
+        let (private, public) = made.map_err(|err| KernelError::Bug(format!("making a key pair: {err}")))?;
+        self.commit(|tx| {
+            tx.put(Class::Node, &token_key_path(kind), private.clone())?;
+            Ok(Vec::new())
+        })
+        .await?;
+        Ok(public_key_to_text(&public))
+    }
+
+    async fn enable_secondary(&self, kind: Kind, token: Zeroizing<String>) -> Result<(), KernelError> {
+        only_dr(kind)?;
+        let _order = self.orders.lock().await;
+        expect(&self.active()?.role(kind), Mode::Disabled)?;
+        let token = self.read_token(kind, &token)?;
+        let (upstream, activated) = self.activate(&token).await?;
+        self.become_copy(&token.replication_id, upstream, activated).await?;
+        self.me()?.reconcile().await;
+        tracing::warn!(secondary_id = token.secondary_id, "this cluster becomes a copy of its primary");
+        Ok(())
+    }
+
+    async fn promote_secondary(
+        &self,
+        kind: Kind,
+        cluster_addr: String,
+        is_forced: bool,
+    ) -> Result<(), KernelError> {
+        only_dr(kind)?;
+        let _order = self.orders.lock().await;
+        let promoted = self.promoted(cluster_addr, is_forced).await;
+        let me = self.me()?;
+        if promoted.is_ok() {
+            self.begin_generation().await?;
+        }
+        // If it was refused, the primary is followed on.
+        me.reconcile().await;
+        let epoch = promoted?;
+        tracing::warn!(epoch, "this cluster is the DR primary now");
+        Ok(())
+    }
+
+    async fn disable_secondary(&self, kind: Kind) -> Result<(), KernelError> {
+        only_dr(kind)?;
+        let _order = self.orders.lock().await;
+        self.active()?;
+        let paused = self.pause().await;
+        let disabled = self.commit(|tx| {
+            let role = RoleRecord::load(tx, kind)?;
+            expect(&role, Mode::Secondary)?;
+            disable(tx, kind, &role)
+        });
+        disabled.await?;
+        drop(paused);
+        self.me()?.reconcile().await;
+        tracing::warn!("this cluster follows nobody any more; it keeps what it holds");
+        Ok(())
+    }
+
+    async fn update_primary(&self, kind: Kind, update: SecondaryUpdate) -> Result<(), KernelError> {
+        only_dr(kind)?;
+        let _order = self.orders.lock().await;
+        expect(&self.active()?.role(kind), Mode::Secondary)?;
+        if self.bootstrap_record()?.is_some() {
+            return Err(KernelError::invalid(
+                "the first copy of the primary's state has not come to its end: disable this secondary and enable it \
+                 again with a token of the other primary",
+            ));
+        }
+        let updated = self.updated(update).await;
+        // If it was refused, the primary of before is followed on.
+        self.me()?.reconcile().await;
+        updated
+    }
+
+    async fn reindex(&self, kind: Kind) -> Result<(), KernelError> {
+        only_dr(kind)?;
+        let _order = self.orders.lock().await;
+        let role = self.active()?.role(kind);
+        if role.mode != Mode::Secondary {
+            // Nothing is derived from the state that could be wrong: secondaries compare the state itself.
+            return Ok(());
+        }
+        if role.upstream.is_none() {
+            return Err(KernelError::invalid(NO_PRIMARY));
+        }
+        if self.bootstrap_record()?.is_some() {
+            return Ok(());
+        }
+        self.stop_following().await;
+        self.commit(|_| Ok(vec![put_cursor(&Cursor { epoch: Epoch(role.epoch), ..Cursor::default() })]))
+            .await?;
+        self.me()?.reconcile().await;
+        Ok(())
+    }
+
+    async fn merkle_check(&self) -> Result<Map, KernelError> {
+        self.checked_state().await
+    }
+
+    async fn tail(&self, after: Option<String>, limit: usize) -> Result<Map, KernelError> {
+        self.tail_of(Kind::Dr, after, limit)
+    }
+}
+
+/// Makes the cluster nothing to any other. The epoch stays: it never goes back.
+fn disable(tx: &Tx, kind: Kind, role: &RoleRecord) -> Result<Vec<Write>, KernelError> {
+    RoleRecord { epoch: role.epoch + 1, ..RoleRecord::default() }.store(tx, kind)?;
+    clear(tx, &SecondaryRecord::folder(kind))?;
+    clear(tx, &TokenRecord::folder(kind))?;
+    for path in [announcement_path(kind), tail_path(kind), bootstrap_path(kind)] {
+        clear_if_there(tx, &path)?;
+    }
+    Ok(vec![Write::Delete(cursor_key(SHIPPED))])
+}

@@ -1,0 +1,254 @@
+//! `sys/replication/<kind>/status`, as this node sees it: the field names of this family, and figures of our own beside
+//! them.
+
+use arca_engine_api::{Map, UnixMillis};
+use arca_kernel::KernelError;
+use arca_kernel::replication::{Kind, Mode, RoleRecord};
+use arca_kernel::rfc3339;
+use arca_raft_storage::Replica as _;
+use arca_replication::{CatchupProgress, Ended, State};
+use serde_json::{Value, json};
+
+use super::follower::Told;
+use super::{Replicator, shipped};
+
+/// A peer that was heard of in this time is connected.
+const CONNECTED_MS: u64 = 10_000;
+
+/// One secondary, as a primary's active node knows it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lag {
+    pub(super) entries: u64,
+    pub(super) bytes: u64,
+    pub(super) seconds: f64,
+}
+
+fn object(value: Value) -> Map {
+    if let Value::Object(map) = value { map } else { Map::new() }
+}
+
+fn time(at_ms: u64) -> String {
+    if at_ms == 0 { String::new() } else { rfc3339::format(UnixMillis(at_ms)) }
+}
+
+#[allow(clippy::cast_precision_loss)] // Milliseconds of a lag that a person reads.
+pub(super) fn seconds(millis: u64) -> f64 {
+    millis as f64 / 1e3
+}
+
+impl Replicator {
+    fn now_ms(&self) -> u64 {
+        self.node().map(|node| node.now().0).unwrap_or_default()
+    }
+
+    pub(super) fn status_of(&self, kind: Kind) -> Result<Map, KernelError> {
+        let role = self.role(kind)?;
+        if kind != Kind::Dr {
+            return Ok(Map::new());
+        }
+        match role.mode {
+            Mode::Disabled => Ok(object(json!({ "mode": "disabled" }))),
+            Mode::Primary => self.primary_status(&role),
+            Mode::Secondary => self.secondary_status(&role),
+        }
+    }
+
+    fn primary_status(&self, role: &RoleRecord) -> Result<Map, KernelError> {
+        let applied = self.replica.status().applied_index;
+        let known = self.load_secondaries(Kind::Dr)?;
+        let known: Vec<String> =
+            known.into_iter().filter(|(_, record)| !record.is_revoked).map(|(id, _)| id).collect();
+        let fence = role.fence.as_ref().map(|fence| {
+            json!({
+                "epoch": fence.epoch,
+                "heard_at": time(fence.heard_at),
+                "primary_cluster_addrs": fence.primary_addresses,
+            })
+        });
+        let mut status = object(json!({
+            "mode": "primary",
+            "state": if fence.is_some() { "fenced" } else { "running" },
+            "cluster_id": role.replication_id,
+            "primary_cluster_addr": role.primary_cluster_addr,
+            "known_secondaries": known,
+            "secondaries": self.secondary_rows(),
+            "last_dr_wal": applied,
+            "last_wal": applied,
+            "epoch": role.epoch,
+            "fence": fence,
+        }));
+        status.extend(self.common());
+        Ok(status)
+    }
+
+    fn common(&self) -> Map {
+        object(json!({
+            "corrupted_merkle_tree": false,
+            "last_corruption_check_epoch": "-62135596800",
+            "last_reindex_epoch": "0",
+            "merkle_root": "",
+            "ssct_generation_counter": 0,
+        }))
+    }
+
+    /// One row for each node of a secondary that has been here lately, and one for those of which no node was.
+    fn secondary_rows(&self) -> Vec<Value> {
+        let now = self.now_ms();
+        let met = self.met.lock().clone();
+        let mut rows = Vec::new();
+        for status in self.source.secondaries(shipped(Kind::Dr)) {
+            let lag = self.lag_of(&status, now);
+            let figures = json!({
+                "secondary_id": status.id,
+                "acknowledged_wal": status.acknowledged.map_or(0, |cursor| cursor.index),
+                "lag_entries": lag.entries,
+                "lag_bytes": lag.bytes,
+                "lag_seconds": lag.seconds,
+                "entries_sent": status.entries_sent,
+                "bytes_sent": status.bytes_sent,
+                "streams": status.streams,
+            });
+            let nodes: Vec<_> = met.values().filter(|node| node.secondary_id == status.id).collect();
+            for node in &nodes {
+                let is_connected = now.saturating_sub(node.at_ms) < CONNECTED_MS;
+                let skew = node.greeting.clock_ms.cast_signed() - node.at_ms.cast_signed();
+                let mut row = object(json!({
+                    "node_id": node.greeting.node_name,
+                    "api_address": node.greeting.api_addr,
+                    "cluster_address": format!("https://{}", node.greeting.cluster_addr),
+                    "connection_status": if is_connected { "connected" } else { "disconnected" },
+                    "last_heartbeat": time(node.at_ms),
+                    "clock_skew_ms": skew.to_string(),
+                    "last_heartbeat_duration_ms": "0",
+                    "replication_primary_canary_age_ms": now.saturating_sub(node.at_ms).to_string(),
+                    "version": node.greeting.version,
+                }));
+                row.extend(object(figures.clone()));
+                rows.push(Value::Object(row));
+            }
+            if nodes.is_empty() {
+                let mut row = object(json!({
+                    "connection_status": "disconnected",
+                    "last_heartbeat": time(status.heard_at_ms.unwrap_or_default()),
+                }));
+                row.extend(object(figures));
+                rows.push(Value::Object(row));
+            }
+        }
+        rows
+    }
+
+    /// How far a secondary is behind, as this node knows: the time is that since it last had everything, at the latest.
+    pub(super) fn lag_of(&self, status: &arca_replication::SecondaryStatus, now_ms: u64) -> Lag {
+        use arca_raft_storage::Changes as _;
+        let applied = self.replica.status().applied_index;
+        let at = status.acknowledged.map_or(0, |cursor| cursor.index);
+        let entries = applied.saturating_sub(at);
+        let silent = now_ms.saturating_sub(status.heard_at_ms.unwrap_or(now_ms));
+        let bytes = if entries == 0 { 0 } else { self.replica.bytes_after(at) };
+        Lag { entries, bytes, seconds: seconds(if entries == 0 { 0 } else { silent }) }
+    }
+
+    fn secondary_status(&self, role: &RoleRecord) -> Result<Map, KernelError> {
+        let upstream = role.upstream.clone().unwrap_or_default();
+        let told = self.told();
+        let (cursor, _) =
+            arca_replication::load_cursor(self.replica.view().as_ref(), super::follower::SHIPPED)
+                .map_err(|err| KernelError::Replica(err.into()))?;
+        let is_bootstrapping = self.bootstrap_record()?.is_some();
+        let mut status = object(json!({
+            "mode": if is_bootstrapping { "bootstrapping" } else { "secondary" },
+            "state": "idle",
+            "connection_state": "idle",
+            "cluster_id": role.replication_id,
+            "secondary_id": upstream.secondary_id,
+            "known_primary_cluster_addrs": upstream.addresses,
+            "primary_cluster_addr": upstream.addresses.first().map(|addr| format!("https://{addr}")).unwrap_or_default(),
+            "last_remote_wal": cursor.index,
+            "epoch": role.epoch.max(cursor.epoch.0),
+            "primaries": [],
+        }));
+        status.extend(self.common());
+        if let Some(told) = told {
+            status.extend(self.following_status(&told, is_bootstrapping));
+        }
+        Ok(status)
+    }
+
+    fn following_status(&self, told: &Told, is_bootstrapping: bool) -> Map {
+        let now = self.now_ms();
+        let sink = told.sink.status().borrow().clone();
+        let heard = told.heard.lock().clone();
+        let state = match (is_bootstrapping, sink.state) {
+            (true, _) => "copy",
+            (false, state) => state.name(),
+        };
+        let mut status = object(json!({
+            "state": state,
+            "connection_state": if is_bootstrapping { "connecting" } else { sink.connection.name() },
+            "lag_entries": sink.lag_entries(),
+            "lag_bytes": sink.lag_bytes,
+            "lag_seconds": sink.lag_ms(now).map(seconds),
+            "last_primary_wal": sink.primary_index,
+            "entries_applied": sink.entries,
+            "bytes_applied": sink.bytes,
+            "last_start": time(sink.complete_at_ms.unwrap_or_default()),
+            "primaries": primary_rows(&heard, now),
+        }));
+        let problem = told.copy_problem.lock().clone().or_else(|| sink.problem.clone());
+        if let Some(problem) = problem.or_else(|| heard.problem.clone()) {
+            status.insert("problem".to_owned(), json!(problem));
+        }
+        match &sink.ended {
+            Some(Ended::Refused(refusal)) => {
+                status.insert("stopped".to_owned(), json!(refusal.to_string()));
+            }
+            Some(Ended::Failed(reason)) => {
+                status.insert("stopped".to_owned(), json!(reason));
+            }
+            _ => {}
+        }
+        let catchup = if is_bootstrapping {
+            let figures = told.progress.figures();
+            CatchupProgress {
+                entries: figures.entries,
+                entries_total: figures.entries_total,
+                bytes: figures.bytes,
+                bytes_total: figures.bytes_total,
+                seconds_left: figures.left.map(|left| left.as_secs()),
+            }
+        } else {
+            sink.catchup
+        };
+        if is_bootstrapping || matches!(sink.state, State::MerkleDiff | State::MerkleSync) {
+            status.extend(object(json!({
+                "sync_progress": catchup.entries,
+                "sync_total_keys": catchup.entries_total,
+                "sync_bytes": catchup.bytes,
+                "sync_total_bytes": catchup.bytes_total,
+                "sync_seconds_left": catchup.seconds_left,
+            })));
+        }
+        status
+    }
+}
+
+fn primary_rows(heard: &super::follower::Heard, now_ms: u64) -> Vec<Value> {
+    let Some(welcome) = &heard.welcome else { return Vec::new() };
+    let is_connected = now_ms.saturating_sub(heard.at_ms) < CONNECTED_MS;
+    let rows = welcome.nodes.iter().map(|node| {
+        json!({
+            "node_id": node.node_name,
+            "api_address": node.api_addr,
+            "cluster_address": format!("https://{}", node.cluster_addr),
+            "connection_status": if is_connected { "connected" } else { "disconnected" },
+            "last_heartbeat": time(heard.at_ms),
+            "last_heartbeat_duration_ms": heard.took.as_millis().to_string(),
+            "clock_skew_ms": heard.skew_ms.to_string(),
+            "replication_primary_canary_age_ms": now_ms.saturating_sub(heard.at_ms).to_string(),
+            "is_active": node.is_active,
+            "version": welcome.version,
+        })
+    });
+    rows.collect()
+}
