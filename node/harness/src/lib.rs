@@ -11,6 +11,7 @@ pub mod leases;
 pub mod load;
 mod node;
 pub mod raw;
+pub mod regions;
 pub mod stale;
 pub mod trial;
 

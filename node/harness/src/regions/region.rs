@@ -1,0 +1,169 @@
+//! One region: a cluster, and what its operator asks of it about replication.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use arca_client::{Client, Error, Request, Token};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use serde_json::{Map, Value, json};
+
+use crate::{Cluster, ClusterOptions, HarnessError};
+
+type Result<T> = std::result::Result<T, HarnessError>;
+
+/// For a role to change, a copy to be whole, or two states to be the same.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// See the file's header.
+#[derive(Debug)]
+pub struct Region {
+    /// How it is called in what is printed.
+    pub name: &'static str,
+    /// Its nodes.
+    pub cluster: Cluster,
+}
+
+impl Region {
+    /// Three nodes below `dir`, unsealed.
+    ///
+    /// # Errors
+    /// When they do not come up.
+    pub async fn up(name: &'static str, binary: &Path, dir: &Path) -> Result<Self> {
+        let options = ClusterOptions { is_tls: false, ..ClusterOptions::new(binary, dir.join(name)) };
+        Ok(Self { name, cluster: Cluster::up(options).await? })
+    }
+
+    /// Cluster ports of its nodes.
+    #[must_use]
+    pub fn cluster_ports(&self) -> Vec<u16> {
+        self.cluster.nodes.iter().map(|node| node.cluster_port).collect()
+    }
+
+    /// A client of the active node.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn active(&self) -> Result<Client> {
+        self.cluster.client(self.cluster.active().await?)
+    }
+
+    /// One client for each node, beginning with the `turn`-th.
+    ///
+    /// # Errors
+    /// Never with the nodes there are.
+    pub fn clients(&self, turn: usize) -> Result<Vec<Client>> {
+        let count = self.cluster.nodes.len();
+        (0..count).map(|at| self.cluster.client((at + turn) % count)).collect()
+    }
+
+    /// Orders something below `sys/replication/dr/`.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn order(&self, path: &str, body: &Value) -> Result<Option<arca_client::Secret>> {
+        let done = self.active().await?.write(&format!("sys/replication/dr/{path}"), body).await;
+        done.map_err(|err| HarnessError::new(&format!("{} of {}", path, self.name), err))
+    }
+
+    /// The fields of `sys/replication/dr/status`, as the active node sees them.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn status(&self) -> Result<Map<String, Value>> {
+        let read = self.active().await?.read("sys/replication/dr/status").await;
+        let secret = read.map_err(|err| HarnessError::new("replication status", err))?;
+        Ok(secret.and_then(|secret| secret.data).unwrap_or_default())
+    }
+
+    /// Waits until the status says so.
+    ///
+    /// # Errors
+    /// When it does not in time: with the last one there was.
+    pub async fn until(&self, what: &str, check: impl Fn(&Map<String, Value>) -> bool) -> Result<Duration> {
+        let began = Instant::now();
+        let mut last = Map::new();
+        while began.elapsed() < LIMIT {
+            if let Ok(status) = self.status().await {
+                if check(&status) {
+                    return Ok(began.elapsed());
+                }
+                last = status;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (name, last) = (self.name, Value::Object(last));
+        Err(HarnessError(format!("{name}: waited {} s in vain for {what}; status: {last}", LIMIT.as_secs())))
+    }
+
+    /// A token for the other region to follow this one.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn secondary_token(&self, id: &str) -> Result<String> {
+        let made = self.order("primary/secondary-token", &json!({ "id": id, "ttl": "10m" })).await?;
+        let token = made.and_then(|made| made.wrap_info).map(|info| info.token.expose().to_owned());
+        token.ok_or_else(|| HarnessError("no token was made".to_owned()))
+    }
+
+    /// Makes an operation token out of key shares, on a secondary that answers to no other.
+    ///
+    /// # Errors
+    /// When a share is refused.
+    pub async fn operation_token(&self, shares: &[String], threshold: usize) -> Result<String> {
+        let path = "secondary/generate-operation-token";
+        let begun = self.raw(&format!("{path}/attempt"), &json!({})).await?;
+        let text = |of: &Map<String, Value>, name: &str| {
+            of.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let (nonce, pad) = (text(&begun, "nonce"), text(&begun, "otp"));
+        let mut encoded = String::new();
+        for share in shares.iter().take(threshold) {
+            let step = self.raw(&format!("{path}/update"), &json!({ "key": share, "nonce": nonce })).await?;
+            encoded = text(&step, "encoded_token");
+        }
+        decoded(&encoded, &pad).ok_or_else(|| HarnessError("no operation token was made".to_owned()))
+    }
+
+    /// An order whose answer has its fields at the top.
+    async fn raw(&self, path: &str, body: &Value) -> Result<Map<String, Value>> {
+        let failed = |err: Error| HarnessError::new(path, err);
+        let request = Request::put(format!("sys/replication/dr/{path}")).json(body).map_err(failed)?;
+        let answered = self.active().await?.send(request).await.map_err(failed)?;
+        let all: Map<String, Value> = answered.json().map_err(failed)?;
+        match all.get("data") {
+            Some(Value::Object(data)) => Ok(data.clone()),
+            _ => Ok(all),
+        }
+    }
+
+    /// A client of the active node with another token.
+    ///
+    /// # Errors
+    /// When there is no active node.
+    pub async fn with_token(&self, token: &str) -> Result<Client> {
+        Ok(self.active().await?.with_token(Some(Token::new(token.to_owned()))))
+    }
+}
+
+/// Takes the one-time pad off a token.
+fn decoded(encoded: &str, pad: &str) -> Option<String> {
+    let bytes = STANDARD_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?;
+    let plain = bytes.iter().zip(pad.bytes()).map(|(byte, pad)| byte ^ pad).collect();
+    let text = String::from_utf8(plain).ok()?;
+    (!text.is_empty() && bytes.len() == pad.len()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pad_comes_off() {
+        // "s.x" ^ "abc" is 12 4c 1b.
+        assert_eq!(decoded("Ekwb", "abc").as_deref(), Some("s.x"));
+        assert_eq!(decoded("EkwbEk", "abc"), None);
+        assert_eq!(decoded("", ""), None);
+        assert_eq!(decoded("!!", "ab"), None);
+    }
+}
