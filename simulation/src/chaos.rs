@@ -12,9 +12,11 @@ use arca_raft_storage::{MemberId, Replica as _, Vfs as _};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+mod ambush;
 mod middle;
 mod replace;
 
+use self::ambush::Ambush;
 use self::middle::die_midway;
 use self::replace::Replacement;
 use crate::client::client;
@@ -39,8 +41,8 @@ pub struct Chaos {
     down: Vec<(MemberId, Instant)>,
     /// Processes that end in order, and how long after it they come back.
     ending: Vec<(MemberId, JoinHandle<()>, Duration)>,
-    /// A member that loses its power for a moment, and when.
-    ambushed: Option<(MemberId, Instant)>,
+    /// Two that may each be elected by a third.
+    ambushed: Option<Ambush>,
     /// A machine whose log is damaged.
     damaged: Option<MemberId>,
     /// A member that another takes the place of.
@@ -116,6 +118,7 @@ impl Chaos {
         cluster.shared.midway.end();
         cluster.shared.elsewhere.get_well();
         cluster.shared.net.clear_up();
+        self.ambushed = None;
         self.healed = Some(now);
         self.full = self.full.map(|(id, _)| (id, now));
         self.down.iter_mut().for_each(|(_, at)| *at = now);
@@ -153,11 +156,7 @@ impl Chaos {
             self.away.clear();
             self.healed = None;
         }
-        if let Some((id, _)) = self.ambushed.filter(|(_, at)| *at <= now) {
-            self.ambushed = None;
-            let back = self.dice.span(Duration::from_millis(20), Duration::from_millis(120));
-            self.power_off(cluster, id, back);
-        }
+        self.spring(cluster, now);
         if let Some((id, _)) = self.full.filter(|(_, until)| *until <= now) {
             if let Some(machine) = cluster.machines.get(&id) {
                 machine.vfs.set_capacity(u64::MAX);
@@ -405,25 +404,6 @@ impl Chaos {
             }
         }
         self.heal_later();
-        true
-    }
-
-    fn ambush(&mut self, cluster: &Cluster, running: &[MemberId]) -> bool {
-        let Some(leader) = cluster.shared.directory.leader().map(|leader| leader.status().id) else {
-            return false;
-        };
-        let mut others: Vec<MemberId> = running.iter().copied().filter(|id| *id != leader).collect();
-        self.dice.shuffle(&mut others);
-        let [rival, witness, ..] = others.as_slice() else { return false };
-        cluster.shared.net.cut(leader, *rival);
-        cluster.shared.net.cut(*rival, leader);
-        self.away.insert(*rival);
-        let now = Instant::now();
-        // A follower campaigns a lease and an election timeout after it has last heard of its leader.
-        let at = now + self.dice.span(Duration::from_millis(500), Duration::from_millis(1_000));
-        self.ambushed = Some((*witness, at));
-        let healed = now + Duration::from_secs(3);
-        self.healed = Some(self.healed.map_or(healed, |at| at.max(healed)));
         true
     }
 

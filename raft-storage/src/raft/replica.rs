@@ -259,6 +259,15 @@ impl RaftReplica {
         self.shared.state.state_hash()
     }
 
+    /// Campaigns now, rather than when this member has missed its leader for long enough. It asks for votes as it would then:
+    /// nobody elects it during another's lease.
+    ///
+    /// # Errors
+    /// When the member has stopped.
+    pub async fn campaign(&self) -> Result<(), ReplicaError> {
+        self.shared.raft.trigger().elect(true).await.map_err(|fatal| stopped(&fatal))
+    }
+
     /// Makes durable what is applied here, and answers up to which index. Happens by itself now and then.
     ///
     /// # Errors

@@ -82,6 +82,7 @@ struct State {
     capacity: u64,
     hook: Option<Hook>,
     sync_time: Option<SyncTime>,
+    sync_time_min: Duration,
 }
 
 /// The model. Clones share the disk.
@@ -115,6 +116,7 @@ impl ModelVfs {
             capacity: 1 << 40,
             hook: None,
             sync_time: None,
+            sync_time_min: Duration::ZERO,
         })))
     }
 
@@ -144,6 +146,7 @@ impl ModelVfs {
         state.is_off = false;
         state.power_off_at = None;
         state.is_lying = false;
+        state.sync_time_min = Duration::ZERO;
         state.failures.clear();
     }
 
@@ -210,6 +213,11 @@ impl ModelVfs {
     /// between a write and its sync.
     pub fn set_sync_time(&self, sync_time: impl Fn() -> Duration + Send + Sync + 'static) {
         self.0.lock().sync_time = Some(Arc::new(sync_time));
+    }
+
+    /// Until the next crash each sync of the log takes so long at least.
+    pub fn slow_syncs(&self, least: Duration) {
+        self.0.lock().sync_time_min = least;
     }
 
     /// The readable content of a file, for comparing.
@@ -363,8 +371,11 @@ impl Vfs for ModelVfs {
     }
 
     fn sync_time(&self) -> Duration {
-        let sync_time = self.0.lock().sync_time.clone();
-        sync_time.map_or(Duration::ZERO, |sync_time| sync_time())
+        let (sync_time, least) = {
+            let state = self.0.lock();
+            (state.sync_time.clone(), state.sync_time_min)
+        };
+        sync_time.map_or(Duration::ZERO, |sync_time| sync_time()).max(least)
     }
 }
 

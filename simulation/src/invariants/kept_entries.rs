@@ -1,6 +1,8 @@
-//! What a member has acknowledged it keeps: whatever befalls it, its log still has every committed entry that
-//! it once told a leader it had. A majority of such promises is what a committed entry stands on, so one that
-//! is broken is a loss even if nobody has missed the entry yet.
+//! What a member has acknowledged it keeps: whatever befalls it, its log or its state still has every committed
+//! entry that it once told a leader it had. A majority of such promises is what a committed entry stands on, so
+//! one that is broken is a loss even if nobody has missed the entry yet.
+//!
+//! A snapshot that was taken in is durable before the log knows that it may forget what came before.
 
 use std::collections::BTreeMap;
 
@@ -24,9 +26,10 @@ impl Invariant for KeptEntries {
         for Seen { replica, status, .. } in members {
             let Some(acknowledged) = self.acknowledged.get(&status.id) else { continue };
             let last = replica.log().state().last.map_or(0, |last| last.index);
-            if last < *acknowledged {
+            let kept = last.max(status.applied_index);
+            if kept < *acknowledged {
                 return Err(format!(
-                    "the log of {} ends at {last}: it had acknowledged {acknowledged}",
+                    "{} has nothing after {kept}: it had acknowledged {acknowledged}",
                     status.id
                 ));
             }
