@@ -92,7 +92,7 @@ impl Pinned {
         Position { epoch: self.epoch, generation: self.generation, index: self.view.index() }
     }
 
-    /// See [`slice`].
+    /// See [`slice()`].
     pub(crate) fn slice(
         &self,
         start: &[u8],
