@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::rng::Dice;
@@ -104,10 +105,21 @@ pub type Listener = Arc<dyn Fn(&Message<'_>) + Send + Sync>;
 /// Called with sender, receiver, call and payload; answers what arrives instead.
 pub type Meddler = Arc<dyn Fn(MemberId, MemberId, Call, Bytes) -> Bytes + Send + Sync>;
 
+/// A member from its joining to its leaving.
+struct Life {
+    number: u64,
+    inbound: Arc<dyn Inbound>,
+    /// Gone with the member: what it was serving then ends.
+    end: watch::Sender<()>,
+}
+
+/// The end of a life, to be waited for.
+type End = watch::Receiver<()>;
+
 struct Links {
     dice: Dice,
     weather: Weather,
-    members: BTreeMap<MemberId, (u64, Arc<dyn Inbound>)>,
+    members: BTreeMap<MemberId, Life>,
     cut: BTreeSet<(MemberId, MemberId)>,
     calls: BTreeMap<u8, u64>,
     /// By sender and receiver.
@@ -178,11 +190,11 @@ impl ModelNet {
     /// Makes the member reachable. It is the newest life that can be reached and can send.
     pub fn join(&self, id: MemberId, inbound: Arc<dyn Inbound>) {
         let mut links = self.0.lock();
-        let life = links.lives;
-        links.members.insert(id, (life, inbound));
+        let number = links.lives;
+        links.members.insert(id, Life { number, inbound, end: watch::Sender::new(()) });
     }
 
-    /// Takes the member off, as a crash does: it neither receives nor sends.
+    /// Takes the member off, as a crash does: it neither receives nor sends, and what it was serving is not answered.
     pub fn leave(&self, id: MemberId) {
         self.0.lock().members.remove(&id);
     }
@@ -271,15 +283,15 @@ impl ModelNet {
         !self.0.lock().cut.contains(&(from, to))
     }
 
-    fn find(&self, id: MemberId) -> Result<Arc<dyn Inbound>, TransportError> {
+    fn find(&self, id: MemberId) -> Result<(Arc<dyn Inbound>, End), TransportError> {
         let links = self.0.lock();
-        let found = links.members.get(&id).map(|(_, inbound)| inbound.clone());
+        let found = links.members.get(&id).map(|life| (life.inbound.clone(), life.end.subscribe()));
         found.ok_or_else(|| TransportError::Unreachable(format!("member {id} is down")))
     }
 
     fn is_alive(&self, id: MemberId, life: u64) -> bool {
         // Before it has joined it may send, so that it can be opened first.
-        self.0.lock().members.get(&id).is_none_or(|(newest, _)| *newest <= life)
+        self.0.lock().members.get(&id).is_none_or(|newest| newest.number <= life)
     }
 }
 
@@ -298,14 +310,24 @@ impl Port {
         kind: Kind,
         payload: &[u8],
         limit: Duration,
+        mut end: End,
         work: impl Future<Output = Result<Bytes, String>> + Send + 'static,
     ) -> Result<Bytes, TransportError> {
         let trip = async {
             let request = Message { from: self.id, to, kind, is_answer: false, payload, delay: None };
             self.net.pass(request).await?;
-            // The other end goes on even if the caller gives up.
-            let done =
-                tokio::spawn(work).await.map_err(|err| TransportError::Unreachable(err.to_string()))?;
+            // The other end goes on even if the caller gives up, but not when it has no power any more.
+            let served = tokio::spawn(async move {
+                tokio::select! {
+                    biased;
+                    // Nothing is ever sent: it ends with the sender.
+                    _ = end.changed() => None,
+                    done = work => Some(done),
+                }
+            });
+            let broken = || TransportError::Unreachable("the connection broke".to_owned());
+            let done = served.await.map_err(|err| TransportError::Unreachable(err.to_string()))?;
+            let done = done.ok_or_else(broken)?;
             let payload = done.as_ref().map_or_else(|reason| reason.as_bytes(), |answer| answer.as_ref());
             let answer = Message { from: to, to: self.id, kind, is_answer: true, payload, delay: None };
             self.net.pass(answer).await?;
@@ -330,7 +352,7 @@ impl Port {
         carried.boxed()
     }
 
-    fn other_end(&self, to: MemberId) -> Result<Arc<dyn Inbound>, TransportError> {
+    fn other_end(&self, to: MemberId) -> Result<(Arc<dyn Inbound>, End), TransportError> {
         if !self.net.is_alive(self.id, self.life) {
             return Err(TransportError::Unreachable(format!("member {} is dead itself", self.id)));
         }
@@ -347,7 +369,7 @@ impl Transport for Port {
         payload: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, TransportError> {
-        let inbound = self.other_end(to.id)?;
+        let (inbound, end) = self.other_end(to.id)?;
         let meddler = {
             let mut links = self.net.0.lock();
             *links.calls.entry(call as u8).or_default() += 1;
@@ -358,7 +380,7 @@ impl Transport for Port {
         let from = self.id;
         let sent = payload.clone();
         let work = async move { inbound.serve(from, call, payload).await };
-        self.carry(to.id, Kind::Call(call), &sent, timeout, work).await
+        self.carry(to.id, Kind::Call(call), &sent, timeout, end, work).await
     }
 
     async fn send_snapshot(
@@ -368,12 +390,12 @@ impl Transport for Port {
         chunks: SnapshotStream,
         timeout: Duration,
     ) -> Result<Bytes, TransportError> {
-        let inbound = self.other_end(to.id)?;
+        let (inbound, end) = self.other_end(to.id)?;
         self.net.0.lock().snapshots += 1;
         let (from, sent) = (self.id, header.clone());
         let chunks = self.delayed(to.id, chunks);
         let work = async move { inbound.receive_snapshot(from, header, chunks).await };
-        self.carry(to.id, Kind::Snapshot, &sent, timeout, work).await
+        self.carry(to.id, Kind::Snapshot, &sent, timeout, end, work).await
     }
 }
 

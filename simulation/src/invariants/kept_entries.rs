@@ -1,8 +1,6 @@
-//! What a member has acknowledged it keeps: whatever befalls it, its log or its state still has every committed
-//! entry that it once told a leader it had. A majority of such promises is what a committed entry stands on, so
-//! one that is broken is a loss even if nobody has missed the entry yet.
-//!
-//! A snapshot that was taken in is durable before the log knows that it may forget what came before.
+//! What a member has acknowledged it keeps: whatever befalls it, its log still has every committed entry that
+//! it once told a leader it had. A majority of such promises is what a committed entry stands on, so one that
+//! is broken is a loss even if nobody has missed the entry yet.
 
 use std::collections::BTreeMap;
 
@@ -26,10 +24,9 @@ impl Invariant for KeptEntries {
         for Seen { replica, status, .. } in members {
             let Some(acknowledged) = self.acknowledged.get(&status.id) else { continue };
             let last = replica.log().state().last.map_or(0, |last| last.index);
-            let kept = last.max(status.applied_index);
-            if kept < *acknowledged {
+            if last < *acknowledged {
                 return Err(format!(
-                    "{} has nothing after {kept}: it had acknowledged {acknowledged}",
+                    "the log of {} ends at {last}: it had acknowledged {acknowledged}",
                     status.id
                 ));
             }
