@@ -115,11 +115,7 @@ fn commit(
 ) -> Result<Step, StateError> {
     let draft = home.draft()?;
     match build(kv, draft.as_ref(), meta, head, digest) {
-        Ok(()) => {
-            let mut changes = Batch::default();
-            Mark::Replaced.write(meta.index, &mut changes);
-            Ok(Step { promote: Some(draft), ..Step::done(changes) })
-        }
+        Ok(()) => Ok(Step { promote: Some(draft), ..Step::done(Batch::default()) }),
         // What was staged is not a backup: every member finds so, and goes on.
         Err(StateError::Damaged(reason)) => {
             Ok(Step { outcome: Err(reason), changes: forget(kv)?, promote: None })
@@ -159,6 +155,10 @@ fn build(
         return Err(StateError::Damaged("the hash over everything staged does not match".to_owned()));
     }
     loader.keep(snapshot.as_ref())?;
+    // With what it marks, and as durable: a store that is at this entry must know what the entry did.
+    let mut mark = Batch::default();
+    Mark::Replaced.write(meta.index, &mut mark);
+    draft.kv().write(mark)?;
     loader.finish(meta)?;
     Ok(())
 }
