@@ -1,22 +1,23 @@
-//! Bytes in and out, for every format of this crate that is written by hand: varints and length-prefixed bytes.
+//! Bytes in and out, for every format that is written by hand, here and in `replication`: varints and length-prefixed bytes.
 //!
 //! A varint is seven bits a byte, lowest first, in its shortest form only, so that a value has one encoding.
 //! Reading never panics and never allocates more than it was given.
 
 /// Input that does not parse: says what was expected, never the content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed(pub(crate) &'static str);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub &'static str);
 
 impl Malformed {
     /// The only problem that more bytes could cure.
-    pub(crate) const ENDS_EARLY: Self = Self("ends early");
+    pub const ENDS_EARLY: Self = Self("ends early");
 }
 
 /// Most bytes a varint takes.
 const VARINT_BYTES_MAX: usize = 10;
 
 /// Appends `value` as a varint.
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value as u8) | 0x80);
         value >>= 7;
@@ -25,54 +26,76 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Appends the length of `bytes` and `bytes`.
-pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Bytes [`put_varint`] would append.
-pub(crate) const fn varint_len(value: u64) -> usize {
+#[must_use]
+pub const fn varint_len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;
     bits.div_ceil(7)
 }
 
 /// Bytes [`put_bytes`] would append.
-pub(crate) const fn bytes_len(bytes: &[u8]) -> usize {
+#[must_use]
+pub const fn bytes_len(bytes: &[u8]) -> usize {
     varint_len(bytes.len() as u64) + bytes.len()
 }
 
 /// Takes values off the front of some bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reader<'a> {
+pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+    /// At their beginning.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    pub(crate) const fn remaining(&self) -> usize {
+    /// How many are left.
+    #[must_use]
+    pub const fn remaining(&self) -> usize {
         self.rest.len()
     }
 
-    pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
+    /// One byte.
+    ///
+    /// # Errors
+    /// At the end.
+    pub fn byte(&mut self) -> Result<u8, Malformed> {
         let (first, rest) = self.rest.split_first().ok_or(Malformed::ENDS_EARLY)?;
         self.rest = rest;
         Ok(*first)
     }
 
-    pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+    /// So many bytes.
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(Malformed::ENDS_EARLY)?;
         self.rest = rest;
         Ok(taken)
     }
 
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    /// An array.
+    ///
+    /// # Errors
+    /// At the end.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         self.take(N)?.try_into().map_err(|_| Malformed::ENDS_EARLY)
     }
 
-    pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
+    /// A varint.
+    ///
+    /// # Errors
+    /// When it is cut off, over 64 bits or longer than it has to be.
+    pub fn varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0u64;
         for position in 0..VARINT_BYTES_MAX {
             let byte = self.byte()?;
@@ -90,7 +113,10 @@ impl<'a> Reader<'a> {
     }
 
     /// A count of things that take at least `each` bytes each, so that the count is bounded by what is there.
-    pub(crate) fn count(&mut self, each: usize) -> Result<usize, Malformed> {
+    ///
+    /// # Errors
+    /// When it is larger than that.
+    pub fn count(&mut self, each: usize) -> Result<usize, Malformed> {
         let count = usize::try_from(self.varint()?).map_err(|_| Malformed("count is too large"))?;
         if count.checked_mul(each.max(1)).is_none_or(|least| least > self.rest.len()) {
             return Err(Malformed("count is larger than what follows"));
@@ -98,7 +124,11 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
-    pub(crate) fn bytes(&mut self, limit: usize) -> Result<&'a [u8], Malformed> {
+    /// Bytes with their length before them, at most `limit`.
+    ///
+    /// # Errors
+    /// When there are fewer, or they are more than that.
+    pub fn bytes(&mut self, limit: usize) -> Result<&'a [u8], Malformed> {
         let len = usize::try_from(self.varint()?).map_err(|_| Malformed("length is too large"))?;
         if len > limit {
             return Err(Malformed("length is over the limit"));
@@ -106,7 +136,11 @@ impl<'a> Reader<'a> {
         self.take(len)
     }
 
-    pub(crate) fn finish(self) -> Result<(), Malformed> {
+    /// Refuses bytes behind the last value.
+    ///
+    /// # Errors
+    /// When there are any.
+    pub fn finish(self) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed("bytes follow the end")) }
     }
 }

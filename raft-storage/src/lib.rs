@@ -4,7 +4,7 @@
 //! openraft's types stay inside; the rest of Arca sees [`Replica`], [`WriteSet`] and [`Transport`].
 //! Read next: [`replica`] for what callers get, [`write_set`] for what is replicated.
 
-mod codec;
+pub mod codec;
 pub mod command;
 pub mod kv;
 pub mod log;

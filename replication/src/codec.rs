@@ -1,26 +1,9 @@
-//! Bytes of messages and records: a version byte, then fields in order. Integers are LEB128 varints unless fixed in size.
+//! Bytes of messages and records: a version byte, then fields in order. Integers are varints unless fixed in size, as in
+//! everything that [`arca_raft_storage::codec`] writes; what is read here shares the bytes that came instead of copying them.
 
-use bytes::Bytes;
-
-/// Bytes that are not what they should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Malformed(pub &'static str);
-
-/// Appends `value` as a varint.
-pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(u8::try_from(value & 0x7f).unwrap_or_default() | 0x80);
-        value >>= 7;
-    }
-    out.push(u8::try_from(value).unwrap_or_default());
-}
-
-/// Appends `bytes` with their length before them.
-pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
+use arca_raft_storage::codec::Reader as SliceReader;
+pub use arca_raft_storage::codec::{Malformed, put_bytes, put_varint};
+use bytes::{Buf as _, Bytes};
 
 /// Reads fields one after the other.
 #[derive(Clone, Debug)]
@@ -44,7 +27,18 @@ impl Reader {
     /// # Errors
     /// When there are any.
     pub fn finish(self) -> Result<(), Malformed> {
-        if self.0.is_empty() { Ok(()) } else { Err(Malformed("bytes after the end")) }
+        SliceReader::new(&self.0).finish()
+    }
+
+    fn read<T>(
+        &mut self,
+        read: impl FnOnce(&mut SliceReader<'_>) -> Result<T, Malformed>,
+    ) -> Result<T, Malformed> {
+        let mut ahead = SliceReader::new(&self.0);
+        let value = read(&mut ahead)?;
+        let used = self.0.len() - ahead.remaining();
+        self.0.advance(used);
+        Ok(value)
     }
 
     /// One byte.
@@ -52,27 +46,15 @@ impl Reader {
     /// # Errors
     /// At the end.
     pub fn byte(&mut self) -> Result<u8, Malformed> {
-        self.take(1)?.first().copied().ok_or(Malformed("ends early"))
+        self.read(|reader| reader.byte())
     }
 
     /// A varint.
     ///
     /// # Errors
-    /// When it is cut off or over 64 bits.
+    /// When it is cut off, over 64 bits or longer than it has to be.
     pub fn varint(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                break;
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed("a number over 64 bits"))
+        self.read(|reader| reader.varint())
     }
 
     /// So many bytes, not copied.
@@ -81,19 +63,19 @@ impl Reader {
     /// When there are fewer.
     pub fn take(&mut self, count: usize) -> Result<Bytes, Malformed> {
         if count > self.0.len() {
-            return Err(Malformed("ends early"));
+            return Err(Malformed::ENDS_EARLY);
         }
         Ok(self.0.split_to(count))
     }
 
-    /// Bytes with their length before them, at most `most`.
+    /// Bytes with their length before them, at most `most`; not copied.
     ///
     /// # Errors
     /// When there are fewer, or they are more than that.
     pub fn bytes(&mut self, most: usize) -> Result<Bytes, Malformed> {
         let count = usize::try_from(self.varint()?).unwrap_or(usize::MAX);
         if count > most {
-            return Err(Malformed("longer than allowed"));
+            return Err(Malformed("length is over the limit"));
         }
         self.take(count)
     }
@@ -103,11 +85,7 @@ impl Reader {
     /// # Errors
     /// When there are too few bytes.
     pub fn count(&mut self, least: usize) -> Result<usize, Malformed> {
-        let count = usize::try_from(self.varint()?).unwrap_or(usize::MAX);
-        if count > self.0.len() / least.max(1) {
-            return Err(Malformed("more than there is"));
-        }
-        Ok(count)
+        self.read(|reader| reader.count(least))
     }
 
     /// An array.
@@ -115,25 +93,6 @@ impl Reader {
     /// # Errors
     /// At the end.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        self.take(N)?.as_ref().try_into().map_err(|_| Malformed("ends early"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn varints_come_back_and_longer_ones_are_refused() {
-        for value in [0, 1, 127, 128, 300, 1 << 32, u64::MAX] {
-            let mut bytes = Vec::new();
-            put_varint(&mut bytes, value);
-            let mut reader = Reader::new(bytes.into());
-            assert_eq!(reader.varint(), Ok(value));
-            assert_eq!(reader.finish(), Ok(()));
-        }
-        for wrong in [vec![0x80], vec![0xff; 10], vec![0xff; 11]] {
-            assert!(Reader::new(wrong.into()).varint().is_err());
-        }
+        self.read(|reader| reader.array())
     }
 }

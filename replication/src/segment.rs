@@ -244,10 +244,10 @@ mod tests {
         let head = body()[..58].to_vec();
         let mut entries = head.clone();
         put_varint(&mut entries, u64::MAX);
-        assert_eq!(Segment::decode(whole(&entries)), Err(Malformed("more than there is")));
+        assert_eq!(Segment::decode(whole(&entries)), Err(Malformed("count is larger than what follows")));
         let mut writes = [&head[..], &[1, 11]].concat();
         put_varint(&mut writes, 1 << 40);
-        assert_eq!(Segment::decode(whole(&writes)), Err(Malformed("more than there is")));
+        assert_eq!(Segment::decode(whole(&writes)), Err(Malformed("count is larger than what follows")));
         assert!(Segment::decode(vec![0; SEGMENT_BYTES_MAX + 1].into()).is_err());
     }
 }

@@ -6,7 +6,7 @@
 
 use arca_engine_api::{Entropy, UnixMillis};
 use arca_kernel::replication::Kind;
-use arca_replication::codec::{Malformed, Reader, put_bytes, put_varint};
+use arca_raft_storage::codec::{Malformed, Reader, put_bytes, put_varint};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
@@ -105,7 +105,7 @@ impl Token {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, TokenError> {
-        let mut reader = Reader::new(bytes.to_vec().into());
+        let mut reader = Reader::new(bytes);
         if reader.byte()? != PLAIN_V1 {
             return Err(TokenError::Newer);
         }
@@ -171,7 +171,7 @@ impl Token {
     }
 }
 
-fn text(reader: &mut Reader) -> Result<String, TokenError> {
+fn text(reader: &mut Reader<'_>) -> Result<String, TokenError> {
     String::from_utf8(reader.bytes(FIELD_MAX)?.to_vec()).map_err(|_| TokenError::Malformed)
 }
 
