@@ -7,12 +7,12 @@
 use arca_raft_storage::MemberId;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SigningKey as _,
+    CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, PKCS_ECDSA_P256_SHA256, SigningKey as _,
 };
-use rustls_pki_types::{CertificateSigningRequestDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
+
+use crate::ca::{self, Ca};
 
 /// A certificate or key could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +43,7 @@ pub fn member_dns_name(cluster_id: &str, id: MemberId) -> String {
 /// The CA of one cluster.
 pub struct Authority {
     cluster_id: String,
-    certificate: Vec<u8>,
-    key: Zeroizing<Vec<u8>>,
+    ca: Ca,
 }
 
 impl std::fmt::Debug for Authority {
@@ -54,43 +53,31 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// A new CA for a new cluster.
+    /// A new CA for a new cluster. Members trust it only among themselves, and leave with the cluster.
     ///
     /// # Errors
     /// When key generation or signing fails.
     pub fn create(cluster_id: &str) -> Result<Self, IdentityError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, format!("arca cluster {cluster_id}"));
-        // Ends never in practice: members trust this CA only among themselves, and leave with the cluster.
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(4096, 1, 1);
-        let certificate = params.self_signed(&key)?;
-        Ok(Self {
-            cluster_id: cluster_id.to_owned(),
-            certificate: certificate.der().to_vec(),
-            key: Zeroizing::new(key.serialize_der()),
-        })
+        let ca = Ca::create(format!("arca cluster {cluster_id}"))?;
+        Ok(Self { cluster_id: cluster_id.to_owned(), ca })
     }
 
     /// The CA as it was stored: certificate (DER) and key (PKCS#8).
     #[must_use]
     pub fn from_parts(cluster_id: &str, certificate: Vec<u8>, key: Zeroizing<Vec<u8>>) -> Self {
-        Self { cluster_id: cluster_id.to_owned(), certificate, key }
+        Self { cluster_id: cluster_id.to_owned(), ca: Ca::from_parts(certificate, key) }
     }
 
     /// Its certificate, DER. Public.
     #[must_use]
     pub fn certificate(&self) -> &[u8] {
-        &self.certificate
+        self.ca.certificate()
     }
 
     /// Its private key, PKCS#8. Exposed only to be stored behind the barrier.
     #[must_use]
     pub fn expose_key(&self) -> &[u8] {
-        &self.key
+        self.ca.expose_key()
     }
 
     /// Signs the key of `request` for member `id`. Names in the request are ignored: the CA decides who is who.
@@ -98,9 +85,12 @@ impl Authority {
     /// # Errors
     /// When the request is malformed or its signature is wrong.
     pub fn issue(&self, request: &[u8], id: MemberId) -> Result<Vec<u8>, IdentityError> {
-        let request =
-            CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request))?;
-        self.sign(&request.public_key, id)
+        let name = member_dns_name(&self.cluster_id, id);
+        let mut params = CertificateParams::new(vec![name.clone()])?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.ca.sign(params, &ca::requested(request)?)
     }
 
     /// A signature for whoever has nothing of this cluster but the CA's certificate; see [`is_statement_of`].
@@ -109,22 +99,7 @@ impl Authority {
     /// # Errors
     /// When the stored key cannot be used.
     pub fn sign_statement(&self, statement: &[u8]) -> Result<Vec<u8>, IdentityError> {
-        let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(self.key.as_slice()))?;
-        Ok(key.sign(statement)?)
-    }
-
-    fn sign(&self, key: &impl PublicKeyData, id: MemberId) -> Result<Vec<u8>, IdentityError> {
-        let name = member_dns_name(&self.cluster_id, id);
-        let mut params = CertificateParams::new(vec![name.clone()])?;
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(4096, 1, 1);
-        let ca_key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(self.key.as_slice()))?;
-        let issuer = Issuer::from_ca_cert_der(&self.certificate.as_slice().into(), ca_key)?;
-        Ok(params.signed_by(key, &issuer)?.der().to_vec())
+        Ok(self.ca.key_pair()?.sign(statement)?)
     }
 }
 

@@ -6,6 +6,7 @@
 //! Read next: [`identity`] for certificates, [`server`] for what comes in, [`transport`] for what goes out.
 
 mod accept;
+mod ca;
 mod connections;
 mod door;
 pub mod forward;

@@ -148,15 +148,8 @@ impl GrpcTransport {
             let (tls, dial, addr, server_name) =
                 (tls.clone(), Arc::clone(&dial), addr.clone(), server_name.clone());
             async move {
-                let connecting = async {
-                    let stream = dial.dial(&addr).await?;
-                    let stream: Box<dyn Duplex> = Box::new(tls.connect(server_name, stream).await?);
-                    Ok::<_, io::Error>(TokioIo::new(stream))
-                };
-                tokio::time::timeout(CONNECT_TIMEOUT, connecting)
-                    .await
-                    .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
-                    .map_err(NotConnected)
+                let connecting = connect(dial.as_ref(), &tls, &addr, server_name, CONNECT_TIMEOUT);
+                connecting.await.map(TokioIo::new).map_err(NotConnected)
             }
         });
         let endpoint = Endpoint::from_shared(format!("http://{name}"))
@@ -219,6 +212,22 @@ impl GrpcTransport {
             room_bytes: reply.room_bytes,
         })
     }
+}
+
+/// Connects to `addr` and shakes hands with whoever has a certificate for `server_name`, within `limit`.
+pub(crate) async fn connect(
+    dial: &dyn Dial,
+    tls: &TlsConnector,
+    addr: &str,
+    server_name: ServerName<'static>,
+    limit: Duration,
+) -> io::Result<Box<dyn Duplex>> {
+    let connecting = async {
+        let stream = dial.dial(addr).await?;
+        let stream: Box<dyn Duplex> = Box::new(tls.connect(server_name, stream).await?);
+        Ok(stream)
+    };
+    tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 impl GrpcTransport {

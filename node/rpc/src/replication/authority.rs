@@ -3,14 +3,11 @@
 //! Its key never leaves the primary. A certificate names the secondary and the activation it came from: a secondary that
 //! is activated anew gets another one, and the old one is good for nothing.
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
-};
-use rustls_pki_types::{CertificateSigningRequestDer, PrivatePkcs8KeyDer};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
+use crate::ca::{self, Ca};
 use crate::identity::{IdentityError, NodeKey};
 
 /// The name that every node of a primary answers to.
@@ -35,8 +32,7 @@ pub struct Follower {
 /// The CA of one primary.
 pub struct ReplicationAuthority {
     replication_id: String,
-    certificate: Vec<u8>,
-    key: Zeroizing<Vec<u8>>,
+    ca: Ca,
 }
 
 impl std::fmt::Debug for ReplicationAuthority {
@@ -51,38 +47,26 @@ impl ReplicationAuthority {
     /// # Errors
     /// When key generation or signing fails.
     pub fn create(replication_id: &str) -> Result<Self, IdentityError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, format!("arca replication {replication_id}"));
-        // Ends never in practice: revoking is done by name, and at once.
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(4096, 1, 1);
-        let certificate = params.self_signed(&key)?;
-        Ok(Self {
-            replication_id: replication_id.to_owned(),
-            certificate: certificate.der().to_vec(),
-            key: Zeroizing::new(key.serialize_der()),
-        })
+        let ca = Ca::create(format!("arca replication {replication_id}"))?;
+        Ok(Self { replication_id: replication_id.to_owned(), ca })
     }
 
     /// The CA as it was stored: certificate (DER) and key (PKCS#8).
     #[must_use]
     pub fn from_parts(replication_id: &str, certificate: Vec<u8>, key: Zeroizing<Vec<u8>>) -> Self {
-        Self { replication_id: replication_id.to_owned(), certificate, key }
+        Self { replication_id: replication_id.to_owned(), ca: Ca::from_parts(certificate, key) }
     }
 
     /// Its certificate, DER. Public.
     #[must_use]
     pub fn certificate(&self) -> &[u8] {
-        &self.certificate
+        self.ca.certificate()
     }
 
     /// Its private key, PKCS#8. Exposed only to be stored behind the barrier.
     #[must_use]
     pub fn expose_key(&self) -> &[u8] {
-        &self.key
+        self.ca.expose_key()
     }
 
     /// Signs the key of `request` for a secondary. Names in the request are ignored: the CA decides who is who.
@@ -90,13 +74,11 @@ impl ReplicationAuthority {
     /// # Errors
     /// When the request is malformed or its signature is wrong.
     pub fn issue(&self, request: &[u8], follower: &Follower) -> Result<Vec<u8>, IdentityError> {
-        let request =
-            CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request))?;
         let name = secondary_dns_name(&follower.activation, &self.replication_id);
         let mut params = CertificateParams::new(vec![name])?;
         params.distinguished_name.push(DnType::CommonName, follower.secondary_id.clone());
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(params, &request.public_key)
+        self.ca.sign(params, &ca::requested(request)?)
     }
 
     /// A certificate for a node of the primary, with a key that lives as long as the node serves.
@@ -109,20 +91,7 @@ impl ReplicationAuthority {
         let mut params = CertificateParams::new(vec![name.clone()])?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        Ok((self.sign(params, &key)?, exposed))
-    }
-
-    fn sign(
-        &self,
-        mut params: CertificateParams,
-        key: &impl PublicKeyData,
-    ) -> Result<Vec<u8>, IdentityError> {
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(4096, 1, 1);
-        let ca_key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(self.key.as_slice()))?;
-        let issuer = Issuer::from_ca_cert_der(&self.certificate.as_slice().into(), ca_key)?;
-        Ok(params.signed_by(key, &issuer)?.der().to_vec())
+        Ok((self.ca.sign(params, &key)?, exposed))
     }
 }
 

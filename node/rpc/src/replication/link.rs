@@ -1,7 +1,6 @@
 //! Calls to the primary: to the node that answered last, and to the others when it does not.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,10 +22,9 @@ use super::authority::primary_dns_name;
 use super::service::{Greeting, MESSAGE_SIZE_MAX, REVOKED, Welcome};
 use super::tls;
 use crate::identity::IdentityError;
-use crate::io::Duplex;
 use crate::replication_proto::replication_client::ReplicationClient;
 use crate::replication_proto::{ActivateRequest, CallRequest, GreetRequest, Reply, reply::Outcome};
-use crate::transport::{Dial, describe};
+use crate::transport::{Dial, connect, describe};
 
 /// Longest wait for a TCP and TLS handshake: the primary may be far away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -82,13 +80,8 @@ impl Dialer {
             let (tls, dial, addr, server_name) =
                 (tls.clone(), Arc::clone(&dial), addr.clone(), server_name.clone());
             async move {
-                let connecting = async {
-                    let stream = dial.dial(&addr).await?;
-                    let stream: Box<dyn Duplex> = Box::new(tls.connect(server_name, stream).await?);
-                    Ok::<_, io::Error>(TokioIo::new(stream))
-                };
-                let late = || Err(io::Error::from(io::ErrorKind::TimedOut));
-                tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| late())
+                let connecting = connect(dial.as_ref(), &tls, &addr, server_name, CONNECT_TIMEOUT);
+                connecting.await.map(TokioIo::new)
             }
         });
         let endpoint = Endpoint::from_shared(format!("http://{name}"))
