@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use arca_client::{Client, Request, Token};
 use arca_harness::{Cluster, ClusterOptions};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::{Value, json};
 
 const DR: &str = "sys/replication/dr";
@@ -69,9 +67,9 @@ async fn operation_token(cluster: &Cluster) -> String {
         last =
             put(&client, &format!("{path}/update"), &json!({ "key": share, "nonce": nonce })).await.unwrap();
     }
-    let encoded = STANDARD_NO_PAD.decode(last["encoded_token"].as_str().unwrap()).unwrap();
-    let token: Vec<u8> = encoded.iter().zip(otp.bytes()).map(|(byte, pad)| byte ^ pad).collect();
-    String::from_utf8(token).unwrap()
+    let encoded = json!({ "encoded_token": last["encoded_token"], "otp": otp });
+    let decoded = put(&client, "sys/decode-token", &encoded).await.unwrap();
+    decoded["data"]["token"].as_str().unwrap().to_owned()
 }
 
 async fn activation_token(primary: &Cluster, id: &str) -> String {
