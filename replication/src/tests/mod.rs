@@ -1,5 +1,6 @@
 //! Two clusters in one process, one following the other, on paused time: nothing sleeps for real.
 
+mod day;
 mod pace;
 mod refusals;
 mod region;

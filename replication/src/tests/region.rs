@@ -19,8 +19,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::road::Road;
 use crate::{
-    Catchup, CatchupError, Clock, Cursor, Ended, Epoch, History, Kind, Link, Primary, Sieve, Sink,
-    SinkSettings, SinkStatus, Source, SourceSettings, State, Tell, cursor_key, load_cursor,
+    Catchup, CatchupError, Clock, Comparing, Cursor, Ended, Epoch, History, Kind, Link, Pace, Primary, Sieve,
+    Sink, SinkSettings, SinkStatus, Source, SourceSettings, State, Tell, cursor_key, load_cursor,
 };
 
 /// Far longer than anything here takes; time is not real.
@@ -57,10 +57,17 @@ pub(super) struct Said {
     pub(super) ended: Mutex<Option<Ended>>,
     pub(super) status: Mutex<SinkStatus>,
     pub(super) copies: AtomicU64,
+    /// Comparisons that were begun.
+    comparisons: AtomicU64,
     names: AtomicU64,
 }
 
 impl Said {
+    /// How many comparisons were begun.
+    pub(super) fn compared(&self) -> u64 {
+        self.comparisons.load(Ordering::Relaxed)
+    }
+
     /// As good as random: no two are the same.
     fn next_name(&self) -> [u8; 16] {
         let mut name = [0; 16];
@@ -397,7 +404,11 @@ async fn begin_generations(replica: Arc<RaftReplica>, said: Arc<Said>) {
 }
 
 async fn follow(replica: Arc<RaftReplica>, road: Road, said: Arc<Said>) {
-    let catchup = Arc::new(Copier { replica: replica.clone(), road: road.clone(), said: said.clone() });
+    let catchup: Arc<dyn Catchup> = if road.compares() {
+        Arc::new(Comparing::new(replica.clone(), road.sieve().clone(), Arc::new(Pace::new(0))))
+    } else {
+        Arc::new(Copier { replica: replica.clone(), road: road.clone(), said: said.clone() })
+    };
     let sink = Sink::new(replica.clone(), road.sieve().clone(), catchup, SinkSettings::default(), clock());
     let link: Arc<dyn Link> = Arc::new(road);
     let mut watch = replica.watch();
@@ -410,7 +421,11 @@ async fn follow(replica: Arc<RaftReplica>, road: Road, said: Arc<Said>) {
         let stop = async move { drop(roles.wait_for(|status| status.role != Role::Leader).await) };
         let tell = async {
             loop {
-                *said.status.lock() = told.borrow_and_update().clone();
+                let now = told.borrow_and_update().clone();
+                let before = std::mem::replace(&mut *said.status.lock(), now.clone());
+                if now.state == State::MerkleDiff && before.state != State::MerkleDiff {
+                    said.comparisons.fetch_add(1, Ordering::Relaxed);
+                }
                 if told.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::{Call, Link, LinkError, PayloadStream, Sieve, Source};
+use crate::{Call, Comparisons, Link, LinkError, PayloadStream, Pinned, Sieve, Source};
 
 /// As many messages are under way at once.
 const WINDOW: usize = 16;
@@ -31,6 +31,8 @@ struct State {
     meddler: Option<Meddler>,
     latency: Duration,
     streams: usize,
+    /// Bytes that arrived, of answers and of streams.
+    arrived: usize,
 }
 
 /// The way to a cluster, for one secondary. Clones are the same way.
@@ -39,6 +41,8 @@ pub(super) struct Road {
     state: Arc<Mutex<State>>,
     secondary: &'static str,
     sieve: Sieve,
+    /// Compares as clusters do; a test's short way otherwise.
+    comparisons: Option<Arc<Comparisons>>,
 }
 
 impl fmt::Debug for Road {
@@ -57,8 +61,18 @@ impl Road {
             meddler: None,
             latency: Duration::from_millis(1),
             streams: 0,
+            arrived: 0,
         };
-        Self { state: Arc::new(Mutex::new(state)), secondary, sieve }
+        Self { state: Arc::new(Mutex::new(state)), secondary, sieve, comparisons: None }
+    }
+
+    /// One over which states are compared as clusters do it.
+    pub(super) fn comparing(secondary: &'static str, sieve: Sieve) -> Self {
+        Self { comparisons: Some(Arc::new(Comparisons::new([7; 32]))), ..Self::new(secondary, sieve) }
+    }
+
+    pub(super) const fn compares(&self) -> bool {
+        self.comparisons.is_some()
     }
 
     pub(super) fn sieve(&self) -> &Sieve {
@@ -119,6 +133,11 @@ impl Road {
         self.state.lock().streams
     }
 
+    /// Bytes that arrived at the secondary.
+    pub(super) fn arrived(&self) -> usize {
+        self.state.lock().arrived
+    }
+
     pub(super) fn any_source(&self) -> Option<Arc<Source>> {
         self.state.lock().sources.values().next().cloned()
     }
@@ -135,7 +154,9 @@ impl Road {
     }
 
     fn arriving(&self, item: Result<Bytes, LinkError>) -> Vec<Result<Bytes, LinkError>> {
-        match (item, &mut self.state.lock().meddler) {
+        let mut state = self.state.lock();
+        state.arrived += item.as_ref().map_or(0, Bytes::len);
+        match (item, &mut state.meddler) {
             (Ok(bytes), Some(meddler)) => meddler(bytes).into_iter().map(Ok).collect(),
             (item, _) => vec![item],
         }
@@ -147,9 +168,22 @@ impl Link for Road {
     async fn call(&self, call: Call, payload: Bytes) -> Result<Bytes, LinkError> {
         let (_, source, latency) = self.next_source()?;
         sleep(latency).await;
-        let answer = source.serve(self.secondary, &self.sieve, call, payload).await;
+        let answer = match &self.comparisons {
+            Some(comparisons) if call == Call::Compare => {
+                // Always the same one: it remembers what is compared.
+                let source = self.any_source().unwrap_or(source);
+                let pin = || {
+                    let epoch = source.admit(self.secondary, self.sieve.kind)?;
+                    Pinned::now(source.replica.as_ref(), self.sieve.clone(), epoch)
+                };
+                comparisons.serve(self.sieve.kind, self.secondary, &pin, payload).await
+            }
+            _ => source.serve(self.secondary, &self.sieve, call, payload).await,
+        };
         sleep(latency).await;
-        Ok(answer?)
+        let answer = answer?;
+        self.state.lock().arrived += answer.len();
+        Ok(answer)
     }
 
     async fn stream(&self, call: Call, payload: Bytes) -> Result<PayloadStream, LinkError> {
