@@ -22,7 +22,7 @@ const V1: u8 = 1;
 /// Times that a generation is tried to be begun before giving up: each time somebody else led meanwhile.
 const TRIES: usize = 8;
 
-/// The entries of one term.
+/// The entries of one term, and of those before it that nobody named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
     /// Its random name.
@@ -112,10 +112,10 @@ impl History {
         &self.stretches
     }
 
-    /// The generation of entries of `term`; none if it has not begun.
+    /// The generation of entries of `term` that come behind everything that is forgotten; none if it has not begun.
     #[must_use]
     pub fn of_term(&self, term: u64) -> Option<Generation> {
-        let found = self.stretches.binary_search_by_key(&term, |stretch| stretch.term).ok()?;
+        let found = self.stretches.partition_point(|stretch| stretch.term < term);
         self.stretches.get(found).map(|stretch| stretch.generation)
     }
 
@@ -139,15 +139,15 @@ impl History {
         if cursor.is_unknown() {
             return Err(Refusal::Gone);
         }
-        let mut following = self.stretches.iter().skip_while(|at| at.generation != cursor.generation);
-        let Some(stretch) = following.next() else {
+        let found = self.stretches.iter().position(|at| at.generation == cursor.generation);
+        let Some((at, stretch)) = found.and_then(|at| Some((at, self.stretches.get(at)?))) else {
             return Err(Refusal::Forked(format!(
                 "the secondary follows a history that this cluster never had or no longer remembers: {EXPLAINED}"
             )));
         };
-        let end = following.next().map_or(applied, |next| next.after);
+        let end = self.stretches.get(at + 1).map_or(applied, |next| next.after);
         let is_inside = cursor.index > stretch.after && cursor.index <= end;
-        if is_inside && term.is_none_or(|term| term == stretch.term) {
+        if is_inside && term.is_none_or(|term| self.of_term(term) == Some(stretch.generation)) {
             return Ok(());
         }
         Err(Refusal::Forked(format!(
@@ -255,6 +255,10 @@ mod tests {
         check(1, 301, None, Some("other entries after 300"));
         check(2, 300, None, Some("other entries"));
         check(2, 310, Some(5), None);
+        // Two terms that nobody named came before the one that somebody did.
+        check(2, 301, Some(3), None);
+        check(2, 305, Some(4), None);
+        check(2, 305, Some(2), Some("other entries after 304"));
         check(3, 400, Some(6), None);
         check(3, 401, None, Some("other entries after 400"));
         // The entry there is of a term whose generation has not begun: not what the secondary was sent.
@@ -276,7 +280,7 @@ mod tests {
         }
         assert_eq!(history.stretches().len(), GENERATIONS_MAX);
         assert_eq!(history.of_term(1999), Some(Generation([6; 16])));
-        assert_eq!(history.of_term(2), None);
+        assert_eq!(history.of_term(2000), None);
         assert_eq!(History::decode(&mut Reader::new(history.encode().into())), Ok(history));
     }
 }

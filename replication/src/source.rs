@@ -235,6 +235,7 @@ impl Source {
         let CursorMessage(cursor) = CursorMessage::decode(&mut Reader::new(payload)).map_err(malformed)?;
         let now_ms = (self.clock)();
         self.note(from, kind, |status| status.heard_at_ms = Some(now_ms));
+        credible(cursor.epoch, epoch)?;
         if cursor.epoch > epoch {
             return Err(self.hear(kind, Heard { epoch: cursor.epoch, ..Heard::default() }));
         }
@@ -280,6 +281,7 @@ impl Source {
             Err(refusal) => return Err(refusal),
         };
         let news = Announcement::decode(&mut Reader::new(payload)).map_err(malformed)?;
+        credible(news.epoch, epoch)?;
         let now_ms = (self.clock)();
         self.note(from, kind, |status| status.heard_at_ms = Some(now_ms));
         match news.epoch.cmp(&epoch) {
@@ -304,6 +306,17 @@ impl Source {
             .and_then(Option::as_ref)
             .map_or(Epoch::default(), |primary| primary.epoch)
     }
+}
+
+/// Epochs by which another cluster may be ahead: one a change of roles, and roles change by hand. Defends the primary against
+/// a secondary that would fence it at the end of all numbers.
+const EPOCHS_AHEAD_MAX: u64 = 1 << 16;
+
+fn credible(epoch: Epoch, own: Epoch) -> Result<(), Refusal> {
+    if epoch.0.saturating_sub(own.0) <= EPOCHS_AHEAD_MAX {
+        return Ok(());
+    }
+    Err(Refusal::Malformed(format!("epoch {} cannot be, since this cluster is at {}", epoch.0, own.0)))
 }
 
 pub(crate) fn malformed(problem: Malformed) -> Refusal {

@@ -120,6 +120,8 @@ async fn a_primary_hears_of_a_newer_epoch_and_ships_nothing_more() {
         road.call(Call::Announce, Announcement { epoch, addresses, followed }.encode().into())
     };
     assert_eq!(announce(0).await, Err(LinkError::Refused(Refusal::Fenced(Epoch(1)))));
+    let far = announce(u64::MAX).await;
+    assert!(matches!(&far, Err(LinkError::Refused(Refusal::Malformed(text))) if text.contains("cannot be")));
     let both = announce(1).await;
     assert!(matches!(&both, Err(LinkError::Refused(Refusal::Forked(text))) if text.contains("two clusters")));
     assert!(east.sources().iter().all(|source| source.heard().borrow().is_empty()));
@@ -223,6 +225,26 @@ async fn nothing_is_told_of_a_term_before_its_generation_has_begun() {
     History::begin(&leader, [1; 16]).await.unwrap();
     west.catch_up_with(&east).await;
     west.check_equal(&east, &dr_sieve()).await;
+}
+
+/// A leader that dies before it begins its generation leaves entries that the next one's holds.
+#[tokio::test(start_paused = true)]
+async fn terms_that_ended_without_a_name_are_told_with_the_next() {
+    let (mut east, west, _road) = pair(1).await;
+    east.begins = false;
+    for value in [b"1", b"2", b"3"] {
+        east.crash(MemberId(1)).await;
+        east.start(MemberId(1)).await;
+        east.write(key(1, "a"), value).await;
+    }
+    sleep(Duration::from_secs(5)).await;
+    assert!(west.leader().await.view().get(&key(1, "a")).unwrap().is_none());
+    let leader: Arc<dyn Changes> = east.leader().await;
+    History::begin(&leader, [1; 16]).await.unwrap();
+    east.write(key(1, "b"), b"4").await;
+    west.catch_up_with(&east).await;
+    west.check_equal(&east, &dr_sieve()).await;
+    assert_eq!(west.said.copies.load(Ordering::Relaxed), 1, "nothing had to be compared");
 }
 
 #[tokio::test(start_paused = true)]
