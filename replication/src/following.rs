@@ -22,6 +22,8 @@ use crate::status::{Connection, State};
 
 /// Most writes of one write set, and room for the cursor.
 const SET_WRITES_MAX: usize = (64 << 10) - 16;
+/// A stream that brought nothing for so many times the longest silence is dead, whatever else the primary answers.
+const STALLED: u32 = 60;
 /// What a write takes in a set beside its key and value, bytes.
 const WRITE_OVERHEAD: usize = 16;
 
@@ -57,7 +59,10 @@ struct Following<'a> {
     /// When a cursor that moved without a write is to be committed nevertheless.
     move_at: Option<Instant>,
     acknowledge_at: Instant,
+    /// When the primary last said anything.
     heard_at: Instant,
+    /// When the stream last brought anything.
+    received_at: Instant,
 }
 
 /// Follows from `cursor`, which the record has at `version`, until something is in the way.
@@ -81,6 +86,7 @@ pub(crate) async fn run(sink: &Sink, link: &Arc<dyn Link>, cursor: Cursor, versi
         move_at: None,
         acknowledge_at: now,
         heard_at: now,
+        received_at: now,
     };
     following.run(stream).await
 }
@@ -113,7 +119,9 @@ impl Following<'_> {
                 }
             }
             let can_receive = over.is_none() && self.queue_bytes < self.sink.settings.queue_bytes;
-            let silent_at = self.heard_at + self.sink.settings.silence;
+            // A large segment on a slow line arrives late, while acknowledgements are answered beside it.
+            let silence = self.sink.settings.silence;
+            let silent_at = (self.heard_at + silence).min(self.received_at + silence * STALLED);
             let event = tokio::select! {
                 biased;
                 done = one(&mut committing) => Event::Committed(done),
@@ -173,7 +181,8 @@ impl Following<'_> {
                 "the primary sent an entry that is none of this secondary's".to_owned(),
             ));
         }
-        self.heard_at = Instant::now();
+        self.received_at = Instant::now();
+        self.heard_at = self.received_at;
         self.hear(&segment);
         if !segment.is_heartbeat() {
             self.queue(segment, chains.after, size);
@@ -301,7 +310,11 @@ impl Following<'_> {
 
     fn answered(&mut self, answer: Result<Bytes, LinkError>) -> Result<(), Break> {
         match answer {
-            Ok(_) | Err(LinkError::Unreachable(_)) => Ok(()),
+            Ok(_) => {
+                self.heard_at = Instant::now();
+                Ok(())
+            }
+            Err(LinkError::Unreachable(_)) => Ok(()),
             // The stream says better what it means.
             Err(LinkError::Refused(Refusal::Gone | Refusal::Busy(_) | Refusal::Malformed(_))) => Ok(()),
             Err(LinkError::Refused(refusal)) => Err(Break::End(Ended::Refused(refusal))),

@@ -30,6 +30,8 @@ struct State {
     turn: usize,
     meddler: Option<Meddler>,
     latency: Duration,
+    /// What messages of streams take beyond that.
+    streams_held: Duration,
     streams: usize,
     /// Bytes that arrived, of answers and of streams.
     arrived: usize,
@@ -60,6 +62,7 @@ impl Road {
             turn: 0,
             meddler: None,
             latency: Duration::from_millis(1),
+            streams_held: Duration::ZERO,
             streams: 0,
             arrived: 0,
         };
@@ -126,6 +129,11 @@ impl Road {
 
     pub(super) fn set_latency(&self, latency: Duration) {
         self.state.lock().latency = latency;
+    }
+
+    /// Messages of streams, those that are open as well, take so much longer from now on.
+    pub(super) fn hold_streams(&self, held: Duration) {
+        self.state.lock().streams_held = held;
     }
 
     /// How many streams were begun.
@@ -196,6 +204,7 @@ impl Link for Road {
         let pump = tokio::spawn(async move {
             while let Some(item) = stream.next().await {
                 for arriving in road.arriving(item) {
+                    let latency = latency + road.state.lock().streams_held;
                     if tx.send((Instant::now() + latency, arriving)).await.is_err() {
                         return;
                     }

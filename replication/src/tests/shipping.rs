@@ -215,3 +215,15 @@ async fn what_is_idle_is_current_and_what_is_cut_off_lags() {
     road.heal();
     west.catch_up_with(&east).await;
 }
+
+/// A segment that takes longer than any silence is waited for while the primary answers acknowledgements beside it.
+#[tokio::test(start_paused = true)]
+async fn a_large_segment_on_a_slow_line_is_not_taken_for_silence() {
+    let (east, west, road) = pair(1).await;
+    let begun = road.streams();
+    road.hold_streams(Duration::from_secs(12));
+    east.write(key(1, "large"), &[1; 100_000]).await;
+    west.catch_up_with(&east).await;
+    assert_eq!(road.streams(), begun, "no stream was begun anew");
+    west.check_equal(&east, &dr_sieve()).await;
+}
