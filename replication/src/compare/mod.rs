@@ -32,15 +32,10 @@ const ROOT_CONTEXT: &str = "arca 2026-11 replication: root of a state";
 /// The first key after class `boot`.
 const BOOT_END: [u8; 1] = [1];
 
-/// The entries that open the rest, of those that pass: they belong together, so they are taken over in one step.
+/// The entries that open the rest, of those that pass: they belong together, so they are taken over in one step. Those
+/// that always pass come first: a member that applies the step needs the root key to open the keyring behind it.
 fn own_keys(view: &dyn ReadView, sieve: &Sieve) -> Result<Vec<(Key, Value)>, KvError> {
     let mut found = Vec::new();
-    view.visit(&[], Some(&BOOT_END), &mut |key, value, _| {
-        if sieve.passes(key) {
-            found.push((key.to_vec(), value.to_vec()));
-        }
-        Visit::Next
-    })?;
     for key in sieve.always.iter().filter(|key| sieve.passes(key)) {
         if key.as_slice() >= BOOT_END.as_slice()
             && let Some(entry) = view.get(key)?
@@ -48,5 +43,11 @@ fn own_keys(view: &dyn ReadView, sieve: &Sieve) -> Result<Vec<(Key, Value)>, KvE
             found.push((key.clone(), entry.value));
         }
     }
+    view.visit(&[], Some(&BOOT_END), &mut |key, value, _| {
+        if sieve.passes(key) {
+            found.push((key.to_vec(), value.to_vec()));
+        }
+        Visit::Next
+    })?;
     Ok(found)
 }
