@@ -79,8 +79,13 @@ impl Source {
 
     fn needs(&self, kind: Kind, id: &str, records: &Records) -> u64 {
         let recorded = records.get(&acknowledged_key(kind, id)).map(|(index, _)| *index);
-        // What it said last counts, even if that is less: it may have been put back.
-        self.acknowledged(id, kind).or(recorded).unwrap_or(0)
+        // Acknowledgements come to the active member. There what was said last counts, even if that is less: the secondary
+        // may have been put back. Elsewhere it may be long ago that something was said.
+        let said = match self.replica.status().role {
+            Role::Leader => self.acknowledged(id, kind),
+            _ => None,
+        };
+        said.or(recorded).or_else(|| self.acknowledged(id, kind)).unwrap_or(0)
     }
 
     /// What to change about the records.
