@@ -300,6 +300,8 @@ pub(crate) fn raft_config(config: &Config, record: &NodeRecord) -> RaftConfig {
         Storage::Raft { .. } => settings.log_retention_bytes,
     };
     raft.retention.bytes_max = raft.retention.bytes_max.max(settings.log_retention_bytes);
+    // Until it is known which log secondaries need, a moment after the start.
+    raft.holds_log = matches!(config.storage, Storage::Raft { .. });
     let factor = settings.performance_multiplier.max(1);
     raft.timings.heartbeat *= factor;
     raft.timings.election_min *= factor;
