@@ -235,8 +235,20 @@ impl From<proto::GreetRequest> for Greeting {
     fn from(wire: proto::GreetRequest) -> Self {
         let proto::GreetRequest { node_name, cluster_addr, api_addr, version, cluster_id, epoch, clock_ms } =
             wire;
+        // Kept, and shown to whoever asks: nobody's names are longer.
+        let [node_name, cluster_addr, api_addr, version, cluster_id] =
+            [node_name, cluster_addr, api_addr, version, cluster_id].map(bounded);
         Self { node_name, cluster_addr, api_addr, version, cluster_id, epoch, clock_ms }
     }
+}
+
+/// Longest name or address of a node, bytes.
+const NAME_BYTES_MAX: usize = 255;
+
+fn bounded(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(NAME_BYTES_MAX));
+    text.shrink_to_fit();
+    text
 }
 
 impl From<Greeting> for proto::GreetRequest {
