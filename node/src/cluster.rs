@@ -230,6 +230,8 @@ impl ClusterPort for Cluster {
         let backup = backup::verify(&self.keys.root(), &self.cluster_id, stream, is_forced).await?;
         backup.check_room(&self.rooms().await)?;
         let origin = backup.origin.clone();
+        // It took its time to arrive: the roles may have changed since the request was let through.
+        unsealed.kernel.standing().check_writes()?;
         backup.import(&self.replica).await?;
         if self.keys.is_locked_out() {
             tracing::error!(
@@ -245,12 +247,14 @@ impl ClusterPort for Cluster {
     }
 
     async fn rotate_keyring(&self) -> Result<(), KernelError> {
-        let now = self.node()?.now();
-        self.keys.store(&SystemEntropy, |barrier| barrier.rotated(now.0)).await
+        let (now, standing) = (self.node()?.now(), self.unsealed()?.kernel.standing());
+        self.keys.store(&SystemEntropy, |set| standing.admit(set), |barrier| barrier.rotated(now.0)).await
     }
 
     async fn configure_rotation(&self, config: RotationConfig) -> Result<(), KernelError> {
-        self.keys.store(&SystemEntropy, |barrier| barrier.with_rotation_config(config)).await
+        let standing = self.unsealed()?.kernel.standing();
+        let make = |barrier: &Barrier| barrier.with_rotation_config(config);
+        self.keys.store(&SystemEntropy, |set| standing.admit(set), make).await
     }
 
     async fn host_info(&self) -> Result<Map, KernelError> {

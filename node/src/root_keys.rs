@@ -242,7 +242,10 @@ impl NodeRootKeys {
         loop {
             // The version is read first: if the keyring has changed by the time it is sealed, the set is refused.
             let keyring = stored(replica.view().as_ref(), "keyring")?.version;
-            let replacement = made.replacement(self.unsealed.keys.barrier(), keyring, &SystemEntropy)?;
+            let mut replacement = made.replacement(self.unsealed.keys.barrier(), keyring, &SystemEntropy)?;
+            // Between the order and now, hours for one that had to be verified, the cluster may have stopped being the
+            // one to write: no keys behind a fence.
+            self.unsealed.kernel.standing().admit(&mut replacement)?;
             let proposed = replica.propose(replacement).await.map(drop);
             match Step::after(proposed, replica.status().role == Role::Leader, is_in_doubt) {
                 Step::Done => return Ok(Replaced::Yes),

@@ -134,13 +134,15 @@ impl KeyKeeper {
         Write::Delete(self.successor_key.clone())
     }
 
-    /// Stores a keyring made from the current one; applying the entry installs it, here and everywhere.
+    /// Stores a keyring made from the current one; applying the entry installs it, here and everywhere. `admit` lets the
+    /// commit through, as [`crate::replication::Standing::admit`] does: no keyring may be behind a change of roles.
     ///
     /// # Errors
-    /// When another was stored meanwhile, the keys are of another state, or it cannot be replicated.
+    /// When it is not let through, another was stored meanwhile, the keys are of another state, or it cannot be replicated.
     pub async fn store(
         &self,
         entropy: &dyn Entropy,
+        admit: impl FnOnce(&mut WriteSet) -> Result<(), KernelError> + Send,
         make: impl FnOnce(&Barrier) -> Result<Keyring, BarrierError> + Send,
     ) -> Result<(), KernelError> {
         let replica = self.replica().ok_or(KernelError::Sealed)?;
@@ -153,7 +155,8 @@ impl KeyKeeper {
             return Err(KernelError::Sealed);
         }
         let sealed = make(&self.barrier)?.seal(&self.root(), entropy)?;
-        let set = WriteSet { reads: vec![(key.clone(), version)], writes: vec![Write::Put(key, sealed)] };
+        let mut set = WriteSet { reads: vec![(key.clone(), version)], writes: vec![Write::Put(key, sealed)] };
+        admit(&mut set)?;
         replica.propose(set).await?;
         Ok(())
     }
