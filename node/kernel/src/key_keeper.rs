@@ -61,6 +61,8 @@ struct Held {
     root: Arc<RootKey>,
     /// The root key of the entry being applied, until its keyring comes.
     brought: Option<RootKey>,
+    /// The root key that was announced for the state to come, since this node is unsealed.
+    announced: Option<RootKey>,
     /// Index of the state whose keys are in use.
     installed_at: u64,
 }
@@ -83,7 +85,12 @@ impl KeyKeeper {
             keyring_key: boot_key("keyring"),
             root_key_key: barrier.seal_name(Class::Local, ROOT_KEY_PATH)?,
             successor_key: barrier.seal_name(Class::Node, SUCCESSOR_PATH)?,
-            held: Mutex::new(Held { root: Arc::new(root), brought: None, installed_at: version.0 }),
+            held: Mutex::new(Held {
+                root: Arc::new(root),
+                brought: None,
+                announced: None,
+                installed_at: version.0,
+            }),
             is_locked_out: AtomicBool::new(false),
             locked_out: Box::new(locked_out),
         })
@@ -208,10 +215,13 @@ impl KeyKeeper {
     /// The root key that was announced for this state, if it is that one: it must open the keyring.
     fn successor(&self, state: &dyn ReadView) -> Option<RootKey> {
         let (announced, keyring) = (state.get(&self.successor_key), state.get(&self.keyring_key));
-        let opened = self.barrier.open_value(&self.successor_key, &announced.ok()??.value).ok()?;
-        let root = RootKey::from_slice(&opened).ok()?;
+        let root = self.announced_in(&announced.ok()??.value)?;
         Keyring::open(&root, &keyring.ok()??.value).ok()?;
         Some(root)
+    }
+
+    fn announced_in(&self, sealed: &[u8]) -> Option<RootKey> {
+        RootKey::from_slice(&self.barrier.open_value(&self.successor_key, sealed).ok()?).ok()
     }
 
     fn opened(&self, sealed: &[u8]) -> Result<RootKey, BarrierError> {
@@ -221,12 +231,25 @@ impl KeyKeeper {
 
 impl ApplyObserver for KeyKeeper {
     fn applied(&self, index: u64, change: Change<'_>) {
-        let Change::Write(Write::Put(key, value)) = change else { return };
+        let Change::Write(write) = change else { return };
+        if *write.key() == self.successor_key {
+            self.held.lock().announced = match write {
+                Write::Put(_, sealed) => self.announced_in(sealed),
+                Write::Delete(_) => None,
+            };
+            return;
+        }
+        let Write::Put(key, value) = write else { return };
         if *key == self.root_key_key {
             // One that does not open is of other keys, and so is the keyring that follows.
             self.held.lock().brought = self.opened(value).ok();
         } else if *key == self.keyring_key {
-            let brought = self.held.lock().brought.take();
+            let brought = {
+                let mut held = self.held.lock();
+                // A comparison may bring both under a newer term than this node has: then only what was announced opens it.
+                let brought = held.brought.take();
+                brought.or_else(|| held.announced.take_if(|root| Keyring::open(root, value).is_ok()))
+            };
             // Whoever follows the log from its beginning meets keys that are none of its business. Before this node is
             // active, the whole state is looked at once more.
             if let Err(err) = self.install(index, value, brought) {
@@ -414,6 +437,22 @@ mod tests {
         check(7, Some(7), Some(7));
         check(7, None, None);
         check(7, Some(8), None);
+    }
+
+    /// What a comparison brings from a primary that rotated and made a new root key meanwhile.
+    #[test]
+    fn an_announced_root_key_opens_a_keyring_whose_stored_root_key_is_sealed_by_it() {
+        let keys = keys();
+        let Write::Put(key, value) = keys.keeper.successor_entry(&root(7)).unwrap() else {
+            panic!("not a put")
+        };
+        keys.put(6, &key, value);
+        let newer = Barrier::new(keys.barrier.rotated(0).unwrap(), Arc::new(OsEntropy));
+        let stored = newer.seal_value(&keys.keeper.root_key_key, &[7; 32]).unwrap();
+        keys.put(7, &keys.keeper.root_key_key, stored);
+        keys.put(7, &keys.keeper.keyring_key, newer.keyring().seal(&root(7), &OsEntropy).unwrap());
+        assert!(keys.holds(7) && !keys.keeper.is_locked_out());
+        assert_eq!(keys.barrier.key_status().term, 2);
     }
 
     #[test]
