@@ -13,8 +13,8 @@ use arca_raft_storage::{
     ApplyObserver, Member, MemberId, Nobody, RaftConfig, RaftReplica, Replica, ReplicaStatus, Role,
     Transport, Version,
 };
-use arca_rpc::replication::ReplicationDoor;
-use arca_rpc::replication::Unserved;
+use arca_replicator::Replicator;
+use arca_rpc::replication::{ReplicationDoor, Unserved};
 use arca_rpc::{
     Announced, ForwardError, ForwardedRequest, ForwardedResponse, Gatekeeper, GrpcTransport, NodeFacts,
     NodeIdentity, Replicated, RpcServer, ServerParts, TcpDial,
@@ -30,7 +30,7 @@ use crate::config::{Config, Storage};
 use crate::identity;
 use crate::node::{Node, NodeError, Order, VERSION};
 use crate::node_file::NodeRecord;
-use crate::replication::{Replicator, ReplicatorParts};
+use crate::replication::{Keyed, replicator};
 use crate::root_keys::Attempts;
 use crate::superseded::SealObserver;
 use crate::system::NodeSystem;
@@ -99,10 +99,11 @@ impl Unsealed {
         let grpc = network.grpc.clone();
         let me = member_of(&node.config, record.member);
         let door = ReplicationDoor::default();
-        let (cluster_id, keyed) = (record.cluster_id.as_str(), (&keys, &barrier));
-        let replicator = grpc.is_some().then(|| {
-            let (me, door, (keys, barrier)) = (me.clone(), door.clone(), keyed);
-            Replicator::new(ReplicatorParts { node, me, cluster_id, replica: &replica, keys, barrier, door })
+        let replicator = grpc.as_ref().map(|transport| {
+            let (replica, keys, barrier) = (&replica, &keys, &barrier);
+            let keyed = Keyed { replica, keys, barrier };
+            let reached = (Arc::clone(transport), door.clone());
+            replicator(node, me.clone(), &record.cluster_id, &keyed, reached)
         });
         let replicator =
             replicator.transpose().map_err(|err| NodeError::failed("starting replication", err))?;

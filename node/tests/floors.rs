@@ -24,6 +24,18 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("arca-kernel", 2, &["arca-barrier", "arca-danger", "arca-engine-api", "arca-hcl", "arca-raft-storage"]),
     ("arca-api", 3, &["arca-danger", "arca-engine-api", "arca-kernel", "arca-raft-storage"]),
     ("arca-replication", 2, &["arca-danger", "arca-raft-storage"]),
+    (
+        "arca-replicator",
+        3,
+        &[
+            "arca-barrier",
+            "arca-danger",
+            "arca-engine-api",
+            "arca-kernel",
+            "arca-raft-storage",
+            "arca-replication",
+        ],
+    ),
     ("arca-rpc", 3, &["arca-raft-storage", "arca-replication"]),
     (
         "arca-node",
@@ -41,6 +53,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "arca-kernel",
             "arca-raft-storage",
             "arca-replication",
+            "arca-replicator",
             "arca-rpc",
         ],
     ),

@@ -27,7 +27,8 @@ pub(crate) mod replication_proto {
     tonic::include_proto!("arca.replication.v1");
 }
 
+pub use arca_replication::Replicated;
 pub use forward::{ForwardError, ForwardedRequest, ForwardedResponse};
 pub use identity::{Authority, IdentityError, NodeIdentity, NodeKey, is_statement_of};
-pub use server::{Announced, Gatekeeper, NodeFacts, Replicated, RpcServer, ServerParts};
+pub use server::{Announced, Gatekeeper, NodeFacts, RpcServer, ServerParts};
 pub use transport::{Dial, GrpcTransport, PeerFacts, TcpDial};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arca_raft_storage::{Call, Inbound, Member, MemberId, SnapshotStream};
+use arca_replication::{Follower, Replicated, Unserved};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -26,7 +27,6 @@ use crate::proto::{
     AnnounceReply, AnnounceRequest, EchoReply, EchoRequest, ForwardReply, ForwardRequest, RaftReply,
     RaftRequest, ReplicateReply, ReplicateRequest, SnapshotPart, replicate_reply, snapshot_part,
 };
-use crate::replication::{Follower, Unserved};
 use crate::replication::{ReplicationDoor, service};
 use crate::{IdentityError, NodeIdentity, tls};
 
@@ -91,17 +91,6 @@ pub trait Gatekeeper: Send + Sync {
         cluster_addr: String,
         api_addr: String,
     ) -> Result<Announced, String>;
-}
-
-/// What a secondary cluster asked a standby, on its way to the active node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replicated {
-    /// Of the primary that was asked.
-    pub replication_id: String,
-    /// Who asks, and what; `None` for one that shows an activation token.
-    pub asked: Option<(Follower, arca_replication::Call)>,
-    /// The question.
-    pub payload: Bytes,
 }
 
 /// What the server needs.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arca_raft_storage::{Call, Member, MemberId, SnapshotStream, Transport, TransportError};
-use arca_replication::Refusal;
+use arca_replication::{Follower, Refusal, Replicated, Unserved};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -31,8 +31,7 @@ use crate::proto::{
     AnnounceReply, AnnounceRequest, EchoRequest, RaftRequest, ReplicateRequest, SnapshotPart,
     replicate_reply, snapshot_part,
 };
-use crate::replication::{Follower, Unserved};
-use crate::server::{Announced, Replicated};
+use crate::server::Announced;
 use crate::{IdentityError, NodeIdentity, tls};
 
 /// Largest message either way, bytes. Above any legal Raft entry batch and HTTP body.

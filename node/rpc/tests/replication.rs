@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arca_raft_storage::{Call as RaftCall, Inbound, MemberId, SnapshotStream};
-use arca_replication::{Call, Link as _, LinkError, PayloadStream, Refusal};
+use arca_replication::{Call, Link as _, LinkError, PayloadStream, PrimaryLink as _, Refusal};
 use arca_rpc::replication::{
     Follower, Greeting, GrpcLink, LinkIdentity, PrimarySide, ReplicationAuthority, ReplicationDoor,
     ServedReplication, Unserved, Welcome, activate,

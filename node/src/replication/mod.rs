@@ -1,304 +1,156 @@
-//! What this node does about the roles of its cluster: serves secondaries where the cluster is a primary, follows the
-//! primary where it is a secondary.
-//!
-//! The roles are records in the state, so every member knows them. Each member of a primary serves; the active member of
-//! a secondary follows; what changes a role or a secondary is done on the active member. [`Replicator::reconcile`] makes
-//! what runs equal to what the records say, whenever they change.
-//! Read next: [`roles`] for what an operator orders, [`bootstrap`] for how a cluster becomes a copy, [`follower`] for how
-//! it follows, [`primary`] for what secondaries are answered.
+//! What the replicator needs of this node: gRPC to its other members and to other clusters, and certificates.
+//! Read next: `arca_replicator`, for what is done with it.
 
-mod activation;
-mod announce;
-mod bootstrap;
-mod compare;
-mod figures;
-mod follower;
-mod primary;
-mod records;
-mod roles;
-mod sealed_box;
-mod status;
-mod tail;
 #[cfg(test)]
 mod tests;
-mod token;
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use arca_barrier::{Barrier, BarrierError, Class, boot_key};
+use arca_barrier::Barrier;
 use arca_engine_api::EntropyError;
-use arca_kernel::key_keeper::{KeyKeeper, ROOT_KEY_PATH};
-use arca_kernel::replication::{Kind, Mode, RoleRecord};
-use arca_kernel::tx::Tx;
-use arca_kernel::{Kernel, KernelError};
-use arca_raft_storage::{ApplyObserver, Change, Member, ProposeError, RaftReplica, Replica as _, Write};
-use arca_replication::source::{Source, SourceSettings};
-use arca_replication::{Comparisons, Pace, Sieve};
-use arca_rpc::replication::ReplicationDoor;
-use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use arca_kernel::KernelError;
+use arca_kernel::key_keeper::KeyKeeper;
+use arca_kernel::replication::UpstreamRecord;
+use arca_raft_storage::{Member, RaftReplica};
+use arca_replication::{Follower, LinkError, PrimaryLink, Replicated, Unserved};
+use arca_replicator::{Authority, NewKey, Replicator, ReplicatorParts, Served, Surroundings, TokenDoor};
+use arca_rpc::replication::{
+    GrpcLink, LinkIdentity, ReplicationAuthority, ReplicationDoor, ServedReplication, activate,
+};
+use arca_rpc::{GrpcTransport, NodeKey, TcpDial};
+use async_trait::async_trait;
+use bytes::Bytes;
+use zeroize::Zeroizing;
 
-use self::follower::Following;
-use self::primary::{Met, Served};
-use crate::node::Node;
+use crate::node::{Node, VERSION};
+use crate::unsealed::ECHO_TIMEOUT;
+use crate::world::SystemEntropy;
 
-/// How often what runs is compared with what the records say, if nothing is heard.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Times a write of ours is repeated when another one got in between.
-const COMMITS_MAX: usize = 32;
-
-/// Prefixes of what is a cluster's own although it is of class `Local`.
-const OWN_FOLDERS: [&str; 2] = ["root/core/cluster-ca/", "root/core/cluster/"];
-
-/// See the module's header.
-pub(crate) struct Replicator {
-    node: Weak<Node>,
-    kernel: OnceLock<Weak<Kernel>>,
-    me: Member,
-    cluster_id: String,
-    replica: Arc<RaftReplica>,
-    keys: Arc<KeyKeeper>,
-    barrier: Arc<Barrier>,
+/// See the file's header.
+struct NodeSurroundings {
+    node_name: String,
+    transport: Arc<GrpcTransport>,
     door: ReplicationDoor,
-    source: Arc<Source>,
-    /// Secondaries that compare their state with the one here.
-    comparisons: Comparisons,
-    /// How fast copies and comparisons may go.
-    pace: Arc<Pace>,
-    /// One order at a time.
-    orders: tokio::sync::Mutex<()>,
-    /// Held by whoever changes what runs, or keeps it from running.
-    running: tokio::sync::Mutex<()>,
-    /// Something of class `Node` was written.
-    changed: Arc<Notify>,
-    following: Mutex<Option<Following>>,
-    served: Mutex<Served>,
-    met: Mutex<Met>,
-    announcing: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl std::fmt::Debug for Replicator {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Replicator({} of {})", self.me.name, self.cluster_id)
+impl fmt::Debug for NodeSurroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeSurroundings({})", self.node_name)
     }
 }
 
-/// What [`Replicator::new`] needs.
-pub(crate) struct ReplicatorParts<'a> {
-    pub(crate) node: &'a Arc<Node>,
-    pub(crate) me: Member,
-    pub(crate) cluster_id: &'a str,
+/// What an unsealed node has of its own.
+pub(crate) struct Keyed<'a> {
     pub(crate) replica: &'a Arc<RaftReplica>,
     pub(crate) keys: &'a Arc<KeyKeeper>,
     pub(crate) barrier: &'a Arc<Barrier>,
-    pub(crate) door: ReplicationDoor,
 }
 
-/// The kind as the shipping crate names it.
-pub(crate) const fn shipped(kind: Kind) -> arca_replication::Kind {
-    match kind {
-        Kind::Dr => arca_replication::Kind::Dr,
-        Kind::Performance => arca_replication::Kind::Performance,
-    }
+/// The replicator of a node that reaches its cluster by `transport`, and serves others at `door`.
+pub(crate) fn replicator(
+    node: &Node,
+    me: Member,
+    cluster_id: &str,
+    keyed: &Keyed<'_>,
+    (transport, door): (Arc<GrpcTransport>, ReplicationDoor),
+) -> Result<Arc<Replicator>, EntropyError> {
+    Replicator::new(ReplicatorParts {
+        surroundings: Arc::new(NodeSurroundings { node_name: me.name.clone(), transport, door }),
+        clock: Arc::clone(&node.clock),
+        entropy: Arc::clone(&node.entropy),
+        sealing: Arc::new(SystemEntropy),
+        me,
+        cluster_id: cluster_id.to_owned(),
+        version: VERSION,
+        replica: Arc::clone(keyed.replica),
+        keys: Arc::clone(keyed.keys),
+        barrier: Arc::clone(keyed.barrier),
+        bytes_per_second: node.config.replication.bytes_per_second,
+        source: arca_replication::SourceSettings::default(),
+    })
 }
 
-/// What a secondary gets.
-pub(crate) fn sieve(barrier: &Barrier, kind: Kind) -> Result<Sieve, BarrierError> {
-    let mut sieve = Sieve::new(shipped(kind));
-    sieve.own.push(boot_key("ca"));
-    for folder in OWN_FOLDERS {
-        sieve.own.push(barrier.seal_name(Class::Local, folder)?);
-    }
-    // Passed over without its keyring, and the keyring without it: a comparison takes both over in one step.
-    sieve.always.push(barrier.seal_name(Class::Local, ROOT_KEY_PATH)?);
-    Ok(sieve)
+fn usable(authority: &Authority) -> ReplicationAuthority {
+    let Authority { replication_id, certificate, key } = authority;
+    ReplicationAuthority::from_parts(replication_id, certificate.clone(), key.clone())
 }
 
-impl Replicator {
-    /// # Errors
-    /// When the source of randomness fails.
-    pub(crate) fn new(parts: ReplicatorParts<'_>) -> Result<Arc<Self>, EntropyError> {
-        let ReplicatorParts { node, me, cluster_id, replica, keys, barrier, door } = parts;
-        let mut seed = [0; 32];
-        node.entropy.fill(&mut seed)?;
-        let clock = Arc::clone(&node.clock);
-        let wall = Arc::new(move || clock.now().0);
-        let source = Source::new(Arc::clone(replica) as Arc<_>, SourceSettings::default(), wall);
-        let changed = Arc::<Notify>::default();
-        replica.observe(Arc::new(RecordObserver(Arc::downgrade(&changed))));
-        Ok(Arc::new(Self {
-            node: Arc::downgrade(node),
-            kernel: OnceLock::new(),
-            me,
-            cluster_id: cluster_id.to_owned(),
-            replica: Arc::clone(replica),
-            keys: Arc::clone(keys),
-            barrier: Arc::clone(barrier),
-            door,
-            source,
-            comparisons: Comparisons::new(seed),
-            pace: Arc::new(Pace::new(node.config.replication.bytes_per_second)),
-            orders: tokio::sync::Mutex::default(),
-            running: tokio::sync::Mutex::default(),
-            changed,
-            following: Mutex::default(),
-            served: Mutex::default(),
-            met: Mutex::default(),
-            announcing: Mutex::default(),
-        }))
+#[async_trait]
+impl Surroundings for NodeSurroundings {
+    async fn carry(&self, leader: &Member, question: Replicated, limit: Duration) -> Result<Bytes, Unserved> {
+        let answered = self.transport.replicate(leader, question, limit).await;
+        answered.unwrap_or_else(|err| {
+            tracing::debug!(error = %err, "what a secondary asked could not be carried to the active node");
+            Err(Unserved::NotActive)
+        })
     }
 
-    /// From here on there is somebody to ask for the roles.
-    pub(crate) fn attach(&self, kernel: &Arc<Kernel>) {
-        // Once: a node that is unsealed anew has another one of us.
-        let _ = self.kernel.set(Arc::downgrade(kernel));
+    async fn applied_at(&self, member: &Member) -> Option<u64> {
+        let answer = self.transport.echo(member, &self.node_name, ECHO_TIMEOUT).await;
+        answer.ok().map(|facts| facts.applied_index)
     }
 
-    fn kernel(&self) -> Result<Arc<Kernel>, KernelError> {
-        self.kernel.get().and_then(Weak::upgrade).ok_or(KernelError::Sealed)
+    fn serve(&self, served: Vec<Served>) -> Result<(), String> {
+        let opened = served.into_iter().map(|Served { authority, side }| {
+            ServedReplication::new(&authority.replication_id, &usable(&authority), side)
+        });
+        let opened: Vec<_> = opened.collect::<Result<_, _>>().map_err(|err| err.to_string())?;
+        self.door.serve(opened);
+        Ok(())
     }
 
-    fn node(&self) -> Result<Arc<Node>, KernelError> {
-        self.node.upgrade().ok_or(KernelError::Sealed)
+    fn end(&self, replication_id: &str, secondary_id: &str) {
+        self.door.end(replication_id, secondary_id);
     }
 
-    /// The kernel, if this is the active node.
-    fn active(&self) -> Result<Arc<Kernel>, KernelError> {
-        let kernel = self.kernel()?;
-        if kernel.is_active() { Ok(kernel) } else { Err(KernelError::NeedsActive) }
-    }
-
-    fn role(&self, kind: Kind) -> Result<RoleRecord, KernelError> {
-        Ok(self.kernel()?.role(kind))
-    }
-
-    /// Commits what `stage` stages together with the raw writes it answers, whatever the role: repeated on conflicts.
-    async fn commit<F>(&self, mut stage: F) -> Result<u64, KernelError>
-    where
-        F: FnMut(&Tx) -> Result<Vec<Write>, KernelError> + Send,
-    {
-        for _ in 0..COMMITS_MAX {
-            let tx = self.kernel()?.read_tx().writing();
-            let raw = stage(&tx)?;
-            let mut set = tx.into_write_set()?;
-            set.writes.extend(raw);
-            match self.replica.propose(set).await {
-                Ok(committed) => return Ok(committed.index),
-                Err(ProposeError::Conflict) => {}
-                Err(err) => return Err(err.into()),
-            }
-        }
-        Err(KernelError::Contention)
-    }
-
-    /// Makes what runs equal to what the records say, until the node seals.
-    pub(crate) async fn run(this: Weak<Self>) {
-        let Some(source) = this.upgrade().map(|this| Arc::clone(&this.source)) else { return };
-        let mut heard = source.heard();
-        let keeping = AbortOnDrop(tokio::spawn(async move { source.keep_log().await }));
-        let Some((mut standing, mut status, changed)) = this.upgrade().and_then(|this| {
-            Some((this.kernel().ok()?.watch_standing(), this.replica.watch(), Arc::clone(&this.changed)))
-        }) else {
-            return;
+    fn link(
+        &self,
+        replication_id: &str,
+        upstream: &UpstreamRecord,
+    ) -> Result<Arc<dyn PrimaryLink>, KernelError> {
+        let bytes = |text: &str| {
+            hex::decode(text).map_err(|_| KernelError::Bug("the role of this cluster is damaged".to_owned()))
         };
-        loop {
-            {
-                let Some(this) = this.upgrade() else { break };
-                this.reconcile().await;
-            }
-            let mut role = status.borrow_and_update().role;
-            let role_changed = async {
-                loop {
-                    if status.changed().await.is_err() {
-                        return;
-                    }
-                    let now = status.borrow_and_update().role;
-                    if std::mem::replace(&mut role, now) != now {
-                        return;
-                    }
-                }
-            };
-            tokio::select! {
-                () = tokio::time::sleep(LOOK_INTERVAL) => {}
-                () = changed.notified() => {}
-                () = role_changed => {}
-                gone = standing.changed() => if gone.is_err() { break },
-                gone = heard.changed() => if gone.is_err() { break },
-            }
-        }
-        drop(keeping);
-    }
-
-    async fn reconcile(self: &Arc<Self>) {
-        let _one_at_a_time = self.running.lock().await;
-        let Ok(kernel) = self.kernel() else { return };
-        let standing = kernel.standing();
-        if !standing.is_known() {
-            return;
-        }
-        let is_active = kernel.is_active();
-        let role = standing.role(Kind::Dr).clone();
-        self.serve_secondaries(&role);
-        self.comparisons.sweep();
-        if is_active && role.mode == Mode::Primary {
-            self.lead(&role).await;
-        }
-        self.keep_following(is_active, &role).await;
-        self.keep_announcing(is_active && role.mode == Mode::Primary);
-        if is_active {
-            self.clear_leftovers().await;
-        }
-        self.show_figures(&role);
-    }
-
-    /// Ends what follows the primary, and keeps it from beginning anew until the answer is dropped.
-    async fn pause(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        let paused = self.running.lock().await;
-        self.stop_following().await;
-        paused
-    }
-
-    /// Stops what runs. What is stored stays.
-    pub(crate) async fn stop(&self) {
-        let _last = self.running.lock().await;
-        self.door.serve(Vec::new());
-        self.stop_following().await;
-        let announcing = self.announcing.lock().take();
-        if let Some(announcing) = announcing {
-            announcing.abort();
-            let _ = announcing.await;
-        }
-    }
-}
-
-/// Aborts a task when dropped.
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// The first bytes of the shipping crate's own records, which change with every segment.
-const SHIPPING_RECORDS: [u8; 3] = [3, 0, 0];
-
-/// Wakes whoever compares records with what runs.
-struct RecordObserver(Weak<Notify>);
-
-impl ApplyObserver for RecordObserver {
-    fn applied(&self, _index: u64, change: Change<'_>) {
-        let is_record = match change {
-            Change::Everything => true,
-            Change::Write(write) => {
-                let key = write.key();
-                key.first() == Some(&Class::Node.tag()) && !key.starts_with(&SHIPPING_RECORDS)
-            }
+        let identity = LinkIdentity {
+            replication_id: replication_id.to_owned(),
+            ca: bytes(&upstream.ca)?,
+            certificate: bytes(&upstream.certificate)?,
+            key: Zeroizing::new(bytes(&upstream.key)?),
         };
-        if let Some(changed) = self.0.upgrade().filter(|_| is_record) {
-            changed.notify_one();
-        }
+        let link = GrpcLink::new(&identity, upstream.addresses.clone(), Arc::new(TcpDial));
+        Ok(Arc::new(link.map_err(|err| KernelError::Bug(err.to_string()))?))
+    }
+
+    async fn activate(&self, door: TokenDoor<'_>, request: Bytes) -> Result<Bytes, LinkError> {
+        activate(door.replication_id, door.ca, door.addresses, request, Arc::new(TcpDial)).await
+    }
+
+    fn new_authority(&self, replication_id: &str) -> Result<Authority, KernelError> {
+        let made = ReplicationAuthority::create(replication_id);
+        let made = made.map_err(|err| KernelError::Bug(format!("making the CA for secondaries: {err}")))?;
+        Ok(Authority {
+            replication_id: replication_id.to_owned(),
+            certificate: made.certificate().to_vec(),
+            // Exposed to be stored behind the barrier.
+            key: Zeroizing::new(made.expose_key().to_vec()),
+        })
+    }
+
+    fn issue(
+        &self,
+        authority: &Authority,
+        signing_request: &[u8],
+        follower: &Follower,
+    ) -> Result<Vec<u8>, String> {
+        usable(authority).issue(signing_request, follower).map_err(|err| err.to_string())
+    }
+
+    fn new_key(&self) -> Result<NewKey, KernelError> {
+        let failed = |err: arca_rpc::IdentityError| KernelError::Bug(format!("making a key: {err}"));
+        let key = NodeKey::generate().map_err(failed)?;
+        let signing_request = key.signing_request().map_err(failed)?;
+        Ok(NewKey { key: key.expose(), signing_request })
     }
 }

@@ -3,6 +3,7 @@
 //! Its key never leaves the primary. A certificate names the secondary and the activation it came from: a secondary that
 //! is activated anew gets another one, and the old one is good for nothing.
 
+use arca_replication::Follower;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
@@ -18,15 +19,6 @@ pub fn primary_dns_name(replication_id: &str) -> String {
 
 fn secondary_dns_name(activation: &str, replication_id: &str) -> String {
     format!("secondary-{activation}.{replication_id}.arca.internal")
-}
-
-/// Who a secondary's certificate says it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Follower {
-    /// The name that the primary's operator gave it.
-    pub secondary_id: String,
-    /// Names its activation.
-    pub activation: String,
 }
 
 /// The CA of one primary.

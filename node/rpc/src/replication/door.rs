@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arca_replication::{Follower, PrimarySide};
 use parking_lot::RwLock;
 use rustls::ServerConfig;
 use rustls::server::ClientHello;
@@ -14,8 +15,8 @@ use tokio::sync::mpsc;
 use tokio_rustls::StartHandshake;
 use tokio_util::sync::CancellationToken;
 
-use super::authority::{Follower, ReplicationAuthority, follower_of, primary_dns_name};
-use super::service::{Caller, PrimarySide};
+use super::authority::{ReplicationAuthority, follower_of, primary_dns_name};
+use super::service::Caller;
 use super::tls::{self, ACTIVATE, FOLLOW};
 use crate::connections::Connections;
 use crate::identity::IdentityError;

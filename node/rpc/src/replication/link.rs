@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arca_replication::{Call, Link, LinkError, PayloadStream, Refusal};
+use arca_replication::{Call, Greeting, Link, LinkError, PayloadStream, PrimaryLink, Refusal, Welcome};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
 use super::authority::primary_dns_name;
-use super::service::{Greeting, MESSAGE_SIZE_MAX, REVOKED, Welcome};
+use super::service::{MESSAGE_SIZE_MAX, REVOKED};
 use super::tls;
 use crate::identity::IdentityError;
 use crate::replication_proto::replication_client::ReplicationClient;
@@ -188,16 +188,6 @@ impl GrpcLink {
         Ok(link)
     }
 
-    /// Uses these addresses from now on, the ones in use first.
-    pub fn learn(&self, mut addresses: Vec<String>) {
-        addresses.truncate(ADDRESSES_MAX);
-        let mut known = self.known.lock();
-        known.clients.retain(|addr, _| addresses.contains(addr));
-        let first = known.addresses.first().cloned();
-        addresses.sort_by_key(|addr| Some(addr) != first.as_ref());
-        known.addresses = addresses;
-    }
-
     /// The addresses it knows, the one that answered last first.
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
@@ -238,18 +228,6 @@ impl GrpcLink {
         }
         Err(last)
     }
-
-    /// Says who asks, to the node that answers first.
-    ///
-    /// # Errors
-    /// See [`LinkError`].
-    pub async fn greet(&self, greeting: &Greeting) -> Result<Welcome, LinkError> {
-        let welcome = self.ask(|mut client| {
-            let request = GreetRequest::from(greeting.clone());
-            async move { bounded(client.greet(request), GREET_TIMEOUT).await.into() }.boxed()
-        });
-        Ok(welcome.await?.into())
-    }
 }
 
 #[async_trait]
@@ -274,6 +252,27 @@ impl Link for GrpcLink {
             begin(client, request).boxed()
         });
         stream.await
+    }
+}
+
+#[async_trait]
+impl PrimaryLink for GrpcLink {
+    async fn greet(&self, greeting: &Greeting) -> Result<Welcome, LinkError> {
+        let welcome = self.ask(|mut client| {
+            let request = GreetRequest::from(greeting.clone());
+            async move { bounded(client.greet(request), GREET_TIMEOUT).await.into() }.boxed()
+        });
+        Ok(welcome.await?.into())
+    }
+
+    /// The addresses in use stay the first.
+    fn learn(&self, mut addresses: Vec<String>) {
+        addresses.truncate(ADDRESSES_MAX);
+        let mut known = self.known.lock();
+        known.clients.retain(|addr, _| addresses.contains(addr));
+        let first = known.addresses.first().cloned();
+        addresses.sort_by_key(|addr| Some(addr) != first.as_ref());
+        known.addresses = addresses;
     }
 }
 

@@ -13,7 +13,7 @@ pub mod link;
 pub(crate) mod service;
 pub(crate) mod tls;
 
-pub use authority::{Follower, ReplicationAuthority};
+pub use arca_replication::{Follower, Greeting, GreetingNode, PrimarySide, Unserved, Welcome};
+pub use authority::ReplicationAuthority;
 pub use door::{ReplicationDoor, ServedReplication};
 pub use link::{GrpcLink, LinkIdentity, activate};
-pub use service::{Greeting, GreetingNode, PrimarySide, Unserved, Welcome};

@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use arca_kernel::KernelError;
 use arca_kernel::replication::{Kind, Mode, RoleRecord, UpstreamRecord};
-use arca_replication::{Ended, Link, LinkError, Progress, Refusal, Sink, SinkSettings};
-use arca_rpc::TcpDial;
-use arca_rpc::replication::{Greeting, GrpcLink, Welcome};
+use arca_replication::{
+    Ended, Greeting, Link, LinkError, PrimaryLink, Progress, Refusal, Sink, SinkSettings, Welcome,
+};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::activation::link_identity;
 use super::{AbortOnDrop, Replicator, shipped, sieve};
-use crate::node::VERSION;
 
 /// How often the primary is greeted.
 const GREET_INTERVAL: Duration = Duration::from_secs(2);
@@ -55,7 +53,7 @@ pub(super) struct Following {
 pub(super) struct Told {
     pub(super) sink: Arc<Sink>,
     pub(super) progress: Arc<Progress>,
-    pub(super) link: Arc<GrpcLink>,
+    pub(super) link: Arc<dyn PrimaryLink>,
     pub(super) heard: Mutex<Heard>,
     /// Why the first copy does not go on.
     pub(super) copy_problem: Mutex<Option<String>>,
@@ -102,16 +100,14 @@ impl Replicator {
         self.following.lock().as_ref().map(|following| Arc::clone(&following.told))
     }
 
-    pub(super) fn link_to(&self, role: &RoleRecord) -> Result<Arc<GrpcLink>, KernelError> {
+    pub(super) fn link_to(&self, role: &RoleRecord) -> Result<Arc<dyn PrimaryLink>, KernelError> {
         let upstream = role.upstream.as_ref().ok_or_else(|| KernelError::invalid(NO_PRIMARY))?;
-        let identity = link_identity(&role.replication_id, upstream)?;
-        let link = GrpcLink::new(&identity, upstream.addresses.clone(), Arc::new(TcpDial));
-        Ok(Arc::new(link.map_err(|err| KernelError::Bug(err.to_string()))?))
+        self.surroundings.link(&role.replication_id, upstream)
     }
 
     fn begin_following(self: &Arc<Self>, purpose: Purpose, role: &RoleRecord) -> Result<(), KernelError> {
         let link = self.link_to(role)?;
-        let clock = Arc::clone(&self.node()?.clock);
+        let clock = Arc::clone(&self.clock);
         let progress = Arc::<Progress>::default();
         let sink = Sink::new(
             Arc::clone(&self.replica) as Arc<dyn arca_raft_storage::Replica>,
@@ -128,7 +124,7 @@ impl Replicator {
             copy_problem: Mutex::default(),
         });
         let stop = CancellationToken::new();
-        let task = tokio::spawn(follow(Arc::clone(self), Arc::clone(&told), stop.clone()));
+        let task = self.spawn(follow(Arc::clone(self), Arc::clone(&told), stop.clone()));
         *self.following.lock() = Some(Following { purpose, stop, task, told });
         Ok(())
     }
@@ -138,10 +134,10 @@ impl Replicator {
             node_name: self.me.name.clone(),
             cluster_addr: self.me.cluster_addr.clone(),
             api_addr: self.me.api_addr.clone(),
-            version: VERSION.to_owned(),
+            version: self.version.to_owned(),
             cluster_id: self.cluster_id.clone(),
             epoch: role.epoch,
-            clock_ms: self.node().map(|node| node.now().0).unwrap_or_default(),
+            clock_ms: self.now().0,
         }
     }
 }
@@ -151,7 +147,7 @@ pub(super) const NO_PRIMARY: &str =
     "this cluster knows no primary: give it an activation token by update-primary";
 
 async fn follow(replicator: Arc<Replicator>, told: Arc<Told>, stop: CancellationToken) {
-    let greeting = AbortOnDrop(tokio::spawn(greet(Arc::clone(&replicator), Arc::clone(&told))));
+    let greeting = AbortOnDrop(replicator.spawn(greet(Arc::clone(&replicator), Arc::clone(&told))));
     let work = async {
         if !copied(&replicator, &told).await {
             return;
@@ -205,10 +201,10 @@ async fn copied(replicator: &Arc<Replicator>, told: &Told) -> bool {
 async fn greet(replicator: Arc<Replicator>, told: Arc<Told>) {
     loop {
         let Ok(role) = replicator.role(Kind::Dr) else { return };
-        let (Ok(node), greeting) = (replicator.node(), replicator.greeting(&role)) else { return };
+        let greeting = replicator.greeting(&role);
         let began = tokio::time::Instant::now();
         let answer = told.link.greet(&greeting).await;
-        let (now, took) = (node.now().0, began.elapsed());
+        let (now, took) = (replicator.now().0, began.elapsed());
         match answer {
             Ok(welcome) => {
                 let half = u64::try_from(took.as_millis() / 2).unwrap_or_default();
@@ -250,7 +246,7 @@ async fn learn(replicator: &Replicator, told: &Told, role: &RoleRecord, welcome:
 }
 
 /// Whether the old primary still is one, by its own word.
-pub(super) async fn is_alive(link: &GrpcLink, greeting: &Greeting) -> Result<Welcome, LinkError> {
+pub(super) async fn is_alive(link: &dyn PrimaryLink, greeting: &Greeting) -> Result<Welcome, LinkError> {
     link.greet(greeting).await
 }
 

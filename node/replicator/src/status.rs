@@ -38,7 +38,7 @@ pub(super) fn seconds(millis: u64) -> f64 {
 
 impl Replicator {
     fn now_ms(&self) -> u64 {
-        self.node().map(|node| node.now().0).unwrap_or_default()
+        self.now().0
     }
 
     pub(super) fn status_of(&self, kind: Kind) -> Result<Map, KernelError> {

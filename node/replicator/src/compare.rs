@@ -59,7 +59,7 @@ impl Replicator {
         let kernel = self.active()?;
         let sieve = sieve(&self.barrier, Kind::Dr)?;
         let role = kernel.role(Kind::Dr);
-        let now = self.node()?.now();
+        let now = self.now();
         let mut report = json!({
             "corrupted_root": false,
             "corrupted_tree_map": {},

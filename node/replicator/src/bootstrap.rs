@@ -7,14 +7,14 @@
 
 use std::sync::Arc;
 
-use arca_barrier::{Barrier, Class, Keyring, RootKey, boot_key};
+use arca_barrier::{Barrier, Class, Entropy, Keyring, RootKey, boot_key};
 use arca_engine_api::Page;
 use arca_kernel::KernelError;
 use arca_kernel::replication::{Kind, RoleRecord};
 use arca_kernel::tx::Tx;
 use arca_raft_storage::{Key, Replica as _, Value, Version, Visit, Write, WriteSet};
 use arca_replication::copy::Incoming;
-use arca_replication::{Call, Cursor, Link as _, cursor_key};
+use arca_replication::{Call, Cursor, cursor_key};
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
@@ -22,7 +22,6 @@ use super::activation::Activated;
 use super::follower::{SHIPPED, Told};
 use super::records::{BootstrapRecord, LEFTOVERS_PATH, LeftoversRecord, bootstrap_path};
 use super::{OWN_FOLDERS, Replicator, sieve};
-use crate::world::SystemEntropy;
 
 /// Most records of a cluster's own that are taken along.
 const OWN_MAX: usize = 4096;
@@ -46,7 +45,7 @@ impl Replicator {
         let stream = stream.map_err(|err| failed("asking for a copy", err))?;
         let incoming = Incoming::begin(stream, Arc::clone(&told.progress)).await;
         let incoming = incoming.map_err(|err| failed("receiving the copy", err))?;
-        let next = successor(&incoming, &root)?;
+        let next = successor(&incoming, &root, &self.sealing)?;
         let own = self.own_entries(&next)?;
         let sieve = sieve(&next, Kind::Dr)?;
         let before = self.carry_over(&root, &next, incoming.position().cursor()).await?;
@@ -185,25 +184,23 @@ impl Replicator {
 
     /// Whether every member answers and has applied what is applied here.
     async fn everybody_is_here(&self) -> bool {
-        let Ok(node) = self.node() else { return false };
-        let Some(unsealed) = node.unsealed.load_full() else { return false };
         let index = self.replica.status().applied_index;
         let others = self.replica.membership().members.into_values();
         let others = others.map(|(member, _)| member).filter(|member| member.id != self.me.id);
-        let asked = others.map(|member| {
-            let unsealed = Arc::clone(&unsealed);
-            async move {
-                let Some(transport) = &unsealed.transport else { return false };
-                let answer = transport.echo(&member, &unsealed.me.name, crate::unsealed::ECHO_TIMEOUT).await;
-                answer.is_ok_and(|facts| facts.applied_index >= index)
-            }
+        let asked = others.map(|member| async move {
+            let applied = self.surroundings.applied_at(&member).await;
+            applied.is_some_and(|applied| applied >= index)
         });
         !futures::future::join_all(asked).await.contains(&false)
     }
 }
 
 /// The barrier of the state that comes.
-fn successor(incoming: &Incoming, root: &RootKey) -> Result<Arc<Barrier>, KernelError> {
+fn successor(
+    incoming: &Incoming,
+    root: &RootKey,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Arc<Barrier>, KernelError> {
     let wanted = boot_key("keyring");
     let sealed = incoming.boot().iter().find(|(key, _)| *key == wanted);
     let (_, sealed) = sealed.ok_or_else(|| KernelError::invalid("the copy has no keyring"))?;
@@ -213,5 +210,5 @@ fn successor(incoming: &Incoming, root: &RootKey) -> Result<Arc<Barrier>, Kernel
              enable it again with a new activation token",
         )
     })?;
-    Ok(Arc::new(Barrier::new(keyring, Arc::new(SystemEntropy))))
+    Ok(Arc::new(Barrier::new(keyring, Arc::clone(entropy))))
 }

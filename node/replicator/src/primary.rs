@@ -10,18 +10,16 @@ use arca_engine_api::Page;
 use arca_kernel::KernelError;
 use arca_kernel::replication::{Fence, Kind, Mode, RoleRecord};
 use arca_raft_storage::Replica as _;
-use arca_replication::{Call, Epoch, Heard, History, PayloadStream, Pinned, Primary, Refusal, copy};
-use arca_rpc::Replicated;
-use arca_rpc::replication::{
-    Follower, Greeting, GreetingNode, PrimarySide, ServedReplication, Unserved, Welcome,
+use arca_replication::{
+    Call, Epoch, Follower, Greeting, GreetingNode, Heard, History, PayloadStream, Pinned, Primary,
+    PrimarySide, Refusal, Replicated, Unserved, Welcome, copy,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::activation::authority_of;
 use super::records::{SECONDARIES_MAX, SecondaryRecord, TailRecord, tail_path};
-use super::{Replicator, shipped, sieve};
-use crate::node::VERSION;
+use super::{Replicator, Served, shipped, sieve};
 
 /// Longest wait for the active node's answer to what a secondary asked a standby.
 const CARRY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,7 +28,7 @@ const MET_MAX: usize = 1024;
 
 /// What is served now, so that it is not begun anew without need.
 #[derive(Default)]
-pub(super) struct Served {
+pub(super) struct Serving {
     /// Replication id and certificate of the CA.
     door: Option<(String, String)>,
     /// Secondaries by name, with the activation that counts.
@@ -133,22 +131,15 @@ impl Replicator {
         asked: Option<(Follower, Call)>,
         payload: Bytes,
     ) -> Result<Bytes, Unserved> {
-        let unsealed = self.node().map_err(busy)?.unsealed.load_full().ok_or_else(gone)?;
         let leader = self.replica.status().leader.filter(|leader| leader.id != self.me.id);
-        let (Some(leader), Some(transport)) = (leader, &unsealed.transport) else {
-            return Err(Unserved::NotActive);
-        };
+        let Some(leader) = leader else { return Err(Unserved::NotActive) };
         let replication_id = self.role(kind).map_err(busy)?.replication_id;
         let question = Replicated { replication_id, asked, payload };
-        let answered = transport.replicate(&leader, question, CARRY_TIMEOUT).await;
-        answered.unwrap_or_else(|err| {
-            tracing::debug!(error = %err, "what a secondary asked could not be carried to the active node");
-            Err(Unserved::NotActive)
-        })
+        self.surroundings.carry(&leader, question, CARRY_TIMEOUT).await
     }
 
     /// Answers what a standby carried here.
-    pub(crate) async fn carried(self: &Arc<Self>, question: Replicated) -> Result<Bytes, Unserved> {
+    pub async fn carried(self: &Arc<Self>, question: Replicated) -> Result<Bytes, Unserved> {
         self.active().map_err(|_| Unserved::NotActive)?;
         let kind = Kind::Dr;
         if self.role(kind).map_err(busy)?.replication_id != question.replication_id {
@@ -190,7 +181,7 @@ impl Replicator {
     }
 
     fn welcome(&self, kind: Kind, follower: &Follower, greeting: Greeting) -> Welcome {
-        let now = self.node().map(|node| node.now()).unwrap_or_default();
+        let now = self.now();
         let key = (follower.secondary_id.clone(), greeting.node_name.clone());
         let secondary_id = follower.secondary_id.clone();
         let met_node = MetNode { secondary_id, greeting, at_ms: now.0 };
@@ -222,7 +213,7 @@ impl Replicator {
             mode: role.mode.name().to_owned(),
             epoch: role.epoch,
             is_fenced: role.fence.is_some(),
-            version: VERSION.to_owned(),
+            version: self.version.to_owned(),
             cluster_id: self.cluster_id.clone(),
             clock_ms: now.0,
             has_leader: leader.is_some(),
@@ -250,7 +241,7 @@ impl Replicator {
                 now.is_revoked && !before.is_revoked || now.activation != before.activation
             });
             if is_over {
-                self.door.end(&role.replication_id, id);
+                self.surroundings.end(&role.replication_id, id);
                 self.met.lock().retain(|(of, _), _| of != id);
             }
         }
@@ -261,13 +252,9 @@ impl Replicator {
             return;
         }
         let side = Arc::new(Side { replicator: Arc::downgrade(self), kind: Kind::Dr });
-        let opened =
-            authority.map(|authority| ServedReplication::new(&role.replication_id, &authority, side));
-        match opened.transpose() {
-            Ok(opened) => {
-                self.door.serve(opened.into_iter().collect());
-                served.door = wanted;
-            }
+        let opened = authority.map(|authority| Served { authority, side });
+        match self.surroundings.serve(opened.into_iter().collect()) {
+            Ok(()) => served.door = wanted,
             Err(err) => tracing::error!(error = %err, "secondaries cannot be served"),
         }
     }
@@ -309,7 +296,7 @@ impl Replicator {
 
     pub(super) async fn begin_generation(&self) -> Result<(), KernelError> {
         let mut name = [0; 16];
-        self.node()?.entropy.fill(&mut name)?;
+        self.entropy.fill(&mut name)?;
         let replica = Arc::clone(&self.replica) as Arc<dyn arca_raft_storage::Changes>;
         let begun = History::begin(&replica, name).await;
         begun.map(drop).map_err(|err| KernelError::Invalid(format!("beginning a generation: {err}")))
@@ -317,7 +304,7 @@ impl Replicator {
 
     /// Takes no writes from now on: another cluster is the primary.
     async fn fence(&self, kind: Kind, heard: &Heard) -> Result<(), KernelError> {
-        let heard_at = self.node()?.now().0;
+        let heard_at = self.now().0;
         let said = heard.followed.filter(|cursor| !cursor.is_unknown()).map(|cursor| cursor.index);
         let followed = said.unwrap_or_else(|| self.acknowledged_most(kind));
         self.commit(|tx| {

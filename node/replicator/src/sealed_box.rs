@@ -85,14 +85,16 @@ pub(crate) fn open(private: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, 
 
 #[cfg(test)]
 mod tests {
+    use arca_kernel::testing::SeededEntropy;
+
     use super::*;
-    use crate::world::SystemEntropy;
 
     #[test]
     fn only_the_right_key_opens_it_and_only_unaltered() {
-        let (private, public) = key_pair(&SystemEntropy).unwrap();
-        let (other, _) = key_pair(&SystemEntropy).unwrap();
-        let sealed = seal(&public, b"token", &SystemEntropy).unwrap();
+        let entropy = SeededEntropy::default();
+        let (private, public) = key_pair(&entropy).unwrap();
+        let (other, _) = key_pair(&entropy).unwrap();
+        let sealed = seal(&public, b"token", &entropy).unwrap();
         assert_eq!(open(&private, &sealed).unwrap().as_slice(), b"token");
         assert_eq!(open(&other, &sealed), Err(BoxError::Closed));
         for at in [0, 40, sealed.len() - 1] {
@@ -101,7 +103,7 @@ mod tests {
             assert_eq!(open(&private, &altered), Err(BoxError::Closed), "byte {at}");
         }
         assert_eq!(open(&private, b"short"), Err(BoxError::Closed));
-        assert_eq!(seal(b"short", b"token", &SystemEntropy), Err(BoxError::Key));
-        assert_eq!(seal(&[0; 32], b"token", &SystemEntropy), Err(BoxError::Key), "a point of small order");
+        assert_eq!(seal(b"short", b"token", &entropy), Err(BoxError::Key));
+        assert_eq!(seal(&[0; 32], b"token", &entropy), Err(BoxError::Key), "a point of small order");
     }
 }

@@ -3,25 +3,20 @@
 //! What the primary answers opens everything it holds. It goes over TLS to whoever showed the secret, from a node that
 //! showed a certificate of the CA that the token names.
 
-use std::sync::Arc;
-
-use arca_barrier::Class;
-use arca_engine_api::{StorageError, UnixMillis};
+use arca_barrier::{Class, boot_key};
+use arca_engine_api::UnixMillis;
 use arca_kernel::KernelError;
 use arca_kernel::replication::{Kind, Mode, RoleRecord, UpstreamRecord};
 use arca_kernel::tx::Tx;
-use arca_replication::{LinkError, Refusal};
-use arca_rpc::replication::{Follower, LinkIdentity, ReplicationAuthority, Unserved};
-use arca_rpc::{NodeKey, TcpDial};
+use arca_raft_storage::Replica as _;
+use arca_replication::{Follower, LinkError, Refusal, Unserved};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::Replicator;
 use super::records::{SECONDARIES_MAX, SecondaryRecord, TokenRecord};
 use super::token::Token;
-use crate::node::VERSION;
-use crate::superseded::SealFacts;
+use super::{Authority, Replicator, TokenDoor};
 
 /// The format of what is shipped. A secondary must know the primary's: it is upgraded first.
 const FORMAT: u32 = 1;
@@ -119,9 +114,9 @@ impl Replicator {
         }
         if request.format < FORMAT {
             return Err(refused(format!(
-                "the secondary runs {}, which is older than the primary's {VERSION} and does not read what it ships: \
+                "the secondary runs {}, which is older than the primary's {} and does not read what it ships: \
                  update the secondary first",
-                request.version
+                request.version, self.version
             )));
         }
         let authority = authority_of(&role).ok_or_else(|| busy("the primary has no CA"))?;
@@ -131,12 +126,12 @@ impl Replicator {
             cluster_id = request.cluster_id,
             "a secondary was activated"
         );
-        let facts = self.seal_facts().map_err(busy)?;
+        let keyring = self.sealed_keyring().map_err(busy)?;
         let answer = Activated {
             certificate: hex::encode(certificate),
             // Bare: this is what a secondary is given, over TLS that only it can open.
             root_key: hex::encode(self.keys.root().expose()),
-            keyring: facts.keyring,
+            keyring,
             addresses: self.addresses(&role),
             epoch: role.epoch,
             cluster_id: self.cluster_id.clone(),
@@ -144,23 +139,25 @@ impl Replicator {
         serde_json::to_vec(&answer).map(Bytes::from).map_err(busy)
     }
 
-    fn seal_facts(&self) -> Result<SealFacts, KernelError> {
-        let node = self.node()?;
-        let unsealed = node.unsealed.load_full().ok_or(KernelError::Sealed)?;
-        SealFacts::read(&unsealed).map_err(|err| KernelError::Bug(err.to_string()))
+    /// The keyring, sealed by the root key, hexadecimal.
+    fn sealed_keyring(&self) -> Result<String, KernelError> {
+        let found = self.replica.view().get(&boot_key("keyring"));
+        let found = found.map_err(|err| KernelError::Replica(err.into()))?;
+        let found = found.ok_or_else(|| KernelError::Bug("a state without a keyring".to_owned()))?;
+        Ok(hex::encode(found.value))
     }
 
     /// Uses the token up and writes the secondary down, in one commit; then its certificate.
     async fn consume(
         &self,
         kind: Kind,
-        authority: &ReplicationAuthority,
+        authority: &Authority,
         request: &Request,
         secret: &[u8],
     ) -> Result<(String, Vec<u8>), Unserved> {
         let signing_request =
             hex::decode(&request.signing_request).map_err(|_| refused("a malformed signing request"))?;
-        let now = self.node().map_err(busy)?.now();
+        let now = self.now();
         let path = TokenRecord::path(kind, &request.accessor);
         if request.accessor.len() > 64 || !request.accessor.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(refused(UNKNOWN));
@@ -187,16 +184,17 @@ impl Replicator {
         let follower =
             |id: &str| Follower { secondary_id: id.to_owned(), activation: request.accessor.clone() };
         // Once in vain: a malformed request must not use the token up.
-        authority.issue(&signing_request, &follower("")).map_err(|err| refused(err.to_string()))?;
+        self.surroundings.issue(authority, &signing_request, &follower("")).map_err(refused)?;
         let committed = committed.await;
         verdict.map_err(refused)?;
         committed.map_err(|err| match err {
             KernelError::NeedsActive => Unserved::NotActive,
             err => busy(err),
         })?;
-        let certificate = authority.issue(&signing_request, &follower(&found)).map_err(busy)?;
+        let certificate =
+            self.surroundings.issue(authority, &signing_request, &follower(&found)).map_err(busy)?;
         // What an earlier activation of this name left open is not this secondary's.
-        self.door.end(&self.role(kind).map_err(busy)?.replication_id, &found);
+        self.surroundings.end(&self.role(kind).map_err(busy)?.replication_id, &found);
         Ok((found, certificate))
     }
 
@@ -208,13 +206,12 @@ impl Replicator {
         secondary_id: &str,
         ttl: std::time::Duration,
     ) -> Result<Token, KernelError> {
-        let node = self.node()?;
         let (mut name, mut secret, mut key) = ([0; 16], Zeroizing::new(vec![0; 32]), [0; 32]);
-        node.entropy.fill(&mut name)?;
-        node.entropy.fill(&mut secret)?;
-        node.entropy.fill(&mut key)?;
+        self.entropy.fill(&mut name)?;
+        self.entropy.fill(&mut secret)?;
+        self.entropy.fill(&mut key)?;
         let expires_at =
-            UnixMillis(node.now().0.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)));
+            UnixMillis(self.now().0.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)));
         let authority =
             authority_of(role).ok_or_else(|| KernelError::Bug("a primary without a CA".to_owned()))?;
         let token = Token {
@@ -224,13 +221,13 @@ impl Replicator {
             replication_id: role.replication_id.clone(),
             cluster_id: self.cluster_id.clone(),
             secondary_id: secondary_id.to_owned(),
-            ca: authority.certificate().to_vec(),
+            ca: authority.certificate,
             addresses: self.addresses(role),
             epoch: role.epoch,
             expires_at,
         };
         let record = TokenRecord::new(secondary_id, key, &token.secret, expires_at);
-        let now = node.now();
+        let now = self.now();
         self.commit(|tx| {
             forget_old_tokens(tx, kind, now)?;
             tx.put_record(Class::Node, &TokenRecord::path(kind, &token.accessor), &record)?;
@@ -240,9 +237,15 @@ impl Replicator {
         Ok(token)
     }
 
+    /// A new CA, as a role holds it.
+    pub(super) fn new_authority(&self, replication_id: &str) -> Result<(String, String), KernelError> {
+        let authority = self.surroundings.new_authority(replication_id)?;
+        // The key is exposed to be stored behind the barrier.
+        Ok((hex::encode(&authority.certificate), hex::encode(&*authority.key)))
+    }
+
     /// What secondaries are told: the address that was given, or those of the nodes.
     pub(super) fn addresses(&self, role: &RoleRecord) -> Vec<String> {
-        use arca_raft_storage::Replica as _;
         if !role.primary_cluster_addr.is_empty() {
             return vec![role.primary_cluster_addr.clone()];
         }
@@ -276,18 +279,10 @@ fn forget_old_tokens(tx: &Tx, kind: Kind, now: UnixMillis) -> Result<(), KernelE
 }
 
 /// The CA in a primary's role.
-pub(super) fn authority_of(role: &RoleRecord) -> Option<ReplicationAuthority> {
+pub(super) fn authority_of(role: &RoleRecord) -> Option<Authority> {
     let (certificate, key) = role.authority.as_ref()?;
     let (certificate, key) = (hex::decode(certificate).ok()?, Zeroizing::new(hex::decode(key).ok()?));
-    Some(ReplicationAuthority::from_parts(&role.replication_id, certificate, key))
-}
-
-/// A new CA, as a role holds it.
-pub(super) fn new_authority(replication_id: &str) -> Result<(String, String), KernelError> {
-    let made = ReplicationAuthority::create(replication_id);
-    let authority = made.map_err(|err| KernelError::Bug(format!("making the CA for secondaries: {err}")))?;
-    // The key is exposed to be stored behind the barrier.
-    Ok((hex::encode(authority.certificate()), hex::encode(authority.expose_key())))
+    Some(Authority { replication_id: role.replication_id.clone(), certificate, key })
 }
 
 // The secondary's side.
@@ -324,7 +319,7 @@ impl Replicator {
         if token.cluster_id == self.cluster_id {
             return Err(KernelError::invalid("this activation token was made by this very cluster"));
         }
-        if token.expires_at <= self.node()?.now() {
+        if token.expires_at <= self.now() {
             return Err(KernelError::invalid(LATE));
         }
         Ok(token)
@@ -332,26 +327,24 @@ impl Replicator {
 
     /// Shows the token to the primary.
     pub(super) async fn activate(&self, token: &Token) -> Result<(UpstreamRecord, Activated), KernelError> {
-        let failed = |err: arca_rpc::IdentityError| KernelError::Bug(format!("making a key: {err}"));
-        let key = NodeKey::generate().map_err(failed)?;
+        let made = self.surroundings.new_key()?;
         let request = Request {
             accessor: token.accessor.clone(),
             secret: hex::encode(&*token.secret),
             kind: token.kind.name().to_owned(),
-            signing_request: hex::encode(key.signing_request().map_err(failed)?),
+            signing_request: hex::encode(&made.signing_request),
             cluster_id: self.cluster_id.clone(),
-            version: VERSION.to_owned(),
+            version: self.version.to_owned(),
             format: FORMAT,
         };
         let payload = serde_json::to_vec(&request).map_err(|err| KernelError::Bug(err.to_string()))?;
-        let asked = arca_rpc::replication::activate(
-            &token.replication_id,
-            &token.ca,
-            &token.addresses,
-            payload.into(),
-            Arc::new(TcpDial),
-        );
-        let answer = asked.await.map_err(|err| explained(err, &token.addresses))?;
+        let door =
+            TokenDoor { replication_id: &token.replication_id, ca: &token.ca, addresses: &token.addresses };
+        let answer = self
+            .surroundings
+            .activate(door, payload.into())
+            .await
+            .map_err(|err| explained(err, &token.addresses))?;
         let answer: Activated = serde_json::from_slice(&answer)
             .map_err(|_| KernelError::invalid("the primary's answer makes no sense to this version"))?;
         let upstream = UpstreamRecord {
@@ -359,26 +352,10 @@ impl Replicator {
             addresses: answer.addresses.clone(),
             ca: hex::encode(&token.ca),
             certificate: answer.certificate.clone(),
-            key: hex::encode(&*key.expose()),
+            key: hex::encode(&*made.key),
         };
         Ok((upstream, answer))
     }
-}
-
-/// Who a secondary is to its primary, as its role has it.
-pub(super) fn link_identity(
-    replication_id: &str,
-    upstream: &UpstreamRecord,
-) -> Result<LinkIdentity, StorageError> {
-    let bytes = |text: &str| {
-        hex::decode(text).map_err(|_| StorageError::Failed("the role of this cluster is damaged".to_owned()))
-    };
-    Ok(LinkIdentity {
-        replication_id: replication_id.to_owned(),
-        ca: bytes(&upstream.ca)?,
-        certificate: bytes(&upstream.certificate)?,
-        key: Zeroizing::new(bytes(&upstream.key)?),
-    })
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ impl Replicator {
     }
 
     fn show_primary(&self, role: &RoleRecord) {
-        let now = self.node().map(|node| node.now().0).unwrap_or_default();
+        let now = self.now().0;
         metrics::gauge!("vault.replication.dr.fenced").set(float(u64::from(role.fence.is_some())));
         for status in self.source.secondaries(shipped(Kind::Dr)) {
             let (lag, id) = (self.lag_of(&status, now), status.id.clone());
@@ -37,7 +37,7 @@ impl Replicator {
 
     fn show_secondary(&self) {
         let Some(told) = self.told() else { return };
-        let now = self.node().map(|node| node.now().0).unwrap_or_default();
+        let now = self.now().0;
         let status = told.sink.status().borrow().clone();
         metrics::gauge!("vault.replication.dr.lag_entries").set(float(status.lag_entries()));
         metrics::gauge!("vault.replication.dr.lag_bytes").set(float(status.lag_bytes));

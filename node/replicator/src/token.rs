@@ -188,8 +188,9 @@ pub(crate) fn public_key_from_text(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use arca_kernel::testing::SeededEntropy;
+
     use super::*;
-    use crate::world::SystemEntropy;
 
     fn token() -> Token {
         Token {
@@ -208,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_token_comes_back_and_nothing_else_is_one() {
-        let text = token().to_text(None, &SystemEntropy).unwrap();
+        let text = token().to_text(None, &SeededEntropy::default()).unwrap();
         let back = Token::parse(&format!(" {}\n", text.as_str()), None).unwrap();
         assert_eq!(back.encode(), token().encode());
         for wrong in ["", "!", &text[1..], &text[..text.len() - 4], "AAAA", "hvs.abc"] {
@@ -219,10 +220,11 @@ mod tests {
 
     #[test]
     fn a_token_for_a_key_needs_that_key() {
-        let (private, public) = sealed_box::key_pair(&SystemEntropy).unwrap();
-        let (other, _) = sealed_box::key_pair(&SystemEntropy).unwrap();
+        let entropy = SeededEntropy::default();
+        let (private, public) = sealed_box::key_pair(&entropy).unwrap();
+        let (other, _) = sealed_box::key_pair(&entropy).unwrap();
         let named = public_key_from_text(&public_key_to_text(&public)).unwrap();
-        let text = token().to_text(Some(&named), &SystemEntropy).unwrap();
+        let text = token().to_text(Some(&named), &entropy).unwrap();
         assert!(Token::parse(&text, Some(&private)).is_ok());
         assert_eq!(Token::parse(&text, Some(&other)).err(), Some(TokenError::OtherKey));
         assert_eq!(Token::parse(&text, None).err(), Some(TokenError::NoKey));

@@ -9,17 +9,17 @@ use std::time::Duration;
 use arca_barrier::Class;
 use arca_engine_api::{Map, Page};
 use arca_kernel::KernelError;
+use arca_kernel::ids::uuid;
 use arca_kernel::replication::{
     ActivationToken, Kind, Mode, ReplicationPort, RoleRecord, SecondaryToken, SecondaryUpdate, UpstreamRecord,
 };
 use arca_kernel::tx::Tx;
 use arca_raft_storage::{Replica as _, Write};
-use arca_replication::{Cursor, Epoch, cursor_key, load_cursor};
-use arca_rpc::replication::{GrpcLink, Welcome};
+use arca_replication::{Cursor, Epoch, PrimaryLink, Welcome, cursor_key, load_cursor};
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
-use super::activation::{Activated, new_authority};
+use super::activation::Activated;
 use super::follower::{NO_PRIMARY, SHIPPED, is_alive};
 use super::records::{
     AnnouncementRecord, BootstrapRecord, SecondaryRecord, TokenRecord, announcement_path, bootstrap_path,
@@ -84,7 +84,7 @@ impl Replicator {
             None => None,
         };
         let token = self.make_token(kind, &role, &wanted.id, wanted.ttl).await?;
-        let entropy = &self.node()?.entropy;
+        let entropy = &self.entropy;
         let text = token.to_text(public_key.as_deref(), entropy.as_ref());
         let text = text.map_err(|err| KernelError::Invalid(format!("the activation token: {err}")))?;
         tracing::warn!(secondary = wanted.id, accessor = token.accessor, "an activation token was made");
@@ -117,12 +117,12 @@ impl Replicator {
     }
 
     /// What the primary says of itself, if it answers.
-    async fn ask_primary(&self, role: &RoleRecord) -> Option<(Arc<GrpcLink>, Welcome)> {
+    async fn ask_primary(&self, role: &RoleRecord) -> Option<(Arc<dyn PrimaryLink>, Welcome)> {
         let link = match self.told() {
             Some(told) => Arc::clone(&told.link),
             None => self.link_to(role).ok()?,
         };
-        let welcome = is_alive(&link, &self.greeting(role)).await.ok()?;
+        let welcome = is_alive(link.as_ref(), &self.greeting(role)).await.ok()?;
         Some((link, welcome))
     }
 
@@ -146,7 +146,7 @@ impl Replicator {
     async fn drain(&self) -> Result<(), KernelError> {
         let Some(told) = self.told() else { return Ok(()) };
         let status = told.sink.status();
-        let began = self.node()?.now().0;
+        let began = self.now().0;
         let deadline = tokio::time::Instant::now() + DRAIN_PATIENCE;
         while tokio::time::Instant::now() < deadline {
             let is_complete = {
@@ -186,7 +186,7 @@ impl Replicator {
         }
         // Nothing of the old primary's is applied from here on.
         let _paused = self.pause().await;
-        let authority = new_authority(&role.replication_id)?;
+        let authority = self.new_authority(&role.replication_id)?;
         let mut epoch = 0;
         let committed = self.commit(|tx| {
             let mut role = RoleRecord::load(tx, Kind::Dr)?;
@@ -286,9 +286,7 @@ impl Replicator {
     }
 
     fn me(&self) -> Result<Arc<Self>, KernelError> {
-        let node = self.node()?;
-        let unsealed = node.unsealed.load_full().ok_or(KernelError::Sealed)?;
-        unsealed.replicator.clone().ok_or(KernelError::Sealed)
+        self.this.upgrade().ok_or(KernelError::Sealed)
     }
 }
 
@@ -302,8 +300,8 @@ impl ReplicationPort for Replicator {
         only_dr(kind)?;
         let _order = self.orders.lock().await;
         self.active()?;
-        let replication_id = self.node()?.uuid().map_err(|err| KernelError::Bug(err.to_string()))?;
-        let authority = new_authority(&replication_id)?;
+        let replication_id = uuid(self.entropy.as_ref())?;
+        let authority = self.new_authority(&replication_id)?;
         self.commit(|tx| {
             let role = RoleRecord::load(tx, kind)?;
             expect(&role, Mode::Disabled)?;
@@ -400,7 +398,7 @@ impl ReplicationPort for Replicator {
             return Err(KernelError::Invalid(format!("no secondary of the id {id:?} is known")));
         }
         self.me()?.reconcile().await;
-        self.door.end(&role.replication_id, id);
+        self.surroundings.end(&role.replication_id, id);
         tracing::warn!(secondary = id, "a secondary was revoked");
         Ok(())
     }
@@ -409,7 +407,7 @@ impl ReplicationPort for Replicator {
         only_dr(kind)?;
         let _order = self.orders.lock().await;
         self.active()?;
-        let made = sealed_box::key_pair(self.node()?.entropy.as_ref());
+        let made = sealed_box::key_pair(self.entropy.as_ref());
         let (private, public) = made.map_err(|err| KernelError::Bug(format!("making a key pair: {err}")))?;
         self.commit(|tx| {
             tx.put(Class::Node, &token_key_path(kind), private.clone())?;

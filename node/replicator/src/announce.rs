@@ -7,8 +7,7 @@ use arca_barrier::Class;
 use arca_kernel::KernelError;
 use arca_kernel::replication::{Kind, Mode};
 use arca_replication::codec::Reader;
-use arca_replication::{Announcement, Call, Cursor, Epoch, Link, LinkError, Refusal};
-use arca_rpc::replication::GrpcLink;
+use arca_replication::{Announcement, Call, Cursor, Epoch, LinkError, PrimaryLink, Refusal};
 
 use super::Replicator;
 use super::records::{AnnouncementRecord, announcement_path};
@@ -25,7 +24,7 @@ impl Replicator {
         }
         match (is_ours, announcing.is_some()) {
             (true, false) if matches!(self.announcement(), Ok(Some(_))) => {
-                *announcing = Some(tokio::spawn(announce(Arc::clone(self))));
+                *announcing = Some(self.spawn(announce(Arc::clone(self))));
             }
             (false, true) => {
                 if let Some(task) = announcing.take() {
@@ -41,7 +40,7 @@ impl Replicator {
     }
 
     /// Tells once.
-    async fn tell(&self, link: &GrpcLink, record: &AnnouncementRecord) -> Result<(), LinkError> {
+    async fn tell(&self, link: &dyn PrimaryLink, record: &AnnouncementRecord) -> Result<(), LinkError> {
         let cursor = hex::decode(&record.cursor).ok();
         let cursor = cursor.and_then(|bytes| Cursor::read(&mut Reader::new(bytes.into())).ok());
         let role = self.role(Kind::Dr).unwrap_or_default();
@@ -66,7 +65,7 @@ async fn announce(replicator: Arc<Replicator>) {
     let mut said = None;
     loop {
         let Ok(Some(record)) = replicator.announcement() else { return };
-        match replicator.tell(&link, &record).await {
+        match replicator.tell(link.as_ref(), &record).await {
             Ok(()) => break tracing::warn!(epoch = record.epoch, "the old primary knows that it is over"),
             // It is no primary any more, or knows of one that is newer still.
             Err(LinkError::Refused(refusal @ (Refusal::NotPrimary | Refusal::Revoked))) => {
