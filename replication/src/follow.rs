@@ -12,12 +12,18 @@ use crate::cursor::{Cursor, Epoch, Generation};
 use crate::history::History;
 use crate::link::{LinkError, PayloadStream, Refusal};
 use crate::segment::{Segment, Shipped};
-use crate::sieve::{Kind, Sieve};
+use crate::sieve::{Kind, Sieve, Sieves};
 use crate::source::{Heard, Roles, Source};
 
 /// What follows `cursor`, until the secondary lets go or must not have it any more.
-pub(crate) fn stream(source: Arc<Source>, to: &str, sieve: Sieve, cursor: Cursor) -> PayloadStream {
-    let open = Open::new(source.clone(), to, sieve.kind);
+pub(crate) fn stream(
+    source: Arc<Source>,
+    to: &str,
+    kind: Kind,
+    sieves: Arc<dyn Sieves>,
+    cursor: Cursor,
+) -> PayloadStream {
+    let open = Open::new(source.clone(), to, kind);
     let follower = Follower {
         roles: source.roles.subscribe(),
         heard: source.heard.subscribe(),
@@ -26,7 +32,7 @@ pub(crate) fn stream(source: Arc<Source>, to: &str, sieve: Sieve, cursor: Cursor
         beat_at: Instant::now(),
         lonely_beats: 0,
         open,
-        sieve,
+        sieves,
         cursor,
     };
     let items = futures::stream::unfold(Some(follower), async |follower| {
@@ -74,7 +80,7 @@ impl Drop for Open {
 
 struct Follower {
     open: Open,
-    sieve: Sieve,
+    sieves: Arc<dyn Sieves>,
     /// Behind what was sent.
     cursor: Cursor,
     roles: watch::Receiver<Roles>,
@@ -107,7 +113,7 @@ impl Follower {
             self.roles.borrow_and_update();
             self.heard.borrow_and_update();
             let applied = *self.applied.borrow_and_update();
-            let epoch = self.open.source.admit(&self.open.to, self.sieve.kind)?;
+            let epoch = self.open.source.admit(&self.open.to, self.open.kind)?;
             if applied > self.cursor.index
                 && let Some(segment) = self.cut(epoch)?
             {
@@ -144,6 +150,9 @@ impl Follower {
     }
 
     /// The next segment. None while what follows must not be told yet.
+    ///
+    /// **Invariant:** no entry is told through a sieve that is older than it, and none to a secondary whose state is of
+    /// another sieve: the view that the sieve is of was taken after the entries.
     fn cut(&mut self, epoch: Epoch) -> Result<Option<Segment>, Refusal> {
         let settings = self.open.source.settings;
         let changed = self.open.source.replica.changes(self.cursor.index, settings.segment_bytes);
@@ -151,15 +160,27 @@ impl Follower {
             ChangesError::Gone { .. } => Refusal::Gone,
             err => Refusal::Busy(err.to_string()),
         })?;
+        let sieved = self.sieves.of(&self.open.source.replica.view()).map_err(Refusal::Busy)?;
+        if self.cursor.index < sieved.since {
+            return Err(self.changed_by(sieved.since));
+        }
         let mut run = Run::default();
         for entry in changed {
             let Some(generation) = self.generation_of(entry.term())? else { break };
-            if !run.take(entry, generation, &self.sieve, settings.segment_bytes)? {
+            if !run.take(entry, generation, &sieved.sieve, settings.segment_bytes)? {
                 break;
             }
         }
         let Some((to, generation)) = run.to else { return Ok(None) };
         Ok(Some(self.segment(epoch, to, generation, run)))
+    }
+
+    /// Why a secondary from before that change is not followed up: a backup that was restored is for an operator to look at.
+    fn changed_by(&self, index: u64) -> Refusal {
+        let entry = self.open.source.replica.changes(index.saturating_sub(1), 1);
+        let entry = entry.ok().and_then(|entries| entries.into_iter().next());
+        let is_backup = entry.is_some_and(|entry| entry.at.index == index && entry.written().is_none());
+        if is_backup { Refusal::Replaced } else { Refusal::Gone }
     }
 
     fn segment(&self, epoch: Epoch, to: u64, generation: Generation, run: Run) -> Segment {
@@ -193,7 +214,7 @@ impl Follower {
         if !segment.is_heartbeat() {
             self.cursor = segment.cursor_after(chain);
         }
-        self.open.source.note(&self.open.to, self.sieve.kind, |status| {
+        self.open.source.note(&self.open.to, self.open.kind, |status| {
             status.sent_index = segment.to;
             status.entries_sent += segment.to - segment.from;
             status.bytes_sent += encoded.len() as u64;

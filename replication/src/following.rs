@@ -316,7 +316,9 @@ impl Following<'_> {
             }
             Err(LinkError::Unreachable(_)) => Ok(()),
             // The stream says better what it means.
-            Err(LinkError::Refused(Refusal::Gone | Refusal::Busy(_) | Refusal::Malformed(_))) => Ok(()),
+            Err(LinkError::Refused(
+                Refusal::Gone | Refusal::Busy(_) | Refusal::Malformed(_) | Refusal::Unanswered(_),
+            )) => Ok(()),
             Err(LinkError::Refused(refusal)) => Err(Break::End(Ended::Refused(refusal))),
         }
     }

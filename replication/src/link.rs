@@ -25,6 +25,9 @@ pub enum Call {
     Compare = 4,
     /// A newer epoch, and who is primary in it.
     Announce = 5,
+    /// What the kernel of a performance secondary has its primary do: opaque here, done once or not at all. A link delivers
+    /// it once: where it may have been delivered it is not sent again.
+    Ask = 6,
 }
 
 impl Call {
@@ -37,6 +40,7 @@ impl Call {
             3 => Some(Self::Copy),
             4 => Some(Self::Compare),
             5 => Some(Self::Announce),
+            6 => Some(Self::Ask),
             _ => None,
         }
     }
@@ -69,6 +73,9 @@ pub enum Refusal {
     /// The message makes no sense to it.
     #[error("{0}")]
     Malformed(String),
+    /// It was handed on, and nobody knows what became of it: only of [`Call::Ask`].
+    #[error("{0}")]
+    Unanswered(String),
 }
 
 /// Longest text of a refusal, bytes.
@@ -92,6 +99,7 @@ impl Refusal {
             Self::Revoked => vec![6],
             Self::Busy(text) => with(7, text),
             Self::Malformed(text) => with(8, text),
+            Self::Unanswered(text) => with(9, text),
         }
     }
 
@@ -118,10 +126,14 @@ impl Refusal {
             6 => Self::Revoked,
             7 => Self::Busy(text()?),
             8 => Self::Malformed(text()?),
+            9 => Self::Unanswered(text()?),
             _ => return Err(Malformed("an unknown refusal")),
         })
     }
 }
+
+/// Largest question of a [`Call::Ask`], bytes: a request of the largest size, and what is said about its caller.
+pub const ASK_BYTES_MAX: usize = 33 << 20;
 
 /// A call did not get an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -129,7 +141,7 @@ pub enum LinkError {
     /// The other side answered that it will not.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// No connection, or it broke.
+    /// No connection, or it broke. Of a [`Call::Ask`]: nothing was delivered.
     #[error("the other cluster is unreachable: {0}")]
     Unreachable(String),
 }
@@ -168,6 +180,7 @@ mod tests {
             Refusal::Revoked,
             Refusal::Busy(String::new()),
             Refusal::Malformed("ä".to_owned()),
+            Refusal::Unanswered("who knows".to_owned()),
         ] {
             assert_eq!(Refusal::decode(refusal.encode().into()), Ok(refusal));
         }

@@ -126,7 +126,9 @@ impl From<Refusal> for Break {
             | Refusal::Fenced(_)
             | Refusal::NotPrimary
             | Refusal::Revoked => Self::End(Ended::Refused(refusal)),
-            Refusal::Busy(_) | Refusal::Malformed(_) => Self::Again(refusal.to_string()),
+            Refusal::Busy(_) | Refusal::Malformed(_) | Refusal::Unanswered(_) => {
+                Self::Again(refusal.to_string())
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::cursor::{Cursor, Epoch};
 use crate::history::History;
 use crate::link::{Call, PayloadStream, Refusal};
 use crate::message::{Announcement, Answer, CursorMessage};
-use crate::sieve::{Kind, Sieve};
+use crate::sieve::{Kind, Sieve, Sieves};
 
 /// Wall clock, milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -160,7 +160,7 @@ impl Source {
         match call {
             Call::Acknowledge => self.acknowledge(from, sieve.kind, payload).await,
             Call::Announce => self.announced(from, sieve.kind, payload),
-            Call::Follow | Call::Copy | Call::Compare => {
+            Call::Ask | Call::Follow | Call::Copy | Call::Compare => {
                 Err(Refusal::Malformed("this call is not answered with one message".to_owned()))
             }
         }
@@ -178,14 +178,26 @@ impl Source {
         payload: Bytes,
     ) -> Result<PayloadStream, Refusal> {
         match call {
-            Call::Follow => {
-                let cursor = self.hear_cursor(from, sieve.kind, payload).await?;
-                Ok(crate::follow::stream(self.clone(), from, sieve.clone(), cursor))
-            }
-            Call::Acknowledge | Call::Copy | Call::Compare | Call::Announce => {
+            Call::Follow => self.follow(from, sieve.kind, Arc::new(sieve.clone()), payload).await,
+            Call::Acknowledge | Call::Announce | Call::Ask | Call::Copy | Call::Compare => {
                 Err(Refusal::Malformed("this call is not answered with a stream".to_owned()))
             }
         }
+    }
+
+    /// Answers [`Call::Follow`] of the secondary `from`, of which `sieves` says what it gets of each state.
+    ///
+    /// # Errors
+    /// See [`Refusal`]. Later ones end the stream: [`Refusal::Gone`] when what it gets has changed.
+    pub async fn follow(
+        self: &Arc<Self>,
+        from: &str,
+        kind: Kind,
+        sieves: Arc<dyn Sieves>,
+        payload: Bytes,
+    ) -> Result<PayloadStream, Refusal> {
+        let cursor = self.hear_cursor(from, kind, payload).await?;
+        Ok(crate::follow::stream(self.clone(), from, kind, sieves, cursor))
     }
 
     /// The epoch in which `from` is served.

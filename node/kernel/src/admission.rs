@@ -18,7 +18,7 @@ use crate::incoming::Body;
 use crate::kernel::Kernel;
 use crate::namespaces::Namespace;
 use crate::policy::{AclDecision, AclRequest, canonical_path};
-use crate::replication::Serves;
+use crate::replication::{Behalf, EntityKnown, Serves, filter};
 use crate::router::{Mount, Serves as MountServes};
 use crate::tx::Tx;
 use crate::{Incoming, KernelError};
@@ -31,6 +31,12 @@ pub(crate) struct Asked {
     pub(crate) data: Map,
     /// A streamed body.
     pub(crate) stream: Arc<Mutex<Option<SnapshotStream>>>,
+    /// The performance secondary it is run for, at its primary.
+    pub(crate) behalf: Option<Behalf>,
+    /// On a performance secondary, what the primary said about who logs in.
+    pub(crate) entity: Mutex<EntityKnown>,
+    /// On a performance secondary, the primary said that it is none of its.
+    pub(crate) is_ours: bool,
 }
 
 impl Asked {
@@ -39,7 +45,8 @@ impl Asked {
             Body::Fields(data) => (data, None),
             Body::Stream(stream) => (Map::new(), Some(stream.into_inner())),
         };
-        Self { incoming, data, stream: Arc::new(Mutex::new(stream)) }
+        let stream = Arc::new(Mutex::new(stream));
+        Self { incoming, data, stream, behalf: None, entity: Mutex::default(), is_ours: false }
     }
 }
 
@@ -143,7 +150,10 @@ impl Kernel {
         let allowed = self.authorize(tx, asked, &mut admitted, &full_path);
         admitted.refusal = match allowed {
             Err(err) => Some(err),
-            Ok(()) => broken.or_else(|| admitted.misrouted()).or_else(|| self.fenced(&admitted)),
+            Ok(()) => broken
+                .or_else(|| admitted.misrouted())
+                .or_else(|| admitted.foreign(tx, asked))
+                .or_else(|| self.fenced(&admitted)),
         };
         Ok(admitted)
     }
@@ -337,6 +347,21 @@ impl Kernel {
 }
 
 impl Admitted {
+    /// Why it is not run for a performance secondary.
+    fn foreign(&self, tx: &Tx, asked: &Asked) -> Option<KernelError> {
+        let behalf = asked.behalf.as_ref()?;
+        if !self.is_of_what_is_shared() {
+            return Some(KernelError::invalid("this is not done for another cluster"));
+        }
+        match filter::withholds(tx, &behalf.secondary_id, self.mount.as_ref()?) {
+            Ok(true) => {
+                Some(KernelError::invalid("what is mounted there is kept from this cluster by a filter"))
+            }
+            Ok(false) => None,
+            Err(err) => Some(err),
+        }
+    }
+
     /// Why there is nothing to run, said only once the caller is known to be allowed.
     fn misrouted(&self) -> Option<KernelError> {
         let Some(found) = self.found else {

@@ -6,7 +6,7 @@ use arca_engine_api::{EngineError, EntropyError, Fault, StorageError};
 use arca_raft_storage::{Key, ProposeError, ReplicaError};
 
 use crate::replication::standing::fenced_text;
-use crate::replication::{Fence, Kind};
+use crate::replication::{EntityQuestion, Fence, Kind};
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,20 @@ pub enum KernelError {
     /// Only the active node can do this. The API layer forwards; clients never see it.
     #[error("this node is a standby")]
     NeedsActive,
+    /// A login has to be known to the primary first, which is asked for that; clients never see it.
+    #[error("the primary has not been asked for the identity of a login")]
+    NeedsEntity(Box<EntityQuestion>),
+    /// What is shared is written at the primary, and this cluster is a performance secondary: nothing was written.
+    #[error("this cluster is a performance secondary: do this at its primary")]
+    NeedsPrimary,
+    /// The primary of this performance secondary cannot be reached; nothing was done there.
+    #[error(
+        "the primary cannot be reached ({reason}): what is shared cannot be written now, reads go on here"
+    )]
+    NoPrimary {
+        /// What was tried, for people.
+        reason: String,
+    },
     /// The state named by `X-Vault-Index` has not arrived here.
     #[error("required index state not present")]
     NotYet,
@@ -72,6 +86,9 @@ pub enum KernelError {
         /// As asked for.
         path: String,
     },
+    /// What a secondary asked for writes nothing that is shared, and is to be done there. Clients never see it.
+    #[error("this writes nothing that performance secondaries share: it is done there")]
+    NothingShared,
     /// Replication of the write failed.
     #[error(transparent)]
     Propose(ProposeError),
@@ -84,6 +101,14 @@ pub enum KernelError {
     /// Storage failed or refused.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// As the primary of this performance secondary refused, or failed.
+    #[error("{}", messages.join("; "))]
+    ToldByPrimary {
+        /// What the caller can do about it.
+        fault: Fault,
+        /// As the primary would have told the caller.
+        messages: Vec<String>,
+    },
     /// Called more often than is allowed without a token.
     #[error("too many requests, try again later")]
     TooMany,
@@ -129,6 +154,9 @@ impl KernelError {
             Self::Fenced { .. } => Fault::Fenced,
             Self::Invalid(_) => Fault::Invalid,
             Self::MediaType => Fault::MediaType,
+            Self::NeedsEntity(_) => Fault::Internal,
+            Self::NeedsPrimary | Self::NothingShared => Fault::Invalid,
+            Self::NoPrimary { .. } => Fault::Unavailable,
             Self::NeedsActive => Fault::NeedsActive,
             Self::NotFound(_) => Fault::NotFound,
             Self::NotYet => Fault::NotYet,
@@ -148,6 +176,7 @@ impl KernelError {
             },
             Self::Sealed => Fault::Sealed,
             Self::Storage(err) => err.fault(),
+            Self::ToldByPrimary { fault, .. } => *fault,
             Self::TooMany => Fault::RateLimited,
             Self::Unsupported => Fault::Unsupported,
         }
@@ -162,6 +191,9 @@ impl KernelError {
     /// The lines of `errors` in the response body. Internal faults say only that they are internal.
     #[must_use]
     pub fn public_messages(&self) -> Vec<String> {
+        if let Self::ToldByPrimary { messages, .. } = self {
+            return messages.clone();
+        }
         match self.fault() {
             Fault::Internal if !matches!(self, Self::AuditFailed | Self::Contention) => {
                 vec!["internal error".to_owned()]

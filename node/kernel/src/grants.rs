@@ -32,6 +32,9 @@ impl Kernel {
         admitted: &Admitted,
         mut given: BuiltinAnswer,
     ) -> Result<Ran, KernelError> {
+        if asked.behalf.is_some() {
+            return self.hand_over(tx, asked, admitted, given);
+        }
         let (lease, login) = (given.response.lease.take(), given.response.login.take());
         let made = given.auth.take();
         let (mut answer, after) = answer_of(asked, admitted, given);
@@ -40,7 +43,7 @@ impl Kernel {
         }
         if let Some(mount) = admitted.mount.as_deref().filter(|mount| mount.engine().is_ok()) {
             if let Some(login) = &login {
-                self.log_in(tx, admitted, mount, login, &mut answer)?;
+                self.log_in(tx, asked, admitted, mount, login, &mut answer)?;
             }
             if let Some(lease) = &lease {
                 self.lease(tx, admitted, mount, lease, &mut answer)?;
@@ -65,6 +68,7 @@ impl Kernel {
     fn log_in(
         &self,
         tx: &Tx,
+        asked: &Asked,
         admitted: &Admitted,
         mount: &Mount,
         login: &Login,
@@ -76,7 +80,7 @@ impl Kernel {
             limits: limits_of(mount),
             token_type: &mount.record.config.token_type,
         };
-        let entity_id = self.entity_of_login(tx, &admitted.namespace, mount, login)?;
+        let entity_id = self.entity_of_login(tx, asked, &admitted.namespace, mount, login)?;
         let request = LoginRequest {
             mount: &through,
             namespace: &admitted.namespace,

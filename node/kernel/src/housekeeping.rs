@@ -1,7 +1,9 @@
 //! What the active node does by itself: leases that run out, mounts whose change was interrupted, audit devices the
 //! configuration declares, engines' ticks, the keyring's age.
 //!
-//! A cluster that is not the primary keeps no house, and begins with the first round after it has become it.
+//! A cluster that is not the primary keeps no house, and begins with the first round after it has become it. But a
+//! performance secondary does, for what is its own: tokens, leases, local mounts; what it shares is its primary's to look
+//! after.
 //!
 //! Every round reads what is due from storage, so nothing is loaded at promotion and nothing is lost at failover.
 //! Tasks hold the kernel weakly and are aborted at deactivation; every step is a commit of its own, so an abort
@@ -34,6 +36,9 @@ pub(crate) fn spawn(kernel: &Weak<Kernel>) -> Vec<AbortHandle> {
         })),
         runtime.spawn(due(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
             kernel.finish_changes().await
+        })),
+        runtime.spawn(due(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
+            kernel.follow_mounts().await
         })),
         runtime.spawn(due(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
             kernel.forget_members().await
@@ -79,7 +84,12 @@ where
         match round(kernel).await {
             // Leadership, or the role of a primary, was lost between two steps: the next one goes on.
             Ok(())
-            | Err(KernelError::NeedsActive | KernelError::DrSecondary | KernelError::Fenced { .. }) => {}
+            | Err(
+                KernelError::NeedsActive
+                | KernelError::NeedsPrimary
+                | KernelError::DrSecondary
+                | KernelError::Fenced { .. },
+            ) => {}
             Err(err) => tracing::warn!(error = %err, "housekeeping failed, will try again"),
         }
         tokio::time::sleep(pause).await;
@@ -89,7 +99,8 @@ where
 impl Kernel {
     /// What is looked after once a minute.
     async fn upkeep(&self) -> Result<(), KernelError> {
-        if self.store.barrier().needs_rotation_at(self.clock.now().0) {
+        let is_ours = self.standing().keeps_what_is_shared();
+        if is_ours && self.store.barrier().needs_rotation_at(self.clock.now().0) {
             self.cluster.rotate_keyring().await?;
         }
         self.forget_failed_logins().await

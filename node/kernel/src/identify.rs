@@ -46,9 +46,13 @@ impl Kernel {
         asked: &Asked,
         namespace: &Namespace,
     ) -> Result<Identified, KernelError> {
-        let presented = asked.incoming.token.as_ref().ok_or(KernelError::Denied)?;
-        let now = self.clock.now();
-        let entry = self.tokens.authenticate(tx, presented, asked.incoming.remote_addr, now)?;
+        let entry = match &asked.behalf {
+            Some(behalf) => behalf.caller.clone().ok_or(KernelError::Denied)?,
+            None => {
+                let presented = asked.incoming.token.as_ref().ok_or(KernelError::Denied)?;
+                self.tokens.authenticate(tx, presented, asked.incoming.remote_addr, self.clock.now())?
+            }
+        };
         if !namespace.path.starts_with(&entry.namespace_path) {
             return Err(KernelError::Denied);
         }

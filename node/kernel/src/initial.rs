@@ -61,7 +61,7 @@ pub fn initial_state(
     tx.put_record(Class::Node, IDENTITY_PATH, &identity)?;
     let mut key = Zeroizing::new(vec![0; 32]);
     entropy.fill(&mut key)?;
-    tx.put(Class::Local, index_header::KEY_PATH, key)?;
+    tx.put(Class::Replicated, index_header::KEY_PATH, key)?;
     let config = KernelConfig::default();
     let mounts = Mounts::new(
         Arc::new(Watches::default()),
@@ -74,6 +74,24 @@ pub fn initial_state(
 }
 
 impl Kernel {
+    /// Makes what every cluster has of its own and the copy of another's state does not bring: the key under which tokens
+    /// are known, and the mounts at fixed places that are local. Harmless where all of it is there.
+    ///
+    /// # Errors
+    /// When it cannot be committed.
+    pub async fn complete_local(&self) -> Result<(), KernelError> {
+        self.commit_staged(|tx| {
+            // Behind the view: it shows what the transaction does, and every change of mounts refuses the commit.
+            let router = self.mounts.router(&self.store)?;
+            self.tokens.prepare(tx, self.entropy.as_ref())?;
+            for namespace in router.namespaces().iter() {
+                self.mounts.write_missing(tx, &router, namespace, self.entropy.as_ref())?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Writes down who the cluster is, unless that is there and can be read: a restored backup holds no identity, and may
     /// take away the keys under which it was sealed. So with its roles.
     ///
@@ -100,11 +118,11 @@ mod tests {
     async fn nothing_is_kept_of_a_state_that_a_backup_replaced() {
         let rig = Rig::new().await;
         let kernel = &rig.kernel;
-        let before = kernel.index_header().unwrap().unwrap().write(1).unwrap();
+        let before = kernel.index_header().unwrap().unwrap().write(1, 1).unwrap();
         assert!(kernel.tokens.find(&rig.view(), "root", rig.now()).unwrap().is_some());
         rig.commit(|tx| {
             tx.put(Class::Local, "root/core/salt", Zeroizing::new(vec![9; 32]))?;
-            Ok(tx.put(Class::Local, index_header::KEY_PATH, Zeroizing::new(vec![9; 32]))?)
+            Ok(tx.put(Class::Replicated, index_header::KEY_PATH, Zeroizing::new(vec![9; 32]))?)
         })
         .await
         .unwrap();
@@ -112,7 +130,7 @@ mod tests {
         assert!(kernel.tokens.find(&rig.view(), "root", rig.now()).unwrap().is_none(), "another salt");
         let header = kernel.index_header().unwrap().unwrap();
         assert!(header.read(&before).is_err(), "another key");
-        assert_eq!(header.read(&header.write(1).unwrap()).unwrap(), Stated::Index(1));
+        assert_eq!(header.read(&header.write(1, 1).unwrap()).unwrap(), Stated::Ours { local: 1, shared: 1 });
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ use crate::calling::{Acted, CARRY_OUT_PATIENCE};
 use crate::kernel::Kernel;
 use crate::leases::LeaseEntry;
 use crate::pipeline::Ran;
+use crate::replication::{EntityKnown, no_lease};
 use crate::router::Mount;
 use crate::tx::{Mode, Tx};
 
@@ -44,6 +45,7 @@ impl Kernel {
     pub(crate) fn intend(
         &self,
         tx: &Tx,
+        asked: &Asked,
         admitted: &Admitted,
         response: Response,
     ) -> Result<Ran, KernelError> {
@@ -53,6 +55,9 @@ impl Kernel {
         };
         if tx.mode() == Mode::ReadOnly {
             return Err(StorageError::ReadOnly.into());
+        }
+        if asked.behalf.is_some() && lease.is_some() {
+            return Err(no_lease(tx));
         }
         let lease = lease.map(|grant| self.stage_lease(tx, admitted, mount, &grant)).transpose()?;
         let lease = lease.map(|lease| self.leases.intend(tx, lease, self.clock.now().after(SETTLED_AFTER)));
@@ -76,7 +81,15 @@ impl Kernel {
         };
         for _ in 0..ATTEMPTS_MAX {
             let tx = self.store.begin(Mode::ReadWrite);
-            let concluded = self.conclude(&tx, asked, admitted, mount, &errand, &acted);
+            let concluded = match self.conclude(&tx, asked, admitted, mount, &errand, &acted) {
+                Err(KernelError::NeedsEntity(question)) => {
+                    if let Err(err) = self.learn_entity(asked, *question).await {
+                        *asked.entity.lock() = EntityKnown::Failed(err);
+                    }
+                    continue;
+                }
+                concluded => concluded,
+            };
             match self.store.commit(tx).await {
                 Ok(committed) => return concluded.map(|ran| (ran, committed)),
                 Err(err) if err.is_conflict() => {}

@@ -21,6 +21,7 @@ use crate::identity::Paths;
 use crate::ids;
 use crate::lockout::LockoutTuning;
 use crate::namespaces::{Namespace, NamespaceTree, REGISTRY};
+use crate::replication::filter;
 use crate::router::{Mount, Router, Serves};
 use crate::store::SealedStore;
 use crate::tx::{Mode, Tx};
@@ -129,7 +130,8 @@ impl MountRecord {
     }
 }
 
-/// Revision of a namespace's mount table; every change reads and writes it.
+/// Revision of a namespace's mount table, one for its shared mounts and one for its local ones; every change writes its own
+/// and reads both.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Revision {
     count: u64,
@@ -439,8 +441,13 @@ impl Mounts {
     /// # Errors
     /// When storage fails.
     pub fn write(&self, tx: &Tx, namespace_id: &str, record: &MountRecord) -> Result<(), KernelError> {
-        bump(tx, namespace_id)?;
-        tx.put_record(record.class(), &record.storage_path(namespace_id), record)?;
+        bump(tx, namespace_id, record.class())?;
+        let (class, stored_at) = (record.class(), record.storage_path(namespace_id));
+        let before: Option<MountRecord> = tx.get_record(class, &stored_at)?;
+        if class == Class::Replicated && before.is_some_and(|before| before.path != record.path) {
+            filter::paths_changed(tx)?;
+        }
+        tx.put_record(class, &stored_at, record)?;
         Ok(())
     }
 
@@ -449,7 +456,10 @@ impl Mounts {
     /// # Errors
     /// When storage fails.
     pub fn remove(&self, tx: &Tx, namespace_id: &str, record: &MountRecord) -> Result<(), KernelError> {
-        bump(tx, namespace_id)?;
+        bump(tx, namespace_id, record.class())?;
+        if record.class() == Class::Replicated {
+            filter::paths_changed(tx)?;
+        }
         tx.delete(record.class(), &record.storage_path(namespace_id))?;
         Ok(())
     }
@@ -479,46 +489,79 @@ impl Mounts {
         namespace_id: &str,
         entropy: &dyn Entropy,
     ) -> Result<(), KernelError> {
-        let fixed = [
-            (
-                "sys/",
-                SYSTEM_TYPE,
-                EngineKind::Secrets,
-                "system endpoints used for control, policy and debugging",
-            ),
-            ("auth/token/", TOKEN_TYPE, EngineKind::Auth, "token based credentials"),
-            ("cubbyhole/", "cubbyhole", EngineKind::Secrets, "per-token private secret storage"),
-            ("identity/", IDENTITY_TYPE, EngineKind::Secrets, "identity store"),
-        ];
-        for (path, name, kind, description) in fixed {
-            let is_served_here = matches!(name, IDENTITY_TYPE | SYSTEM_TYPE | TOKEN_TYPE);
-            if !is_served_here && self.engine(kind, name).is_none() {
-                continue;
-            }
-            let mut config = MountConfig::default();
-            let header = match name {
-                IDENTITY_TYPE => Some("Authorization"),
-                SYSTEM_TYPE => Some("Accept"),
-                _ => None,
-            };
-            config.passthrough_request_headers.extend(header.map(str::to_owned));
-            let record = MountRecord {
-                uuid: ids::uuid(entropy)?,
-                path: path.to_owned(),
-                engine: name.to_owned(),
-                description: description.to_owned(),
-                accessor: accessor(kind, name, entropy)?,
-                config,
-                is_local: name == "cubbyhole",
-                ..MountRecord::default()
-            };
-            self.write(tx, namespace_id, &record)?;
+        for (path, name, kind, description) in BUILT_IN {
+            self.write_one_built_in(tx, namespace_id, (path, name, *kind, description), entropy)?;
         }
         Ok(())
     }
+
+    /// Stages those of [`Self::write_built_in`] that are local, where they are missing.
+    ///
+    /// # Errors
+    /// As [`Self::write_built_in`].
+    pub(crate) fn write_missing(
+        &self,
+        tx: &Tx,
+        router: &Router,
+        namespace: &Namespace,
+        entropy: &dyn Entropy,
+    ) -> Result<(), KernelError> {
+        for (path, name, kind, description) in BUILT_IN {
+            let full_path = format!("{}{path}", namespace.path);
+            if is_local_built_in(name) && router.at(&full_path).is_none() {
+                self.write_one_built_in(tx, &namespace.id, (path, name, *kind, description), entropy)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_one_built_in(
+        &self,
+        tx: &Tx,
+        namespace_id: &str,
+        (path, name, kind, description): BuiltInMount,
+        entropy: &dyn Entropy,
+    ) -> Result<(), KernelError> {
+        let is_served_here = matches!(name, IDENTITY_TYPE | SYSTEM_TYPE | TOKEN_TYPE);
+        if !is_served_here && self.engine(kind, name).is_none() {
+            return Ok(());
+        }
+        let mut config = MountConfig::default();
+        let header = match name {
+            IDENTITY_TYPE => Some("Authorization"),
+            SYSTEM_TYPE => Some("Accept"),
+            _ => None,
+        };
+        config.passthrough_request_headers.extend(header.map(str::to_owned));
+        let record = MountRecord {
+            uuid: ids::uuid(entropy)?,
+            path: path.to_owned(),
+            engine: name.to_owned(),
+            description: description.to_owned(),
+            accessor: accessor(kind, name, entropy)?,
+            config,
+            is_local: is_local_built_in(name),
+            ..MountRecord::default()
+        };
+        self.write(tx, namespace_id, &record)
+    }
 }
 
-fn read_namespaces(tx: &Tx) -> Result<NamespaceTree, KernelError> {
+/// Path, type, kind and description of a mount at a fixed place.
+type BuiltInMount = (&'static str, &'static str, EngineKind, &'static str);
+
+const BUILT_IN: &[BuiltInMount] = &[
+    ("sys/", SYSTEM_TYPE, EngineKind::Secrets, "system endpoints used for control, policy and debugging"),
+    ("auth/token/", TOKEN_TYPE, EngineKind::Auth, "token based credentials"),
+    ("cubbyhole/", "cubbyhole", EngineKind::Secrets, "per-token private secret storage"),
+    ("identity/", IDENTITY_TYPE, EngineKind::Secrets, "identity store"),
+];
+
+fn is_local_built_in(name: &str) -> bool {
+    name == "cubbyhole"
+}
+
+pub(crate) fn read_namespaces(tx: &Tx) -> Result<NamespaceTree, KernelError> {
     let mut found = Vec::new();
     for id in tx.scan(Class::Replicated, REGISTRY, &Page::default())? {
         let path = format!("{REGISTRY}{id}");
@@ -530,11 +573,15 @@ fn read_namespaces(tx: &Tx) -> Result<NamespaceTree, KernelError> {
     Ok(NamespaceTree::new(found))
 }
 
-fn bump(tx: &Tx, namespace_id: &str) -> Result<(), KernelError> {
+fn bump(tx: &Tx, namespace_id: &str, class: Class) -> Result<(), KernelError> {
     let path = format!("{namespace_id}/core/mounts-revision");
-    let mut revision: Revision = tx.get_record(Class::Replicated, &path)?.unwrap_or_default();
-    revision.count += 1;
-    tx.put_record(Class::Replicated, &path, &revision)?;
+    for one in CLASSES {
+        let mut revision: Revision = tx.get_record(one, &path)?.unwrap_or_default();
+        if one == class {
+            revision.count += 1;
+            tx.put_record(one, &path, &revision)?;
+        }
+    }
     Ok(())
 }
 
@@ -586,6 +633,11 @@ const UNMOUNTABLE: &[&str] = &["cubbyhole", IDENTITY_TYPE, SYSTEM_TYPE, TOKEN_TY
 
 /// Mounts of the kernel's own: only what the audit log shows of them can be changed.
 pub(crate) const UNTUNABLE: &[&str] = &["cubbyhole/", "identity/", "sys/"];
+
+/// Whether what is mounted there is what every namespace has.
+pub(crate) fn is_built_in(path: &str) -> bool {
+    refuse_protected(path, "").is_err()
+}
 
 /// # Errors
 /// When the path is one of the fixed ones, or inside one.

@@ -3,7 +3,8 @@
 //! **Invariant:** no other file calls an engine's `handle`, so nothing runs unchecked or unaudited; a request makes
 //! at most one Raft entry. A conflict runs the request again on fresh state, decisions included; the audit log hears
 //! of it once.
-//! Read next: [`crate::admission`] for the decisions, [`crate::grants`] for tokens, leases and wrapping.
+//! Read next: [`crate::admission`] for the decisions, [`crate::grants`] for tokens, leases and wrapping,
+//! [`crate::replication::ask`] for what a performance secondary has done at its primary.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -78,35 +79,67 @@ impl Kernel {
             self.store.read_barrier().await?;
         }
         self.await_stated(&asked.incoming).await?;
+        self.serve_asked(&mut asked).await
+    }
+
+    /// Decides and runs, until nothing gets in between.
+    pub(crate) async fn serve_asked(&self, asked: &mut Asked) -> Result<Box<Answer>, KernelError> {
         let mut turn = None;
         for attempt in 0..ATTEMPTS_MAX {
             let tx = self.store.begin(Mode::ReadOnly);
             self.audit.refresh(&tx, self.watches.changed_at(crate::watch::Topic::Audit))?;
-            let mut admitted = self.admit(&tx, &mut asked)?;
-            if !self.is_active() && self.is_for_active(&asked, &admitted) {
+            let mut admitted = self.admit(&tx, asked)?;
+            if !self.is_active() && self.is_for_active(asked, &admitted) {
                 return Err(KernelError::NeedsActive);
             }
             if attempt == 0 {
-                self.audit_request(&asked, &admitted).await?;
+                self.audit_request(asked, &admitted).await?;
             }
-            match self.attempt(tx, &asked, &mut admitted).await {
+            let result = match self.attempt(tx, asked, &mut admitted).await {
                 Err(err) if err.is_conflict() => {
                     metrics::counter!("vault.core.conflicts").increment(1);
                     asked.data = std::mem::take(&mut admitted.request.data);
                     turn = self.before_another(attempt, turn, &err).await;
+                    continue;
+                }
+                Err(err @ (KernelError::NeedsEntity(_) | KernelError::NeedsPrimary)) => {
+                    drop(turn.take());
+                    match Box::pin(self.turn_to_primary(asked, &mut admitted, err)).await {
+                        Ok(None) => continue,
+                        Ok(Some(answer)) => Ok(answer),
+                        Err(err) => Err(err),
+                    }
                 }
                 attempted => {
                     drop(turn); // What it was for is committed: nobody waits for what happens outside.
-                    let result = match attempted {
-                        Ok(attempted) => self.complete(&asked, &admitted, attempted).await,
+                    match attempted {
+                        Ok(attempted) => self.complete(asked, &admitted, attempted).await,
                         Err(err) => Err(err),
-                    };
-                    self.audit_response(&asked, &admitted, &result).await?;
-                    return result;
+                    }
                 }
-            }
+            };
+            self.audit_response(asked, &admitted, &result).await?;
+            return result;
         }
-        Box::pin(self.give_up(&mut asked)).await
+        Box::pin(self.give_up(asked)).await
+    }
+
+    /// Has the primary of a performance secondary do its part. `None` when the request is to be run again after that.
+    async fn turn_to_primary(
+        &self,
+        asked: &mut Asked,
+        admitted: &mut Admitted,
+        needs: KernelError,
+    ) -> Result<Option<Box<Answer>>, KernelError> {
+        if let KernelError::NeedsEntity(question) = needs {
+            self.learn_entity(asked, *question).await?;
+        } else if let Some(answer) = self.run_at_primary(asked, admitted).await? {
+            return Ok(Some(answer));
+        } else {
+            asked.is_ours = true;
+        }
+        asked.data = std::mem::take(&mut admitted.request.data);
+        Ok(None)
     }
 
     /// Waits after a conflict until another attempt is worth making.
@@ -144,12 +177,38 @@ impl Kernel {
         }
         let Some(header) = self.index_header()? else { return Err(self.behind(incoming)) };
         for value in &incoming.required_index {
-            if let Stated::Index(index) = header.read(value)? {
+            let (local, shared) = match header.read(value)? {
+                Stated::Ours { local, shared } => (Some(local), Some(shared)),
+                Stated::Others { shared } => (None, Some(shared)),
+                Stated::Foreign => (None, None),
+            };
+            if let Some(index) = local {
                 let waiting = self.store.replica().await_applied(index, STATE_PATIENCE);
                 waiting.await.map_err(|_| self.behind(incoming))?;
             }
+            if let Some(index) = shared.filter(|_| self.is_performance_secondary()) {
+                self.await_shared(incoming, index).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Waits for a state of the primary.
+    async fn await_shared(&self, incoming: &Incoming, index: u64) -> Result<(), KernelError> {
+        let port = self.cluster.replication().ok_or(KernelError::Sealed)?;
+        let arrived = port.await_primary(index, STATE_PATIENCE).await?;
+        if arrived { Ok(()) } else { Err(self.behind(incoming)) }
+    }
+
+    /// `X-Vault-Index` for a state: of this cluster, and of its primary if it has one.
+    pub(crate) fn stated(&self, local: u64, shared: Option<u64>) -> Result<Option<String>, KernelError> {
+        let of_primary = || self.cluster.replication().and_then(|port| port.primary_index());
+        let shared = match shared {
+            Some(shared) => shared,
+            None if self.is_performance_secondary() => of_primary().unwrap_or_default(),
+            None => local,
+        };
+        Ok(self.index_header()?.and_then(|header| header.write(local, shared)))
     }
 
     /// A state the client has seen is not here in time.
@@ -172,7 +231,7 @@ impl Kernel {
             self.spend_refused(&tx, admitted).await?;
             return Err(refusal);
         }
-        let may_only_read = !admitted.writes() && asked.incoming.wrap_ttl.is_none();
+        let may_only_read = !admitted.writes() && asked.incoming.wrap_ttl.is_none() && asked.behalf.is_none();
         if may_only_read && !self.takes_use(admitted) {
             match self.run(&tx, asked, admitted).await {
                 Err(err) if is_read_only(&err) && self.is_active() => {}
@@ -192,8 +251,15 @@ impl Kernel {
         }
         self.hold_existence(&tx, asked, admitted)?;
         self.spend(&tx, admitted)?;
-        let mut ran = match self.run(&tx, asked, admitted).await {
+        let changes = tx.changes();
+        let ran = self.run(&tx, asked, admitted).await;
+        if self.is_for_primary(&tx, asked, admitted, &ran, changes) {
+            return Err(KernelError::NeedsPrimary);
+        }
+        let mut ran = match ran {
+            Ok(_) if asked.behalf.is_some() && !tx.writes_shared() => return Err(KernelError::NothingShared),
             Ok(ran) => ran,
+            Err(err @ KernelError::NeedsEntity(_)) => return Err(err),
             Err(err) => {
                 self.spend_refused(&tx, admitted).await?;
                 return Err(err);
@@ -226,15 +292,21 @@ impl Kernel {
             Ran { errand: Some(errand), .. } => {
                 // Boxed, or all others would carry its room about.
                 let (ran, concluded) = Box::pin(self.run_errand(asked, admitted, *errand)).await?;
-                self.finish(ran, concluded.or(committed)).await
+                self.finish(asked, ran, concluded.or(committed)).await
             }
-            ran => self.finish(ran, committed).await,
+            ran => self.finish(asked, ran, committed).await,
         }
     }
 
     /// Does what had to wait for the commit, and names the state the client has seen.
-    async fn finish(&self, ran: Ran, committed: Option<Committed>) -> Result<Box<Answer>, KernelError> {
+    async fn finish(
+        &self,
+        asked: &Asked,
+        ran: Ran,
+        committed: Option<Committed>,
+    ) -> Result<Box<Answer>, KernelError> {
         let Ran { mut answer, after, errand: _ } = ran;
+        let written_by = if after.is_some() { None } else { committed };
         if let Some(after) = after {
             let Done { response, wrap_info } = after(self).await?;
             answer.data = response.data.or(answer.data);
@@ -242,7 +314,10 @@ impl Kernel {
             answer.wrap_info = wrap_info.or(answer.wrap_info);
         }
         if let Some(committed) = committed {
-            answer.index = self.index_header()?.and_then(|header| header.write(committed.index));
+            answer.index = self.stated(committed.index, None)?;
+        }
+        if let Some(behalf) = &asked.behalf {
+            behalf.note_written(written_by.map_or_else(|| self.applied_index(), |committed| committed.index));
         }
         Ok(answer)
     }
@@ -259,9 +334,9 @@ impl Kernel {
         let mut answer = match found.group.and_then(|at| self.groups(mount).get(at)) {
             Some(group) => group.handle(&self.builtin_ctx(tx, asked, admitted), &admitted.request).await?,
             None => {
-                let response = self.call_engine(tx, admitted).await?;
+                let response = self.call_engine(tx, asked, admitted).await?;
                 if response.intent.is_some() {
-                    return self.intend(tx, admitted, response);
+                    return self.intend(tx, asked, admitted, response);
                 }
                 response.into()
             }
@@ -270,13 +345,20 @@ impl Kernel {
         self.grant(tx, asked, admitted, answer)
     }
 
-    async fn call_engine(&self, tx: &Tx, admitted: &Admitted) -> Result<Response, KernelError> {
+    async fn call_engine(
+        &self,
+        tx: &Tx,
+        asked: &Asked,
+        admitted: &Admitted,
+    ) -> Result<Response, KernelError> {
         let Some(mount) = &admitted.mount else {
             return Err(KernelError::Bug("an engine is called without a mount".to_owned()));
         };
         let called = self.call(tx, mount)?;
         let ctx = called.ctx();
-        let tried = self.watch_login(tx, admitted, called.engine()).await?;
+        // A login for a secondary was watched there.
+        let watched = asked.behalf.is_none();
+        let tried = if watched { self.watch_login(tx, admitted, called.engine()).await? } else { None };
         let answered = called.engine().handle(&ctx, &admitted.request).await;
         if let Some(tried) = tried {
             self.settle_login(tx, &tried, &answered)?;

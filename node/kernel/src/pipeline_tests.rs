@@ -11,7 +11,7 @@ use crate::{Body, Incoming, KernelError};
 #[tokio::test]
 async fn a_state_that_is_not_here_is_asked_of_the_active_node_if_the_caller_wants() {
     let mut rig = Rig::active().await;
-    let header = rig.kernel.index_header().unwrap().unwrap().write(1_000_000).unwrap();
+    let header = rig.kernel.index_header().unwrap().unwrap().write(1_000_000, 1_000_000).unwrap();
     let ask = async |rig: &Rig, forwards_when_behind: bool| {
         let mut incoming = rig.incoming("root", Operation::Read, "auth/token/lookup-self");
         incoming.required_index = vec![header.clone()];

@@ -52,6 +52,9 @@ impl Kernel {
         let Some(_claim) = Claim::take(self, uuid) else { return Ok(Finished::NotYet) };
         let router = self.mounts.router(&self.store)?;
         let Some(mount) = router.by_uuid(uuid).cloned() else { return Ok(Finished::Done) };
+        if !self.standing().looks_after(mount.class()) {
+            return Ok(Finished::Done); // The primary finishes it.
+        }
         match &mount.record.state {
             MountState::Active => {}
             MountState::Disabling => self.remove(&mount).await?,
@@ -86,7 +89,7 @@ impl Kernel {
     async fn remove(&self, mount: &Mount) -> Result<(), KernelError> {
         self.revoke_mount(mount).await?;
         self.forget_aliases(mount).await?;
-        for class in CLASSES {
+        for class in CLASSES.into_iter().filter(|class| self.standing().looks_after(*class)) {
             while self.remove_some(class, &mount.storage_prefix()).await? {}
         }
         let namespace_id = mount.namespace.id.as_str();
@@ -96,7 +99,7 @@ impl Kernel {
     }
 
     /// Removes up to a batch of entries; false when there were none.
-    async fn remove_some(&self, class: Class, prefix: &str) -> Result<bool, KernelError> {
+    pub(crate) async fn remove_some(&self, class: Class, prefix: &str) -> Result<bool, KernelError> {
         let tx = self.store.begin(Mode::ReadWrite);
         let paths = tx.some_below(class, prefix, BATCH)?;
         for path in &paths {
@@ -113,13 +116,13 @@ impl Kernel {
             .commit_staged(|tx| {
                 let mut record = self.mounts.reread(tx, namespace_id, &mount.record)?;
                 if record.state != mount.record.state {
-                    end_migration(tx, migration, &record.path, to, "failure")?;
+                    end_migration(tx, record.class(), migration, (&record.path, to), "failure")?;
                     return Ok(false); // Disabled meanwhile, and that is what it goes through now.
                 }
                 let from = std::mem::replace(&mut record.path, to.to_owned());
                 record.state = MountState::Active;
                 self.mounts.write(tx, namespace_id, &record)?;
-                end_migration(tx, migration, &from, to, "success")?;
+                end_migration(tx, record.class(), migration, (&from, to), "success")?;
                 Ok(true)
             })
             .await?;
@@ -136,13 +139,13 @@ impl Kernel {
 /// When storage fails.
 pub(crate) fn end_migration(
     tx: &Tx,
+    class: Class,
     migration: &str,
-    from: &str,
-    to: &str,
+    (from, to): (&str, &str),
     status: &str,
 ) -> Result<(), KernelError> {
     let ended = Migration { from: from.to_owned(), to: to.to_owned(), status: status.to_owned() };
-    Ok(tx.put_record(Class::Local, &migration_path(migration), &ended)?)
+    Ok(tx.put_record(class, &migration_path(migration), &ended)?)
 }
 
 #[cfg(test)]

@@ -131,7 +131,12 @@ impl Router {
     pub(crate) fn insert(&mut self, mount: Arc<Mount>) {
         self.remove(&mount.record.uuid);
         self.depth_max = self.depth_max.max(depth(&mount.full_path));
-        self.by_path.insert(Arc::clone(&mount.full_path), Arc::clone(&mount));
+        // Where a primary makes a mount at the path of a local one of its secondary, the local one goes on there.
+        let is_hidden = !mount.record.is_local
+            && self.by_path.get(&mount.full_path).is_some_and(|other| other.record.is_local);
+        if !is_hidden {
+            self.by_path.insert(Arc::clone(&mount.full_path), Arc::clone(&mount));
+        }
         self.by_accessor
             .insert(accessor_key(&mount.namespace.id, &mount.record.accessor), Arc::clone(&mount));
         self.by_uuid.insert(mount.record.uuid.as_str().into(), mount);
@@ -141,6 +146,11 @@ impl Router {
         let Some(old) = self.by_uuid.remove(uuid) else { return };
         if self.by_path.get(&old.full_path).is_some_and(|mount| mount.record.uuid == uuid) {
             self.by_path.remove(&old.full_path);
+            if old.record.is_local
+                && let Some(hidden) = self.by_uuid.values().find(|mount| mount.full_path == old.full_path)
+            {
+                self.by_path.insert(Arc::clone(&hidden.full_path), Arc::clone(hidden));
+            }
         }
         let accessor = accessor_key(&old.namespace.id, &old.record.accessor);
         if self.by_accessor.get(&accessor).is_some_and(|mount| mount.record.uuid == uuid) {

@@ -1,5 +1,7 @@
 //! Engines' ticks: each mount's own, so that an engine that does not answer keeps no other waiting.
 //!
+//! At a performance secondary only mounts with something of its own are ticked, and only that is kept of it.
+//!
 //! Nothing is stored about them: a new active node ticks every mount at once, and engines read what is due from storage.
 //! Read next: [`crate::intents`] for what a tick may have done outside.
 
@@ -7,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use arca_engine_api::Engine;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -53,9 +56,11 @@ impl Ticks {
         let router = kernel.mounts.router(&kernel.store)?;
         self.last.retain(|uuid, _| router.by_uuid(uuid).is_some());
         // An engine nobody has asked for on this node is made for its tick: it may have work left by another.
+        let looks_after_all = kernel.standing().keeps_what_is_shared();
         let mounts = router.mounts().filter(|mount| mount.is_active());
         for mount in mounts.filter(|mount| matches!(mount.serves, Serves::Engine(_))) {
             let pause = match mount.engine() {
+                Ok(engine) if !looks_after_all && !is_ours(mount, engine.as_ref()) => continue,
                 Ok(engine) => engine.tick_interval(),
                 Err(err) => {
                     tracing::warn!(mount = mount.record.uuid, error = %err, "no tick for an engine that cannot be made");
@@ -77,13 +82,24 @@ impl Ticks {
     }
 }
 
+/// Whether a performance secondary has anything to look after in a mount.
+fn is_ours(mount: &Mount, engine: &dyn Engine) -> bool {
+    mount.record.is_local || !engine.local_prefixes().is_empty()
+}
+
 /// One tick, and what it intends; failures are logged.
 async fn tick(kernel: Arc<Kernel>, mount: Arc<Mount>) {
     let uuid = &mount.record.uuid;
     match tokio::time::timeout(PATIENCE, kernel.tick_mount(&mount)).await {
         // Leadership was lost between two steps: the next active node goes on.
         Ok(
-            Ok(()) | Err(KernelError::NeedsActive | KernelError::DrSecondary | KernelError::Fenced { .. }),
+            Ok(())
+            | Err(
+                KernelError::NeedsActive
+                | KernelError::NeedsPrimary
+                | KernelError::DrSecondary
+                | KernelError::Fenced { .. },
+            ),
         ) => {}
         Ok(Err(err)) => tracing::warn!(mount = uuid, error = %err, "an engine's tick failed"),
         Err(_) => tracing::warn!(mount = uuid, "an engine's tick does not end"),
@@ -100,11 +116,19 @@ impl Kernel {
             let ctx = called.ctx();
             called.engine().tick(&ctx).await?
         };
+        // What is shared is the primary's to tidy and to rotate: at a performance secondary only the rest is kept, and
+        // nothing is done outside for it.
+        let is_primarys = !self.standing().looks_after(mount.class());
+        if is_primarys {
+            tx.keep_local();
+        }
         match self.store.commit(tx).await {
             Err(err) if err.is_conflict() => return Ok(()), // Somebody wrote meanwhile; there is a next round.
             other => other?,
         };
-        self.run_intents(mount, intents).await;
+        if !is_primarys {
+            self.run_intents(mount, intents).await;
+        }
         Ok(())
     }
 

@@ -104,6 +104,22 @@ impl Tx {
         staged.writes.len() + staged.timed.len()
     }
 
+    /// Whether anything was staged that performance secondaries share with their primary.
+    #[must_use]
+    pub fn writes_shared(&self) -> bool {
+        let staged = self.staged.lock();
+        let is_shared = |key: &Key| is_shared(key);
+        staged.writes.keys().any(|(class, _)| *class == Class::Replicated)
+            || staged.timed.keys().any(is_shared)
+    }
+
+    /// Drops what was staged that performance secondaries share with their primary.
+    pub(crate) fn keep_local(&self) {
+        let mut staged = self.staged.lock();
+        staged.writes.retain(|(class, _), _| *class != Class::Replicated);
+        staged.timed.retain(|key, _| !is_shared(key));
+    }
+
     /// The value at `path`, own writes included. In a writing transaction the version read is remembered, and a
     /// concurrent change refuses the commit.
     ///
@@ -531,6 +547,12 @@ impl Tx {
         }
         Ok(WriteSet { reads: staged.reads.into_iter().collect(), writes })
     }
+}
+
+/// Whether an entry is the same on performance secondaries and their primary: of class `Replicated`, or of those in front
+/// of the classes.
+pub(crate) fn is_shared(key: &[u8]) -> bool {
+    !matches!(key.first().map(|tag| Class::from_tag(*tag)), Some(Ok(Class::Local | Class::Node)))
 }
 
 fn seal(barrier: &Barrier, key: Key, value: Option<&Vec<u8>>, path: &str) -> Result<Write, StorageError> {

@@ -17,17 +17,17 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 impl Replicator {
     /// Begins or ends the telling.
-    pub(super) fn keep_announcing(self: &Arc<Self>, is_ours: bool) {
+    pub(super) fn keep_announcing(self: &Arc<Self>, kind: Kind, is_ours: bool) {
         let mut announcing = self.announcing.lock();
-        if announcing.as_ref().is_some_and(tokio::task::JoinHandle::is_finished) {
-            *announcing = None;
+        if announcing.get(&kind).is_some_and(tokio::task::JoinHandle::is_finished) {
+            announcing.remove(&kind);
         }
-        match (is_ours, announcing.is_some()) {
-            (true, false) if matches!(self.announcement(), Ok(Some(_))) => {
-                *announcing = Some(self.spawn(announce(Arc::clone(self))));
+        match (is_ours, announcing.contains_key(&kind)) {
+            (true, false) if matches!(self.announcement(kind), Ok(Some(_))) => {
+                announcing.insert(kind, self.spawn(announce(Arc::clone(self), kind)));
             }
             (false, true) => {
-                if let Some(task) = announcing.take() {
+                if let Some(task) = announcing.remove(&kind) {
                     task.abort();
                 }
             }
@@ -35,15 +35,20 @@ impl Replicator {
         }
     }
 
-    fn announcement(&self) -> Result<Option<AnnouncementRecord>, KernelError> {
-        Ok(self.kernel()?.read_tx().get_record(Class::Node, &announcement_path(Kind::Dr))?)
+    fn announcement(&self, kind: Kind) -> Result<Option<AnnouncementRecord>, KernelError> {
+        Ok(self.kernel()?.read_tx().get_record(Class::Node, &announcement_path(kind))?)
     }
 
     /// Tells once.
-    async fn tell(&self, link: &dyn PrimaryLink, record: &AnnouncementRecord) -> Result<(), LinkError> {
+    async fn tell(
+        &self,
+        kind: Kind,
+        link: &dyn PrimaryLink,
+        record: &AnnouncementRecord,
+    ) -> Result<(), LinkError> {
         let cursor = hex::decode(&record.cursor).ok();
         let cursor = cursor.and_then(|bytes| Cursor::read(&mut Reader::new(bytes.into())).ok());
-        let role = self.role(Kind::Dr).unwrap_or_default();
+        let role = self.role(kind).unwrap_or_default();
         let news = Announcement {
             epoch: Epoch(record.epoch),
             addresses: self.addresses(&role),
@@ -53,8 +58,8 @@ impl Replicator {
     }
 }
 
-async fn announce(replicator: Arc<Replicator>) {
-    let Ok(role) = replicator.role(Kind::Dr) else { return };
+async fn announce(replicator: Arc<Replicator>, kind: Kind) {
+    let Ok(role) = replicator.role(kind) else { return };
     let link = match replicator.link_to(&role) {
         Ok(link) => link,
         Err(err) => {
@@ -64,8 +69,8 @@ async fn announce(replicator: Arc<Replicator>) {
     };
     let mut said = None;
     loop {
-        let Ok(Some(record)) = replicator.announcement() else { return };
-        match replicator.tell(link.as_ref(), &record).await {
+        let Ok(Some(record)) = replicator.announcement(kind) else { return };
+        match replicator.tell(kind, link.as_ref(), &record).await {
             Ok(()) => break tracing::warn!(epoch = record.epoch, "the old primary knows that it is over"),
             // It is no primary any more, or knows of one that is newer still.
             Err(LinkError::Refused(refusal @ (Refusal::NotPrimary | Refusal::Revoked))) => {
@@ -90,8 +95,8 @@ async fn announce(replicator: Arc<Replicator>) {
         tokio::time::sleep(PAUSE).await;
     }
     let forgotten = replicator.commit(|tx| {
-        if arca_kernel::replication::RoleRecord::load(tx, Kind::Dr)?.mode == Mode::Primary {
-            tx.delete(Class::Node, &announcement_path(Kind::Dr))?;
+        if arca_kernel::replication::RoleRecord::load(tx, kind)?.mode == Mode::Primary {
+            tx.delete(Class::Node, &announcement_path(kind))?;
         }
         Ok(Vec::new())
     });

@@ -19,9 +19,9 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::activation::Activated;
-use super::follower::{SHIPPED, Told};
+use super::follower::Told;
 use super::records::{BootstrapRecord, LEFTOVERS_PATH, LeftoversRecord, bootstrap_path};
-use super::{OWN_FOLDERS, Replicator, sieve};
+use super::{OWN_FOLDERS, Replicator, shipped, sieve};
 
 /// Most records of a cluster's own that are taken along.
 const OWN_MAX: usize = 4096;
@@ -32,8 +32,8 @@ fn failed(doing: &str, err: impl std::fmt::Display) -> KernelError {
 
 impl Replicator {
     /// What is to be copied, if that has not happened.
-    pub(super) fn bootstrap_record(&self) -> Result<Option<BootstrapRecord>, KernelError> {
-        Ok(self.kernel()?.read_tx().get_record(Class::Node, &bootstrap_path(Kind::Dr))?)
+    pub(super) fn bootstrap_record(&self, kind: Kind) -> Result<Option<BootstrapRecord>, KernelError> {
+        Ok(self.kernel()?.read_tx().get_record(Class::Node, &bootstrap_path(kind))?)
     }
 
     /// Copies the primary's state. When this returns well, the state is the primary's and this node is locked out of it.
@@ -47,8 +47,8 @@ impl Replicator {
         let incoming = incoming.map_err(|err| failed("receiving the copy", err))?;
         let next = successor(&incoming, &root, &self.sealing)?;
         let own = self.own_entries(&next)?;
-        let sieve = sieve(&next, Kind::Dr)?;
-        let before = self.carry_over(&root, &next, incoming.position().cursor()).await?;
+        let sieve = sieve(&next, told.kind)?;
+        let before = self.carry_over(told.kind, &root, &next, incoming.position().cursor()).await?;
         let stream = incoming.into_import(sieve, own, self.cluster_id.as_bytes());
         let stream = stream.map_err(|err| failed("receiving the copy", err))?;
         tracing::warn!("this cluster's state is being replaced by its primary's");
@@ -64,7 +64,7 @@ impl Replicator {
         }
         // It was a copy of that state before: the keys are the same, and nobody has to change over.
         self.commit(|tx| {
-            tx.delete(Class::Node, &bootstrap_path(Kind::Dr))?;
+            tx.delete(Class::Node, &bootstrap_path(told.kind))?;
             Ok(vec![self.keys.no_successor_entry()])
         })
         .await?;
@@ -72,6 +72,11 @@ impl Replicator {
     }
 
     /// What is this cluster's own below class `Node`, sealed for the barrier to come.
+    ///
+    /// A performance secondary gets nothing else of class `Local`: what it had, its tokens above all, belongs to the state
+    /// that goes, and what every cluster needs is made by its kernel ([`Kernel::complete_local`]).
+    ///
+    /// [`Kernel::complete_local`]: arca_kernel::Kernel::complete_local
     fn own_entries(&self, next: &Barrier) -> Result<Vec<(Key, Value)>, KernelError> {
         let kernel = self.kernel()?;
         let (tx, view) = (kernel.read_tx(), self.replica.view());
@@ -99,12 +104,13 @@ impl Replicator {
     /// what is to be cleared away under those to come. Answers what to take back should the step fail.
     async fn carry_over(
         &self,
+        kind: Kind,
         root: &RootKey,
         next: &Arc<Barrier>,
         cursor: Cursor,
     ) -> Result<Vec<Key>, KernelError> {
-        let role =
-            RoleRecord { epoch: cursor.epoch.0, ..RoleRecord::load(&self.kernel()?.read_tx(), Kind::Dr)? };
+        let known = self.kernel()?.read_tx();
+        let role = RoleRecord { epoch: cursor.epoch.0, ..RoleRecord::load(&known, kind)? };
         let view = self.replica.view();
         let mut leftovers = LeftoversRecord::default();
         let mut visitor = |key: &[u8], _: &[u8], _: Version| {
@@ -122,10 +128,17 @@ impl Replicator {
             leftovers.keys.push(hex::encode(announced.key()));
         }
         let tx = Tx::new(Arc::clone(next), view, arca_kernel::tx::Mode::ReadWrite);
-        tx.put_record(Class::Node, Kind::Dr.path(), &role)?;
+        role.store(&tx, kind)?;
+        for other in Kind::ALL.into_iter().filter(|other| *other != kind) {
+            let disabled = RoleRecord::load(&known, other)?;
+            // Its epoch never goes back.
+            if disabled != RoleRecord::default() {
+                disabled.store(&tx, other)?;
+            }
+        }
         tx.put_record(Class::Node, LEFTOVERS_PATH, &leftovers)?;
         let mut writes = tx.into_write_set()?.writes;
-        writes.push(Write::Put(cursor_key(SHIPPED), cursor.encode()));
+        writes.push(Write::Put(cursor_key(shipped(kind)), cursor.encode()));
         writes.push(announced);
         let keys = writes.iter().map(|write| write.key().to_vec()).collect();
         self.replica.propose(WriteSet { reads: Vec::new(), writes }).await?;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::follower::NO_PRIMARY;
 use super::primary::busy;
-use super::{Replicator, sieve};
+use super::{Replicator, active_role, sieve};
 
 /// A comparison, and what follows from it for the keys of this node.
 #[derive(Debug)]
@@ -35,9 +35,9 @@ impl Catchup for NodeCatchup {
 }
 
 impl Replicator {
-    pub(super) fn catchup(&self) -> Result<Arc<dyn Catchup>, KernelError> {
+    pub(super) fn catchup(&self, kind: Kind) -> Result<Arc<dyn Catchup>, KernelError> {
         let replica = Arc::clone(&self.replica) as Arc<dyn Replica>;
-        let comparing = Comparing::new(replica, sieve(&self.barrier, Kind::Dr)?, Arc::clone(&self.pace));
+        let comparing = Comparing::new(replica, sieve(&self.barrier, kind)?, Arc::clone(&self.pace));
         Ok(Arc::new(NodeCatchup { comparing, keys: Arc::clone(&self.keys) }))
     }
 
@@ -50,15 +50,26 @@ impl Replicator {
     ) -> Result<Bytes, Refusal> {
         self.source.admit(secondary_id, super::shipped(kind))?;
         self.replica.read_barrier().await.map_err(busy)?;
+        // What was withheld since must not come out of a state of before.
+        let began_at = self.changed_at(kind, secondary_id)?;
+        let is_news = {
+            let mut compared = self.compared.lock();
+            compared.insert((kind, secondary_id.to_owned()), began_at).is_some_and(|before| before < began_at)
+        };
+        if is_news {
+            self.comparisons.end(super::shipped(kind), secondary_id);
+        }
         let pin = || self.pinned_now(secondary_id, kind);
         self.comparisons.serve(super::shipped(kind), secondary_id, &pin, question).await
     }
 
     /// Hashes over the state here and, on a secondary, over the primary's.
     pub(super) async fn checked_state(&self) -> Result<Map, KernelError> {
-        let kernel = self.active()?;
-        let sieve = sieve(&self.barrier, Kind::Dr)?;
-        let role = kernel.role(Kind::Dr);
+        let standing = self.active()?.standing();
+        let is = |mode: Mode| Kind::ALL.into_iter().find(|kind| active_role(&standing, *kind).mode == mode);
+        let kind = is(Mode::Secondary).or_else(|| is(Mode::Primary)).unwrap_or(Kind::Dr);
+        let sieve = sieve(&self.barrier, kind)?;
+        let role = standing.role(kind).clone();
         let now = self.now();
         let mut report = json!({
             "corrupted_root": false,
@@ -68,7 +79,7 @@ impl Replicator {
         });
         let shown = |root: &Root| json!({ "merkle_root": root.to_string(), "entries": root.entries, "bytes": root.bytes });
         let more = if role.mode == Mode::Secondary {
-            let told = self.told().ok_or_else(|| KernelError::invalid(NO_PRIMARY))?;
+            let told = self.told(kind).ok_or_else(|| KernelError::invalid(NO_PRIMARY))?;
             let link = Arc::clone(&told.link) as Arc<dyn Link>;
             let replica = Arc::clone(&self.replica) as Arc<dyn Replica>;
             let checked = check(&link, &replica, &sieve, &self.pace).await;

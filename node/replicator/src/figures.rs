@@ -10,51 +10,55 @@ fn float(number: u64) -> f64 {
     number as f64
 }
 
+fn name(kind: Kind, what: &str) -> String {
+    format!("vault.replication.{}.{what}", kind.name())
+}
+
 impl Replicator {
-    pub(super) fn show_figures(&self, role: &RoleRecord) {
+    pub(super) fn show_figures(&self, kind: Kind, role: &RoleRecord) {
         match role.mode {
             Mode::Disabled => {}
-            Mode::Primary => self.show_primary(role),
-            Mode::Secondary => self.show_secondary(),
+            Mode::Primary => self.show_primary(kind, role),
+            Mode::Secondary => self.show_secondary(kind),
         }
     }
 
-    fn show_primary(&self, role: &RoleRecord) {
+    fn show_primary(&self, kind: Kind, role: &RoleRecord) {
         let now = self.now().0;
-        metrics::gauge!("vault.replication.dr.fenced").set(float(u64::from(role.fence.is_some())));
-        for status in self.source.secondaries(shipped(Kind::Dr)) {
+        metrics::gauge!(name(kind, "fenced")).set(float(u64::from(role.fence.is_some())));
+        for status in self.source.secondaries(shipped(kind)) {
             let (lag, id) = (self.lag_of(&status, now), status.id.clone());
-            metrics::gauge!("vault.replication.dr.secondary.lag_entries", "secondary_id" => id.clone())
-                .set(float(lag.entries));
-            metrics::gauge!("vault.replication.dr.secondary.lag_bytes", "secondary_id" => id.clone())
-                .set(float(lag.bytes));
-            metrics::gauge!("vault.replication.dr.secondary.lag_seconds", "secondary_id" => id.clone())
-                .set(lag.seconds);
-            metrics::gauge!("vault.replication.dr.secondary.bytes_sent", "secondary_id" => id)
-                .set(float(status.bytes_sent));
+            let show = |what: &str, number: f64| {
+                metrics::gauge!(name(kind, what), "secondary_id" => id.clone()).set(number);
+            };
+            show("secondary.lag_entries", float(lag.entries));
+            show("secondary.lag_bytes", float(lag.bytes));
+            show("secondary.lag_seconds", lag.seconds);
+            show("secondary.bytes_sent", float(status.bytes_sent));
         }
     }
 
-    fn show_secondary(&self) {
-        let Some(told) = self.told() else { return };
+    fn show_secondary(&self, kind: Kind) {
+        let Some(told) = self.told(kind) else { return };
+        let show = |what: &str, number: f64| metrics::gauge!(name(kind, what)).set(number);
         let now = self.now().0;
         let status = told.sink.status().borrow().clone();
-        metrics::gauge!("vault.replication.dr.lag_entries").set(float(status.lag_entries()));
-        metrics::gauge!("vault.replication.dr.lag_bytes").set(float(status.lag_bytes));
+        show("lag_entries", float(status.lag_entries()));
+        show("lag_bytes", float(status.lag_bytes));
         if let Some(lag) = status.lag_ms(now) {
-            metrics::gauge!("vault.replication.dr.lag_seconds").set(seconds(lag));
+            show("lag_seconds", seconds(lag));
         }
-        metrics::gauge!("vault.replication.dr.entries_applied").set(float(status.entries));
-        metrics::gauge!("vault.replication.dr.bytes_applied").set(float(status.bytes));
-        metrics::gauge!("vault.replication.dr.stopped").set(float(u64::from(status.ended.is_some())));
+        show("entries_applied", float(status.entries));
+        show("bytes_applied", float(status.bytes));
+        show("stopped", float(u64::from(status.ended.is_some())));
         let (copy, compared) = (told.progress.figures(), status.catchup);
         let (bytes, total, left) = if copy.bytes > 0 {
             (copy.bytes, copy.bytes_total, copy.left.map(|left| left.as_secs()))
         } else {
             (compared.bytes, compared.bytes_total, compared.seconds_left)
         };
-        metrics::gauge!("vault.replication.dr.catch_up_bytes").set(float(bytes));
-        metrics::gauge!("vault.replication.dr.catch_up_bytes_total").set(float(total));
-        metrics::gauge!("vault.replication.dr.catch_up_seconds_left").set(float(left.unwrap_or(0)));
+        show("catch_up_bytes", float(bytes));
+        show("catch_up_bytes_total", float(total));
+        show("catch_up_seconds_left", float(left.unwrap_or(0)));
     }
 }

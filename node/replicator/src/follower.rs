@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{AbortOnDrop, Replicator, shipped, sieve};
+use super::{AbortOnDrop, Replicator, sieve};
 
 /// How often the primary is greeted.
 const GREET_INTERVAL: Duration = Duration::from_secs(2);
@@ -22,6 +22,7 @@ const COPY_PAUSE: Duration = Duration::from_secs(2);
 /// What the task is about. Another one begins when this changes.
 #[derive(Clone, PartialEq, Eq)]
 struct Purpose {
+    kind: Kind,
     upstream: UpstreamRecord,
     replication_id: String,
     epoch: u64,
@@ -51,6 +52,7 @@ pub(super) struct Following {
 
 /// What status pages show of it.
 pub(super) struct Told {
+    pub(super) kind: Kind,
     pub(super) sink: Arc<Sink>,
     pub(super) progress: Arc<Progress>,
     pub(super) link: Arc<dyn PrimaryLink>,
@@ -60,11 +62,15 @@ pub(super) struct Told {
 }
 
 impl Replicator {
-    /// Begins, ends or changes what is followed.
-    pub(super) async fn keep_following(self: &Arc<Self>, is_active: bool, role: &RoleRecord) {
-        let upstream = role.upstream.clone().filter(|_| is_active && role.mode == Mode::Secondary);
-        let wanted = upstream.map(|upstream| Purpose {
-            upstream: UpstreamRecord { addresses: Vec::new(), ..upstream },
+    /// Begins, ends or changes what is followed: a cluster follows one other at most, since one that waits as a DR
+    /// secondary is nothing else.
+    pub(super) async fn keep_following(self: &Arc<Self>, is_active: bool, roles: &[(Kind, RoleRecord)]) {
+        let secondary =
+            roles.iter().find(|(_, role)| role.mode == Mode::Secondary && role.upstream.is_some());
+        let secondary = secondary.filter(|_| is_active);
+        let wanted = secondary.map(|(kind, role)| Purpose {
+            kind: *kind,
+            upstream: UpstreamRecord { addresses: Vec::new(), ..role.upstream.clone().unwrap_or_default() },
             replication_id: role.replication_id.clone(),
             epoch: role.epoch,
         });
@@ -76,7 +82,7 @@ impl Replicator {
             return;
         }
         self.stop_following().await;
-        if let Some(purpose) = wanted
+        if let (Some(purpose), Some((_, role))) = (wanted, secondary)
             && let Err(err) = self.begin_following(purpose, role)
         {
             tracing::error!(error = %err, "the primary cannot be followed");
@@ -95,9 +101,11 @@ impl Replicator {
         }
     }
 
-    /// What the task tells, if there is one.
-    pub(super) fn told(&self) -> Option<Arc<Told>> {
-        self.following.lock().as_ref().map(|following| Arc::clone(&following.told))
+    /// What the task of this kind tells, if there is one.
+    pub(super) fn told(&self, kind: Kind) -> Option<Arc<Told>> {
+        let following = self.following.lock();
+        let of_kind = following.as_ref().filter(|following| following.purpose.kind == kind);
+        of_kind.map(|following| Arc::clone(&following.told))
     }
 
     pub(super) fn link_to(&self, role: &RoleRecord) -> Result<Arc<dyn PrimaryLink>, KernelError> {
@@ -106,17 +114,18 @@ impl Replicator {
     }
 
     fn begin_following(self: &Arc<Self>, purpose: Purpose, role: &RoleRecord) -> Result<(), KernelError> {
-        let link = self.link_to(role)?;
+        let (link, kind) = (self.link_to(role)?, purpose.kind);
         let clock = Arc::clone(&self.clock);
         let progress = Arc::<Progress>::default();
         let sink = Sink::new(
             Arc::clone(&self.replica) as Arc<dyn arca_raft_storage::Replica>,
-            sieve(&self.barrier, Kind::Dr)?,
-            self.catchup()?,
+            sieve(&self.barrier, kind)?,
+            self.catchup(kind)?,
             SinkSettings::default(),
             Arc::new(move || clock.now().0),
         );
         let told = Arc::new(Told {
+            kind,
             sink: Arc::new(sink),
             progress,
             link,
@@ -175,7 +184,7 @@ async fn follow(replicator: Arc<Replicator>, told: Arc<Told>, stop: Cancellation
 /// Makes the first copy, if it has not been made. Whether the primary is to be followed now.
 async fn copied(replicator: &Arc<Replicator>, told: &Told) -> bool {
     loop {
-        let bootstrap = match replicator.bootstrap_record() {
+        let bootstrap = match replicator.bootstrap_record(told.kind) {
             Ok(Some(bootstrap)) => bootstrap,
             Ok(None) => return true,
             Err(err) => {
@@ -200,7 +209,7 @@ async fn copied(replicator: &Arc<Replicator>, told: &Told) -> bool {
 /// Says that this secondary is there, and learns where the primary's nodes are.
 async fn greet(replicator: Arc<Replicator>, told: Arc<Told>) {
     loop {
-        let Ok(role) = replicator.role(Kind::Dr) else { return };
+        let Ok(role) = replicator.role(told.kind) else { return };
         let greeting = replicator.greeting(&role);
         let began = tokio::time::Instant::now();
         let answer = told.link.greet(&greeting).await;
@@ -231,12 +240,12 @@ async fn learn(replicator: &Replicator, told: &Told, role: &RoleRecord, welcome:
     }
     told.link.learn(addresses.clone());
     let stored = replicator.commit(|tx| {
-        let mut now = RoleRecord::load(tx, Kind::Dr)?;
+        let mut now = RoleRecord::load(tx, told.kind)?;
         let is_same = now.upstream.as_ref().map(|upstream| &upstream.certificate)
             == role.upstream.as_ref().map(|upstream| &upstream.certificate);
         if let Some(upstream) = now.upstream.as_mut().filter(|_| is_same) {
             upstream.addresses.clone_from(&addresses);
-            now.store(tx, Kind::Dr)?;
+            now.store(tx, told.kind)?;
         }
         Ok(Vec::new())
     });
@@ -249,6 +258,3 @@ async fn learn(replicator: &Replicator, told: &Told, role: &RoleRecord, welcome:
 pub(super) async fn is_alive(link: &dyn PrimaryLink, greeting: &Greeting) -> Result<Welcome, LinkError> {
     link.greet(greeting).await
 }
-
-/// Names the kind in records of the shipping crate.
-pub(super) const SHIPPED: arca_replication::Kind = shipped(Kind::Dr);

@@ -10,9 +10,11 @@
 
 mod activation;
 mod announce;
+mod asking;
 mod bootstrap;
 mod compare;
 mod figures;
+mod filtered;
 mod follower;
 mod primary;
 mod records;
@@ -23,13 +25,14 @@ mod surroundings;
 mod tail;
 mod token;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arca_barrier::{Barrier, BarrierError, Class, boot_key};
 use arca_engine_api::{Clock, Entropy, EntropyError, UnixMillis};
 use arca_kernel::key_keeper::{KeyKeeper, ROOT_KEY_PATH};
-use arca_kernel::replication::{Kind, Mode, RoleRecord};
+use arca_kernel::replication::{Kind, Mode, RoleRecord, Standing};
 use arca_kernel::tx::Tx;
 use arca_kernel::{Kernel, KernelError};
 use arca_raft_storage::{ApplyObserver, Change, Member, ProposeError, RaftReplica, Replica as _, Write};
@@ -72,6 +75,8 @@ pub struct Replicator {
     source: Arc<Source>,
     /// Secondaries that compare their state with the one here.
     comparisons: Comparisons,
+    /// When what each secondary gets had changed last, as it compared last.
+    compared: Mutex<BTreeMap<(Kind, String), u64>>,
     /// How fast copies and comparisons may go.
     pace: Arc<Pace>,
     /// One order at a time.
@@ -83,7 +88,7 @@ pub struct Replicator {
     following: Mutex<Option<Following>>,
     served: Mutex<Serving>,
     met: Mutex<Met>,
-    announcing: Mutex<Option<JoinHandle<()>>>,
+    announcing: Mutex<BTreeMap<Kind, JoinHandle<()>>>,
 }
 
 impl std::fmt::Debug for Replicator {
@@ -134,7 +139,16 @@ pub const fn shipped(kind: Kind) -> arca_replication::Kind {
     }
 }
 
-/// What a secondary gets.
+/// What this cluster is of a kind, as far as anything runs for it: one that waits as a DR secondary is nothing else, whatever
+/// it was when it was a primary.
+fn active_role(standing: &Standing, kind: Kind) -> RoleRecord {
+    if kind == Kind::Performance && standing.role(Kind::Dr).mode == Mode::Secondary {
+        return RoleRecord::default();
+    }
+    standing.role(kind).clone()
+}
+
+/// What a secondary gets, as long as no filter says that it is less.
 pub fn sieve(barrier: &Barrier, kind: Kind) -> Result<Sieve, BarrierError> {
     let mut sieve = Sieve::new(shipped(kind));
     sieve.own.push(boot_key("ca"));
@@ -173,6 +187,7 @@ impl Replicator {
             barrier: parts.barrier,
             source,
             comparisons: Comparisons::new(seed),
+            compared: Mutex::default(),
             pace: Arc::new(Pace::new(parts.bytes_per_second)),
             orders: tokio::sync::Mutex::default(),
             running: tokio::sync::Mutex::default(),
@@ -201,7 +216,9 @@ impl Replicator {
     /// Runs `work` until this process, or the node's being unsealed, ends.
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let life = self.life.clone();
-        tokio::spawn(async move { let _ended = life.run_until_cancelled(work).await; })
+        tokio::spawn(async move {
+            life.run_until_cancelled(work).await;
+        })
     }
 
     /// The kernel, if this is the active node.
@@ -241,7 +258,9 @@ impl Replicator {
         };
         let mut heard = source.heard();
         let keeping = async move { source.keep_log().await };
-        let keeping = AbortOnDrop(tokio::spawn(async move { let _ended = life.run_until_cancelled(keeping).await; }));
+        let keeping = AbortOnDrop(tokio::spawn(async move {
+            life.run_until_cancelled(keeping).await;
+        }));
         let Some((mut standing, mut status, changed)) = this.upgrade().and_then(|this| {
             Some((this.kernel().ok()?.watch_standing(), this.replica.watch(), Arc::clone(&this.changed)))
         }) else {
@@ -283,18 +302,22 @@ impl Replicator {
             return;
         }
         let is_active = kernel.is_active();
-        let role = standing.role(Kind::Dr).clone();
-        self.serve_secondaries(&role);
+        let roles = Kind::ALL.map(|kind| (kind, active_role(&standing, kind)));
+        self.serve_secondaries();
         self.comparisons.sweep();
-        if is_active && role.mode == Mode::Primary {
-            self.lead(&role).await;
+        if is_active {
+            self.lead(&roles).await;
         }
-        self.keep_following(is_active, &role).await;
-        self.keep_announcing(is_active && role.mode == Mode::Primary);
+        self.keep_following(is_active, &roles).await;
+        for (kind, role) in &roles {
+            self.keep_announcing(*kind, is_active && role.mode == Mode::Primary);
+        }
         if is_active {
             self.clear_leftovers().await;
         }
-        self.show_figures(&role);
+        for (kind, role) in &roles {
+            self.show_figures(*kind, role);
+        }
     }
 
     /// Ends what follows the primary, and keeps it from beginning anew until the answer is dropped.
@@ -311,8 +334,8 @@ impl Replicator {
             tracing::error!(error = %err, "secondaries are still served");
         }
         self.stop_following().await;
-        let announcing = self.announcing.lock().take();
-        if let Some(announcing) = announcing {
+        let announcing = std::mem::take(&mut *self.announcing.lock());
+        for announcing in announcing.into_values() {
             announcing.abort();
             let _ = announcing.await;
         }

@@ -12,42 +12,48 @@ use arca_kernel::replication::{Fence, Kind, Mode, RoleRecord};
 use arca_raft_storage::Replica as _;
 use arca_replication::{
     Call, Epoch, Follower, Greeting, GreetingNode, Heard, History, PayloadStream, Pinned, Primary,
-    PrimarySide, Refusal, Replicated, Unserved, Welcome, copy,
+    PrimarySide, Refusal, Replicated, Sieves as _, Unserved, Welcome, copy,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::activation::authority_of;
+use super::filtered::until_changed;
 use super::records::{SECONDARIES_MAX, SecondaryRecord, TailRecord, tail_path};
-use super::{Replicator, Served, shipped, sieve};
+use super::{Replicator, Served, active_role, shipped, sieve};
 
 /// Longest wait for the active node's answer to what a secondary asked a standby.
 const CARRY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most nodes of secondaries that are remembered.
 const MET_MAX: usize = 1024;
 
+/// The same, for what a performance secondary has this cluster do: less than it waits itself.
+const CARRY_ASKED_TIMEOUT: Duration = Duration::from_secs(55);
+
 /// What is served now, so that it is not begun anew without need.
 #[derive(Default)]
 pub(super) struct Serving {
-    /// Replication id and certificate of the CA.
-    door: Option<(String, String)>,
-    /// Secondaries by name, with the activation that counts.
-    secondaries: BTreeMap<String, SecondaryRecord>,
-    /// The term whose generation was begun.
-    begun: Option<(u64, u64)>,
+    /// By kind, replication id and certificate of the CA.
+    doors: BTreeMap<Kind, (String, String)>,
+    /// By kind, secondaries by name, with the activation that counts.
+    secondaries: BTreeMap<Kind, Secondaries>,
+    /// The term whose generation was begun, and the epochs in which.
+    begun: Option<(u64, Vec<u64>)>,
 }
+
+/// Secondaries of one kind by name, with the activation that counts.
+pub(super) type Secondaries = BTreeMap<String, SecondaryRecord>;
 
 /// A secondary's node, as it said who it is.
 #[derive(Clone, Debug)]
 pub(super) struct MetNode {
-    pub(super) secondary_id: String,
     pub(super) greeting: Greeting,
     /// Milliseconds since 1970.
     pub(super) at_ms: u64,
 }
 
-/// By secondary and node.
-pub(super) type Met = BTreeMap<(String, String), MetNode>;
+/// By kind, secondary and node.
+pub(super) type Met = BTreeMap<(Kind, String, String), MetNode>;
 
 /// One kind of replication, for the cluster port.
 struct Side {
@@ -75,12 +81,12 @@ impl PrimarySide for Side {
 
     fn admit(&self, follower: &Follower) -> Result<(), Unserved> {
         let replicator = self.replicator.upgrade().ok_or_else(gone)?;
-        if replicator.knows(follower) {
+        if replicator.knows(self.kind, follower) {
             return Ok(());
         }
         // It may have been activated a moment ago.
-        replicator.serve_secondaries(&replicator.role(self.kind).map_err(busy)?);
-        if replicator.knows(follower) {
+        replicator.serve_secondaries();
+        if replicator.knows(self.kind, follower) {
             return Ok(());
         }
         Err(if replicator.active().is_ok() { Refusal::Revoked.into() } else { Unserved::NotActive })
@@ -89,13 +95,17 @@ impl PrimarySide for Side {
     async fn call(&self, follower: &Follower, call: Call, payload: Bytes) -> Result<Bytes, Unserved> {
         let replicator = self.replicator.upgrade().ok_or_else(gone)?;
         // What has to be written down, or is shown in the status, is told to the node that does so.
-        if matches!(call, Call::Acknowledge | Call::Announce) && replicator.active().is_err() {
+        let is_for_active = matches!(call, Call::Acknowledge | Call::Announce | Call::Ask);
+        if is_for_active && replicator.active().is_err() {
             return replicator.carry(self.kind, Some((follower.clone(), call)), payload).await;
         }
-        let sieve = sieve(&replicator.barrier, self.kind).map_err(busy)?;
         match call {
+            Call::Ask => replicator.answer(self.kind, &follower.secondary_id, payload).await,
             Call::Compare => Ok(replicator.compare(&follower.secondary_id, self.kind, payload).await?),
-            _ => Ok(replicator.source.serve(&follower.secondary_id, &sieve, call, payload).await?),
+            _ => {
+                let sieve = sieve(&replicator.barrier, self.kind).map_err(busy)?;
+                Ok(replicator.source.serve(&follower.secondary_id, &sieve, call, payload).await?)
+            }
         }
     }
 
@@ -106,14 +116,23 @@ impl PrimarySide for Side {
         payload: Bytes,
     ) -> Result<PayloadStream, Unserved> {
         let replicator = self.replicator.upgrade().ok_or_else(gone)?;
-        let sieve = sieve(&replicator.barrier, self.kind).map_err(busy)?;
+        let (kind, secondary_id) = (self.kind, follower.secondary_id.as_str());
         match call {
             Call::Copy => {
-                let pinned = replicator.pinned(&follower.secondary_id, self.kind).await?;
-                tracing::info!(secondary = follower.secondary_id, "a secondary copies the state");
-                Ok(copy::stream(pinned, Arc::clone(&replicator.pace)))
+                let pinned = replicator.pinned(secondary_id, kind).await?;
+                let began_at = replicator.changed_at(kind, secondary_id)?;
+                tracing::info!(secondary = secondary_id, kind = kind.name(), "a secondary copies the state");
+                let copy = copy::stream(pinned, Arc::clone(&replicator.pace));
+                Ok(until_changed(&replicator, kind, secondary_id, (began_at, copy)))
             }
-            _ => Ok(replicator.source.stream(&follower.secondary_id, &sieve, call, payload).await?),
+            Call::Follow => {
+                let sieves = Arc::new(replicator.sieves(kind, secondary_id));
+                Ok(replicator.source.follow(secondary_id, shipped(kind), sieves, payload).await?)
+            }
+            _ => {
+                let sieve = sieve(&replicator.barrier, kind).map_err(busy)?;
+                Ok(replicator.source.stream(secondary_id, &sieve, call, payload).await?)
+            }
         }
     }
 
@@ -134,17 +153,18 @@ impl Replicator {
         let leader = self.replica.status().leader.filter(|leader| leader.id != self.me.id);
         let Some(leader) = leader else { return Err(Unserved::NotActive) };
         let replication_id = self.role(kind).map_err(busy)?.replication_id;
+        let is_asked = matches!(&asked, Some((_, Call::Ask)));
+        let limit = if is_asked { CARRY_ASKED_TIMEOUT } else { CARRY_TIMEOUT };
         let question = Replicated { replication_id, asked, payload };
-        self.surroundings.carry(&leader, question, CARRY_TIMEOUT).await
+        self.surroundings.carry(&leader, question, limit).await
     }
 
     /// Answers what a standby carried here.
     pub async fn carried(self: &Arc<Self>, question: Replicated) -> Result<Bytes, Unserved> {
         self.active().map_err(|_| Unserved::NotActive)?;
-        let kind = Kind::Dr;
-        if self.role(kind).map_err(busy)?.replication_id != question.replication_id {
-            return Err(Refusal::NotPrimary.into());
-        }
+        let standing = self.kernel().map_err(busy)?.standing();
+        let is_of = |kind: &Kind| standing.role(*kind).replication_id == question.replication_id;
+        let Some(kind) = Kind::ALL.into_iter().find(is_of) else { return Err(Refusal::NotPrimary.into()) };
         let side = Side { replicator: Arc::downgrade(self), kind };
         match question.asked {
             None => side.activate(question.payload).await,
@@ -156,11 +176,11 @@ impl Replicator {
     }
 
     /// Whether this activation is the one that counts, and was not revoked, as far as it was looked.
-    fn knows(&self, follower: &Follower) -> bool {
+    fn knows(&self, kind: Kind, follower: &Follower) -> bool {
         let served = self.served.lock();
-        served
-            .secondaries
-            .get(&follower.secondary_id)
+        let of_kind = served.secondaries.get(&kind);
+        of_kind
+            .and_then(|secondaries| secondaries.get(&follower.secondary_id))
             .is_some_and(|record| !record.is_revoked && record.activation == follower.activation)
     }
 
@@ -174,17 +194,16 @@ impl Replicator {
     /// The same, of what is applied here.
     pub(super) fn pinned_now(&self, secondary_id: &str, kind: Kind) -> Result<Pinned, Refusal> {
         let epoch = self.source.admit(secondary_id, shipped(kind))?;
-        let sieve = sieve(&self.barrier, kind).map_err(busy)?;
         let view = self.replica.view();
+        let sieve = self.sieves(kind, secondary_id).of(&view).map_err(busy)?.sieve;
         let generation = History::at(self.replica.as_ref(), view.as_ref())?;
         Ok(Pinned { view, sieve, epoch, generation })
     }
 
     fn welcome(&self, kind: Kind, follower: &Follower, greeting: Greeting) -> Welcome {
         let now = self.now();
-        let key = (follower.secondary_id.clone(), greeting.node_name.clone());
-        let secondary_id = follower.secondary_id.clone();
-        let met_node = MetNode { secondary_id, greeting, at_ms: now.0 };
+        let key = (kind, follower.secondary_id.clone(), greeting.node_name.clone());
+        let met_node = MetNode { greeting, at_ms: now.0 };
         {
             let mut met = self.met.lock();
             if met.len() < MET_MAX || met.contains_key(&key) {
@@ -221,48 +240,65 @@ impl Replicator {
     }
 
     /// On every member: opens or closes the door, and says to whom.
-    pub(super) fn serve_secondaries(self: &Arc<Self>, role: &RoleRecord) {
-        // One that was demoted is still followed to its end.
-        let authority = authority_of(role);
-        let wanted = role.authority.as_ref().map(|(ca, _)| (role.replication_id.clone(), ca.clone()));
-        let secondaries = match self.load_secondaries(Kind::Dr) {
-            Ok(secondaries) => secondaries,
-            Err(err) => {
-                tracing::error!(error = %err, "the secondaries of this cluster cannot be read");
-                return;
+    pub(super) fn serve_secondaries(self: &Arc<Self>) {
+        let Ok(kernel) = self.kernel() else { return };
+        let standing = kernel.standing();
+        let roles = Kind::ALL.map(|kind| (kind, active_role(&standing, kind)));
+        let mut served = self.served.lock();
+        let (mut doors, mut sides) = (BTreeMap::new(), Vec::new());
+        for (kind, role) in &roles {
+            let secondaries = match self.load_secondaries(*kind) {
+                Ok(secondaries) => secondaries,
+                Err(err) => {
+                    tracing::error!(error = %err, "the secondaries of this cluster cannot be read");
+                    return;
+                }
+            };
+            self.admit_secondaries(*kind, role, secondaries, &mut served);
+            // One that was demoted is still followed to its end.
+            if let Some(authority) = authority_of(role) {
+                let certificate = hex::encode(&authority.certificate);
+                doors.insert(*kind, (role.replication_id.clone(), certificate));
+                let side = Arc::new(Side { replicator: Arc::downgrade(self), kind: *kind });
+                sides.push(Served { authority, side });
             }
-        };
+        }
+        if served.doors == doors {
+            return;
+        }
+        match self.surroundings.serve(sides) {
+            Ok(()) => served.doors = doors,
+            Err(err) => tracing::error!(error = %err, "secondaries cannot be served"),
+        }
+    }
+
+    /// Says who is served of a kind, and ends what is open of others.
+    fn admit_secondaries(
+        &self,
+        kind: Kind,
+        role: &RoleRecord,
+        secondaries: Secondaries,
+        served: &mut Serving,
+    ) {
         let is_admitted =
             |(id, record): (&String, &SecondaryRecord)| (!record.is_revoked).then(|| id.clone());
         let known: BTreeSet<String> = secondaries.iter().filter_map(is_admitted).collect();
-        let mut served = self.served.lock();
-        for (id, before) in &served.secondaries {
+        for (id, before) in served.secondaries.get(&kind).into_iter().flatten() {
             let is_over = secondaries.get(id).is_none_or(|now| {
                 now.is_revoked && !before.is_revoked || now.activation != before.activation
             });
             if is_over {
                 self.surroundings.end(&role.replication_id, id);
-                self.met.lock().retain(|(of, _), _| of != id);
+                self.met.lock().retain(|(of_kind, of, _), _| (of_kind, of) != (&kind, id));
             }
         }
-        served.secondaries = secondaries;
-        let primary = authority.is_some().then_some(Primary { epoch: Epoch(role.epoch), secondaries: known });
-        self.source.set_primary(shipped(Kind::Dr), primary);
-        if served.door == wanted {
-            return;
-        }
-        let side = Arc::new(Side { replicator: Arc::downgrade(self), kind: Kind::Dr });
-        let opened = authority.map(|authority| Served { authority, side });
-        match self.surroundings.serve(opened.into_iter().collect()) {
-            Ok(()) => served.door = wanted,
-            Err(err) => tracing::error!(error = %err, "secondaries cannot be served"),
-        }
+        served.secondaries.insert(kind, secondaries);
+        let is_primary = role.authority.is_some();
+        let primary = is_primary.then_some(Primary { epoch: Epoch(role.epoch), secondaries: known });
+        self.source.set_primary(shipped(kind), primary);
     }
 
-    pub(super) fn load_secondaries(
-        &self,
-        kind: Kind,
-    ) -> Result<BTreeMap<String, SecondaryRecord>, KernelError> {
+    pub(super) fn load_secondaries(&self, kind: Kind) -> Result<Secondaries, KernelError> {
         let tx = self.kernel()?.read_tx();
         let page = Page { limit: Some(SECONDARIES_MAX), ..Page::default() };
         let mut found = BTreeMap::new();
@@ -274,22 +310,35 @@ impl Replicator {
         Ok(found)
     }
 
-    /// On the active member of a primary: begins the generation of its term, and stores a fence that was heard of.
-    pub(super) async fn lead(self: &Arc<Self>, role: &RoleRecord) {
-        let term = self.replica.status().term;
-        if self.served.lock().begun != Some((term, role.epoch)) {
+    /// On the active member: begins the generation of its term where the cluster is a primary of any kind, since one
+    /// history serves both, and stores fences that were heard of.
+    pub(super) async fn lead(self: &Arc<Self>, roles: &[(Kind, RoleRecord)]) {
+        let primaries: Vec<_> = roles.iter().filter(|(_, role)| role.mode == Mode::Primary).collect();
+        if primaries.is_empty() {
+            return;
+        }
+        let now = Some((self.replica.status().term, primaries.iter().map(|(_, role)| role.epoch).collect()));
+        let is_begun = self.served.lock().begun == now;
+        if !is_begun {
             match self.begin_generation().await {
-                Ok(()) => self.served.lock().begun = Some((term, role.epoch)),
+                Ok(()) => self.served.lock().begun = now,
                 // Looked at again in a moment.
                 Err(err) => tracing::warn!(error = %err, "secondaries cannot be served yet"),
             }
         }
-        let heard = self.source.heard().borrow().get(&shipped(Kind::Dr)).cloned();
+        for (kind, role) in primaries {
+            self.heed(*kind, role).await;
+        }
+    }
+
+    /// Stores a fence if a newer primary was heard of.
+    async fn heed(&self, kind: Kind, role: &RoleRecord) {
+        let heard = self.source.heard().borrow().get(&shipped(kind)).cloned();
         let Some(heard) = heard.filter(|heard| heard.epoch.0 > role.epoch) else { return };
         let is_news = role.fence.as_ref().is_none_or(|fence| {
             fence.epoch < heard.epoch.0 || fence.primary_addresses.is_empty() && !heard.addresses.is_empty()
         });
-        if is_news && let Err(err) = self.fence(Kind::Dr, &heard).await {
+        if is_news && let Err(err) = self.fence(kind, &heard).await {
             tracing::error!(error = %err, "a newer primary was heard of, but this could not be written down");
         }
     }

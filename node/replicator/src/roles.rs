@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arca_barrier::Class;
+use arca_barrier::{Barrier, Class, Keyring, RootKey};
 use arca_engine_api::{Map, Page};
 use arca_kernel::KernelError;
 use arca_kernel::ids::uuid;
+use arca_kernel::key_keeper::ROOT_KEY_PATH;
 use arca_kernel::replication::{
     ActivationToken, Kind, Mode, ReplicationPort, RoleRecord, SecondaryToken, SecondaryUpdate, UpstreamRecord,
 };
@@ -17,35 +18,30 @@ use arca_kernel::tx::Tx;
 use arca_raft_storage::{Replica as _, Write};
 use arca_replication::{Cursor, Epoch, PrimaryLink, Welcome, cursor_key, load_cursor};
 use async_trait::async_trait;
+use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::activation::Activated;
-use super::follower::{NO_PRIMARY, SHIPPED, is_alive};
+use super::follower::{NO_PRIMARY, is_alive};
 use super::records::{
     AnnouncementRecord, BootstrapRecord, SecondaryRecord, TokenRecord, announcement_path, bootstrap_path,
     check_id, tail_path, token_key_path,
 };
 use super::token::{public_key_from_text, public_key_to_text};
-use super::{Replicator, sealed_box};
+use super::{Replicator, sealed_box, shipped};
 
 /// How long a planned promotion waits for the rest of what the old primary wrote.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
 /// Pause between two looks.
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 
-const NO_PERFORMANCE: &str = "performance replication is not supported yet: nothing was changed";
-
-fn only_dr(kind: Kind) -> Result<(), KernelError> {
-    if kind == Kind::Dr { Ok(()) } else { Err(KernelError::invalid(NO_PERFORMANCE)) }
-}
-
-fn expect(role: &RoleRecord, mode: Mode) -> Result<(), KernelError> {
+fn expect(kind: Kind, role: &RoleRecord, mode: Mode) -> Result<(), KernelError> {
     if role.mode == mode {
         return Ok(());
     }
-    let (is, wanted) = (role.mode.name(), mode.name());
+    let (is, wanted, kind) = (role.mode.name(), mode.name(), kind.name());
     Err(KernelError::Invalid(format!(
-        "this cluster's mode in DR replication is {is:?}, and this takes {wanted:?}"
+        "this cluster's mode in {kind} replication is {is:?}, and this takes {wanted:?}"
     )))
 }
 
@@ -64,8 +60,8 @@ fn clear_if_there(tx: &Tx, path: &str) -> Result<(), KernelError> {
     Ok(())
 }
 
-fn put_cursor(cursor: &Cursor) -> Write {
-    Write::Put(cursor_key(SHIPPED), cursor.encode())
+fn put_cursor(kind: Kind, cursor: &Cursor) -> Write {
+    Write::Put(cursor_key(shipped(kind)), cursor.encode())
 }
 
 impl Replicator {
@@ -75,7 +71,7 @@ impl Replicator {
         wanted: SecondaryToken,
     ) -> Result<ActivationToken, KernelError> {
         let role = self.active()?.role(kind);
-        expect(&role, Mode::Primary)?;
+        expect(kind, &role, Mode::Primary)?;
         check_id(&wanted.id)?;
         let public_key = match &wanted.public_key {
             Some(text) => Some(public_key_from_text(text).ok_or_else(|| {
@@ -94,6 +90,7 @@ impl Replicator {
     /// Stores a token's outcome as the role of this cluster, and what is to be copied.
     async fn become_copy(
         &self,
+        kind: Kind,
         token_id: &str,
         upstream: UpstreamRecord,
         activated: Activated,
@@ -107,28 +104,30 @@ impl Replicator {
             ..RoleRecord::default()
         };
         self.commit(|tx| {
-            expect(&RoleRecord::load(tx, Kind::Dr)?, Mode::Disabled)?;
-            role.store(tx, Kind::Dr)?;
-            tx.put_record(Class::Node, &bootstrap_path(Kind::Dr), &bootstrap)?;
-            Ok(vec![Write::Delete(cursor_key(SHIPPED))])
+            for any in Kind::ALL {
+                // Who follows this cluster would follow another state all of a sudden.
+                expect(any, &RoleRecord::load(tx, any)?, Mode::Disabled)?;
+            }
+            role.store(tx, kind)?;
+            tx.put_record(Class::Node, &bootstrap_path(kind), &bootstrap)?;
+            Ok(vec![Write::Delete(cursor_key(shipped(kind)))])
         })
         .await
         .map(drop)
     }
 
     /// What the primary says of itself, if it answers.
-    async fn ask_primary(&self, role: &RoleRecord) -> Option<(Arc<dyn PrimaryLink>, Welcome)> {
-        let link = match self.told() {
+    async fn welcome_of_primary(&self, kind: Kind, role: &RoleRecord) -> Option<Welcome> {
+        let link: Arc<dyn PrimaryLink> = match self.told(kind) {
             Some(told) => Arc::clone(&told.link),
             None => self.link_to(role).ok()?,
         };
-        let welcome = is_alive(link.as_ref(), &self.greeting(role)).await.ok()?;
-        Some((link, welcome))
+        is_alive(link.as_ref(), &self.greeting(role)).await.ok()
     }
 
     /// Refuses to take over from a primary that is well; waits for the last of one that was demoted.
-    async fn check_primary_is_over(&self, role: &RoleRecord) -> Result<(), KernelError> {
-        let Some((_, welcome)) = self.ask_primary(role).await else { return Ok(()) };
+    async fn check_primary_is_over(&self, kind: Kind, role: &RoleRecord) -> Result<(), KernelError> {
+        let Some(welcome) = self.welcome_of_primary(kind, role).await else { return Ok(()) };
         if welcome.mode == Mode::Primary.name() && !welcome.is_fenced && welcome.has_leader {
             return Err(KernelError::Invalid(format!(
                 "the primary answers and is well (epoch {}): demote it first, so that nothing is lost; or give \
@@ -137,14 +136,14 @@ impl Replicator {
             )));
         }
         if welcome.mode == Mode::Secondary.name() && welcome.has_leader {
-            return self.drain().await;
+            return self.drain(kind).await;
         }
         Ok(())
     }
 
     /// Waits until everything that the demoted primary has is here.
-    async fn drain(&self) -> Result<(), KernelError> {
-        let Some(told) = self.told() else { return Ok(()) };
+    async fn drain(&self, kind: Kind) -> Result<(), KernelError> {
+        let Some(told) = self.told(kind) else { return Ok(()) };
         let status = told.sink.status();
         let began = self.now().0;
         let deadline = tokio::time::Instant::now() + DRAIN_PATIENCE;
@@ -160,21 +159,22 @@ impl Replicator {
             }
             tokio::time::sleep(DRAIN_PAUSE).await;
         }
-        Err(KernelError::invalid(
+        Err(KernelError::Invalid(format!(
             "the old primary was demoted and answers, but what it wrote last did not arrive here in time: see \
-             sys/replication/dr/status, and try again; or give force=true to go on without",
-        ))
+             sys/replication/{}/status, and try again; or give force=true to go on without",
+            kind.name()
+        )))
     }
 
-    async fn promoted(&self, cluster_addr: String, is_forced: bool) -> Result<u64, KernelError> {
-        let role = self.active()?.role(Kind::Dr);
-        expect(&role, Mode::Secondary)?;
-        if self.bootstrap_record()?.is_some() {
+    async fn promoted(&self, kind: Kind, cluster_addr: String, is_forced: bool) -> Result<u64, KernelError> {
+        let role = self.active()?.role(kind);
+        expect(kind, &role, Mode::Secondary)?;
+        if self.bootstrap_record(kind)?.is_some() {
             return Err(KernelError::invalid(
                 "the first copy of the primary's state has not come to its end: there is nothing to promote",
             ));
         }
-        let (cursor, _) = self.cursor()?;
+        let (cursor, _) = self.cursor(kind)?;
         if cursor.is_unknown() && role.upstream.is_some() && !is_forced {
             return Err(KernelError::invalid(
                 "the comparison with the primary has not come to its end, so the state may be of two times at once; \
@@ -182,18 +182,18 @@ impl Replicator {
             ));
         }
         if !is_forced && role.upstream.is_some() {
-            self.check_primary_is_over(&role).await?;
+            self.check_primary_is_over(kind, &role).await?;
         }
         // Nothing of the old primary's is applied from here on.
         let _paused = self.pause().await;
         let authority = self.new_authority(&role.replication_id)?;
         let mut epoch = 0;
         let committed = self.commit(|tx| {
-            let mut role = RoleRecord::load(tx, Kind::Dr)?;
-            expect(&role, Mode::Secondary)?;
-            let (cursor, version) = self.cursor_in(tx)?;
+            let mut role = RoleRecord::load(tx, kind)?;
+            expect(kind, &role, Mode::Secondary)?;
+            let (cursor, version) = self.cursor(kind)?;
             epoch = role.epoch.max(cursor.epoch.0) + 1;
-            tx.guard(&cursor_key(SHIPPED), version);
+            tx.guard(&cursor_key(shipped(kind)), version);
             role.mode = Mode::Primary;
             role.epoch = epoch;
             role.authority = Some(authority.clone());
@@ -201,33 +201,54 @@ impl Replicator {
             role.primary_cluster_addr.clone_from(&cluster_addr);
             if role.upstream.is_some() {
                 let news = AnnouncementRecord { epoch, cursor: hex::encode(cursor.encode()) };
-                tx.put_record(Class::Node, &announcement_path(Kind::Dr), &news)?;
+                tx.put_record(Class::Node, &announcement_path(kind), &news)?;
             }
-            role.store(tx, Kind::Dr)?;
-            clear_if_there(tx, &tail_path(Kind::Dr))?;
-            Ok(vec![Write::Delete(cursor_key(SHIPPED))])
+            role.store(tx, kind)?;
+            clear_if_there(tx, &tail_path(kind))?;
+            Ok(vec![Write::Delete(cursor_key(shipped(kind)))])
         });
         committed.await?;
         Ok(epoch)
     }
 
-    fn cursor(&self) -> Result<(Cursor, arca_raft_storage::Version), KernelError> {
-        load_cursor(self.replica.view().as_ref(), SHIPPED).map_err(|err| KernelError::Replica(err.into()))
+    /// The cursor, and a version of it that refuses a commit if a newer one is there by then.
+    fn cursor(&self, kind: Kind) -> Result<(Cursor, arca_raft_storage::Version), KernelError> {
+        let found = load_cursor(self.replica.view().as_ref(), shipped(kind));
+        found.map_err(|err| KernelError::Replica(err.into()))
     }
 
-    /// The cursor for a commit: a version that is newer than the transaction's view refuses it.
-    fn cursor_in(&self, _tx: &Tx) -> Result<(Cursor, arca_raft_storage::Version), KernelError> {
-        self.cursor()
+    /// A comparison takes over what is shared, and its keys. What is this cluster's own, tokens and leases, stays as it
+    /// is: so it must open under those keys.
+    fn check_keys(&self, activated: &Activated) -> Result<(), KernelError> {
+        let damaged = |_| KernelError::invalid("the primary's answer makes no sense to this version");
+        let root = Zeroizing::new(hex::decode(&activated.root_key).map_err(damaged)?);
+        let keyring = Zeroizing::new(hex::decode(&activated.keyring).map_err(damaged)?);
+        let keyring = Keyring::open(&RootKey::from_slice(&root)?, &keyring)?;
+        let next = Barrier::new(keyring, Arc::clone(&self.sealing));
+        let name = self.barrier.seal_name(Class::Local, ROOT_KEY_PATH)?;
+        let sealed = self.barrier.seal_value(&name, b"of today")?;
+        let opens = next.open_name(&name).is_ok() && next.open_value(&name, &sealed).is_ok();
+        if opens {
+            return Ok(());
+        }
+        Err(KernelError::invalid(
+            "the keys of that primary do not open what is this cluster's own (tokens and leases): it holds another state, \
+             or never got the key that was made last. Nothing was changed. Disable replication here and enable it with a \
+             new activation token: everything is copied then, and tokens and leases of this cluster are gone",
+        ))
     }
 
-    async fn follow_token(&self, text: &str) -> Result<(), KernelError> {
-        let token = self.read_token(Kind::Dr, text)?;
+    async fn follow_token(&self, kind: Kind, text: &str) -> Result<(), KernelError> {
+        let token = self.read_token(kind, text)?;
         let (upstream, activated) = self.activate(&token).await?;
+        if kind == Kind::Performance {
+            self.check_keys(&activated)?;
+        }
         let _paused = self.pause().await;
         self.adopt(&activated).await?;
         self.commit(|tx| {
-            let mut role = RoleRecord::load(tx, Kind::Dr)?;
-            expect(&role, Mode::Secondary)?;
+            let mut role = RoleRecord::load(tx, kind)?;
+            expect(kind, &role, Mode::Secondary)?;
             role.replication_id.clone_from(&token.replication_id);
             role.epoch = role.epoch.max(activated.epoch);
             role.upstream = Some(upstream.clone());
@@ -235,12 +256,12 @@ impl Replicator {
             role.authority = None;
             role.fence = None;
             role.primary_cluster_addr.clear();
-            role.store(tx, Kind::Dr)?;
-            clear(tx, &SecondaryRecord::folder(Kind::Dr))?;
-            clear(tx, &TokenRecord::folder(Kind::Dr))?;
-            clear_if_there(tx, &announcement_path(Kind::Dr))?;
+            role.store(tx, kind)?;
+            clear(tx, &SecondaryRecord::folder(kind))?;
+            clear(tx, &TokenRecord::folder(kind))?;
+            clear_if_there(tx, &announcement_path(kind))?;
             let unknown = Cursor { epoch: Epoch(activated.epoch), ..Cursor::default() };
-            Ok(vec![put_cursor(&unknown)])
+            Ok(vec![put_cursor(kind, &unknown)])
         })
         .await?;
         tracing::warn!(secondary_id = token.secondary_id, "this cluster follows another primary now");
@@ -249,25 +270,26 @@ impl Replicator {
 
     async fn set_upstream(
         &self,
+        kind: Kind,
         change: impl Fn(&mut RoleRecord) -> Result<(), KernelError> + Send + Sync,
     ) -> Result<(), KernelError> {
         self.commit(|tx| {
-            let mut role = RoleRecord::load(tx, Kind::Dr)?;
-            expect(&role, Mode::Secondary)?;
+            let mut role = RoleRecord::load(tx, kind)?;
+            expect(kind, &role, Mode::Secondary)?;
             change(&mut role)?;
-            role.store(tx, Kind::Dr)?;
+            role.store(tx, kind)?;
             Ok(Vec::new())
         })
         .await
         .map(drop)
     }
 
-    async fn updated(&self, update: SecondaryUpdate) -> Result<(), KernelError> {
+    async fn updated(&self, kind: Kind, update: SecondaryUpdate) -> Result<(), KernelError> {
         match update {
-            SecondaryUpdate::Token(token) => self.follow_token(&token).await,
+            SecondaryUpdate::Token(token) => self.follow_token(kind, &token).await,
             SecondaryUpdate::Addresses(addresses) => {
                 let _paused = self.pause().await;
-                self.set_upstream(|role| {
+                self.set_upstream(kind, |role| {
                     let upstream = role.upstream.as_mut().ok_or_else(|| KernelError::invalid(NO_PRIMARY))?;
                     upstream.addresses.clone_from(&addresses);
                     Ok(())
@@ -276,7 +298,7 @@ impl Replicator {
             }
             SecondaryUpdate::Forget => {
                 let _paused = self.pause().await;
-                self.set_upstream(|role| {
+                self.set_upstream(kind, |role| {
                     role.upstream = None;
                     Ok(())
                 })
@@ -297,14 +319,13 @@ impl ReplicationPort for Replicator {
     }
 
     async fn enable_primary(&self, kind: Kind, cluster_addr: String) -> Result<(), KernelError> {
-        only_dr(kind)?;
         let _order = self.orders.lock().await;
         self.active()?;
         let replication_id = uuid(self.entropy.as_ref())?;
         let authority = self.new_authority(&replication_id)?;
         self.commit(|tx| {
             let role = RoleRecord::load(tx, kind)?;
-            expect(&role, Mode::Disabled)?;
+            expect(kind, &role, Mode::Disabled)?;
             let enabled = RoleRecord {
                 mode: Mode::Primary,
                 replication_id: replication_id.clone(),
@@ -319,17 +340,16 @@ impl ReplicationPort for Replicator {
         .await?;
         self.begin_generation().await?;
         self.me()?.reconcile().await;
-        tracing::warn!(replication_id, "this cluster is a DR primary now");
+        tracing::warn!(replication_id, kind = kind.name(), "this cluster is a primary now");
         Ok(())
     }
 
     async fn demote_primary(&self, kind: Kind) -> Result<(), KernelError> {
-        only_dr(kind)?;
         let _order = self.orders.lock().await;
         self.active()?;
         self.commit(|tx| {
             let mut role = RoleRecord::load(tx, kind)?;
-            expect(&role, Mode::Primary)?;
+            expect(kind, &role, Mode::Primary)?;
             role.mode = Mode::Secondary;
             role.epoch = role.epoch.max(role.fence.as_ref().map_or(0, |fence| fence.epoch)) + 1;
             role.upstream = None;
@@ -340,22 +360,27 @@ impl ReplicationPort for Replicator {
         })
         .await?;
         self.me()?.reconcile().await;
-        tracing::warn!("this cluster was demoted: it serves nobody until it is promoted again");
+        tracing::warn!(
+            kind = kind.name(),
+            "this cluster was demoted: it is a secondary that knows no primary"
+        );
         Ok(())
     }
 
     async fn disable_primary(&self, kind: Kind) -> Result<(), KernelError> {
-        only_dr(kind)?;
         let _order = self.orders.lock().await;
         self.active()?;
         self.commit(|tx| {
             let role = RoleRecord::load(tx, kind)?;
-            expect(&role, Mode::Primary)?;
+            expect(kind, &role, Mode::Primary)?;
             disable(tx, kind, &role)
         })
         .await?;
         self.me()?.reconcile().await;
-        tracing::warn!("this cluster is a DR primary no more: its secondaries have nobody to follow");
+        tracing::warn!(
+            kind = kind.name(),
+            "this cluster is no primary any more: its secondaries have nobody to follow"
+        );
         Ok(())
     }
 
@@ -364,16 +389,14 @@ impl ReplicationPort for Replicator {
         kind: Kind,
         wanted: SecondaryToken,
     ) -> Result<ActivationToken, KernelError> {
-        only_dr(kind)?;
         let _order = self.orders.lock().await;
         self.primary_token(kind, wanted).await
     }
 
     async fn revoke_secondary(&self, kind: Kind, id: &str) -> Result<(), KernelError> {
-        only_dr(kind)?;
         let _order = self.orders.lock().await;
         let role = self.active()?.role(kind);
-        expect(&role, Mode::Primary)?;
+        expect(kind, &role, Mode::Primary)?;
         check_id(id)?;
         let mut is_known = false;
         self.commit(|tx| {
@@ -404,7 +427,6 @@ impl ReplicationPort for Replicator {
     }
 
     async fn generate_public_key(&self, kind: Kind) -> Result<String, KernelError> {
-        only_dr(kind)?;
         let _order = self.orders.lock().await;
         self.active()?;
         let made = sealed_box::key_pair(self.entropy.as_ref());
@@ -418,12 +440,11 @@ impl ReplicationPort for Replicator {
     }
 
     async fn enable_secondary(&self, kind: Kind, token: Zeroizing<String>) -> Result<(), KernelError> {
-        only_dr(kind)?;
         let _order = self.orders.lock().await;
-        expect(&self.active()?.role(kind), Mode::Disabled)?;
+        expect(kind, &self.active()?.role(kind), Mode::Disabled)?;
         let token = self.read_token(kind, &token)?;
         let (upstream, activated) = self.activate(&token).await?;
-        self.become_copy(&token.replication_id, upstream, activated).await?;
+        self.become_copy(kind, &token.replication_id, upstream, activated).await?;
         self.me()?.reconcile().await;
         tracing::warn!(secondary_id = token.secondary_id, "this cluster becomes a copy of its primary");
         Ok(())
@@ -435,9 +456,8 @@ impl ReplicationPort for Replicator {
         cluster_addr: String,
         is_forced: bool,
     ) -> Result<(), KernelError> {
-        only_dr(kind)?;
         let _order = self.orders.lock().await;
-        let promoted = self.promoted(cluster_addr, is_forced).await;
+        let promoted = self.promoted(kind, cluster_addr, is_forced).await;
         let me = self.me()?;
         if promoted.is_ok() {
             self.begin_generation().await?;
@@ -445,18 +465,17 @@ impl ReplicationPort for Replicator {
         // If it was refused, the primary is followed on.
         me.reconcile().await;
         let epoch = promoted?;
-        tracing::warn!(epoch, "this cluster is the DR primary now");
+        tracing::warn!(epoch, kind = kind.name(), "this cluster is the primary now");
         Ok(())
     }
 
     async fn disable_secondary(&self, kind: Kind) -> Result<(), KernelError> {
-        only_dr(kind)?;
         let _order = self.orders.lock().await;
         self.active()?;
         let paused = self.pause().await;
         let disabled = self.commit(|tx| {
             let role = RoleRecord::load(tx, kind)?;
-            expect(&role, Mode::Secondary)?;
+            expect(kind, &role, Mode::Secondary)?;
             disable(tx, kind, &role)
         });
         disabled.await?;
@@ -467,23 +486,21 @@ impl ReplicationPort for Replicator {
     }
 
     async fn update_primary(&self, kind: Kind, update: SecondaryUpdate) -> Result<(), KernelError> {
-        only_dr(kind)?;
         let _order = self.orders.lock().await;
-        expect(&self.active()?.role(kind), Mode::Secondary)?;
-        if self.bootstrap_record()?.is_some() {
+        expect(kind, &self.active()?.role(kind), Mode::Secondary)?;
+        if self.bootstrap_record(kind)?.is_some() {
             return Err(KernelError::invalid(
                 "the first copy of the primary's state has not come to its end: disable this secondary and enable it \
                  again with a token of the other primary",
             ));
         }
-        let updated = self.updated(update).await;
+        let updated = self.updated(kind, update).await;
         // If it was refused, the primary of before is followed on.
         self.me()?.reconcile().await;
         updated
     }
 
     async fn reindex(&self, kind: Kind) -> Result<(), KernelError> {
-        only_dr(kind)?;
         let _order = self.orders.lock().await;
         let role = self.active()?.role(kind);
         if role.mode != Mode::Secondary {
@@ -493,12 +510,14 @@ impl ReplicationPort for Replicator {
         if role.upstream.is_none() {
             return Err(KernelError::invalid(NO_PRIMARY));
         }
-        if self.bootstrap_record()?.is_some() {
+        if self.bootstrap_record(kind)?.is_some() {
             return Ok(());
         }
         self.stop_following().await;
-        self.commit(|_| Ok(vec![put_cursor(&Cursor { epoch: Epoch(role.epoch), ..Cursor::default() })]))
-            .await?;
+        self.commit(|_| {
+            Ok(vec![put_cursor(kind, &Cursor { epoch: Epoch(role.epoch), ..Cursor::default() })])
+        })
+        .await?;
         self.me()?.reconcile().await;
         Ok(())
     }
@@ -507,8 +526,20 @@ impl ReplicationPort for Replicator {
         self.checked_state().await
     }
 
-    async fn tail(&self, after: Option<String>, limit: usize) -> Result<Map, KernelError> {
-        self.tail_of(Kind::Dr, after, limit)
+    async fn tail(&self, kind: Kind, after: Option<String>, limit: usize) -> Result<Map, KernelError> {
+        self.tail_of(kind, after, limit)
+    }
+
+    async fn ask_primary(&self, question: Bytes) -> Result<Bytes, KernelError> {
+        self.asked_of_primary(question).await
+    }
+
+    async fn await_primary(&self, index: u64, patience: Duration) -> Result<bool, KernelError> {
+        self.awaited_primary(index, patience).await
+    }
+
+    fn primary_index(&self) -> Option<u64> {
+        self.applied_of_primary()
     }
 }
 
@@ -520,5 +551,5 @@ fn disable(tx: &Tx, kind: Kind, role: &RoleRecord) -> Result<Vec<Write>, KernelE
     for path in [announcement_path(kind), tail_path(kind), bootstrap_path(kind)] {
         clear_if_there(tx, &path)?;
     }
-    Ok(vec![Write::Delete(cursor_key(SHIPPED))])
+    Ok(vec![Write::Delete(cursor_key(shipped(kind)))])
 }

@@ -43,19 +43,16 @@ impl Replicator {
 
     pub(super) fn status_of(&self, kind: Kind) -> Result<Map, KernelError> {
         let role = self.role(kind)?;
-        if kind != Kind::Dr {
-            return Ok(Map::new());
-        }
         match role.mode {
             Mode::Disabled => Ok(object(json!({ "mode": "disabled" }))),
-            Mode::Primary => self.primary_status(&role),
-            Mode::Secondary => self.secondary_status(&role),
+            Mode::Primary => self.primary_status(kind, &role),
+            Mode::Secondary => self.secondary_status(kind, &role),
         }
     }
 
-    fn primary_status(&self, role: &RoleRecord) -> Result<Map, KernelError> {
+    fn primary_status(&self, kind: Kind, role: &RoleRecord) -> Result<Map, KernelError> {
         let applied = self.replica.status().applied_index;
-        let known = self.load_secondaries(Kind::Dr)?;
+        let known = self.load_secondaries(kind)?;
         let known: Vec<String> =
             known.into_iter().filter(|(_, record)| !record.is_revoked).map(|(id, _)| id).collect();
         let fence = role.fence.as_ref().map(|fence| {
@@ -71,12 +68,16 @@ impl Replicator {
             "cluster_id": role.replication_id,
             "primary_cluster_addr": role.primary_cluster_addr,
             "known_secondaries": known,
-            "secondaries": self.secondary_rows(),
-            "last_dr_wal": applied,
+            "secondaries": self.secondary_rows(kind),
             "last_wal": applied,
             "epoch": role.epoch,
             "fence": fence,
         }));
+        let wal = match kind {
+            Kind::Dr => "last_dr_wal",
+            Kind::Performance => "last_performance_wal",
+        };
+        status.insert(wal.to_owned(), json!(applied));
         status.extend(self.common());
         Ok(status)
     }
@@ -92,11 +93,11 @@ impl Replicator {
     }
 
     /// One row for each node of a secondary that has been here lately, and one for those of which no node was.
-    fn secondary_rows(&self) -> Vec<Value> {
+    fn secondary_rows(&self, kind: Kind) -> Vec<Value> {
         let now = self.now_ms();
         let met = self.met.lock().clone();
         let mut rows = Vec::new();
-        for status in self.source.secondaries(shipped(Kind::Dr)) {
+        for status in self.source.secondaries(shipped(kind)) {
             let lag = self.lag_of(&status, now);
             let figures = json!({
                 "secondary_id": status.id,
@@ -108,7 +109,11 @@ impl Replicator {
                 "bytes_sent": status.bytes_sent,
                 "streams": status.streams,
             });
-            let nodes: Vec<_> = met.values().filter(|node| node.secondary_id == status.id).collect();
+            let nodes: Vec<_> = met
+                .iter()
+                .filter(|((of_kind, of, _), _)| (*of_kind, of) == (kind, &status.id))
+                .map(|(_, node)| node)
+                .collect();
             for node in &nodes {
                 let is_connected = now.saturating_sub(node.at_ms) < CONNECTED_MS;
                 let skew = node.greeting.clock_ms.cast_signed() - node.at_ms.cast_signed();
@@ -149,13 +154,12 @@ impl Replicator {
         Lag { entries, bytes, seconds: seconds(if entries == 0 { 0 } else { silent }) }
     }
 
-    fn secondary_status(&self, role: &RoleRecord) -> Result<Map, KernelError> {
+    fn secondary_status(&self, kind: Kind, role: &RoleRecord) -> Result<Map, KernelError> {
         let upstream = role.upstream.clone().unwrap_or_default();
-        let told = self.told();
-        let (cursor, _) =
-            arca_replication::load_cursor(self.replica.view().as_ref(), super::follower::SHIPPED)
-                .map_err(|err| KernelError::Replica(err.into()))?;
-        let is_bootstrapping = self.bootstrap_record()?.is_some();
+        let told = self.told(kind);
+        let (cursor, _) = arca_replication::load_cursor(self.replica.view().as_ref(), shipped(kind))
+            .map_err(|err| KernelError::Replica(err.into()))?;
+        let is_bootstrapping = self.bootstrap_record(kind)?.is_some();
         let mut status = object(json!({
             "mode": if is_bootstrapping { "bootstrapping" } else { "secondary" },
             "state": "idle",

@@ -10,6 +10,8 @@ use std::time::Duration;
 use arca_kernel::KernelError;
 use arca_kernel::replication::UpstreamRecord;
 use arca_raft_storage::Member;
+#[cfg(doc)]
+use arca_replication::Refusal;
 use arca_replication::{Follower, LinkError, PrimaryLink, PrimarySide, Replicated, Unserved};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -76,7 +78,7 @@ impl Debug for Served {
 #[async_trait]
 pub trait Surroundings: Debug + Send + Sync {
     /// Has `leader` answer what a secondary asked this member. [`Unserved::NotActive`] if it cannot be reached within
-    /// `limit`: it may have answered all the same.
+    /// `limit`: it may have answered all the same. What is asked to be done is then [`Refusal::Unanswered`].
     async fn carry(&self, leader: &Member, question: Replicated, limit: Duration) -> Result<Bytes, Unserved>;
 
     /// The newest entry applied at a member, if it answers.

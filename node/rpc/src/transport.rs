@@ -233,21 +233,29 @@ impl GrpcTransport {
     /// Has `to`, the active node, answer what a secondary cluster asked here.
     ///
     /// # Errors
-    /// See [`TransportError`].
+    /// See [`ForwardError`].
     pub async fn replicate(
         &self,
         to: &Member,
         question: Replicated,
         timeout: Duration,
-    ) -> Result<Result<Bytes, Unserved>, TransportError> {
-        let mut client = self.client(to, Lane::Forward)?;
+    ) -> Result<Result<Bytes, Unserved>, ForwardError> {
+        let mut client =
+            self.client(to, Lane::Forward).map_err(|err| ForwardError::Undelivered(err.to_string()))?;
         let Replicated { replication_id, asked, payload } = question;
         let (follower, call) =
             asked.map_or((Follower::default(), 0), |(who, call)| (who, u32::from(call as u8)));
         let Follower { secondary_id, activation } = follower;
         let request = ReplicateRequest { replication_id, secondary_id, activation, call, payload };
-        let reply = bounded(client.replicate(request), timeout).await?.into_inner();
-        let malformed = || TransportError::Refused("an answer of a newer version".to_owned());
+        let reply = match tokio::time::timeout(timeout, client.replicate(request)).await {
+            Ok(Ok(reply)) => reply.into_inner(),
+            Ok(Err(status)) if was_never_sent(&status) => {
+                return Err(ForwardError::Undelivered(describe(&status)));
+            }
+            Ok(Err(status)) => return Err(ForwardError::Unanswered(describe(&status))),
+            Err(_) => return Err(ForwardError::Unanswered("timed out".to_owned())),
+        };
+        let malformed = || ForwardError::Unanswered("an answer of a newer version".to_owned());
         Ok(match reply.outcome.ok_or_else(malformed)? {
             replicate_reply::Outcome::Payload(payload) => Ok(payload),
             replicate_reply::Outcome::NotActive(_) => Err(Unserved::NotActive),
@@ -357,11 +365,11 @@ fn unreachable_peer(err: impl std::fmt::Display) -> TransportError {
 /// No connection was made, whatever the reason: nothing can have been sent over it.
 #[derive(Debug, thiserror::Error)]
 #[error("no connection: {0}")]
-struct NotConnected(#[source] io::Error);
+pub(crate) struct NotConnected(#[source] pub(crate) io::Error);
 
 /// True when the failure shows that the request never reached the peer's application: no connection was made. An error
 /// of a connection that was there says nothing, whatever its kind.
-fn was_never_sent(status: &Status) -> bool {
+pub(crate) fn was_never_sent(status: &Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(err) = cause {
         if err.is::<NotConnected>() {

@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arca_raft_storage::{Call as RaftCall, Inbound, MemberId, SnapshotStream};
-use arca_replication::{Call, Link as _, LinkError, PayloadStream, PrimaryLink as _, Refusal};
+use arca_replication::{ASK_BYTES_MAX, Call, Link as _, LinkError, PayloadStream, PrimaryLink as _, Refusal};
 use arca_rpc::replication::{
     Follower, Greeting, GrpcLink, LinkIdentity, PrimarySide, ReplicationAuthority, ReplicationDoor,
     ServedReplication, Unserved, Welcome, activate,
@@ -67,6 +67,9 @@ impl Gatekeeper for Quiet {
 struct Side {
     is_standby: bool,
     is_revoked: AtomicBool,
+    /// Whether it takes calls and never answers.
+    is_lost: bool,
+    asked: AtomicUsize,
 }
 
 #[async_trait]
@@ -84,8 +87,12 @@ impl PrimarySide for Side {
     }
 
     async fn call(&self, follower: &Follower, call: Call, payload: Bytes) -> Result<Bytes, Unserved> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         if self.is_standby {
             return Err(Unserved::NotActive);
+        }
+        if self.is_lost {
+            std::future::pending::<()>().await;
         }
         if payload.is_empty() {
             return Err(Refusal::Gone.into());
@@ -175,11 +182,7 @@ async fn a_secondary_asks_follows_and_greets() {
 
 #[tokio::test]
 async fn the_node_that_can_answer_is_found_and_asked_first() {
-    let standby = Primary::start(Side { is_standby: true, ..Side::default() }).await;
-    let (certificate, key) =
-        (standby.authority.certificate().to_vec(), standby.authority.expose_key().to_vec());
-    let authority = ReplicationAuthority::from_parts("r1", certificate, key.into());
-    let active = Primary::start_with(Side::default(), authority).await;
+    let (standby, active) = two_nodes(Side { is_standby: true, ..Side::default() }).await;
     let nobody = "127.0.0.1:1".to_owned();
     let link = standby.link("a1", &[nobody.clone(), standby.addr(), active.addr()]);
     assert!(link.call(Call::Compare, X).await.is_ok());
@@ -188,6 +191,45 @@ async fn the_node_that_can_answer_is_found_and_asked_first() {
     assert!(matches!(link.call(Call::Compare, X).await, Err(LinkError::Refused(Refusal::Busy(_)))));
     link.learn(vec![nobody]);
     assert!(matches!(link.call(Call::Compare, X).await, Err(LinkError::Unreachable(_))));
+}
+
+/// `first` and another node of the same primary, which is active.
+async fn two_nodes(first: Side) -> (Primary, Primary) {
+    let first = Primary::start(first).await;
+    let (certificate, key) = (first.authority.certificate().to_vec(), first.authority.expose_key().to_vec());
+    let authority = ReplicationAuthority::from_parts("r1", certificate, key.into());
+    (first, Primary::start_with(Side::default(), authority).await)
+}
+
+#[tokio::test]
+async fn what_the_primary_is_to_do_goes_past_who_cannot_do_it() {
+    let (standby, active) = two_nodes(Side { is_standby: true, ..Side::default() }).await;
+    let nobody = "127.0.0.1:1".to_owned();
+    let link = standby.link("a1", &[nobody.clone(), standby.addr(), active.addr()]);
+    assert_eq!(&link.call(Call::Ask, X).await.unwrap()[..], b"west\x06x");
+    assert_eq!(link.addresses().first(), Some(&active.addr()));
+    link.learn(vec![nobody.clone(), standby.addr()]);
+    assert!(matches!(link.call(Call::Ask, X).await, Err(LinkError::Refused(Refusal::Busy(_)))));
+    link.learn(vec![nobody]);
+    assert!(matches!(link.call(Call::Ask, X).await, Err(LinkError::Unreachable(_))));
+    let large = link.call(Call::Ask, vec![0; ASK_BYTES_MAX + 1].into()).await;
+    assert!(matches!(large, Err(LinkError::Refused(Refusal::Malformed(_)))));
+}
+
+/// The node that took it may have done it: no other is asked.
+#[tokio::test]
+async fn what_the_primary_may_have_done_is_not_asked_for_again() {
+    let (lost, active) = two_nodes(Side { is_lost: true, ..Side::default() }).await;
+    let link = lost.link("a1", &[lost.addr(), active.addr()]);
+    let ending = async {
+        while lost.side.asked.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        lost.door.end("r1", "west");
+    };
+    let (answer, ()) = tokio::join!(link.call(Call::Ask, X), ending);
+    assert!(matches!(answer, Err(LinkError::Refused(Refusal::Unanswered(_)))), "{answer:?}");
+    assert_eq!(active.side.asked.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 //! Read next: `arca_replicator`, for what is done with it.
 
 #[cfg(test)]
+mod performance;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;
@@ -14,12 +16,12 @@ use arca_kernel::KernelError;
 use arca_kernel::key_keeper::KeyKeeper;
 use arca_kernel::replication::UpstreamRecord;
 use arca_raft_storage::{Member, RaftReplica};
-use arca_replication::{Follower, LinkError, PrimaryLink, Replicated, Unserved};
+use arca_replication::{Call, Follower, LinkError, PrimaryLink, Refusal, Replicated, Unserved};
 use arca_replicator::{Authority, NewKey, Replicator, ReplicatorParts, Served, Surroundings, TokenDoor};
 use arca_rpc::replication::{
     GrpcLink, LinkIdentity, ReplicationAuthority, ReplicationDoor, ServedReplication, activate,
 };
-use arca_rpc::{GrpcTransport, NodeKey, TcpDial};
+use arca_rpc::{ForwardError, GrpcTransport, NodeKey, TcpDial};
 use async_trait::async_trait;
 use bytes::Bytes;
 use zeroize::Zeroizing;
@@ -80,10 +82,15 @@ fn usable(authority: &Authority) -> ReplicationAuthority {
 #[async_trait]
 impl Surroundings for NodeSurroundings {
     async fn carry(&self, leader: &Member, question: Replicated, limit: Duration) -> Result<Bytes, Unserved> {
+        let is_asked = matches!(&question.asked, Some((_, Call::Ask)));
         let answered = self.transport.replicate(leader, question, limit).await;
         answered.unwrap_or_else(|err| {
             tracing::debug!(error = %err, "what a secondary asked could not be carried to the active node");
-            Err(Unserved::NotActive)
+            match err {
+                // It may have been done: another node must not be asked to do it again.
+                ForwardError::Unanswered(reason) if is_asked => Err(Refusal::Unanswered(reason).into()),
+                ForwardError::Unanswered(_) | ForwardError::Undelivered(_) => Err(Unserved::NotActive),
+            }
         })
     }
 

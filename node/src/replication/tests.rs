@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 use crate::testing::Rig;
 
 /// A cluster of one node, and what its operator has.
-struct Region {
-    rig: Rig,
-    token: String,
-    share: Value,
+pub(super) struct Region {
+    pub(super) rig: Rig,
+    pub(super) token: String,
+    pub(super) share: Value,
     _dir: tempfile::TempDir,
 }
 
-const DR: &str = "sys/replication/dr";
+pub(super) const DR: &str = "sys/replication/dr";
 
 impl Region {
-    async fn open(name: &str) -> Self {
+    pub(super) async fn open(name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let rig = Rig::open(&format!("storage \"raft\" {{ path = {:?} node_id = {name:?} }}", dir.path()));
         let (token, share) = rig.bring_up_with_share().await;
@@ -28,36 +28,41 @@ impl Region {
     }
 
     #[track_caller]
-    fn is_fine((status, said): &(u16, Value)) {
+    pub(super) fn is_fine((status, said): &(u16, Value)) {
         assert!((200..300).contains(status), "{status}: {said}");
     }
 
-    async fn write(&self, path: &str, body: Value) -> Value {
+    pub(super) async fn write(&self, path: &str, body: Value) -> Value {
         let answer = self.rig.ask(Method::POST, path, &self.token, &body).await;
         Self::is_fine(&answer);
         answer.1
     }
 
-    async fn refuses(&self, path: &str, body: Value) -> String {
+    pub(super) async fn refuses(&self, path: &str, body: Value) -> String {
         let (status, said) = self.rig.ask(Method::POST, path, &self.token, &body).await;
         assert_eq!(status, 400, "{said}");
         said["errors"][0].as_str().unwrap_or_default().to_owned()
     }
 
-    async fn read(&self, path: &str, token: &str) -> (u16, Value) {
+    pub(super) async fn read(&self, path: &str, token: &str) -> (u16, Value) {
         self.rig.ask(Method::GET, path, token, &Value::Null).await
     }
 
-    async fn status(&self) -> Value {
-        let (status, said) = self.read(&format!("{DR}/status"), "").await;
+    /// Of one kind, that of the paths below `of`.
+    pub(super) async fn status_of(&self, of: &str) -> Value {
+        let (status, said) = self.read(&format!("{of}/status"), "").await;
         if status == 200 { said["data"].clone() } else { json!({ "status": status }) }
     }
 
     /// Waits until the status is as wanted; answers it.
-    async fn wait(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub(super) async fn wait(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for(DR, what, is_so).await
+    }
+
+    pub(super) async fn wait_for(&self, of: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         for _ in 0..600 {
-            last = self.status().await;
+            last = self.status_of(of).await;
             if is_so(&last) {
                 return last;
             }
@@ -67,22 +72,30 @@ impl Region {
     }
 
     async fn activation_token(&self, id: &str) -> String {
-        let made = self.write(&format!("{DR}/primary/secondary-token"), json!({ "id": id })).await;
+        self.activation_token_of(DR, id).await
+    }
+
+    pub(super) async fn activation_token_of(&self, of: &str, id: &str) -> String {
+        let made = self.write(&format!("{of}/primary/secondary-token"), json!({ "id": id })).await;
         made["wrap_info"]["token"].as_str().unwrap().to_owned()
     }
 
     /// Everything that the primary has now is here.
     async fn caught_up(&self, primary: &Self) -> Value {
-        let until = primary.status().await["last_dr_wal"].as_u64().unwrap();
+        self.caught_up_with(DR, primary).await
+    }
+
+    pub(super) async fn caught_up_with(&self, of: &str, primary: &Self) -> Value {
+        let until = primary.status_of(of).await["last_wal"].as_u64().unwrap();
         let is_there = |status: &Value| {
             status["state"] == "stream-wals"
                 && status["last_remote_wal"].as_u64().is_some_and(|at| at >= until)
         };
-        self.wait("the stream", is_there).await
+        self.wait_for(of, "the stream", is_there).await
     }
 
     /// A DR operation token, out of the key shares of the primary.
-    async fn operation_token(&self, share: &Value) -> String {
+    pub(super) async fn operation_token(&self, share: &Value) -> String {
         let path = format!("{DR}/secondary/generate-operation-token");
         let begun = self.write(&format!("{path}/attempt"), json!({})).await;
         let (nonce, otp) = (begun["nonce"].clone(), begun["otp"].as_str().unwrap().to_owned());

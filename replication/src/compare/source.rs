@@ -109,6 +109,12 @@ impl Comparisons {
         self.sessions.lock().running.retain(|_, session| session.used.lock().elapsed() < IDLE);
     }
 
+    /// Ends what a secondary has under way: what it may see has changed.
+    pub fn end(&self, kind: Kind, name: &str) {
+        let of = |session: &Session| session.asker.0 == kind && session.asker.1 == name;
+        self.sessions.lock().running.retain(|_, session| !of(session));
+    }
+
     fn begin(&self, asker: &Asker, purpose: Purpose, pinned: Pinned) -> Result<Answer, Refusal> {
         self.sweep();
         let mut sessions = self.sessions.lock();

@@ -270,7 +270,7 @@ async fn a_full_disk_holds_the_secondary_up_and_loses_nothing() {
 async fn nobody_asks_for_nonsense() {
     let (east, _west, road) = pair(1).await;
     let source = &east.sources()[0];
-    for call in [Call::Follow, Call::Copy, Call::Acknowledge, Call::Compare, Call::Announce] {
+    for call in [Call::Follow, Call::Copy, Call::Acknowledge, Call::Compare, Call::Announce, Call::Ask] {
         let sieve = road.sieve();
         let answer = source.serve("west", sieve, call, vec![9, 9].into()).await;
         assert!(matches!(answer, Err(Refusal::Malformed(_))), "{call:?}: {answer:?}");

@@ -28,6 +28,7 @@ mod raft;
 mod raft_snapshot;
 mod rekey;
 mod replication;
+mod replication_filter;
 mod status;
 mod token;
 

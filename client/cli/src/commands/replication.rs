@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::generate_root::GenerateRoot;
+use super::replication_filter::Filter;
 use crate::args::Format;
 use crate::context::Context;
 use crate::error::{CliError, Doing, Outcome};
@@ -32,6 +33,8 @@ pub enum Replication {
     SecondaryToken(SecondaryToken),
     /// Cut a secondary off for good
     Revoke(Revoke),
+    /// Say which mounts and namespaces a performance secondary gets
+    Filter(Filter),
     /// Make a secondary the primary
     Promote(Promote),
     /// Make the primary a secondary
@@ -234,11 +237,19 @@ impl Replication {
                 .await?;
                 context.success(&format!("Revoked: {id}"))
             }
+            Self::Filter(command) => command.run(context).await,
             Self::Promote(command) => command.run(context).await,
             Self::Demote(of) => {
                 let said =
                     write(context, &of.path("primary/demote"), json!({}), "demote the primary").await?;
-                let message = "The cluster is a secondary now: it serves nobody until it is promoted again.";
+                let message = match of.kind {
+                    Kind::Dr => {
+                        "The cluster is a secondary now: it serves nobody until it is promoted again."
+                    }
+                    Kind::Performance => {
+                        "The cluster is a secondary now: shared writes need a primary to follow (update-primary)."
+                    }
+                };
                 context.secret_or_success(said.as_ref(), message)
             }
             Self::UpdatePrimary(command) => command.run(context).await,
@@ -492,7 +503,7 @@ fn section(name: &str, status: &Value) -> String {
         ("Entries Behind", "lag_entries"),
         ("Bytes Behind", "lag_bytes"),
         ("Seconds Behind", "lag_seconds"),
-        ("Last Entry", "last_dr_wal"),
+        ("Last Entry", "last_wal"),
         ("Last Entry Of Primary", "last_remote_wal"),
     ];
     let found = shown.into_iter().filter_map(|(title, key)| Some((title, status.get(key)?)));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arca_client::Request;
 use serde_json::{Map, Value, json};
 
+use super::far::Far;
 use super::link::Link;
 use super::region::Region;
 use crate::HarnessError;
@@ -69,6 +70,10 @@ pub struct Report {
     pub switched: Duration,
     /// Writes acknowledged over the planned switch: none of them may be missing.
     pub switched_acknowledged: u64,
+    /// A write that the performance secondary had its primary do, until it was readable at both.
+    pub far_write: Duration,
+    /// From telling the performance secondary of the promoted DR secondary to having everything of it.
+    pub far_came_over: Duration,
 }
 
 fn said(what: &str) {
@@ -101,6 +106,8 @@ struct Drill {
     report: Report,
     /// From before everything, to be good after it.
     kept: Kept,
+    /// The region that serves.
+    far: Option<Far>,
 }
 
 /// What clients had before the primary's region was lost.
@@ -115,15 +122,16 @@ struct Kept {
 /// # Errors
 /// When anything is lost that must not be, or does not happen in time.
 pub async fn run(plan: Plan, binary: &Path, dir: &Path) -> Result<Report> {
-    said("two regions of three nodes");
+    said("two regions of three nodes, and one of one");
     let east = Region::up("east", binary, dir).await?;
     let west = Region::up("west", binary, dir).await?;
     let half = plan.round_trip / 2;
     let to_east = Link::open(east.cluster_ports(), half).await?;
     let to_west = Link::open(west.cluster_ports(), half).await?;
     let (report, kept) = (Report::default(), Kept::default());
-    let mut drill = Drill { plan, east, west, to_east, to_west, report, kept };
+    let mut drill = Drill { plan, east, west, to_east, to_west, report, kept, far: None };
     drill.follow().await?;
+    drill.serve_far(binary, dir).await?;
     drill.lose_the_east().await?;
     drill.bring_the_east_back().await?;
     drill.switch_back().await?;
@@ -203,6 +211,25 @@ impl Drill {
         Ok(())
     }
 
+    /// A third region becomes a performance secondary of the east, which is a primary of both kinds then.
+    async fn serve_far(&mut self, binary: &Path, dir: &Path) -> Result<()> {
+        said("far becomes a performance secondary of the east, without one of its mounts");
+        let address = format!("127.0.0.1:{}", self.to_east.port);
+        let far = self.far.insert(Far::follow(&self.east, &address, binary, dir).await?);
+        self.report.far_write = far.check(&self.east).await?;
+        let caught_up = |status: &Map<String, Value>| follows(status) && number(status, "lag_entries") == 0;
+        self.west.until("the west to have that as well", caught_up).await.map(drop)
+    }
+
+    /// The performance secondary goes over to the west: everything that it wrote is there, its client goes on.
+    async fn bring_far_over(&mut self) -> Result<()> {
+        said("far goes over to the west by comparison, its client's token goes on");
+        let address = format!("127.0.0.1:{}", self.to_west.port);
+        let Some(far) = &mut self.far else { return Ok(()) };
+        self.report.far_came_over = far.come_over(&self.west, Some(&address)).await?;
+        far.check(&self.west).await.map(drop)
+    }
+
     async fn lose_the_east(&mut self) -> Result<()> {
         said("east is cut off; its clients go on for a while");
         let load = writers(&self.east, "second-")?;
@@ -265,6 +292,7 @@ impl Drill {
         said("east is back: it hears that it is over, keeps its tail, follows the west by comparison");
         self.to_east.mend();
         self.to_west.mend();
+        self.bring_far_over().await?;
         let fenced =
             |status: &Map<String, Value>| status.get("state").and_then(Value::as_str) == Some("fenced");
         self.east.until("the fence", fenced).await?;
@@ -316,7 +344,11 @@ impl Drill {
         }
         self.check_kept(&self.east).await?;
         let follows = |status: &Map<String, Value>| follows(status) && number(status, "lag_entries") == 0;
-        self.west.until("the west to follow again", follows).await.map(drop)
+        self.west.until("the west to follow again", follows).await?;
+        // The east kept its own role of before.
+        let Some(far) = &mut self.far else { return Ok(()) };
+        far.come_over(&self.east, None).await?;
+        far.check(&self.east).await.map(drop)
     }
 }
 
@@ -335,9 +367,11 @@ impl std::fmt::Display for Report {
             ("old primary follows again after", ms(self.rejoined)),
             ("planned switch to the first write", ms(self.switched)),
             ("acknowledged over it, none missing", self.switched_acknowledged.to_string()),
+            ("shared write by way of the far region", ms(self.far_write)),
+            ("far region follows the new primary after", ms(self.far_came_over)),
         ];
         for (name, value) in rows {
-            writeln!(f, "| {name:<36} | {value:>16} |")?;
+            writeln!(f, "| {name:<40} | {value:>16} |")?;
         }
         Ok(())
     }

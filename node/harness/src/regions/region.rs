@@ -13,6 +13,11 @@ type Result<T> = std::result::Result<T, HarnessError>;
 /// For a role to change, a copy to be whole, or two states to be the same.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// Paths of one kind of replication.
+pub const DR: &str = "sys/replication/dr";
+/// The same, of performance replication.
+pub const PERFORMANCE: &str = "sys/replication/performance";
+
 /// See the file's header.
 #[derive(Debug)]
 pub struct Region {
@@ -28,7 +33,15 @@ impl Region {
     /// # Errors
     /// When they do not come up.
     pub async fn up(name: &'static str, binary: &Path, dir: &Path) -> Result<Self> {
-        let options = ClusterOptions { is_tls: false, ..ClusterOptions::new(binary, dir.join(name)) };
+        Self::of_nodes(3, name, binary, dir).await
+    }
+
+    /// As [`Self::up`], of so many nodes.
+    ///
+    /// # Errors
+    /// When they do not come up.
+    pub async fn of_nodes(nodes: usize, name: &'static str, binary: &Path, dir: &Path) -> Result<Self> {
+        let options = ClusterOptions { is_tls: false, nodes, ..ClusterOptions::new(binary, dir.join(name)) };
         Ok(Self { name, cluster: Cluster::up(options).await? })
     }
 
@@ -60,7 +73,20 @@ impl Region {
     /// # Errors
     /// When it is refused.
     pub async fn order(&self, path: &str, body: &Value) -> Result<Option<arca_client::Secret>> {
-        let done = self.active().await?.write(&format!("sys/replication/dr/{path}"), body).await;
+        self.order_of(DR, path, body).await
+    }
+
+    /// Orders something below the paths of a kind.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn order_of(
+        &self,
+        kind: &str,
+        path: &str,
+        body: &Value,
+    ) -> Result<Option<arca_client::Secret>> {
+        let done = self.active().await?.write(&format!("{kind}/{path}"), body).await;
         done.map_err(|err| HarnessError::new(&format!("{} of {}", path, self.name), err))
     }
 
@@ -69,7 +95,15 @@ impl Region {
     /// # Errors
     /// When it does not answer.
     pub async fn status(&self) -> Result<Map<String, Value>> {
-        let read = self.active().await?.read("sys/replication/dr/status").await;
+        self.status_of(DR).await
+    }
+
+    /// The same, of a kind.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn status_of(&self, kind: &str) -> Result<Map<String, Value>> {
+        let read = self.active().await?.read(&format!("{kind}/status")).await;
         let secret = read.map_err(|err| HarnessError::new("replication status", err))?;
         Ok(secret.and_then(|secret| secret.data).unwrap_or_default())
     }
@@ -79,10 +113,23 @@ impl Region {
     /// # Errors
     /// When it does not in time: with the last one there was.
     pub async fn until(&self, what: &str, check: impl Fn(&Map<String, Value>) -> bool) -> Result<Duration> {
+        self.until_of(DR, what, check).await
+    }
+
+    /// The same, of a kind.
+    ///
+    /// # Errors
+    /// When it does not in time: with the last one there was.
+    pub async fn until_of(
+        &self,
+        kind: &str,
+        what: &str,
+        check: impl Fn(&Map<String, Value>) -> bool,
+    ) -> Result<Duration> {
         let began = Instant::now();
         let mut last = Map::new();
         while began.elapsed() < LIMIT {
-            if let Ok(status) = self.status().await {
+            if let Ok(status) = self.status_of(kind).await {
                 if check(&status) {
                     return Ok(began.elapsed());
                 }
@@ -99,7 +146,16 @@ impl Region {
     /// # Errors
     /// When it is refused.
     pub async fn secondary_token(&self, id: &str) -> Result<String> {
-        let made = self.order("primary/secondary-token", &json!({ "id": id, "ttl": "10m" })).await?;
+        self.secondary_token_of(DR, id).await
+    }
+
+    /// The same, of a kind.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn secondary_token_of(&self, kind: &str, id: &str) -> Result<String> {
+        let wanted = json!({ "id": id, "ttl": "10m" });
+        let made = self.order_of(kind, "primary/secondary-token", &wanted).await?;
         let token = made.and_then(|made| made.wrap_info).map(|info| info.token.expose().to_owned());
         token.ok_or_else(|| HarnessError("no token was made".to_owned()))
     }

@@ -182,6 +182,11 @@ impl Book<'_> {
         let mut stored = entity.clone();
         stored.aliases.retain(|alias| !alias.is_local);
         self.put(Class::Replicated, &self.paths().entity(&entity.id), &stored)?;
+        self.save_local_aliases(entity)
+    }
+
+    /// Stages an entity's aliases of local mounts, as far as they changed.
+    pub(super) fn save_local_aliases(&self, entity: &EntityRecord) -> Result<(), KernelError> {
         let aliases: Vec<_> = entity.aliases.iter().filter(|alias| alias.is_local).cloned().collect();
         let path = self.paths().local_aliases(&entity.id);
         if !aliases.is_empty() {

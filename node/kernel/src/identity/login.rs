@@ -44,15 +44,43 @@ impl Book<'_> {
         group_aliases: &[String],
     ) -> Result<EntityRecord, KernelError> {
         let mut entity = self.find_or_make(alias)?;
-        // Of the alias that logged in, and of no other by this name (CVE-2022-40186).
-        let own = entity.aliases.iter_mut().find(|own| own.mount_accessor == alias.mount_accessor);
+        self.note_metadata(&mut entity, alias.mount_accessor, metadata);
+        self.refresh_groups(&mut entity, alias.mount_accessor, group_aliases)?;
+        self.save_entity(&entity)?;
+        Ok(entity)
+    }
+
+    /// The entity that logs in where the primary has brought up to date what is shared of it: what is left is the alias of
+    /// a local mount.
+    ///
+    /// # Errors
+    /// [`KernelError::Denied`] when the entity is gone or disabled meanwhile.
+    pub(crate) fn log_in_as(
+        &self,
+        id: &str,
+        alias: AliasOf<'_>,
+        metadata: &Metadata,
+    ) -> Result<EntityRecord, KernelError> {
+        let found = self.entity_of_token(id)?.filter(|entity| !entity.is_disabled);
+        let mut entity = found.ok_or(KernelError::Denied)?;
+        if alias.is_local {
+            if entity.alias_of(alias.mount_accessor).is_none() {
+                let new = self.new_alias(alias.name, alias.mount_accessor, true)?;
+                self.add_alias(&mut entity, new)?;
+            }
+            self.note_metadata(&mut entity, alias.mount_accessor, metadata);
+            self.save_local_aliases(&entity)?;
+        }
+        Ok(entity)
+    }
+
+    /// Of the alias that logged in, and of no other by this name (CVE-2022-40186).
+    fn note_metadata(&self, entity: &mut EntityRecord, mount_accessor: &str, metadata: &Metadata) {
+        let own = entity.aliases.iter_mut().find(|own| own.mount_accessor == mount_accessor);
         if let Some(own) = own.filter(|own| own.metadata != *metadata) {
             own.metadata.clone_from(metadata);
             own.updated = self.now;
         }
-        self.refresh_groups(&mut entity, alias.mount_accessor, group_aliases)?;
-        self.save_entity(&entity)?;
-        Ok(entity)
     }
 
     /// Puts an entity into the groups that a mount says it is in, and takes it out of the others of that mount

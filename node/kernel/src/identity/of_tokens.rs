@@ -7,11 +7,13 @@ use arca_engine_api::{Caller, Login};
 
 use super::{AliasOf, Book, Resolved};
 use crate::KernelError;
+use crate::admission::Asked;
 use crate::kernel::Kernel;
 use crate::namespaces::Namespace;
 use crate::policy::Acl;
 use crate::policy::acl::AclScope;
 use crate::policy::store::AclFor;
+use crate::replication::{EntityKnown, EntityQuestion};
 use crate::router::Mount;
 use crate::tokens::TokenEntry;
 use crate::tx::Tx;
@@ -127,10 +129,12 @@ impl Kernel {
     /// The entity of a login, with everything brought up to date; empty when the auth method names nobody.
     ///
     /// # Errors
-    /// [`KernelError::Denied`] when the entity is disabled; others when storage fails.
+    /// [`KernelError::Denied`] when the entity is disabled, [`KernelError::NeedsEntity`] when the primary has to write
+    /// something first; others when storage fails.
     pub(crate) fn entity_of_login(
         &self,
         tx: &Tx,
+        asked: &Asked,
         namespace: &Namespace,
         mount: &Mount,
         login: &Login,
@@ -144,13 +148,55 @@ impl Kernel {
             name: &login.alias_name,
         };
         let book = self.book(tx, &namespace.id);
-        Ok(book.log_in(alias, &login.alias_metadata, login.group_aliases.as_deref().unwrap_or_default())?.id)
+        let mut known = asked.entity.lock();
+        match &*known {
+            EntityKnown::AsHere => {}
+            EntityKnown::Is(id) => return Ok(book.log_in_as(id, alias, &login.alias_metadata)?.id),
+            EntityKnown::Failed(_) => {
+                let failed = std::mem::take(&mut *known);
+                let EntityKnown::Failed(err) = failed else { return Err(KernelError::NotYet) };
+                return Err(err);
+            }
+        }
+        let was_shared = tx.writes_shared();
+        let group_aliases = login.group_aliases.as_deref().unwrap_or_default();
+        // Of a local mount, the primary knows the entity and not the alias.
+        let found =
+            if alias.is_local { book.entity_by_alias(alias.mount_accessor, alias.name)? } else { None };
+        let entity = book.log_in(alias, &login.alias_metadata, group_aliases)?;
+        self.check_shared_known(tx, was_shared, || EntityQuestion {
+            namespace_id: namespace.id.clone(),
+            mount_accessor: alias.mount_accessor.to_owned(),
+            is_local: alias.is_local,
+            entity_id: found.map(|entity| entity.id).unwrap_or_default(),
+            alias_name: alias.name.to_owned(),
+            alias_metadata: login.alias_metadata.clone(),
+            group_aliases: group_aliases.to_vec(),
+        })?;
+        Ok(entity.id)
+    }
+
+    /// Refuses, on a performance secondary, to go on with changes of an identity that the primary has to make first.
+    /// Where something shared was staged before, the whole request is made there.
+    ///
+    /// # Errors
+    /// [`KernelError::NeedsEntity`], with what to ask.
+    pub(crate) fn check_shared_known(
+        &self,
+        tx: &Tx,
+        was_shared: bool,
+        question: impl FnOnce() -> EntityQuestion,
+    ) -> Result<(), KernelError> {
+        if !was_shared && tx.writes_shared() && self.is_performance_secondary() {
+            return Err(KernelError::NeedsEntity(Box::new(question())));
+        }
+        Ok(())
     }
 
     /// What the auth method of a token said about groups when the token was renewed.
     ///
     /// # Errors
-    /// When storage fails.
+    /// [`KernelError::NeedsEntity`] when the primary has to write it; others when storage fails.
     pub(crate) fn refresh_groups(
         &self,
         tx: &Tx,
@@ -162,8 +208,16 @@ impl Kernel {
         };
         let book = self.book(tx, entry.entity_namespace());
         let Some(mut entity) = book.entity_of_token(&entry.entity_id)? else { return Ok(()) };
+        let was_shared = tx.writes_shared();
         book.refresh_groups(&mut entity, &origin.mount_accessor, group_aliases)?;
-        book.save_entity(&entity)
+        book.save_entity(&entity)?;
+        self.check_shared_known(tx, was_shared, || EntityQuestion {
+            namespace_id: entry.entity_namespace().to_owned(),
+            mount_accessor: origin.mount_accessor.clone(),
+            entity_id: entity.id,
+            group_aliases: group_aliases.to_vec(),
+            ..EntityQuestion::default()
+        })
     }
 }
 

@@ -17,7 +17,9 @@ impl Kernel {
             .commit_staged(|tx| {
                 let book = self.book(tx, &mount.namespace.id);
                 let is_done = book.forget_aliases(accessor, BATCH)?;
-                Ok(book.forget_group_aliases(accessor, BATCH)? && is_done)
+                // Groups are shared: at a performance secondary none is an alias of a local mount.
+                let has_groups = self.standing().keeps_what_is_shared();
+                Ok((!has_groups || book.forget_group_aliases(accessor, BATCH)?) && is_done)
             })
             .await?
         {}
@@ -26,6 +28,9 @@ impl Kernel {
 
     /// Takes the members away that removed groups left over.
     pub(crate) async fn forget_members(&self) -> Result<(), KernelError> {
+        if !self.standing().keeps_what_is_shared() {
+            return Ok(());
+        }
         let router = self.mounts.router(&self.store)?;
         for namespace in router.namespaces().iter() {
             let tx = self.read_tx();

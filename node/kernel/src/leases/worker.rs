@@ -113,7 +113,14 @@ impl Kernel {
         drop(permit);
         if matches!(undone, Ok(Undone::Done)) {
             self.leases.remove(&tx, &lease)?;
-            self.store.commit(tx).await?;
+            match self.store.commit(tx).await {
+                // Its engine keeps something shared about it, which a performance secondary cannot take away.
+                Err(err @ KernelError::NeedsPrimary) => {
+                    self.undo_failed(namespace_id, id, &err).await?;
+                    return Ok(Undone::Done);
+                }
+                other => other?,
+            };
             if lease.state == LeaseState::Live {
                 self.note_lateness(&[entry.at]);
             }

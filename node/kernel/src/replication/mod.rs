@@ -1,13 +1,25 @@
 //! What this cluster is to other clusters: its role of each kind, as it is stored, and what the kernel asks the node to do
 //! about it.
 //!
-//! Read next: [`record`] for what is stored, [`standing`] for what follows, [`port`] for what the node does.
+//! Read next: [`record`] for what is stored, [`standing`] for what follows, [`port`] for what the node does; of a
+//! performance secondary, [`ask`] for what it has done at its primary, and [`answer`] for what that does.
 
+mod answer;
+mod ask;
 pub(crate) mod door;
+pub mod filter;
+mod follow;
 pub mod port;
+pub(crate) mod question;
 pub mod record;
+#[cfg(test)]
+mod secondary_tests;
 pub mod standing;
 
+pub(crate) use answer::{Behalf, no_lease};
+pub(crate) use ask::EntityKnown;
+pub use filter::{Filter, FilterMode};
 pub use port::{ActivationToken, ReplicationPort, SecondaryToken, SecondaryUpdate};
+pub use question::EntityQuestion;
 pub use record::{Fence, Kind, Mode, RoleRecord, UpstreamRecord};
 pub use standing::{Serves, Standing};

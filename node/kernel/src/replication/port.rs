@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arca_engine_api::Map;
 use async_trait::async_trait;
+use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::record::Kind;
@@ -100,5 +101,30 @@ pub trait ReplicationPort: Debug + Send + Sync {
     async fn merkle_check(&self) -> Result<Map, KernelError>;
 
     /// What a fenced primary had taken and its successor never got: the writes, oldest first, as far as they are kept.
-    async fn tail(&self, after: Option<String>, limit: usize) -> Result<Map, KernelError>;
+    async fn tail(&self, kind: Kind, after: Option<String>, limit: usize) -> Result<Map, KernelError>;
+
+    /// Has the primary answer `question`, which is made and read by kernels alone: it goes to the primary's active node
+    /// ([`Kernel::answer_secondary`](crate::Kernel::answer_secondary)) over the link of a performance secondary. Asked on
+    /// the active node only. Never sent twice once it may have arrived: it may write.
+    ///
+    /// # Errors
+    /// [`KernelError::NoPrimary`] when it cannot be reached and nothing was done there,
+    /// [`arca_raft_storage::ProposeError::OutcomeUnknown`] when the link broke while the answer was waited for. What the
+    /// primary's kernel has against the question is in the answer.
+    async fn ask_primary(&self, _question: Bytes) -> Result<Bytes, KernelError> {
+        Err(KernelError::NoPrimary { reason: "this node follows nobody".to_owned() })
+    }
+
+    /// Waits until the primary's entry `index` is applied here, at most `patience`. False if it is not in time.
+    ///
+    /// # Errors
+    /// When this cluster is nobody's performance secondary.
+    async fn await_primary(&self, _index: u64, _patience: Duration) -> Result<bool, KernelError> {
+        Ok(false)
+    }
+
+    /// The newest entry of the primary that is applied here, for `X-Vault-Index`; none when nothing is known of it.
+    fn primary_index(&self) -> Option<u64> {
+        None
+    }
 }

@@ -1,9 +1,9 @@
 //! Whom this cluster serves, as its roles say, kept current on every node; and what follows for writes.
 //!
-//! **Invariants.** A cluster that is not the primary commits nothing of its own but entries of class `Node`
-//! ([`Standing::admit`]). Every other commit depends on the role records as they were when it was let through, so of a
-//! write and a change of roles one is in front in the log: nothing is written behind a fence, a demotion, or the copy of
-//! another cluster's state.
+//! **Invariants.** A cluster that is not the primary commits nothing of its own but entries of class `Node`, and a
+//! performance secondary nothing of what it shares with its primary ([`Standing::admit`]). Every other commit depends on
+//! the role records as they were when it was let through, so of a write and a change of roles one is in front in the log:
+//! nothing is written behind a fence, a demotion, or the copy of another cluster's state.
 //! Read next: [`super::record`] for what is stored, [`crate::store`] for where commits are let through.
 
 use std::fmt;
@@ -20,7 +20,7 @@ use super::record::{Fence, Kind, Mode, RoleRecord};
 use crate::KernelError;
 use crate::kernel::Kernel;
 use crate::store::SealedStore;
-use crate::tx::{Mode as TxMode, Tx};
+use crate::tx::{Mode as TxMode, Tx, is_shared};
 
 /// Whom a cluster serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,11 +97,30 @@ impl Standing {
         self.read_at != 0
     }
 
-    /// Whether the active node does by itself what is due: expiry, ticks, rotation. Only where it is the one to do it:
-    /// a lease that a fenced primary ended would take a credential away that the new primary still vouches for.
+    /// Whether the active node does by itself what is due: expiry, ticks. Only where it is the one to do it: a lease
+    /// that a fenced primary ended would take a credential away that the new primary still vouches for. Tokens, leases and
+    /// local mounts of a performance secondary are its own.
     #[must_use]
     pub fn keeps_house(&self) -> bool {
+        matches!(self.serves, Serves::All | Serves::PerformanceSecondary)
+    }
+
+    /// Whether what is shared with others is its to look after: shared mounts, identities, the keyring.
+    #[must_use]
+    pub fn keeps_what_is_shared(&self) -> bool {
         matches!(self.serves, Serves::All)
+    }
+
+    /// Whether what is due of a class is done here.
+    #[must_use]
+    pub fn looks_after(&self, class: Class) -> bool {
+        if class == Class::Replicated { self.keeps_what_is_shared() } else { self.keeps_house() }
+    }
+
+    /// Whether what is shared is written at a primary, and everything else here.
+    #[must_use]
+    pub fn is_performance_secondary(&self) -> bool {
+        self.serves == Serves::PerformanceSecondary
     }
 
     /// Refuses what writes, with the reason, where this cluster is not the one to write.
@@ -115,13 +134,19 @@ impl Standing {
             Serves::Fenced { kind, fence } => {
                 Err(KernelError::Fenced { kind: *kind, fence: Box::new(fence.clone()) })
             }
-            Serves::PerformanceSecondary => {
-                Err(KernelError::Bug("writes of a performance secondary are not told apart yet".to_owned()))
-            }
+            Serves::PerformanceSecondary => Err(KernelError::NeedsPrimary),
             Serves::Unknown => {
                 Err(KernelError::Bug("the roles of this cluster in replication cannot be read".to_owned()))
             }
         }
+    }
+
+    /// As [`Self::check_writes`], for what writes nothing that is shared: tokens, leases, local mounts.
+    ///
+    /// # Errors
+    /// Unless it serves everybody, or is a performance secondary.
+    pub fn check_local_writes(&self) -> Result<(), KernelError> {
+        if self.is_performance_secondary() { Ok(()) } else { self.check_writes() }
     }
 
     /// Refuses what only a DR secondary does.
@@ -138,12 +163,17 @@ impl Standing {
     /// Lets a commit through, or refuses it; one that is let through fails if the roles change before it is applied.
     ///
     /// # Errors
-    /// As [`Self::check_writes`], unless it is of class `Node` alone.
+    /// As [`Self::check_writes`], unless it is of class `Node` alone; as [`Self::check_local_writes`] where it writes
+    /// nothing that is shared.
     pub fn admit(&self, set: &mut WriteSet) -> Result<(), KernelError> {
         if set.writes.iter().all(|write| write.key().first() == Some(&Class::Node.tag())) {
             return Ok(());
         }
-        self.check_writes()?;
+        if set.writes.iter().any(|write| is_shared(write.key())) {
+            self.check_writes()?;
+        } else {
+            self.check_local_writes()?;
+        }
         set.reads.extend(self.guards.iter().cloned());
         Ok(())
     }

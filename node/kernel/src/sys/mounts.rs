@@ -270,7 +270,7 @@ fn disable(ctx: &BuiltinCtx<'_>, kind: EngineKind, path: &str) -> Result<Builtin
     let mut record = ctx.kernel.mounts.reread(ctx.tx, &ctx.namespace.id, &mount.record)?;
     if record.state != MountState::Disabling {
         if let MountState::Moving { to, migration } = &record.state {
-            end_migration(ctx.tx, migration, &record.path, to, "failure")?;
+            end_migration(ctx.tx, record.class(), migration, (&record.path, to), "failure")?;
         }
         record.state = MountState::Disabling;
         ctx.kernel.mounts.write(ctx.tx, &ctx.namespace.id, &record)?;

@@ -37,7 +37,7 @@ static ROUTES: &[Route] = &[
     },
 ];
 
-/// How far a move is. Stored at `root/core/remount/<migration id>`.
+/// How far a move is. Stored at `root/core/remount/<migration id>`, in the class of the mount that is moved.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Migration {
     pub(crate) from: String,
@@ -73,7 +73,10 @@ impl Builtin for RemountPaths {
 }
 
 fn status(ctx: &BuiltinCtx<'_>, id: &str) -> Result<BuiltinAnswer, KernelError> {
-    let found: Option<Migration> = ctx.tx.get_record(Class::Local, &migration_path(id))?;
+    let found: Option<Migration> = match ctx.tx.get_record(Class::Local, &migration_path(id))? {
+        None => ctx.tx.get_record(Class::Replicated, &migration_path(id))?,
+        found => found,
+    };
     let Some(found) = found else { return Err(KernelError::NotFound(String::new())) };
     let info = json!({"source_mount": found.from, "target_mount": found.to, "status": found.status});
     Ok(BuiltinAnswer::at_both_levels(Response::data(json!({"migration_id": id, "migration_info": info}))))
@@ -117,7 +120,7 @@ fn remount(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, Ker
     record.state = MountState::Moving { to: to.clone(), migration: id.clone() };
     kernel.mounts.write(ctx.tx, &ctx.namespace.id, &record)?;
     let migration = Migration { from, to, status: "in-progress".to_owned() };
-    ctx.tx.put_record(Class::Local, &migration_path(&id), &migration)?;
+    ctx.tx.put_record(record.class(), &migration_path(&id), &migration)?;
     let response = Response::data(json!({"migration_id": id})).with_warning(
         "Mount move has been queued. Progress is shown by sys/remount/status with the migration_id",
     );

@@ -116,8 +116,8 @@ impl ReplicationPort for NotingReplication {
         Ok(object(json!({"corrupted_root": false})))
     }
 
-    async fn tail(&self, after: Option<String>, limit: usize) -> Result<Map, KernelError> {
-        self.note(format!("tail after {after:?}, {limit}"))?;
+    async fn tail(&self, kind: Kind, after: Option<String>, limit: usize) -> Result<Map, KernelError> {
+        self.note(format!("{} tail after {after:?}, {limit}", kind.name()))?;
         Ok(object(json!({"writes": []})))
     }
 }

@@ -66,6 +66,14 @@ impl Clock for TestClock {
 #[derive(Debug, Default)]
 pub struct SeededEntropy(AtomicU64);
 
+impl SeededEntropy {
+    /// Other bytes than from the beginning.
+    #[must_use]
+    pub fn starting_at(number: u64) -> Self {
+        Self(AtomicU64::new(number))
+    }
+}
+
 impl Entropy for SeededEntropy {
     fn fill(&self, dest: &mut [u8]) -> Result<(), EntropyError> {
         let number = self.0.fetch_add(1, Ordering::SeqCst);

@@ -21,6 +21,7 @@ use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
 use crate::identity::{AliasOf, identity_policies};
 use crate::leases::jobs::Work;
 use crate::policy::{AclRequest, ROOT};
+use crate::replication::EntityQuestion;
 
 /// These paths.
 pub(super) struct TokenPaths {
@@ -217,8 +218,15 @@ impl Call<'_> {
         let mount = mount.ok_or_else(|| KernelError::Bug("there is no token mount".to_owned()))?;
         let wanted = AliasOf { mount_accessor: &mount.record.accessor, is_local: false, name: alias };
         let book = kernel.book(self.ctx.tx, &namespace.id);
+        let was_shared = self.ctx.tx.writes_shared();
         let entity = book.find_or_make(wanted)?;
         book.save_entity(&entity)?;
+        kernel.check_shared_known(self.ctx.tx, was_shared, || EntityQuestion {
+            namespace_id: namespace.id.clone(),
+            mount_accessor: wanted.mount_accessor.to_owned(),
+            alias_name: alias.to_owned(),
+            ..EntityQuestion::default()
+        })?;
         Ok(Some(entity.id))
     }
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use arca_barrier::{Barrier, Class, Keyring, Suite};
 use arca_engine_api::{
-    Clock, Ctx, Engine, EngineError, EngineKind, EngineType, Http, LeaseGrant, LeaseRecord, Map, MountView,
-    Operation, Request, Response, RouteTable, StorageExt as _, UnixMillis,
+    Clock, Ctx, Engine, EngineError, EngineKind, EngineType, Http, LeaseGrant, LeaseRecord, Map, Method,
+    MountView, Operation, Request, Response, Route, RouteTable, StorageExt as _, UnixMillis,
 };
+use arca_raft_storage::{Replica as _, Write, WriteSet};
 use async_trait::async_trait;
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -18,9 +19,11 @@ use crate::initial::{NewCluster, initial_state};
 use crate::leases::{GrantTo, LeaseEntry, worker::limits_of};
 use crate::mounts::NewMount;
 use crate::namespaces::{Namespace, ROOT_ID};
+use crate::replication::{Kind, Mode as RoleMode, RoleRecord};
 use crate::testing::{
     Accounts, LocalReplica, NotingCluster, SeededEntropy, TestClock, notes_engine, outward_engine,
 };
+use crate::tokens::create::initial_root;
 use crate::tokens::spec::{Asker, NewTokenSpec};
 use crate::tokens::{NewToken, TokenEntry};
 use crate::tx::{Mode, Tx};
@@ -66,6 +69,60 @@ impl Engine for Stubborn {
         ctx.storage.put_record("ticked", &true)?;
         Ok(Vec::new())
     }
+}
+
+/// Notes that it ticked, in what is shared and in what is of one cluster; writes in both by request too, and logs in.
+struct Halved(RouteTable);
+
+static HALVED_ROUTES: &[Route] = &[Route::new(
+    "both",
+    "both/{name}",
+    &[Method::new(Operation::Update, "Write in both halves.")],
+    &[],
+    "Both halves.",
+)];
+
+#[async_trait]
+impl Engine for Halved {
+    fn routes(&self) -> &RouteTable {
+        &self.0
+    }
+
+    async fn handle(&self, ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
+        for half in ["local/", ""] {
+            ctx.storage.put_record(&format!("{half}{}", request.param("name")), &true)?;
+        }
+        Ok(Response::empty())
+    }
+
+    fn local_prefixes(&self) -> &'static [&'static str] {
+        &["local/"]
+    }
+
+    async fn tick(&self, ctx: &Ctx<'_>) -> Result<Vec<Map>, EngineError> {
+        for key in ["local/ticked", "ticked"] {
+            ctx.storage.put_record(key, &true)?;
+        }
+        Ok(vec![Map::new()])
+    }
+
+    async fn carry_out(&self, _ctx: &Ctx<'_>, _intent: &Map) -> Result<Map, EngineError> {
+        Ok(Map::new())
+    }
+
+    fn conclude(
+        &self,
+        ctx: &Ctx<'_>,
+        _intent: &Map,
+        _outcome: Result<Map, EngineError>,
+    ) -> Result<Response, EngineError> {
+        ctx.storage.put_record("local/acted", &true)?;
+        Ok(Response::empty())
+    }
+}
+
+fn make_halved(_mount: &MountView) -> Result<Arc<dyn Engine>, EngineError> {
+    Ok(Arc::new(Halved(RouteTable::new(HALVED_ROUTES))))
 }
 
 /// There is no third version of it.
@@ -119,6 +176,28 @@ impl Rig {
         rig.mount("aws", EngineKind::Secrets).await;
         rig.mount("userpass", EngineKind::Auth).await;
         rig
+    }
+
+    /// Another cluster, a performance secondary of this one: what is shared is copied once, the rest is its own. Its root
+    /// token is `root` as well.
+    pub(crate) async fn beside(&self) -> Self {
+        let entropy = Arc::new(SeededEntropy::starting_at(1 << 32));
+        let (replica, cluster) = (LocalReplica::default(), Arc::new(NotingCluster::default()));
+        copy_shared(&self.replica, &replica).await;
+        let (clock, accounts) = (Arc::clone(&self.clock), Arc::clone(&self.accounts));
+        let barrier = Arc::clone(&self.barrier);
+        let kernel = start(&barrier, &replica, &cluster, &clock, &entropy, &accounts);
+        let role = RoleRecord { mode: RoleMode::Secondary, epoch: 1, ..RoleRecord::default() };
+        kernel.commit_staged(|tx| role.store(tx, Kind::Performance)).await.unwrap();
+        kernel.keep_identity("beside", "beside").await.unwrap();
+        kernel.complete_local().await.unwrap();
+        let tx = kernel.store.begin(Mode::ReadWrite);
+        initial_root(&tx, clock.as_ref(), entropy.as_ref(), Some("root")).unwrap();
+        kernel.store.commit(tx).await.unwrap();
+        let tx = kernel.store.begin(Mode::ReadOnly);
+        let root = kernel.tokens.find(&tx, "root", clock.now()).unwrap().unwrap();
+        kernel.activate();
+        Self { kernel, clock, replica, cluster, root, accounts, barrier, entropy }
     }
 
     /// The same cluster after a failover: another kernel over the same state.
@@ -413,6 +492,27 @@ impl Rig {
     }
 }
 
+/// Brings what is shared from one cluster's state to another's, as replication does; answers the index it is as of.
+pub(crate) async fn copy_shared(from: &LocalReplica, to: &LocalReplica) -> u64 {
+    let (source, target) = (from.view(), to.view());
+    let shared = |replica: &LocalReplica| {
+        replica.keys().into_iter().filter(|key| crate::tx::is_shared(key)).collect::<Vec<_>>()
+    };
+    let mut writes = Vec::new();
+    for key in shared(from) {
+        let Some(found) = source.get(&key).unwrap() else { continue };
+        if target.get(&key).unwrap().is_none_or(|known| known.value != found.value) {
+            writes.push(Write::Put(key, found.value));
+        }
+    }
+    let gone = shared(to).into_iter().filter(|key| source.get(key).unwrap().is_none());
+    writes.extend(gone.map(Write::Delete));
+    if !writes.is_empty() {
+        to.propose(WriteSet { reads: Vec::new(), writes }).await.unwrap();
+    }
+    source.index()
+}
+
 /// A result in one line.
 pub(crate) fn text(result: Result<Answer, KernelError>) -> String {
     result.map_or_else(|err| err.to_string(), |answer| format!("{:?} {:?}", answer.data, answer.warnings))
@@ -438,6 +538,7 @@ fn start(
             notes_engine(EngineKind::Secrets),
             notes_engine(EngineKind::Auth),
             outward_engine(),
+            EngineType { make: make_halved, ..engine_type("halved", EngineKind::Secrets) },
         ],
         cluster: Arc::clone(cluster) as Arc<dyn crate::ports::ClusterPort>,
         outside: Outside { http: Arc::clone(accounts) as Arc<dyn Http>, ..Outside::default() },

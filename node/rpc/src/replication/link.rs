@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arca_replication::{Call, Greeting, Link, LinkError, PayloadStream, PrimaryLink, Refusal, Welcome};
+use arca_replication::{
+    ASK_BYTES_MAX, Call, Greeting, Link, LinkError, PayloadStream, PrimaryLink, Refusal, Welcome,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -24,12 +26,14 @@ use super::tls;
 use crate::identity::IdentityError;
 use crate::replication_proto::replication_client::ReplicationClient;
 use crate::replication_proto::{ActivateRequest, CallRequest, GreetRequest, Reply, reply::Outcome};
-use crate::transport::{Dial, connect, describe};
+use crate::transport::{Dial, NotConnected, connect, describe, was_never_sent};
 
 /// Longest wait for a TCP and TLS handshake: the primary may be far away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest wait for one node's answer, and for a stream to begin.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for what the primary is asked to do: less than a client of the secondary waits.
+const ASK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait for an answer to a greeting.
 const GREET_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a node is asked whether it is still there.
@@ -81,7 +85,7 @@ impl Dialer {
                 (tls.clone(), Arc::clone(&dial), addr.clone(), server_name.clone());
             async move {
                 let connecting = connect(dial.as_ref(), &tls, &addr, server_name, CONNECT_TIMEOUT);
-                connecting.await.map(TokioIo::new)
+                connecting.await.map(TokioIo::new).map_err(NotConnected)
             }
         });
         let endpoint = Endpoint::from_shared(format!("http://{name}"))
@@ -228,11 +232,46 @@ impl GrpcLink {
         }
         Err(last)
     }
+
+    /// Has one node of the primary do something, once: another is only asked where the one before has surely done nothing.
+    async fn ask_once(&self, payload: Bytes) -> Result<Bytes, LinkError> {
+        if payload.len() > ASK_BYTES_MAX {
+            return Err(Refusal::Malformed("the request is too large for the primary".to_owned()).into());
+        }
+        let unanswered = |text: String| LinkError::Refused(Refusal::Unanswered(text));
+        let mut last = LinkError::Unreachable("no address of the primary is known".to_owned());
+        for addr in self.addresses() {
+            let mut client = self.client(&addr)?;
+            let request = CallRequest { call: u32::from(Call::Ask as u8), payload: payload.clone() };
+            match tokio::time::timeout(ASK_TIMEOUT, client.call(request)).await {
+                Ok(Ok(reply)) => match opened(reply.into_inner()) {
+                    Asked::Answered(answer) => {
+                        self.known.lock().addresses.sort_by_key(|known| *known != addr);
+                        return Ok(answer?);
+                    }
+                    Asked::Elsewhere(err @ LinkError::Refused(_)) => last = err,
+                    Asked::Elsewhere(err) => return Err(unanswered(err.to_string())),
+                },
+                // An older node knows no such call, and did nothing.
+                Ok(Err(status)) if was_never_sent(&status) || status.code() == Code::Unimplemented => {
+                    let said = LinkError::Unreachable(describe(&status));
+                    last = if matches!(last, LinkError::Unreachable(_)) { said } else { last };
+                }
+                Ok(Err(status)) => return Err(unanswered(describe(&status))),
+                Err(_) => return Err(unanswered("no answer in time".to_owned())),
+            }
+            self.known.lock().addresses.sort_by_key(|known| *known == addr);
+        }
+        Err(last)
+    }
 }
 
 #[async_trait]
 impl Link for GrpcLink {
     async fn call(&self, call: Call, payload: Bytes) -> Result<Bytes, LinkError> {
+        if call == Call::Ask {
+            return self.ask_once(payload).await;
+        }
         let answer = self.ask(|mut client| {
             let request = CallRequest { call: u32::from(call as u8), payload: payload.clone() };
             async move {

@@ -23,7 +23,15 @@ const TAIL_MARK_SIZE_MAX: usize = 1 << 10;
 
 /// The name of a secondary.
 pub(super) fn id(request: &Request) -> Result<String, KernelError> {
-    let id = request.fields().string("id")?.unwrap_or_default();
+    checked_id(request.fields().string("id")?.unwrap_or_default())
+}
+
+/// The name of a secondary in a path.
+pub(super) fn id_in_path(request: &Request) -> Result<String, KernelError> {
+    checked_id(request.param("id").to_owned())
+}
+
+fn checked_id(id: String) -> Result<String, KernelError> {
     if id.is_empty() {
         return Err(KernelError::invalid("id must be given: a name for the secondary"));
     }

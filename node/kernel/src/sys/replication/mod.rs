@@ -6,6 +6,7 @@
 //! operation token.
 
 mod fields;
+mod filters;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -28,10 +29,12 @@ use crate::replication::{Kind, Mode, ReplicationPort, Serves, Standing};
 use crate::root_keys::Purpose;
 use crate::tokens::lifetime::seconds;
 
-const NO_PERFORMANCE: &str = "performance replication is not supported yet: nothing was changed; DR replication is, \
-                              below sys/replication/dr";
 const COPYING: &str = "this cluster becomes a copy of its primary: what it holds is replaced once the copy is whole, and it \
                        then opens with the primary's key shares; see sys/replication/dr/status for how far it is";
+const COPYING_SHARED: &str = "this cluster becomes a performance secondary: what it holds, tokens and audit devices with it, is \
+                              replaced by what its primary shares, once that is whole. It then opens with the primary's key \
+                              shares: log in by an auth method of the primary, or make a root token out of shares, and \
+                              enable an audit device; see sys/replication/performance/status for how far it is";
 const NO_EFFECT: &str = "primary_api_addr, ca_file and ca_path have no effect: the token says where the primary is and what its CA is";
 const COMPARING: &str =
     "the comparison goes on in the background; see sys/replication/status for how far it is";
@@ -57,6 +60,9 @@ impl Kernel {
 }
 
 fn kind(request: &Request) -> Result<Kind, KernelError> {
+    if request.route.id == "performance-promote" {
+        return Ok(Kind::Performance);
+    }
     let found = Kind::ALL.into_iter().find(|kind| kind.name() == request.param("kind"));
     found.ok_or_else(|| KernelError::NotFound("unsupported path".to_owned()))
 }
@@ -125,7 +131,8 @@ impl Builtin for ReplicationPaths {
                     Box::pin(async move { kernel.forget_operation_token().await.map(|()| Response::empty()) })
                 }))
             }
-            "filter" => Err(KernelError::invalid(NO_PERFORMANCE)),
+            "filter" => filters::paths_filter(ctx, request, &standing),
+            "dynamic-filter" => filters::dynamic_filter(ctx, request, &standing),
             "merkle-check" => Ok(act(|port| {
                 Box::pin(async move {
                     let report = port.merkle_check().await?;
@@ -190,9 +197,6 @@ fn status_of(kernel: &Kernel, standing: &Standing, kind: Kind) -> Result<Map, Ke
 fn as_primary(request: &Request, standing: &Standing) -> Result<BuiltinAnswer, KernelError> {
     let kind = kind(request)?;
     if request.route.id == "primary-enable" {
-        if kind == Kind::Performance {
-            return Err(KernelError::invalid(NO_PERFORMANCE));
-        }
         require(standing, kind, Mode::Disabled)?;
         let addr = fields::cluster_addr(request)?;
         return Ok(act(move |port| {
@@ -259,7 +263,7 @@ fn as_secondary(request: &Request, standing: &Standing) -> Result<BuiltinAnswer,
         _ => require(standing, kind, Mode::Secondary)?,
     }
     match request.route.id {
-        "secondary-promote" => promote(request, kind),
+        "secondary-promote" | "performance-promote" => promote(request, kind),
         "secondary-disable" => Ok(last_act(move |kernel| {
             Box::pin(async move { kernel.replication()?.disable_secondary(kind).await })
         })),
@@ -281,9 +285,6 @@ fn enable_secondary(
     standing: &Standing,
     kind: Kind,
 ) -> Result<BuiltinAnswer, KernelError> {
-    if kind == Kind::Performance {
-        return Err(KernelError::invalid(NO_PERFORMANCE));
-    }
     require(standing, kind, Mode::Disabled)?;
     for other in Kind::ALL.into_iter().filter(|other| *other != kind) {
         require(standing, other, Mode::Disabled)?; // A copy that waits is nothing else.
@@ -295,7 +296,7 @@ fn enable_secondary(
     Ok(act(move |port| {
         Box::pin(async move {
             port.enable_secondary(kind, token).await?;
-            let mut answer = warned(COPYING);
+            let mut answer = warned(if kind == Kind::Dr { COPYING } else { COPYING_SHARED });
             answer.warnings.extend(has_extras.then(|| NO_EFFECT.to_owned()));
             Ok(answer)
         })
@@ -357,11 +358,11 @@ fn reindex_all(standing: &Standing, is_recovery: bool) -> Result<BuiltinAnswer, 
 }
 
 fn tail(request: &Request) -> Result<BuiltinAnswer, KernelError> {
-    kind(request)?;
+    let kind = kind(request)?;
     let (after, limit) = fields::tail(request)?;
     Ok(act(move |port| {
         Box::pin(async move {
-            let tail = port.tail(after, limit).await?;
+            let tail = port.tail(kind, after, limit).await?;
             Ok(Response { data: Some(tail), ..Response::default() })
         })
     }))

@@ -118,11 +118,7 @@ pub(super) static ROUTES: &[Route] = &[
         "secondary-promote",
         "replication/{kind}/secondary/promote",
         DO,
-        &[
-            OPERATION_TOKEN,
-            CLUSTER_ADDR,
-            Field::new("force", FieldKind::Bool, "Although the primary still answers."),
-        ],
+        PROMOTE_FIELDS,
         "Makes it the primary.",
     ),
     Route::new(
@@ -192,14 +188,38 @@ pub(super) static ROUTES: &[Route] = &[
         &[OPERATION_TOKEN],
         "Ends the operation token.",
     ),
-    Route::new("filter", "replication/performance/primary/paths-filter/{id}", ANY, &[], "Not supported yet."),
+    sudo(
+        "performance-promote",
+        "replication/performance/secondary/promote",
+        DO,
+        PROMOTE_FIELDS,
+        "Makes a performance secondary the primary.",
+    ),
     Route::new(
         "filter",
+        "replication/performance/primary/paths-filter/{id}",
+        ANY,
+        FILTER_FIELDS,
+        "Mounts and namespaces that a performance secondary does not get.",
+    ),
+    Route::new(
+        "dynamic-filter",
         "replication/performance/{side}/dynamic-filter/{id}",
         SHOW,
         &[],
-        "Not supported yet.",
+        "What a filter comes to.",
     ),
+];
+
+const PROMOTE_FIELDS: &[Field] = &[
+    OPERATION_TOKEN,
+    CLUSTER_ADDR,
+    Field::new("force", FieldKind::Bool, "Although the primary still answers."),
+];
+
+const FILTER_FIELDS: &[Field] = &[
+    Field::new("mode", FieldKind::String, "allow: nothing but the paths; deny: everything but them."),
+    Field::new("paths", FieldKind::List, "Mounts and namespaces, as ns1/ or auth/userpass/."),
 ];
 
 const TOKEN_FIELDS: &[Field] = &[

@@ -278,17 +278,141 @@ async fn orders_for_all_kinds_go_to_those_that_are_enabled() {
 }
 
 #[tokio::test]
-async fn performance_replication_is_refused_in_words() {
+async fn performance_takes_the_orders_that_dr_does() {
     let roles = Roles::new().await;
-    for path in ["primary/enable", "secondary/enable", "primary/paths-filter/a"] {
-        let got =
-            roles.told("root", &format!("sys/replication/performance/{path}"), json!({"token": "t"})).await;
-        assert!(got.starts_with("performance replication is not supported yet"), "{path}: {got}");
-    }
-    let got = roles.told("root", "sys/replication/performance/primary/demote", json!({})).await;
-    assert_eq!(got, "performance replication is not enabled on this cluster");
+    let told = async |path: &str, body| {
+        roles.told("root", &format!("sys/replication/performance/{path}"), body).await
+    };
+    assert_eq!(
+        told("primary/demote", json!({})).await,
+        "performance replication is not enabled on this cluster"
+    );
+    assert_eq!(told("primary/enable", json!({})).await, "enable performance primary at \"\"");
+    let enabled = told("secondary/enable", json!({"token": "t"})).await;
+    assert_eq!(enabled, "enable performance secondary with 1 characters");
+    roles.rig.commit(|tx| role(Mode::Primary).store(tx, Kind::Performance)).await.unwrap();
+    assert_eq!(told("primary/demote", json!({})).await, "demote performance primary");
+    let token = told("primary/secondary-token", json!({"id": "far"})).await;
+    assert_eq!(token, "performance token for \"far\", 1800 s, public key None");
+    let text = roles.told("root", "sys/replication/dr/primary/enable", json!({})).await;
+    assert_eq!(text, "enable dr primary at \"\"", "it may be both");
     let got = roles.told("root", "sys/replication/other/primary/enable", json!({})).await;
     assert_eq!(got, "unsupported path");
+}
+
+#[tokio::test]
+async fn promoting_a_performance_secondary_needs_sudo_and_no_operation_token() {
+    let roles = Roles::new().await;
+    let policy = |extra: &str| json!({"policy": format!("path \"sys/replication/*\" {{ capabilities = [\"update\"{extra}] }}")});
+    roles.rig.post("root", "sys/policies/acl/r", policy("")).await.unwrap();
+    roles.rig.post("root", "sys/policies/acl/s", policy(", \"sudo\"")).await.unwrap();
+    let (plain, sudo) = (
+        roles.rig.made("root", json!({"policies": "r"})).await,
+        roles.rig.made("root", json!({"policies": "s"})).await,
+    );
+    roles.rig.commit(|tx| role(Mode::Primary).store(tx, Kind::Performance)).await.unwrap();
+    let promote = "sys/replication/performance/secondary/promote";
+    assert_eq!(roles.told(&plain, promote, json!({})).await, "permission denied");
+    let text = roles.told(&sudo, promote, json!({})).await;
+    assert_eq!(text, "this cluster is a performance primary, not a secondary");
+}
+
+/// What passes to a secondary of this name, by the path of what is stored.
+fn passes(rig: &Rig, id: &str, path: &str) -> bool {
+    let tx = rig.view();
+    let key = tx.physical_key(arca_barrier::Class::Replicated, path).unwrap();
+    let rules = crate::replication::filter::rules(&tx, id).unwrap();
+    let rule =
+        rules.iter().filter(|(prefix, _)| key.starts_with(prefix)).max_by_key(|(prefix, _)| prefix.len());
+    rule.is_none_or(|(_, passes)| *passes)
+}
+
+#[tokio::test]
+async fn a_filter_withholds_mounts_and_what_the_table_does_not_know() {
+    let roles = Roles::new().await;
+    let rig = &roles.rig;
+    rig.commit(|tx| role(Mode::Primary).store(tx, Kind::Performance)).await.unwrap();
+    for mount in ["a", "b"] {
+        rig.post("root", &format!("sys/mounts/{mount}"), json!({"type": "notes"})).await.unwrap();
+    }
+    let uuid = |path: &str| {
+        let router = rig.kernel.mounts.router(&rig.kernel.store).unwrap();
+        router.at(path).unwrap().record.uuid.clone()
+    };
+    let (a, b, identity) = (uuid("a/"), uuid("b/"), uuid("identity/"));
+    let stored = |uuid: &str| [format!("root/core/mounts/{uuid}"), format!("root/logical/{uuid}/x/y")];
+    let check = |id: &str, uuid: &str, want: bool| {
+        for path in stored(uuid) {
+            assert_eq!(passes(rig, id, &path), want, "{id} {path}");
+        }
+    };
+    let filter = |id: &str| format!("sys/replication/performance/primary/paths-filter/{id}");
+    let changed = |id: &str| crate::replication::filter::Stamp::read(&rig.view(), id).unwrap().changed_at();
+    check("far", &a, true);
+    rig.post("root", &filter("far"), json!({"mode": "deny", "paths": ["a"]})).await.unwrap();
+    rig.post("root", &filter("near"), json!({"mode": "allow", "paths": "/a/"})).await.unwrap();
+    for (id, of_a) in [("far", false), ("near", true), ("other", true)] {
+        check(id, &a, of_a);
+        check(id, &b, id != "near");
+        check(id, &identity, true);
+        check(id, "nobody-knows", id == "other");
+        for always in ["root/core/policy/acl/p", "root/identity/entity/e", "root/core/mounts-revision"] {
+            assert!(passes(rig, id, always), "{id} {always}");
+        }
+        assert_eq!(
+            passes(rig, id, "n1/core/policy/acl/p"),
+            id == "other",
+            "of a namespace that nobody knows"
+        );
+        assert_eq!(passes(rig, id, "root/core/replication/filters/far"), id == "far", "{id}");
+    }
+    let shown = rig.get("root", &filter("far")).await.unwrap().data.unwrap();
+    assert_eq!((&shown["mode"], &shown["paths"]), (&json!("deny"), &json!(["a/"])));
+    let dynamic = "sys/replication/performance/primary/dynamic-filter/near";
+    let shown = rig.get("root", dynamic).await.unwrap().data.unwrap();
+    let withheld = shown["dynamic_filtered_mounts"].as_array().unwrap();
+    assert!(withheld.contains(&json!("b/")) && !withheld.contains(&json!("a/")), "{shown:?}");
+
+    // A mount that moves, or goes, is looked at anew by everybody who has a filter.
+    let before = (changed("far"), changed("near"), changed("other"));
+    rig.post("root", "sys/mounts/c", json!({"type": "notes"})).await.unwrap();
+    assert_eq!(
+        (changed("far"), changed("near")),
+        (before.0, before.1),
+        "a new one changes nothing of the old"
+    );
+    let router = rig.kernel.mounts.router(&rig.kernel.store).unwrap();
+    let mut record = router.at("b/").unwrap().record.clone();
+    record.path = "a/".to_owned();
+    rig.commit(|tx| rig.kernel.mounts.write(tx, "root", &record)).await.unwrap();
+    let moved = (changed("far"), changed("near"), changed("other"));
+    assert!(moved.0 > before.0 && moved.1 > before.1 && moved.2 == before.2);
+    check("far", &b, false);
+    rig.commit(|tx| rig.kernel.mounts.remove(tx, "root", &record)).await.unwrap();
+    assert!(changed("far") > moved.0);
+
+    rig.ask("root", Operation::Delete, &filter("far"), json!({}), None).await.unwrap();
+    check("far", &a, true);
+    assert_eq!(text(rig.get("root", &filter("far")).await), "no filter is set for \"far\"");
+}
+
+#[tokio::test]
+async fn filters_are_refused_that_make_no_sense() {
+    let roles = Roles::new().await;
+    let path = "sys/replication/performance/primary/paths-filter/far";
+    let told = async |body: Value| text(roles.rig.post("root", path, body).await);
+    let deny = |given: &str| json!({"mode": "deny", "paths": [given]});
+    assert_eq!(told(deny("a")).await, "performance replication is not enabled on this cluster");
+    roles.rig.commit(|tx| role(Mode::Primary).store(tx, Kind::Performance)).await.unwrap();
+    assert_eq!(told(json!({"paths": ["a"]})).await, "mode must be allow or deny");
+    assert_eq!(told(deny("")).await, "invalid mount path");
+    assert_eq!(told(deny("a//b")).await, "invalid mount path");
+    for protected in ["sys/", "identity", "auth/", "auth/token/", "cubbyhole/"] {
+        assert!(told(deny(protected)).await.starts_with("cannot filter"), "{protected}");
+    }
+    let odd =
+        roles.rig.post("root", "sys/replication/performance/primary/paths-filter/a%20b", deny("a")).await;
+    assert!(text(odd).starts_with("id must be"));
 }
 
 #[tokio::test]
@@ -328,8 +452,8 @@ async fn the_tail_is_shown_page_by_page() {
         let asked = roles.rig.ask("root", Operation::Read, "sys/replication/dr/tail", body, None).await;
         (text(asked), roles.port.take_notes().pop().unwrap_or_default())
     };
-    assert_eq!(ask(json!({})).await.1, "tail after None, 100");
-    assert_eq!(ask(json!({"after": "9", "limit": "5"})).await.1, "tail after Some(\"9\"), 5");
+    assert_eq!(ask(json!({})).await.1, "dr tail after None, 100");
+    assert_eq!(ask(json!({"after": "9", "limit": "5"})).await.1, "dr tail after Some(\"9\"), 5");
     assert_eq!(ask(json!({"limit": 0})).await.0, "limit must be from 1 to 1000");
 }
 
