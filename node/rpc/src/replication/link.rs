@@ -158,8 +158,12 @@ async fn bounded<T>(
 }
 
 /// The addresses known, and who answered last.
+#[derive(Default)]
 struct Known {
     addresses: Vec<String>,
+    /// Who answered the last greeting. It says nothing about whom to ask: a comparison, which one node holds the other half of,
+    /// must not go to another one because a greeting took long.
+    greeted: Option<String>,
     clients: BTreeMap<String, Client>,
 }
 
@@ -186,8 +190,7 @@ impl GrpcLink {
         dial: Arc<dyn Dial>,
     ) -> Result<Self, IdentityError> {
         let dialer = Dialer::new(&identity.replication_id, tls::follow_config(identity)?, dial);
-        let link =
-            Self { dialer, known: Mutex::new(Known { addresses: Vec::new(), clients: BTreeMap::new() }) };
+        let link = Self { dialer, known: Mutex::default() };
         link.learn(addresses);
         Ok(link)
     }
@@ -196,6 +199,13 @@ impl GrpcLink {
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
         self.known.lock().addresses.clone()
+    }
+
+    fn greeted_first(&self) -> Vec<String> {
+        let known = self.known.lock();
+        let mut addresses = known.addresses.clone();
+        addresses.sort_by_key(|addr| Some(addr) != known.greeted.as_ref());
+        addresses
     }
 
     fn client(&self, addr: &str) -> Result<Client, LinkError> {
@@ -297,11 +307,19 @@ impl Link for GrpcLink {
 #[async_trait]
 impl PrimaryLink for GrpcLink {
     async fn greet(&self, greeting: &Greeting) -> Result<Welcome, LinkError> {
-        let welcome = self.ask(|mut client| {
-            let request = GreetRequest::from(greeting.clone());
-            async move { bounded(client.greet(request), GREET_TIMEOUT).await.into() }.boxed()
-        });
-        Ok(welcome.await?.into())
+        let mut last = LinkError::Unreachable("no address of the primary is known".to_owned());
+        for addr in self.greeted_first() {
+            let mut client = self.client(&addr)?;
+            match bounded(client.greet(GreetRequest::from(greeting.clone())), GREET_TIMEOUT).await {
+                Ok(welcome) => {
+                    self.known.lock().greeted = Some(addr);
+                    return Ok(welcome.into());
+                }
+                Err(LinkError::Refused(refusal)) => return Err(refusal.into()),
+                Err(err) => last = err,
+            }
+        }
+        Err(last)
     }
 
     /// The addresses in use stay the first.
