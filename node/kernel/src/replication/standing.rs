@@ -328,7 +328,9 @@ impl Kernel {
     pub async fn keep_roles(&self) -> Result<(), KernelError> {
         let standing = self.standing();
         for kind in Kind::ALL {
-            if !standing.is_known() || RoleRecord::load(&self.read_tx(), kind).is_ok() {
+            // Opened anew: what was opened before says nothing about the keys of today.
+            let tx = Tx::new(Arc::clone(self.store.barrier()), self.store.replica().view(), TxMode::ReadOnly);
+            if !standing.is_known() || RoleRecord::load(&tx, kind).is_ok() {
                 continue;
             }
             tracing::warn!(kind = kind.name(), "writing down again what this cluster is in replication");

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 
 use arca_barrier::Class;
+use arca_engine_api::StorageError;
+use arca_raft_storage::Version;
 use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -51,9 +53,12 @@ impl Kernel {
     /// # Errors
     /// When it cannot be committed.
     pub async fn forget_operation_token(&self) -> Result<(), KernelError> {
-        self.commit_with(|tx| match tx.get(Class::Node, PATH)? {
-            Some(_) => tx.delete(Class::Node, PATH),
-            None => Ok(()),
+        self.commit_with(|tx| match tx.version(Class::Node, PATH)? {
+            Version::ABSENT => Ok(()),
+            version => {
+                tx.guard(&tx.physical_key(Class::Node, PATH)?, version);
+                tx.delete(Class::Node, PATH)
+            }
         })
         .await
     }
@@ -61,7 +66,16 @@ impl Kernel {
 
 /// Whether a text is the operation token of today. Takes as long whatever the text has in common with it.
 pub(crate) fn is_operation_token(tx: &Tx, presented: &str) -> Result<bool, KernelError> {
-    let Some(record) = tx.get_record::<Record>(Class::Node, PATH)? else { return Ok(false) };
+    let record = match tx.get_record::<Record>(Class::Node, PATH) {
+        Ok(Some(record)) => record,
+        Ok(None) => return Ok(false),
+        // One that was sealed under keys that are gone is no token any more, and must not keep other tokens out.
+        Err(err @ StorageError::Damaged { .. }) => {
+            tracing::warn!(error = %err, "the operation token cannot be read: make a new one");
+            return Ok(false);
+        }
+        Err(err) => return Err(err.into()),
+    };
     let decoded = |text: &str| hex::decode(text).map_err(|_| KernelError::Bug(format!("{PATH} is damaged")));
     let (key, mac) = (Zeroizing::new(decoded(&record.key)?), decoded(&record.mac)?);
     let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
