@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::time::sleep;
 
 use crate::codec::Malformed;
-use crate::compare::{CompareError, Comparison};
+use crate::compare::{CompareError, Comparison, OwnRecords};
 use crate::cursor::Cursor;
 use crate::link::Link;
 use crate::pace::Pace;
@@ -26,13 +26,20 @@ pub struct Comparing {
     replica: Arc<dyn Replica>,
     sieve: Sieve,
     pace: Arc<Pace>,
+    own: Option<Arc<dyn OwnRecords>>,
 }
 
 impl Comparing {
     /// Of what passes `sieve`, no faster than `pace`.
     #[must_use]
     pub const fn new(replica: Arc<dyn Replica>, sieve: Sieve, pace: Arc<Pace>) -> Self {
-        Self { replica, sieve, pace }
+        Self { replica, sieve, pace, own: None }
+    }
+
+    /// The same with what has to be written together with the primary's keys.
+    #[must_use]
+    pub fn with_own(self, own: Arc<dyn OwnRecords>) -> Self {
+        Self { own: Some(own), ..self }
     }
 }
 
@@ -46,6 +53,7 @@ impl Catchup for Comparing {
             sieve: self.sieve.clone(),
             pace: Arc::clone(&self.pace),
             progress: Arc::clone(&progress),
+            own: self.own.clone(),
         };
         tell.state(State::MerkleDiff);
         let telling = async {
@@ -83,6 +91,7 @@ impl From<CompareError> for CatchupError {
     fn from(err: CompareError) -> Self {
         match err {
             CompareError::Differs => Malformed("the states still differ after they were compared").into(),
+            CompareError::Keys(problem) => Self::Keys(problem),
             CompareError::Kv(err) => err.into(),
             CompareError::Link(err) => err.into(),
             CompareError::Malformed(problem) => problem.into(),

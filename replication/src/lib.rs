@@ -33,7 +33,7 @@ pub mod status;
 mod tests;
 
 pub use catchup::Comparing;
-pub use compare::{CompareError, Comparison, Comparisons, Root};
+pub use compare::{CompareError, Comparison, Comparisons, OwnRecords, Root};
 pub use copy::{CopyError, Incoming};
 pub use cursor::{Cursor, Epoch, Generation};
 pub use history::{BeginError, History};

@@ -36,6 +36,9 @@ pub trait Catchup: Debug + Send + Sync {
 /// Why a comparison did not come to its end. It is tried again, unless the other side refused for good.
 #[derive(Debug, thiserror::Error)]
 pub enum CatchupError {
+    /// The other side's keys are not to be taken over.
+    #[error("{0}")]
+    Keys(String),
     /// The state here cannot be read.
     #[error(transparent)]
     Kv(#[from] KvError),
@@ -293,6 +296,7 @@ impl Sink {
             Err(CatchupError::Link(LinkError::Refused(Refusal::Gone))) => {
                 Break::Again(Refusal::Gone.to_string())
             }
+            Err(CatchupError::Keys(problem)) => Break::Again(problem),
             Err(CatchupError::Link(err)) => err.into(),
             Err(CatchupError::Malformed(problem)) => problem.into(),
             Err(CatchupError::Propose(err)) => err.into(),

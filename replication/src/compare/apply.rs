@@ -20,6 +20,8 @@ pub(super) struct Writer<'a> {
     replica: &'a dyn Replica,
     kind: Kind,
     version: Version,
+    /// What else the next set depends on.
+    reads: Vec<(Key, Version)>,
     pending: Vec<Write>,
     bytes: usize,
 }
@@ -38,16 +40,24 @@ impl<'a> Writer<'a> {
             return Err(LinkError::Refused(Refusal::Fenced(cursor.epoch)).into());
         }
         let unknown = Cursor { epoch: cursor.epoch, ..Cursor::default() };
-        let mut writer = Self { replica, kind, version, pending: Vec::new(), bytes: 0 };
+        let mut writer = Self { replica, kind, version, reads: Vec::new(), pending: Vec::new(), bytes: 0 };
         let index = writer.propose(Some(&unknown)).await?;
         writer.version = Version(index);
         Ok(writer)
     }
 
-    /// Writes all of these in one set.
-    pub(super) async fn put_together(&mut self, entries: Vec<Entry>) -> Result<(), CompareError> {
+    /// Writes all of these in one set, which is refused if what `along` takes the place of has changed.
+    pub(super) async fn put_together(
+        &mut self,
+        entries: Vec<Entry>,
+        along: Vec<(Write, Version)>,
+    ) -> Result<(), CompareError> {
         self.flush().await?;
         self.pending = entries.into_iter().map(|(key, value)| Write::Put(key.into(), value.into())).collect();
+        for (write, version) in along {
+            self.reads.push((write.key().to_vec(), version));
+            self.pending.push(write);
+        }
         self.flush().await
     }
 
@@ -90,7 +100,9 @@ impl<'a> Writer<'a> {
         self.bytes = 0;
         let key = cursor_key(self.kind);
         writes.extend(cursor.map(|cursor| Write::Put(key.clone(), cursor.encode())));
-        let set = WriteSet { reads: vec![(key, self.version)], writes };
+        let mut reads = std::mem::take(&mut self.reads);
+        reads.push((key, self.version));
+        let set = WriteSet { reads, writes };
         Ok(self.replica.propose(set).await?.index)
     }
 }

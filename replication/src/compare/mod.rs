@@ -17,7 +17,10 @@ mod trie;
 #[cfg(test)]
 mod tests;
 
-use arca_raft_storage::{Key, KvError, ReadView, Value, Visit};
+use std::fmt;
+
+use arca_raft_storage::{Key, KvError, ReadView, Value, Version, Visit, Write};
+use bytes::Bytes;
 
 pub use root::Root;
 pub use sink::{CompareError, Comparison};
@@ -31,6 +34,21 @@ const KEYS_BYTES_MAX: usize = 4 << 20;
 const ROOT_CONTEXT: &str = "arca 2026-11 replication: root of a state";
 /// The first key after class `boot`.
 const BOOT_END: [u8; 1] = [1];
+
+/// What a secondary writes together with the keys that open the rest: a comparison may take away the keys under which it sealed
+/// what is its own, and nothing would open that any more.
+pub trait OwnRecords: fmt::Debug + Send + Sync {
+    /// What is written in the same set as `keys`, the entries that open the rest and are about to replace those in
+    /// `view`; each with the version of what it takes the place of there.
+    ///
+    /// # Errors
+    /// A text, when these are not to be taken over. Nothing is written then.
+    fn along_with(
+        &self,
+        view: &dyn ReadView,
+        keys: &[(Bytes, Bytes)],
+    ) -> Result<Vec<(Write, Version)>, String>;
+}
 
 /// The entries that open the rest, of those that pass: they belong together, so they are taken over in one step. Those
 /// that always pass come first: a member that applies the step needs the root key to open the keyring behind it.

@@ -13,9 +13,9 @@ use arca_raft_storage::{Key, KvError, ProposeError, ReadView, Replica, ReplicaEr
 
 use super::apply::Writer;
 use super::message::{LeafPairs, NODES_MAX, PART_PAIRS, Purpose, TABLE_PAIRS_MAX, Then};
-use super::own_keys;
 use super::session::Session;
 use super::trie::{self, Leaves, Sums, Total, Trie};
+use super::{OwnRecords, own_keys};
 use crate::codec::Malformed;
 use crate::copy::Entry;
 use crate::cursor::Cursor;
@@ -51,6 +51,9 @@ pub enum CompareError {
     /// The other side answered what makes no sense.
     #[error("the other side answered what makes no sense: {0}")]
     Malformed(#[from] Malformed),
+    /// The other side's keys are not to be taken over.
+    #[error("{0}")]
+    Keys(String),
     /// What differs could not be written. [`ProposeError::Conflict`]: somebody else compares or follows.
     #[error(transparent)]
     Propose(#[from] ProposeError),
@@ -71,6 +74,8 @@ pub struct Comparison {
     pub pace: Arc<Pace>,
     /// How far it is.
     pub progress: Arc<Progress>,
+    /// What has to be written together with the primary's keys, if anything has.
+    pub own: Option<Arc<dyn OwnRecords>>,
 }
 
 impl fmt::Debug for Comparison {
@@ -136,7 +141,8 @@ impl Comparison {
     /// Takes over the entries that open the rest.
     async fn take_keys(&self, session: &Session<'_>, writer: &mut Writer<'_>) -> Result<(), CompareError> {
         let hashes = &session.hashes;
-        let own = own_keys(self.replica.view().as_ref(), &self.sieve)?;
+        let view = self.replica.view();
+        let own = own_keys(view.as_ref(), &self.sieve)?;
         let pairs = own.iter().map(|(key, value)| (hashes.key(key), trie::mark(hashes.entry(key, value))));
         let entries = session.keys(pairs.collect()).await?;
         let is_key = |key: &[u8]| {
@@ -146,7 +152,11 @@ impl Comparison {
         if !entries.iter().all(|(key, _)| is_key(key)) {
             return Err(Malformed("a key that is none").into());
         }
-        writer.put_together(entries).await
+        let along = match &self.own {
+            Some(own) if !entries.is_empty() => own.along_with(view.as_ref(), &entries),
+            _ => Ok(Vec::new()),
+        };
+        writer.put_together(entries, along.map_err(CompareError::Keys)?).await
     }
 
     /// Hashes the own state, while the other side hashes its own.

@@ -107,6 +107,7 @@ fn comparison(link: &Arc<Local>, replica: &Arc<RaftReplica>) -> Comparison {
         sieve: sieve(),
         pace: Arc::new(Pace::new(0)),
         progress: Arc::new(Progress::default()),
+        own: None,
     }
 }
 
@@ -702,4 +703,57 @@ fn golden_messages() {
     let hashes = trie::Hashes([1; 32]);
     assert_eq!(hashes.key(b"key"), 5_518_347_727_933_197_937);
     assert_eq!(format!("{:032x}", hashes.entry(b"key", b"value")), "dcacc0a11502c902cdf916e9bf0aa6ef");
+}
+
+/// Writes one record along with the keys, in the place of what it finds.
+#[derive(Debug)]
+struct Along {
+    /// Whether what it was made for is long gone.
+    is_stale: bool,
+    answer: Result<(), String>,
+}
+
+const OWN_RECORD: &[u8] = b"\x03own";
+
+impl OwnRecords for Along {
+    fn along_with(
+        &self,
+        view: &dyn ReadView,
+        keys: &[(Bytes, Bytes)],
+    ) -> Result<Vec<(Write, Version)>, String> {
+        self.answer.clone()?;
+        let found = view.get(OWN_RECORD).unwrap().map_or(Version::ABSENT, |found| found.version);
+        let version = if self.is_stale { Version(found.0 + 1) } else { found };
+        let value = keys.first().unwrap().1.to_vec();
+        Ok(vec![(Write::Put(OWN_RECORD.to_vec(), value), version)])
+    }
+}
+
+/// With the primary's keys, what was sealed under those that they replace.
+#[test]
+fn what_goes_along_with_keys_is_written_with_them_or_not_at_all() {
+    run(async {
+        let replica = cluster().await;
+        let before = Map::from([(b"\0keyring".to_vec(), vec![1]), (OWN_RECORD.to_vec(), vec![1])]);
+        let source = Map::from([(b"\0keyring".to_vec(), vec![2])]);
+        fill(&replica, &before).await;
+        let link = Local::new(pinned(&source, &sieve()));
+        let with = |is_stale, answer| {
+            let own = Some(Arc::new(Along { is_stale, answer }) as Arc<dyn OwnRecords>);
+            Comparison { own, ..comparison(&link, &replica) }
+        };
+        let refused = with(false, Err("of another state".to_owned())).run().await;
+        assert!(
+            matches!(&refused, Err(CompareError::Keys(text)) if text == "of another state"),
+            "{refused:?}"
+        );
+        let late = with(true, Ok(())).run().await;
+        assert!(matches!(late, Err(CompareError::Propose(ProposeError::Conflict))), "{late:?}");
+        assert_eq!(found(&replica).1, before, "no keys without it");
+        with(false, Ok(())).run().await.unwrap();
+        let after = found(&replica).1;
+        assert_eq!((&after[&b"\0keyring".to_vec()], &after[OWN_RECORD]), (&vec![2], &vec![2]));
+        // Where nothing comes nothing goes along.
+        with(true, Ok(())).run().await.unwrap();
+    });
 }
