@@ -141,7 +141,7 @@ async fn main() {
     let history = History::begin(&changes, [1; 16]).await.unwrap();
     let source = Source::new(changes, SourceSettings::default(), Arc::new(now_ms));
     let secondaries = [SECONDARY.to_owned()].into();
-    source.set_primary(Kind::Dr, Some(Primary { epoch: Epoch(1), secondaries }));
+    source.set_primary(Kind::Dr, Some(Primary { epoch: Epoch(1), secondaries, fence: None }));
     drop(tokio::spawn(source.clone().keep_log()));
     let generation = history.stretches().last().unwrap().generation;
     let cursor = Cursor::after_copy(Epoch(1), generation, east.view().index());

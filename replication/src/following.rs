@@ -288,7 +288,7 @@ impl Following<'_> {
         let (durable, queued) = (self.durable.index, self.queue_bytes as u64);
         self.sink.tell.change(|status| {
             (status.connection, status.problem) = (Connection::Ready, None);
-            status.primary_index = segment.applied;
+            (status.primary_index, status.primary_epoch) = (segment.applied, segment.epoch);
             status.primary_clock_ms = segment.clock_ms;
             status.heard_at_ms = Some(now_ms);
             status.lag_bytes = segment.behind_bytes.saturating_add(queued);

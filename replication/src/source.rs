@@ -58,6 +58,9 @@ pub struct Primary {
     pub epoch: Epoch,
     /// The secondaries that it knows and has not revoked.
     pub secondaries: BTreeSet<String>,
+    /// The newer epoch that it is known, and written down, to have lost its role to: nobody is served then, on any member
+    /// and after any restart. What a member only heard is in [`Source::heard`].
+    pub fence: Option<Epoch>,
 }
 
 /// A newer epoch that was heard of: this cluster's own is over.
@@ -206,7 +209,10 @@ impl Source {
     /// When it is not, and why.
     pub fn admit(&self, from: &str, kind: Kind) -> Result<Epoch, Refusal> {
         let epoch = match self.roles.borrow().get(&kind) {
-            Some(Some(primary)) if primary.secondaries.contains(from) => primary.epoch,
+            Some(Some(primary)) if primary.secondaries.contains(from) => match primary.fence {
+                Some(fence) => return Err(Refusal::Fenced(fence)),
+                None => primary.epoch,
+            },
             Some(Some(_)) => return Err(Refusal::Revoked),
             Some(None) => return Err(Refusal::NotPrimary),
             None => return Err(Refusal::Busy("this node does not know yet what its cluster is".to_owned())),

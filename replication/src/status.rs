@@ -4,7 +4,7 @@ use std::fmt;
 
 use arca_raft_storage::watch;
 
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Epoch};
 use crate::sink::Ended;
 
 /// What a secondary is doing.
@@ -91,6 +91,8 @@ pub struct SinkStatus {
     pub cursor: Cursor,
     /// The newest entry of the primary, as last heard.
     pub primary_index: u64,
+    /// The epoch in which it was said: whoever says it had applied by then what began that epoch.
+    pub primary_epoch: Epoch,
     /// Wall clock of the primary, as last heard, milliseconds since 1970.
     pub primary_clock_ms: u64,
     /// When something was last heard of it, milliseconds since 1970.

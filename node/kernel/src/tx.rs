@@ -23,6 +23,9 @@ use crate::walk::walk;
 /// Largest plaintext of one entry, bytes.
 pub const ENTRY_SIZE_MAX: usize = 1 << 20;
 
+/// Room for a record that holds keys, bytes: several times what certificates, keys and 64 addresses take.
+const SECRET_RECORD_ROOM: usize = 64 << 10;
+
 /// Plaintext value.
 pub type Plain = Zeroizing<Vec<u8>>;
 
@@ -279,6 +282,22 @@ impl Tx {
     pub fn put_record<T: Serialize>(&self, class: Class, path: &str, record: &T) -> Result<(), StorageError> {
         let bytes = serde_json::to_vec(record).map_err(|err| StorageError::Failed(err.to_string()))?;
         self.put(class, path, Zeroizing::new(bytes))
+    }
+
+    /// The same for a record that holds keys: it is made in one buffer that nothing outgrows, so that no copy of them stays
+    /// behind in memory.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn put_secret_record<T: Serialize>(
+        &self,
+        class: Class,
+        path: &str,
+        record: &T,
+    ) -> Result<(), StorageError> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_RECORD_ROOM));
+        serde_json::to_writer(&mut *bytes, record).map_err(|err| StorageError::Failed(err.to_string()))?;
+        self.put(class, path, bytes)
     }
 
     /// Stages a removal.

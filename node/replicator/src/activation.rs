@@ -5,9 +5,9 @@
 
 use arca_barrier::{Class, boot_key};
 use arca_engine_api::UnixMillis;
-use arca_kernel::KernelError;
 use arca_kernel::replication::{Kind, Mode, RoleRecord, UpstreamRecord};
 use arca_kernel::tx::Tx;
+use arca_kernel::{Kernel, KernelError};
 use arca_raft_storage::Replica as _;
 use arca_replication::{Follower, LinkError, Refusal, Unserved};
 use bytes::Bytes;
@@ -20,6 +20,8 @@ use super::{Authority, Replicator, TokenDoor};
 
 /// The format of what is shipped. A secondary must know the primary's: it is upgraded first.
 const FORMAT: u32 = 1;
+/// Room for either message, bytes: it holds a certificate or a request for one, a keyring and addresses.
+const MESSAGE_ROOM: usize = 256 << 10;
 
 /// Shown with a token. Hexadecimal where bytes.
 #[derive(Serialize, Deserialize)]
@@ -56,6 +58,13 @@ impl Drop for Activated {
     fn drop(&mut self) {
         self.root_key.zeroize();
     }
+}
+
+/// A message that holds a secret, in one buffer that is wiped when nobody needs it any more.
+fn wiped(message: &impl Serialize) -> Result<Bytes, serde_json::Error> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MESSAGE_ROOM));
+    serde_json::to_writer(&mut *bytes, message)?;
+    Ok(Bytes::from_owner(bytes))
 }
 
 /// Says why a token was not taken, in words for the secondary's operator.
@@ -120,7 +129,8 @@ impl Replicator {
             )));
         }
         let authority = authority_of(&role).ok_or_else(|| busy("the primary has no CA"))?;
-        let (secondary_id, certificate) = self.consume(kind, &authority, &request, &secret).await?;
+        let (secondary_id, certificate) =
+            self.consume_recorded(&kernel, kind, &authority, (&request, &secret)).await?;
         tracing::warn!(
             secondary = secondary_id,
             cluster_id = request.cluster_id,
@@ -136,7 +146,7 @@ impl Replicator {
             epoch: role.epoch,
             cluster_id: self.cluster_id.clone(),
         };
-        serde_json::to_vec(&answer).map(Bytes::from).map_err(busy)
+        wiped(&answer).map_err(busy)
     }
 
     /// The keyring, sealed by the root key, hexadecimal.
@@ -145,6 +155,43 @@ impl Replicator {
         let found = found.map_err(|err| KernelError::Replica(err.into()))?;
         let found = found.ok_or_else(|| KernelError::Bug("a state without a keyring".to_owned()))?;
         Ok(hex::encode(found.value))
+    }
+
+    /// Uses the token up, between two lines in the audit log. Who does not have its secret is refused before: nothing is
+    /// recorded or signed for strangers.
+    async fn consume_recorded(
+        &self,
+        kernel: &Kernel,
+        kind: Kind,
+        authority: &Authority,
+        (request, secret): (&Request, &[u8]),
+    ) -> Result<(String, Vec<u8>), Unserved> {
+        let accessor = request.accessor.as_str();
+        if accessor.len() > 64 || !accessor.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(refused(UNKNOWN));
+        }
+        let path = TokenRecord::path(kind, accessor);
+        let record: Option<TokenRecord> = kernel.read_tx().get_record(Class::Node, &path).map_err(busy)?;
+        if judge(record.as_ref(), request, secret, self.now()) == Err(UNKNOWN) {
+            return Err(refused(UNKNOWN));
+        }
+        let secondary_id = record.map(|record| record.secondary_id).unwrap_or_default();
+        let given = [
+            ("accessor", accessor),
+            ("cluster_id", request.cluster_id.as_str()),
+            ("secondary_id", secondary_id.as_str()),
+            ("version", request.version.as_str()),
+        ];
+        let given = given.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
+        let recorded = kernel.audit_activation(kind, given).await.map_err(busy)?;
+        let consumed = self.consume(kind, authority, request, secret).await;
+        let refusal = match &consumed {
+            Ok(_) => None,
+            Err(Unserved::NotActive) => Some("this node is not active".to_owned()),
+            Err(Unserved::Refused(refusal)) => Some(refusal.to_string()),
+        };
+        kernel.audit_activated(&recorded, refusal.as_deref()).await.map_err(busy)?;
+        consumed
     }
 
     /// Uses the token up and writes the secondary down, in one commit; then its certificate.
@@ -159,9 +206,6 @@ impl Replicator {
             hex::decode(&request.signing_request).map_err(|_| refused("a malformed signing request"))?;
         let now = self.now();
         let path = TokenRecord::path(kind, &request.accessor);
-        if request.accessor.len() > 64 || !request.accessor.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(refused(UNKNOWN));
-        }
         let mut verdict = Err(UNKNOWN);
         let mut found = String::new();
         let committed = self.commit(|tx| {
@@ -260,19 +304,29 @@ impl Replicator {
 /// Tokens are remembered for so long after they were used or have expired, so that whoever comes late is told.
 const REMEMBERED_MS: u64 = 24 * 3_600_000;
 
-fn forget_old_tokens(tx: &Tx, kind: Kind, now: UnixMillis) -> Result<(), KernelError> {
+/// Makes room for a new one: those that may still be used count, and of the others the newest are remembered.
+pub(super) fn forget_old_tokens(tx: &Tx, kind: Kind, now: UnixMillis) -> Result<(), KernelError> {
     let folder = TokenRecord::folder(kind);
-    let names = tx.list(Class::Node, &folder, &arca_engine_api::Page::default())?;
-    if names.len() >= SECONDARIES_MAX {
-        return Err(KernelError::invalid("too many activation tokens wait to be used"));
-    }
-    for name in names {
+    let (mut waiting, mut remembered) = (0, Vec::new());
+    for name in tx.list(Class::Node, &folder, &arca_engine_api::Page::default())? {
         let path = format!("{folder}{name}");
-        let record: Option<TokenRecord> = tx.get_record(Class::Node, &path)?;
-        let is_old = record
-            .is_none_or(|record| record.expires_at.max(record.used_at).saturating_add(REMEMBERED_MS) < now.0);
-        if is_old {
-            tx.delete(Class::Node, &path)?;
+        let Some(record) = tx.get_record::<TokenRecord>(Class::Node, &path)? else { continue };
+        let over_at = if record.used_at == 0 { record.expires_at } else { record.used_at };
+        if over_at > now.0 && record.used_at == 0 {
+            waiting += 1;
+        } else {
+            remembered.push((over_at, path));
+        }
+    }
+    if waiting >= SECONDARIES_MAX {
+        return Err(KernelError::invalid(
+            "too many activation tokens wait to be used: they expire, or revoke the secondaries that they are for",
+        ));
+    }
+    remembered.sort_unstable_by(|one, other| other.cmp(one));
+    for (at, (over_at, path)) in remembered.iter().enumerate() {
+        if at >= SECONDARIES_MAX || over_at.saturating_add(REMEMBERED_MS) < now.0 {
+            tx.delete(Class::Node, path)?;
         }
     }
     Ok(())
@@ -337,12 +391,12 @@ impl Replicator {
             version: self.version.to_owned(),
             format: FORMAT,
         };
-        let payload = serde_json::to_vec(&request).map_err(|err| KernelError::Bug(err.to_string()))?;
+        let payload = wiped(&request).map_err(|err| KernelError::Bug(err.to_string()))?;
         let door =
             TokenDoor { replication_id: &token.replication_id, ca: &token.ca, addresses: &token.addresses };
         let answer = self
             .surroundings
-            .activate(door, payload.into())
+            .activate(door, payload)
             .await
             .map_err(|err| explained(err, &token.addresses))?;
         let answer: Activated = serde_json::from_slice(&answer)
@@ -350,6 +404,7 @@ impl Replicator {
         let upstream = UpstreamRecord {
             secondary_id: token.secondary_id.clone(),
             addresses: answer.addresses.clone(),
+            given: token.addresses.clone(),
             ca: hex::encode(&token.ca),
             certificate: answer.certificate.clone(),
             key: hex::encode(&*made.key),

@@ -1,4 +1,4 @@
-//! A promoted cluster tells the old primary that it is over, until that has answered.
+//! A promoted cluster tells the old primary that it is over, until that says so itself; and what the old one does then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +7,13 @@ use arca_barrier::Class;
 use arca_kernel::KernelError;
 use arca_kernel::replication::{Kind, Mode};
 use arca_replication::codec::Reader;
-use arca_replication::{Announcement, Call, Cursor, Epoch, LinkError, PrimaryLink, Refusal};
+use arca_replication::{Announcement, Call, Cursor, Epoch, Heard, LinkError, PrimaryLink, Refusal, Unserved};
+use bytes::Bytes;
 
-use super::Replicator;
+use super::follower::is_alive;
+use super::primary::busy;
 use super::records::{AnnouncementRecord, announcement_path};
+use super::{Replicator, sieve};
 
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -56,6 +59,58 @@ impl Replicator {
         };
         link.call(Call::Announce, news.encode().into()).await.map(drop)
     }
+
+    /// Tells once, and asks whether it is known there now; what is in the way otherwise.
+    ///
+    /// That the news were taken is not enough to forget them: nothing but these would end what an old primary writes, should
+    /// it lose them.
+    async fn told_of(
+        &self,
+        kind: Kind,
+        link: &dyn PrimaryLink,
+        record: &AnnouncementRecord,
+    ) -> Result<(), String> {
+        let newer = match self.tell(kind, link, record).await {
+            Ok(()) => None,
+            Err(LinkError::Refused(Refusal::NotPrimary)) => return Ok(()),
+            // One that was demoted has raised its epoch by itself.
+            Err(LinkError::Refused(Refusal::Fenced(epoch))) => Some(epoch),
+            Err(LinkError::Refused(Refusal::Revoked)) => {
+                return Err(
+                    "it has revoked this cluster, and does not listen to it: demote it there".to_owned()
+                );
+            }
+            Err(err) => return Err(err.to_string()),
+        };
+        let role = self.role(kind).unwrap_or_default();
+        let welcome = is_alive(link, &self.greeting(&role)).await.map_err(|err| err.to_string())?;
+        let is_none = [Mode::Secondary, Mode::Disabled].iter().any(|mode| mode.name() == welcome.mode);
+        match newer {
+            _ if is_none || welcome.is_fenced => Ok(()),
+            Some(epoch) => Err(format!(
+                "it is a primary of epoch {}, which is newer than this cluster's {}: another cluster was promoted as \
+                 well. Demote this one, or that one, and have it follow the other",
+                epoch.0, record.epoch
+            )),
+            None => Err("the node that answers has not applied it".to_owned()),
+        }
+    }
+
+    /// Hears of a promotion, as the old primary, and answers once that is written down: whoever announced it forgets it
+    /// then, and a member that only heard it may be gone in a moment.
+    pub(super) async fn announced(
+        &self,
+        kind: Kind,
+        secondary_id: &str,
+        payload: Bytes,
+    ) -> Result<Bytes, Unserved> {
+        let sieve = sieve(&self.barrier, kind).map_err(busy)?;
+        let answer = self.source.serve(secondary_id, &sieve, Call::Announce, payload.clone()).await?;
+        let news = Announcement::decode(&mut Reader::new(payload)).map_err(busy)?;
+        let heard = Heard { epoch: news.epoch, addresses: news.addresses, followed: Some(news.followed) };
+        self.fence(kind, &heard).await.map_err(busy)?;
+        Ok(answer)
+    }
 }
 
 async fn announce(replicator: Arc<Replicator>, kind: Kind) {
@@ -70,27 +125,13 @@ async fn announce(replicator: Arc<Replicator>, kind: Kind) {
     let mut said = None;
     loop {
         let Ok(Some(record)) = replicator.announcement(kind) else { return };
-        match replicator.tell(kind, link.as_ref(), &record).await {
+        let problem = match replicator.told_of(kind, link.as_ref(), &record).await {
             Ok(()) => break tracing::warn!(epoch = record.epoch, "the old primary knows that it is over"),
-            // It is no primary any more, or knows of one that is newer still.
-            Err(LinkError::Refused(refusal @ (Refusal::NotPrimary | Refusal::Revoked))) => {
-                break tracing::info!(%refusal, "the old primary needs not be told");
-            }
-            Err(LinkError::Refused(Refusal::Fenced(epoch))) if epoch.0 > record.epoch => {
-                tracing::error!(
-                    epoch = epoch.0,
-                    "the old primary knows of a newer epoch than this cluster's: another cluster was promoted as well. \
-                     Demote this one, or that one, and have it follow the other"
-                );
-            }
-            Err(LinkError::Refused(Refusal::Fenced(_))) => break,
-            Err(err) => {
-                let text = err.to_string();
-                if said.as_ref() != Some(&text) {
-                    tracing::warn!(error = text, "the old primary has not been told of the promotion yet");
-                    said = Some(text);
-                }
-            }
+            Err(problem) => problem,
+        };
+        if said.as_ref() != Some(&problem) {
+            tracing::warn!(problem, "the old primary has not been told of the promotion yet");
+            said = Some(problem);
         }
         tokio::time::sleep(PAUSE).await;
     }

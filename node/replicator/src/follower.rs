@@ -158,7 +158,7 @@ pub(super) const NO_PRIMARY: &str =
 async fn follow(replicator: Arc<Replicator>, told: Arc<Told>, stop: CancellationToken) {
     let greeting = AbortOnDrop(replicator.spawn(greet(Arc::clone(&replicator), Arc::clone(&told))));
     let work = async {
-        if !copied(&replicator, &told).await {
+        if !copied(&replicator, &told, &stop).await {
             return;
         }
         let link = Arc::clone(&told.link) as Arc<dyn Link>;
@@ -174,15 +174,14 @@ async fn follow(replicator: Arc<Replicator>, told: Arc<Told>, stop: Cancellation
             Ended::Failed(reason) => tracing::error!(reason, "this secondary cannot follow its primary"),
         }
     };
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = work => stop.cancelled().await,
-    }
+    // Each part of it ends by itself when it is told to, and clears away what it left half done.
+    work.await;
+    stop.cancelled().await;
     drop(greeting);
 }
 
 /// Makes the first copy, if it has not been made. Whether the primary is to be followed now.
-async fn copied(replicator: &Arc<Replicator>, told: &Told) -> bool {
+async fn copied(replicator: &Arc<Replicator>, told: &Told, stop: &CancellationToken) -> bool {
     loop {
         let bootstrap = match replicator.bootstrap_record(told.kind) {
             Ok(Some(bootstrap)) => bootstrap,
@@ -193,16 +192,19 @@ async fn copied(replicator: &Arc<Replicator>, told: &Told) -> bool {
                 return false;
             }
         };
-        match replicator.copy_state(&bootstrap, told).await {
+        match replicator.copy_state(&bootstrap, told, stop).await {
             // This node is about to change over to the keys of what it copied.
             Ok(()) if replicator.keys.is_locked_out() => return false,
             Ok(()) => *told.copy_problem.lock() = None,
+            Err(_) if stop.is_cancelled() => return false,
             Err(err) => {
                 tracing::warn!(error = %err, "the copy of the primary's state did not come to its end: it is tried again");
                 *told.copy_problem.lock() = Some(err.to_string());
             }
         }
-        tokio::time::sleep(COPY_PAUSE).await;
+        if stop.run_until_cancelled(tokio::time::sleep(COPY_PAUSE)).await.is_none() {
+            return false;
+        }
     }
 }
 
@@ -230,12 +232,18 @@ async fn greet(replicator: Arc<Replicator>, told: Arc<Told>) {
 
 /// Keeps the addresses of the primary's nodes, for when this node starts again.
 async fn learn(replicator: &Replicator, told: &Told, role: &RoleRecord, welcome: &Welcome) {
-    let mut addresses: Vec<String> = welcome.nodes.iter().map(|node| node.cluster_addr.clone()).collect();
+    if welcome.nodes.is_empty() {
+        return;
+    }
+    // What an operator gave is always tried as well: a node's own address may mean nothing here.
+    let given = role.upstream.iter().flat_map(|upstream| upstream.given.iter().cloned());
+    let named = welcome.nodes.iter().map(|node| node.cluster_addr.clone());
+    let mut addresses: Vec<String> = named.chain(given).collect();
     addresses.sort();
     addresses.dedup();
     let mut known = role.upstream.as_ref().map(|upstream| upstream.addresses.clone()).unwrap_or_default();
     known.sort();
-    if addresses.is_empty() || addresses == known {
+    if addresses == known {
         return;
     }
     told.link.learn(addresses.clone());

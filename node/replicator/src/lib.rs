@@ -23,6 +23,8 @@ mod sealed_box;
 mod status;
 mod surroundings;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::collections::BTreeMap;

@@ -101,6 +101,7 @@ impl PrimarySide for Side {
         }
         match call {
             Call::Ask => replicator.answer(self.kind, &follower.secondary_id, payload).await,
+            Call::Announce => replicator.announced(self.kind, &follower.secondary_id, payload).await,
             Call::Compare => Ok(replicator.compare(&follower.secondary_id, self.kind, payload).await?),
             _ => {
                 let sieve = sieve(&replicator.barrier, self.kind).map_err(busy)?;
@@ -294,7 +295,8 @@ impl Replicator {
         }
         served.secondaries.insert(kind, secondaries);
         let is_primary = role.authority.is_some();
-        let primary = is_primary.then_some(Primary { epoch: Epoch(role.epoch), secondaries: known });
+        let fence = role.fence.as_ref().map(|fence| Epoch(fence.epoch));
+        let primary = is_primary.then_some(Primary { epoch: Epoch(role.epoch), secondaries: known, fence });
         self.source.set_primary(shipped(kind), primary);
     }
 
@@ -313,6 +315,10 @@ impl Replicator {
     /// On the active member: begins the generation of its term where the cluster is a primary of any kind, since one
     /// history serves both, and stores fences that were heard of.
     pub(super) async fn lead(self: &Arc<Self>, roles: &[(Kind, RoleRecord)]) {
+        // One that was demoted hears of who came after it, too.
+        for (kind, role) in roles.iter().filter(|(_, role)| role.authority.is_some()) {
+            self.heed(*kind, role).await;
+        }
         let primaries: Vec<_> = roles.iter().filter(|(_, role)| role.mode == Mode::Primary).collect();
         if primaries.is_empty() {
             return;
@@ -325,9 +331,6 @@ impl Replicator {
                 // Looked at again in a moment.
                 Err(err) => tracing::warn!(error = %err, "secondaries cannot be served yet"),
             }
-        }
-        for (kind, role) in primaries {
-            self.heed(*kind, role).await;
         }
     }
 
@@ -351,38 +354,62 @@ impl Replicator {
         begun.map(drop).map_err(|err| KernelError::Invalid(format!("beginning a generation: {err}")))
     }
 
-    /// Takes no writes from now on: another cluster is the primary.
-    async fn fence(&self, kind: Kind, heard: &Heard) -> Result<(), KernelError> {
+    /// Writes down that another cluster is the primary: this one takes no writes from then on, and one that was demoted is
+    /// not promoted by mistake. When this returns well, that stands written, or this cluster follows another already.
+    pub(super) async fn fence(&self, kind: Kind, heard: &Heard) -> Result<(), KernelError> {
         let heard_at = self.now().0;
         let said = heard.followed.filter(|cursor| !cursor.is_unknown()).map(|cursor| cursor.index);
         let followed = said.unwrap_or_else(|| self.acknowledged_most(kind));
+        let mut fenced = None;
         self.commit(|tx| {
+            fenced = None;
             let mut role = RoleRecord::load(tx, kind)?;
-            if role.mode != Mode::Primary || role.epoch >= heard.epoch.0 {
+            if role.authority.is_none() || role.epoch >= heard.epoch.0 {
                 return Ok(Vec::new());
             }
-            let known = role.fence.take().unwrap_or_default();
+            let known_fence = role.fence.take();
+            let known = known_fence.clone().unwrap_or_default();
+            if known.epoch > heard.epoch.0 {
+                return Ok(Vec::new());
+            }
             let heard_at = if known.heard_at == 0 { heard_at } else { known.heard_at };
-            let primary_addresses =
-                if heard.addresses.is_empty() { known.primary_addresses } else { heard.addresses.clone() };
-            role.fence = Some(Fence { epoch: heard.epoch.0, primary_addresses, heard_at });
-            role.store(tx, kind)?;
+            let is_same = known.epoch == heard.epoch.0;
+            let primary_addresses = if is_same && heard.addresses.is_empty() {
+                known.primary_addresses
+            } else {
+                heard.addresses.clone()
+            };
+            let fence = Fence { epoch: heard.epoch.0, primary_addresses, heard_at };
             let path = tail_path(kind);
-            let known = tx.get_record::<TailRecord>(Class::Node, &path)?;
-            if known.as_ref().is_none_or(|known| said.is_some() && !known.is_certain) {
-                let until = known.map_or(tx.index(), |known| known.until);
-                let (epoch, is_certain) = (heard.epoch.0, said.is_some());
-                let tail = TailRecord { after: followed, until, epoch, is_certain };
+            let tail = tx.get_record::<TailRecord>(Class::Node, &path)?;
+            let is_tail_news = tail.is_none_or(|tail| said.is_some() && !tail.is_certain);
+            if known_fence.as_ref() == Some(&fence) && !is_tail_news {
+                return Ok(Vec::new());
+            }
+            role.fence = Some(fence);
+            role.store(tx, kind)?;
+            if is_tail_news {
+                let tail = TailRecord { after: followed, epoch: heard.epoch.0, is_certain: said.is_some() };
                 tx.put_record(Class::Node, &path, &tail)?;
             }
+            fenced = Some(role.mode);
             Ok(Vec::new())
         })
         .await?;
-        tracing::error!(
-            epoch = heard.epoch.0,
-            addresses = ?heard.addresses,
-            "another cluster is the primary now: this one takes no writes any more, and keeps what was never shipped"
-        );
+        let (epoch, addresses) = (heard.epoch.0, &heard.addresses);
+        match fenced {
+            Some(Mode::Primary) => tracing::error!(
+                epoch,
+                ?addresses,
+                "another cluster is the primary now: this one takes no writes any more, and keeps what was never shipped"
+            ),
+            Some(_) => tracing::warn!(
+                epoch,
+                ?addresses,
+                "another cluster took over from this one, which was demoted"
+            ),
+            None => {}
+        }
         Ok(())
     }
 

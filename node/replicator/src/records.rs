@@ -146,13 +146,12 @@ pub(crate) struct AnnouncementRecord {
     pub(crate) cursor: String,
 }
 
-/// What a successor never got of this cluster's entries.
+/// What a successor never got of this cluster's entries: those behind one that it had, up to the one that stores this with the
+/// fence. What was in flight then was acknowledged, and is in front of it in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TailRecord {
     /// The last entry that it had.
     pub(crate) after: u64,
-    /// The last entry that was applied when the fence was put up.
-    pub(crate) until: u64,
     /// The successor's epoch.
     pub(crate) epoch: u64,
     /// Whether the successor said so itself; else it is the last that was acknowledged here, and it may have more.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arca_barrier::{Barrier, Class, Keyring, RootKey};
+use arca_barrier::{Barrier, Class, Keyring, RootKey, boot_key};
 use arca_engine_api::{Map, Page};
 use arca_kernel::KernelError;
 use arca_kernel::ids::uuid;
@@ -15,8 +15,11 @@ use arca_kernel::replication::{
     ActivationToken, Kind, Mode, ReplicationPort, RoleRecord, SecondaryToken, SecondaryUpdate, UpstreamRecord,
 };
 use arca_kernel::tx::Tx;
-use arca_raft_storage::{Replica as _, Write};
-use arca_replication::{Cursor, Epoch, PrimaryLink, Welcome, cursor_key, load_cursor};
+use arca_raft_storage::{Replica as _, Version, Write};
+use arca_replication::{
+    Cursor, Epoch, ForgetError, LinkError, PrimaryLink, Refusal, Welcome, cursor_key, forget_cursor,
+    load_cursor,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use zeroize::Zeroizing;
@@ -53,8 +56,11 @@ fn clear(tx: &Tx, folder: &str) -> Result<(), KernelError> {
     Ok(())
 }
 
+/// Nothing is opened for it: what cannot be read any more must not be in the way of a promotion.
 fn clear_if_there(tx: &Tx, path: &str) -> Result<(), KernelError> {
-    if tx.get(Class::Node, path)?.is_some() {
+    let version = tx.version(Class::Node, path)?;
+    tx.guard(&tx.physical_key(Class::Node, path)?, version);
+    if version != Version::ABSENT {
         tx.delete(Class::Node, path)?;
     }
     Ok(())
@@ -109,25 +115,35 @@ impl Replicator {
                 expect(any, &RoleRecord::load(tx, any)?, Mode::Disabled)?;
             }
             role.store(tx, kind)?;
-            tx.put_record(Class::Node, &bootstrap_path(kind), &bootstrap)?;
+            tx.put_secret_record(Class::Node, &bootstrap_path(kind), &bootstrap)?;
             Ok(vec![Write::Delete(cursor_key(shipped(kind)))])
         })
         .await
         .map(drop)
     }
 
-    /// What the primary says of itself, if it answers.
-    async fn welcome_of_primary(&self, kind: Kind, role: &RoleRecord) -> Option<Welcome> {
+    /// What the primary says of itself, or why it does not.
+    async fn welcome_of_primary(&self, kind: Kind, role: &RoleRecord) -> Result<Welcome, LinkError> {
         let link: Arc<dyn PrimaryLink> = match self.told(kind) {
             Some(told) => Arc::clone(&told.link),
-            None => self.link_to(role).ok()?,
+            None => self.link_to(role).map_err(|err| LinkError::Unreachable(err.to_string()))?,
         };
-        is_alive(link.as_ref(), &self.greeting(role)).await.ok()
+        is_alive(link.as_ref(), &self.greeting(role)).await
     }
 
-    /// Refuses to take over from a primary that is well; waits for the last of one that was demoted.
-    async fn check_primary_is_over(&self, kind: Kind, role: &RoleRecord) -> Result<(), KernelError> {
-        let Some(welcome) = self.welcome_of_primary(kind, role).await else { return Ok(()) };
+    /// Refuses to take over from a primary that is well; waits for the last of one that was demoted. Answers the epoch that
+    /// it said, zero if it said nothing.
+    async fn check_primary_is_over(&self, kind: Kind, role: &RoleRecord) -> Result<u64, KernelError> {
+        let welcome = match self.welcome_of_primary(kind, role).await {
+            Ok(welcome) => welcome,
+            Err(LinkError::Refused(Refusal::Revoked)) => {
+                return Err(KernelError::invalid(
+                    "the primary answers, and says that it has revoked this secondary: it is well, and would not be told \
+                     of the promotion. If it is to be replaced all the same, demote it there, and give force=true",
+                ));
+            }
+            Err(_) => return Ok(0),
+        };
         if welcome.mode == Mode::Primary.name() && !welcome.is_fenced && welcome.has_leader {
             return Err(KernelError::Invalid(format!(
                 "the primary answers and is well (epoch {}): demote it first, so that nothing is lost; or give \
@@ -135,24 +151,32 @@ impl Replicator {
                 welcome.epoch
             )));
         }
-        if welcome.mode == Mode::Secondary.name() && welcome.has_leader {
-            return self.drain(kind).await;
+        if welcome.mode == Mode::Secondary.name() && !welcome.has_leader {
+            return Err(KernelError::invalid(
+                "the old primary was demoted, and has no active node right now: what it wrote last may not be here. Try \
+                 again; or give force=true to go on without",
+            ));
         }
-        Ok(())
+        if welcome.mode == Mode::Secondary.name() {
+            self.drain(kind, welcome.epoch).await?;
+        }
+        Ok(welcome.epoch)
     }
 
-    /// Waits until everything that the demoted primary has is here.
-    async fn drain(&self, kind: Kind) -> Result<(), KernelError> {
-        let Some(told) = self.told(kind) else { return Ok(()) };
-        let status = told.sink.status();
+    /// Waits until everything that the primary has, which was demoted in this epoch, is here.
+    async fn drain(&self, kind: Kind, epoch: u64) -> Result<(), KernelError> {
         let began = self.now().0;
         let deadline = tokio::time::Instant::now() + DRAIN_PATIENCE;
         while tokio::time::Instant::now() < deadline {
-            let is_complete = {
-                let now = status.borrow();
-                // Heard after it was known that nothing more is written there.
-                now.lag_entries() == 0 && now.heard_at_ms.is_some_and(|at| at > began) && now.ended.is_none()
-            };
+            let is_complete = self.told(kind).is_some_and(|told| {
+                let now = told.sink.status().borrow().clone();
+                // Heard after it was known that nothing more is written there, and of a member that knows it too: one that
+                // still applies what came before counts what it has as all there is.
+                now.lag_entries() == 0
+                    && now.primary_epoch.0 >= epoch
+                    && now.heard_at_ms.is_some_and(|at| at > began)
+                    && now.ended.is_none()
+            });
             if is_complete {
                 tracing::info!("everything that the demoted primary wrote is here");
                 return Ok(());
@@ -181,8 +205,10 @@ impl Replicator {
                  give force=true to promote it all the same",
             ));
         }
-        if !is_forced && role.upstream.is_some() {
-            self.check_primary_is_over(kind, &role).await?;
+        let mut heard =
+            self.told(kind).and_then(|told| told.heard.lock().welcome.as_ref().map(|said| said.epoch));
+        if !is_forced {
+            heard = heard.max(Some(self.check_is_free(kind, &role).await?));
         }
         // Nothing of the old primary's is applied from here on.
         let _paused = self.pause().await;
@@ -192,7 +218,9 @@ impl Replicator {
             let mut role = RoleRecord::load(tx, kind)?;
             expect(kind, &role, Mode::Secondary)?;
             let (cursor, version) = self.cursor(kind)?;
-            epoch = role.epoch.max(cursor.epoch.0) + 1;
+            let fence = role.fence.as_ref().map_or(0, |fence| fence.epoch);
+            let newest = role.epoch.max(cursor.epoch.0).max(fence).max(heard.unwrap_or_default());
+            epoch = newest.saturating_add(1);
             tx.guard(&cursor_key(shipped(kind)), version);
             role.mode = Mode::Primary;
             role.epoch = epoch;
@@ -211,24 +239,70 @@ impl Replicator {
         Ok(epoch)
     }
 
+    /// Refuses a promotion while another cluster is the primary, as far as this one knows or can ask. Answers the newest
+    /// epoch that was said.
+    async fn check_is_free(&self, kind: Kind, role: &RoleRecord) -> Result<u64, KernelError> {
+        if role.upstream.is_some() {
+            return self.check_primary_is_over(kind, role).await;
+        }
+        let Some(fence) = &role.fence else { return Ok(0) };
+        Err(KernelError::Invalid(format!(
+            "another cluster has taken over from this one and is the primary since epoch {} (at {}): have this one follow \
+             it by update-primary; or give force=true, and there are two primaries until the other one is demoted",
+            fence.epoch,
+            fence.primary_addresses.join(", ")
+        )))
+    }
+
+    /// Refuses to let a copy go on by itself while its primary may be at work: what the copy knows of leases is of the
+    /// past soon, and what it ended would be credentials that the primary vouches for.
+    async fn check_may_be_disabled(&self, kind: Kind, role: &RoleRecord) -> Result<(), KernelError> {
+        // Its tokens and leases are its own; what it holds before the first copy is there is its own altogether.
+        if kind == Kind::Performance || self.bootstrap_record(kind)?.is_some() {
+            return Ok(());
+        }
+        let said = match &role.upstream {
+            Some(_) => match self.welcome_of_primary(kind, role).await {
+                Err(LinkError::Refused(Refusal::NotPrimary)) => return Ok(()),
+                Ok(welcome) if welcome.is_fenced || welcome.mode == Mode::Secondary.name() => return Ok(()),
+                Ok(_) => "its primary answers and is at work",
+                Err(LinkError::Refused(Refusal::Revoked)) => "its primary answers, and has only revoked it",
+                Err(_) => "its primary does not answer, and may be at work all the same",
+            },
+            None if role.fence.is_some() => "another cluster has taken over from it",
+            None => "it knows no primary, and nobody can be asked",
+        };
+        Err(KernelError::Invalid(format!(
+            "this cluster is a copy, and would serve as if it were the only one: it would end leases as they were when it was \
+             copied, at databases and clouds too, and honour tokens that were revoked since. And {said}. To take over, \
+             promote it; to retire it, stop it; or give force=true"
+        )))
+    }
+
     /// The cursor, and a version of it that refuses a commit if a newer one is there by then.
-    fn cursor(&self, kind: Kind) -> Result<(Cursor, arca_raft_storage::Version), KernelError> {
+    fn cursor(&self, kind: Kind) -> Result<(Cursor, Version), KernelError> {
         let found = load_cursor(self.replica.view().as_ref(), shipped(kind));
         found.map_err(|err| KernelError::Replica(err.into()))
     }
 
-    /// A comparison takes over what is shared, and its keys. What is this cluster's own, tokens and leases, stays as it
-    /// is: so it must open under those keys.
-    fn check_keys(&self, activated: &Activated) -> Result<(), KernelError> {
+    /// A comparison takes over what is shared, and its keys: so these must be of the state that this one is a copy of. What
+    /// is this cluster's own beside a performance primary's, tokens and leases, stays as it is: so it must open under them.
+    fn check_keys(&self, kind: Kind, activated: &Activated) -> Result<(), KernelError> {
         let damaged = |_| KernelError::invalid("the primary's answer makes no sense to this version");
         let root = Zeroizing::new(hex::decode(&activated.root_key).map_err(damaged)?);
         let keyring = Zeroizing::new(hex::decode(&activated.keyring).map_err(damaged)?);
         let keyring = Keyring::open(&RootKey::from_slice(&root)?, &keyring)?;
         let next = Barrier::new(keyring, Arc::clone(&self.sealing));
         let name = self.barrier.seal_name(Class::Local, ROOT_KEY_PATH)?;
+        if next.open_name(&name).is_err() {
+            return Err(KernelError::invalid(
+                "this activation token is of a cluster with another state: this one is no copy of it, and never was. Nothing \
+                 was changed here. To give up what this cluster holds, disable its replication and enable it with a new token \
+                 of that cluster",
+            ));
+        }
         let sealed = self.barrier.seal_value(&name, b"of today")?;
-        let opens = next.open_name(&name).is_ok() && next.open_value(&name, &sealed).is_ok();
-        if opens {
+        if kind == Kind::Dr || next.open_value(&name, &sealed).is_ok() {
             return Ok(());
         }
         Err(KernelError::invalid(
@@ -241,11 +315,9 @@ impl Replicator {
     async fn follow_token(&self, kind: Kind, text: &str) -> Result<(), KernelError> {
         let token = self.read_token(kind, text)?;
         let (upstream, activated) = self.activate(&token).await?;
-        if kind == Kind::Performance {
-            self.check_keys(&activated)?;
-        }
+        self.check_keys(kind, &activated)?;
         let _paused = self.pause().await;
-        self.adopt(&activated).await?;
+        let announced = self.adopted(&activated)?;
         self.commit(|tx| {
             let mut role = RoleRecord::load(tx, kind)?;
             expect(kind, &role, Mode::Secondary)?;
@@ -261,7 +333,7 @@ impl Replicator {
             clear(tx, &TokenRecord::folder(kind))?;
             clear_if_there(tx, &announcement_path(kind))?;
             let unknown = Cursor { epoch: Epoch(activated.epoch), ..Cursor::default() };
-            Ok(vec![put_cursor(kind, &unknown)])
+            Ok([put_cursor(kind, &unknown)].into_iter().chain(announced.clone()).collect())
         })
         .await?;
         tracing::warn!(secondary_id = token.secondary_id, "this cluster follows another primary now");
@@ -292,6 +364,7 @@ impl Replicator {
                 self.set_upstream(kind, |role| {
                     let upstream = role.upstream.as_mut().ok_or_else(|| KernelError::invalid(NO_PRIMARY))?;
                     upstream.addresses.clone_from(&addresses);
+                    upstream.given.clone_from(&addresses);
                     Ok(())
                 })
                 .await
@@ -353,7 +426,7 @@ impl ReplicationPort for Replicator {
             role.mode = Mode::Secondary;
             role.epoch = role.epoch.max(role.fence.as_ref().map_or(0, |fence| fence.epoch)) + 1;
             role.upstream = None;
-            role.fence = None;
+            // Whom it was told of is still the primary.
             role.store(tx, kind)?;
             clear_if_there(tx, &announcement_path(kind))?;
             Ok(Vec::new())
@@ -373,6 +446,14 @@ impl ReplicationPort for Replicator {
         self.commit(|tx| {
             let role = RoleRecord::load(tx, kind)?;
             expect(kind, &role, Mode::Primary)?;
+            if let Some(fence) = &role.fence {
+                return Err(KernelError::Invalid(format!(
+                    "another cluster is the primary since epoch {}: without replication this one would write again beside \
+                     it, and end leases whose credentials that one vouches for. Demote it (primary/demote) and have it follow \
+                     the new primary (secondary/update-primary)",
+                    fence.epoch
+                )));
+            }
             disable(tx, kind, &role)
         })
         .await?;
@@ -459,8 +540,11 @@ impl ReplicationPort for Replicator {
         let _order = self.orders.lock().await;
         let promoted = self.promoted(kind, cluster_addr, is_forced).await;
         let me = self.me()?;
-        if promoted.is_ok() {
-            self.begin_generation().await?;
+        // What is done is done: a generation that could not be begun is begun in a moment.
+        if promoted.is_ok()
+            && let Err(err) = self.begin_generation().await
+        {
+            tracing::warn!(error = %err, "secondaries cannot be served yet");
         }
         // If it was refused, the primary is followed on.
         me.reconcile().await;
@@ -469,14 +553,29 @@ impl ReplicationPort for Replicator {
         Ok(())
     }
 
-    async fn disable_secondary(&self, kind: Kind) -> Result<(), KernelError> {
+    async fn disable_secondary(&self, kind: Kind, is_forced: bool) -> Result<(), KernelError> {
         let _order = self.orders.lock().await;
-        self.active()?;
+        let role = self.active()?.role(kind);
+        expect(kind, &role, Mode::Secondary)?;
+        if !is_forced {
+            self.check_may_be_disabled(kind, &role).await?;
+        }
         let paused = self.pause().await;
         let disabled = self.commit(|tx| {
             let role = RoleRecord::load(tx, kind)?;
             expect(kind, &role, Mode::Secondary)?;
-            disable(tx, kind, &role)
+            let is_cancelled = tx.version(Class::Node, &bootstrap_path(kind))? != Version::ABSENT;
+            let mut writes = disable(tx, kind, &role)?;
+            if is_cancelled {
+                // Who has the key shares of this cluster has no business with the primary's root key. But if the copy was
+                // taken in after all, members need it to change over.
+                let keyring = boot_key("keyring");
+                let found =
+                    self.replica.view().get(&keyring).map_err(|err| KernelError::Replica(err.into()))?;
+                tx.guard(&keyring, found.map_or(Version::ABSENT, |found| found.version));
+                writes.push(self.keys.no_successor_entry());
+            }
+            Ok(writes)
         });
         disabled.await?;
         drop(paused);
@@ -513,13 +612,15 @@ impl ReplicationPort for Replicator {
         if self.bootstrap_record(kind)?.is_some() {
             return Ok(());
         }
-        self.stop_following().await;
-        self.commit(|_| {
-            Ok(vec![put_cursor(kind, &Cursor { epoch: Epoch(role.epoch), ..Cursor::default() })])
-        })
-        .await?;
+        let paused = self.pause().await;
+        // Its epoch stays: the role's may be newer than anything that the primary ever says.
+        let forgotten = forget_cursor(self.replica.as_ref(), shipped(kind)).await;
+        drop(paused);
         self.me()?.reconcile().await;
-        Ok(())
+        forgotten.map_err(|err| match err {
+            ForgetError::Kv(err) => KernelError::Replica(err.into()),
+            ForgetError::Propose(err) => err.into(),
+        })
     }
 
     async fn merkle_check(&self) -> Result<Map, KernelError> {
@@ -527,7 +628,7 @@ impl ReplicationPort for Replicator {
     }
 
     async fn tail(&self, kind: Kind, after: Option<String>, limit: usize) -> Result<Map, KernelError> {
-        self.tail_of(kind, after, limit)
+        self.tail_of(kind, after, limit).await
     }
 
     async fn ask_primary(&self, question: Bytes) -> Result<Bytes, KernelError> {

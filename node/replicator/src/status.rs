@@ -31,6 +31,20 @@ fn time(at_ms: u64) -> String {
     if at_ms == 0 { String::new() } else { rfc3339::format(UnixMillis(at_ms)) }
 }
 
+/// As this family shows cluster addresses; nothing if there is none.
+fn url(addr: &str) -> String {
+    if addr.is_empty() { String::new() } else { format!("https://{addr}") }
+}
+
+/// Who took over, as far as it was said.
+fn fence_of(role: &RoleRecord) -> Option<Value> {
+    let fence = role.fence.as_ref()?;
+    let addresses: Vec<_> = fence.primary_addresses.iter().map(|addr| url(addr)).collect();
+    Some(
+        json!({ "epoch": fence.epoch, "heard_at": time(fence.heard_at), "primary_cluster_addrs": addresses }),
+    )
+}
+
 #[allow(clippy::cast_precision_loss)] // Milliseconds of a lag that a person reads.
 pub(super) fn seconds(millis: u64) -> f64 {
     millis as f64 / 1e3
@@ -55,18 +69,12 @@ impl Replicator {
         let known = self.load_secondaries(kind)?;
         let known: Vec<String> =
             known.into_iter().filter(|(_, record)| !record.is_revoked).map(|(id, _)| id).collect();
-        let fence = role.fence.as_ref().map(|fence| {
-            json!({
-                "epoch": fence.epoch,
-                "heard_at": time(fence.heard_at),
-                "primary_cluster_addrs": fence.primary_addresses,
-            })
-        });
+        let fence = fence_of(role);
         let mut status = object(json!({
             "mode": "primary",
             "state": if fence.is_some() { "fenced" } else { "running" },
             "cluster_id": role.replication_id,
-            "primary_cluster_addr": role.primary_cluster_addr,
+            "primary_cluster_addr": url(&role.primary_cluster_addr),
             "known_secondaries": known,
             "secondaries": self.secondary_rows(kind),
             "last_wal": applied,
@@ -78,18 +86,19 @@ impl Replicator {
             Kind::Performance => "last_performance_wal",
         };
         status.insert(wal.to_owned(), json!(applied));
-        status.extend(self.common());
+        status.extend(self.common(kind)?);
         Ok(status)
     }
 
-    fn common(&self) -> Map {
-        object(json!({
+    /// No `merkle_root`: it is made when it is asked for (`merkle-check`), and two of nothing would look equal.
+    fn common(&self, kind: Kind) -> Result<Map, KernelError> {
+        Ok(object(json!({
             "corrupted_merkle_tree": false,
             "last_corruption_check_epoch": "-62135596800",
             "last_reindex_epoch": "0",
-            "merkle_root": "",
+            "pending": self.pending(kind)?,
             "ssct_generation_counter": 0,
-        }))
+        })))
     }
 
     /// One row for each node of a secondary that has been here lately, and one for those of which no node was.
@@ -166,13 +175,14 @@ impl Replicator {
             "connection_state": "idle",
             "cluster_id": role.replication_id,
             "secondary_id": upstream.secondary_id,
-            "known_primary_cluster_addrs": upstream.addresses,
-            "primary_cluster_addr": upstream.addresses.first().map(|addr| format!("https://{addr}")).unwrap_or_default(),
+            "known_primary_cluster_addrs": upstream.addresses.iter().map(|addr| url(addr)).collect::<Vec<_>>(),
+            "primary_cluster_addr": upstream.addresses.first().map(|addr| url(addr)).unwrap_or_default(),
             "last_remote_wal": cursor.index,
             "epoch": role.epoch.max(cursor.epoch.0),
+            "fence": fence_of(role),
             "primaries": [],
         }));
-        status.extend(self.common());
+        status.extend(self.common(kind)?);
         if let Some(told) = told {
             status.extend(self.following_status(&told, is_bootstrapping));
         }

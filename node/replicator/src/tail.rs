@@ -8,6 +8,7 @@ use arca_engine_api::Map;
 use arca_kernel::KernelError;
 use arca_kernel::replication::{Kind, RoleRecord};
 use arca_raft_storage::{Changes as _, What, Write};
+use arca_replication::Sieve;
 use serde_json::{Value, json};
 
 use super::records::{TailRecord, tail_path};
@@ -24,19 +25,14 @@ fn object(value: Value) -> Map {
 
 impl Replicator {
     /// Writes of the tail behind `after`, an entry and a position in it as an earlier call answered.
-    pub(super) fn tail_of(
+    pub(super) async fn tail_of(
         &self,
         kind: Kind,
         after: Option<String>,
         limit: usize,
     ) -> Result<Map, KernelError> {
-        let tx = self.kernel()?.read_tx();
-        let role = RoleRecord::load(&tx, kind)?;
-        let Some(tail) = tx.get_record::<TailRecord>(Class::Node, &tail_path(kind))? else {
-            return Err(KernelError::NotFound(
-                "this cluster has no tail: no newer primary was heard of while it was one".to_owned(),
-            ));
-        };
+        let (role, tail, until) = self.tail_record(kind)?;
+        let sieve = sieve(&self.barrier, kind)?;
         let mut rows = Vec::new();
         let (mut index, mut position) = mark(after.as_deref(), tail.after)?;
         let mut next = None;
@@ -48,7 +44,7 @@ impl Replicator {
                 changes.map_err(|err| KernelError::Invalid(format!("the tail cannot be read: {err}")))?;
             let Some(last) = changes.last().map(|changed| changed.at.index) else { break };
             for changed in changes {
-                if changed.at.index > tail.until {
+                if changed.at.index > until {
                     break 'log;
                 }
                 let What::Wrote(writes) = changed.what else {
@@ -57,7 +53,7 @@ impl Replicator {
                 };
                 let skipped = if changed.at.index == index { position } else { 0 };
                 for (at, write) in writes.iter().enumerate().skip(skipped) {
-                    let Some(row) = self.row(kind, changed.at.index, write)? else { continue };
+                    let Some(row) = self.row(&sieve, changed.at.index, write) else { continue };
                     if rows.len() >= limit {
                         next = Some(format!("{}.{at}", changed.at.index));
                         break 'log;
@@ -67,6 +63,8 @@ impl Replicator {
                 passed += 1;
             }
             (index, position) = (last, 0);
+            // The log may hold gigabytes that are none of the successor's.
+            tokio::task::yield_now().await;
             if passed >= PASSED_MAX {
                 next = Some(format!("{index}.0"));
                 break;
@@ -74,7 +72,7 @@ impl Replicator {
         }
         Ok(object(json!({
             "after_index": tail.after,
-            "until_index": tail.until,
+            "until_index": until,
             "epoch": role.epoch,
             "successor_epoch": tail.epoch,
             "writes": rows,
@@ -82,10 +80,22 @@ impl Replicator {
         })))
     }
 
-    fn row(&self, kind: Kind, index: u64, write: &Write) -> Result<Option<Value>, KernelError> {
+    /// The role, what is known of the tail, and its last entry: the one that stored this.
+    fn tail_record(&self, kind: Kind) -> Result<(RoleRecord, TailRecord, u64), KernelError> {
+        let tx = self.kernel()?.read_tx();
+        let (role, path) = (RoleRecord::load(&tx, kind)?, tail_path(kind));
+        let Some(tail) = tx.get_record::<TailRecord>(Class::Node, &path)? else {
+            return Err(KernelError::NotFound(
+                "this cluster has no tail: no newer primary was heard of while it was one".to_owned(),
+            ));
+        };
+        Ok((role, tail, tx.version(Class::Node, &path)?.0))
+    }
+
+    fn row(&self, sieve: &Sieve, index: u64, write: &Write) -> Option<Value> {
         let key = write.key();
-        if !sieve(&self.barrier, kind)?.passes(key) {
-            return Ok(None);
+        if !sieve.passes(key) {
+            return None;
         }
         let class = match key.first() {
             Some(0) => "boot",
@@ -98,15 +108,15 @@ impl Replicator {
                 String::from_utf8_lossy(key.get(1..).unwrap_or_default()).into_owned()
             }
             // An entry of a time index: what it points at is a row of its own.
-            Err(_) => return Ok(None),
+            Err(_) => return None,
         };
         let (operation, size) = match write {
             Write::Put(_, value) => ("put", value.len()),
             Write::Delete(_) => ("delete", 0),
         };
-        Ok(Some(json!({
+        Some(json!({
             "index": index, "operation": operation, "class": class, "path": path, "sealed_bytes": size,
-        })))
+        }))
     }
 }
 

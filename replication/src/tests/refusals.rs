@@ -139,12 +139,44 @@ async fn a_primary_hears_of_a_newer_epoch_and_ships_nothing_more() {
     assert!(west.leader().await.view().get(&key(1, "tail")).unwrap().is_none());
     // Once it is primary again, in an epoch that is newer, all is forgotten.
     let secondaries = ["west".to_owned()].into();
-    east.set_primary(Some(Primary { epoch: Epoch(3), secondaries }));
+    east.set_primary(Some(Primary { epoch: Epoch(3), secondaries, fence: None }));
     assert!(east.sources().iter().all(|source| source.heard().borrow().is_empty()));
     let mut west = west;
     west.follow(&road);
     west.catch_up_with(&east).await;
     assert_eq!(west.cursor().await.epoch, Epoch(3));
+}
+
+/// What one member heard is forgotten when it restarts, and the others never heard it: what is written down counts.
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_is_known_to_be_over_serves_nobody_on_any_member() {
+    let (mut east, west, road) = pair(3).await;
+    let secondaries = ["west".to_owned()].into();
+    east.set_primary(Some(Primary { epoch: Epoch(1), secondaries, fence: Some(Epoch(2)) }));
+    assert_eq!(west.ended().await, Ended::Refused(Refusal::Fenced(Epoch(2))));
+    for source in east.sources() {
+        assert_eq!(source.admit("west", Kind::Dr), Err(Refusal::Fenced(Epoch(2))));
+    }
+    // It still learns of an epoch that is newer yet.
+    let news = Announcement { epoch: Epoch(3), followed: west.cursor().await, ..Announcement::default() };
+    let answer = road.call(Call::Announce, news.encode().into()).await.unwrap();
+    assert_eq!(Answer::decode(&mut Reader::new(answer)).unwrap().epoch, Epoch(1));
+}
+
+/// What a member says in an epoch it says behind the entry that began it: who has that, has everything of the epoch before.
+#[tokio::test(start_paused = true)]
+async fn a_secondary_knows_in_which_epoch_it_heard_how_far_its_primary_is() {
+    let (mut east, west, _road) = pair(1).await;
+    assert_eq!(west.said.status.lock().primary_epoch, Epoch(1));
+    let secondaries = ["west".to_owned()].into();
+    east.set_primary(Some(Primary { epoch: Epoch(2), secondaries, fence: None }));
+    sleep(Duration::from_secs(3)).await;
+    let status = west.said.status.lock().clone();
+    assert_eq!(
+        (status.primary_epoch, status.cursor.epoch),
+        (Epoch(2), Epoch(1)),
+        "a heartbeat moves no cursor"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,7 +193,7 @@ async fn a_follower_of_a_newer_epoch_fences_whom_it_asks() {
 async fn a_segment_of_an_older_epoch_is_refused() {
     let (mut east, west, road) = pair(1).await;
     let secondaries = ["west".to_owned()].into();
-    east.set_primary(Some(Primary { epoch: Epoch(5), secondaries }));
+    east.set_primary(Some(Primary { epoch: Epoch(5), secondaries, fence: None }));
     east.write(key(1, "a"), b"5").await;
     west.catch_up_with(&east).await;
     road.meddle(|segment| {

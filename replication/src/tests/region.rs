@@ -189,7 +189,7 @@ impl Region {
     pub(super) async fn lead(&mut self, epoch: u64, roads: &[Road]) {
         self.roads = roads.to_vec();
         let secondaries: BTreeSet<String> = roads.iter().map(|road| road.secondary().to_owned()).collect();
-        self.primary = Some(Primary { epoch: Epoch(epoch), secondaries });
+        self.primary = Some(Primary { epoch: Epoch(epoch), secondaries, fence: None });
         for id in self.running() {
             self.serve(id);
         }

@@ -134,11 +134,15 @@ pub struct Enable {
 /// Ends replication on this cluster.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "A primary's secondaries have nobody to follow then. A secondary keeps what it holds, and serves it."
+    after_help = "A primary's secondaries have nobody to follow then. A secondary keeps what it holds, and serves it: a DR secondary also \
+ends the leases that it holds when they are due, so it is refused while its primary may be at work, unless forced."
 )]
 pub struct Disable {
     #[command(flatten)]
     operated: OperatedKind,
+    /// A DR secondary, although its primary may be at work.
+    #[arg(long)]
+    force: bool,
 }
 
 /// Makes an activation token for a secondary.
@@ -318,7 +322,14 @@ impl Disable {
             _ => "secondary",
         };
         let path = self.operated.of.path(&format!("{side}/disable"));
-        write(context, &path, self.operated.body().into(), "disable replication").await?;
+        let mut body = self.operated.body();
+        if self.force {
+            body.insert("force".to_owned(), true.into());
+        }
+        let said = write(context, &path, body.into(), "disable replication").await?;
+        if let Some(said) = &said {
+            context.warnings(said);
+        }
         context.success("Replication is disabled on this cluster.")
     }
 }

@@ -12,6 +12,7 @@ mod follow;
 pub mod port;
 pub(crate) mod question;
 pub mod record;
+pub mod recorded;
 #[cfg(test)]
 mod secondary_tests;
 pub mod standing;
@@ -22,4 +23,5 @@ pub use filter::{Filter, FilterMode};
 pub use port::{ActivationToken, ReplicationPort, SecondaryToken, SecondaryUpdate};
 pub use question::EntityQuestion;
 pub use record::{Fence, Kind, Mode, RoleRecord, UpstreamRecord};
+pub use recorded::RecordedActivation;
 pub use standing::{Serves, Standing};

@@ -88,8 +88,9 @@ pub trait ReplicationPort: Debug + Send + Sync {
         is_forced: bool,
     ) -> Result<(), KernelError>;
 
-    /// Makes a secondary nothing to any other. It keeps what it holds.
-    async fn disable_secondary(&self, kind: Kind) -> Result<(), KernelError>;
+    /// Makes a secondary nothing to any other. It keeps what it holds. Unless `is_forced`, refused for a copy whose primary did
+    /// not say itself that it is none any more.
+    async fn disable_secondary(&self, kind: Kind, is_forced: bool) -> Result<(), KernelError>;
 
     /// Has a secondary follow another primary. Nothing is wiped: the two states are compared.
     async fn update_primary(&self, kind: Kind, update: SecondaryUpdate) -> Result<(), KernelError>;

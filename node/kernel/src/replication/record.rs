@@ -72,8 +72,11 @@ impl Mode {
 pub struct UpstreamRecord {
     /// The name that the primary knows it by.
     pub secondary_id: String,
-    /// Cluster addresses of the primary's nodes, `host:port`; the newest list that the primary sent.
+    /// Cluster addresses of the primary's nodes, `host:port`; the newest list that the primary sent, and [`Self::given`].
     pub addresses: Vec<String>,
+    /// Those that an operator, or the activation token, gave: tried as well, whatever the primary sends.
+    #[serde(default)]
+    pub given: Vec<String>,
     /// Certificate (DER) of the primary's CA for its secondaries, hexadecimal.
     pub ca: String,
     /// Own certificate (DER), hexadecimal.
@@ -118,7 +121,7 @@ pub struct RoleRecord {
     pub authority: Option<(String, String)>,
     /// As secondary, if it knows a primary. Kept at a promotion, to tell the old primary that it is over.
     pub upstream: Option<UpstreamRecord>,
-    /// As primary: why it takes no writes any more.
+    /// As primary: why it takes no writes any more. As one that was demoted and knows no primary: who took over from it.
     pub fence: Option<Fence>,
 }
 
@@ -149,6 +152,6 @@ impl RoleRecord {
     /// # Errors
     /// When it cannot be sealed.
     pub fn store(&self, tx: &Tx, kind: Kind) -> Result<(), KernelError> {
-        Ok(tx.put_record(Class::Node, kind.path(), self)?)
+        Ok(tx.put_secret_record(Class::Node, kind.path(), self)?)
     }
 }

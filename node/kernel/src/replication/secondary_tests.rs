@@ -96,7 +96,7 @@ impl ReplicationPort for Link {
         unused()
     }
 
-    async fn disable_secondary(&self, _kind: Kind) -> Result<(), KernelError> {
+    async fn disable_secondary(&self, _kind: Kind, _is_forced: bool) -> Result<(), KernelError> {
         unused()
     }
 

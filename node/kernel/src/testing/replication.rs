@@ -94,8 +94,8 @@ impl ReplicationPort for NotingReplication {
         self.note(format!("promote {} secondary at {cluster_addr:?}, forced {is_forced}", kind.name()))
     }
 
-    async fn disable_secondary(&self, kind: Kind) -> Result<(), KernelError> {
-        self.note(format!("disable {} secondary", kind.name()))
+    async fn disable_secondary(&self, kind: Kind, is_forced: bool) -> Result<(), KernelError> {
+        self.note(format!("disable {} secondary, forced {is_forced}", kind.name()))
     }
 
     async fn update_primary(&self, kind: Kind, update: SecondaryUpdate) -> Result<(), KernelError> {

@@ -36,6 +36,11 @@ const COPYING_SHARED: &str = "this cluster becomes a performance secondary: what
                               shares: log in by an auth method of the primary, or make a root token out of shares, and \
                               enable an audit device; see sys/replication/performance/status for how far it is";
 const NO_EFFECT: &str = "primary_api_addr, ca_file and ca_path have no effect: the token says where the primary is and what its CA is";
+const DISABLED: &str = "this cluster serves what it holds, as if it had never followed another: tokens and leases are the \
+                        primary's as they were, and what is due by them ends now, at databases and clouds too. If the primary \
+                        is still at work, stop this cluster";
+const NO_INDEX: &str = "nothing was done: a primary keeps no index that could be wrong. A secondary that is told to reindex compares its \
+                        state with the one here";
 const COMPARING: &str =
     "the comparison goes on in the background; see sys/replication/status for how far it is";
 
@@ -264,9 +269,7 @@ fn as_secondary(request: &Request, standing: &Standing) -> Result<BuiltinAnswer,
     }
     match request.route.id {
         "secondary-promote" | "performance-promote" => promote(request, kind),
-        "secondary-disable" => Ok(last_act(move |kernel| {
-            Box::pin(async move { kernel.replication()?.disable_secondary(kind).await })
-        })),
+        "secondary-disable" => disable_secondary(request, kind),
         "update-primary" => {
             let update = fields::update(request)?;
             Ok(act(move |port| {
@@ -306,43 +309,51 @@ fn enable_secondary(
 fn promote(request: &Request, kind: Kind) -> Result<BuiltinAnswer, KernelError> {
     let addr = fields::cluster_addr(request)?;
     let is_forced = request.fields().boolean("force")?.unwrap_or_default();
-    Ok(last_act(move |kernel| {
+    Ok(last_act(&[], move |kernel| {
         Box::pin(async move { kernel.replication()?.promote_secondary(kind, addr, is_forced).await })
     }))
 }
 
+fn disable_secondary(request: &Request, kind: Kind) -> Result<BuiltinAnswer, KernelError> {
+    let is_forced = request.fields().boolean("force")?.unwrap_or_default();
+    let warnings: &[&str] = if kind == Kind::Dr { &[DISABLED] } else { &[] };
+    Ok(last_act(warnings, move |kernel| {
+        Box::pin(async move { kernel.replication()?.disable_secondary(kind, is_forced).await })
+    }))
+}
+
 /// What ends the life as a secondary, and with it that of the operation token.
-fn last_act<F>(act: F) -> BuiltinAnswer
+fn last_act<F>(warnings: &'static [&'static str], act: F) -> BuiltinAnswer
 where
     F: for<'k> FnOnce(&'k Kernel) -> BoxFuture<'k, Result<(), KernelError>> + Send + 'static,
 {
     BuiltinAnswer::after(move |kernel| {
         Box::pin(async move {
             act(kernel).await?;
-            match kernel.forget_operation_token().await {
-                Ok(()) => Ok(Response::empty()),
-                // What was asked for is done. The token is good for nothing here until this is a DR secondary again.
-                Err(err) => {
-                    tracing::warn!(error = %err, "the operation token could not be deleted");
-                    Ok(warned(
-                        "done, but the operation token could not be deleted: should this cluster become a DR \
-                               secondary again, delete it then",
-                    ))
-                }
+            let mut answer = Response::empty();
+            answer.warnings.extend(warnings.iter().map(|text| (*text).to_owned()));
+            // What was asked for is done. The token is good for nothing here until this is a DR secondary again.
+            if let Err(err) = kernel.forget_operation_token().await {
+                tracing::warn!(error = %err, "the operation token could not be deleted");
+                answer.warnings.push(
+                    "done, but the operation token could not be deleted: should this cluster become a DR secondary again, \
+                     delete it then"
+                        .to_owned(),
+                );
             }
+            Ok(answer)
         })
     })
 }
 
 fn reindex_all(standing: &Standing, is_recovery: bool) -> Result<BuiltinAnswer, KernelError> {
-    let is_wanted = |kind: &Kind| match standing.role(*kind).mode {
-        Mode::Secondary => true,
-        Mode::Primary => !is_recovery,
-        Mode::Disabled => false,
-    };
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(is_wanted).collect();
+    let is = |mode: Mode| Kind::ALL.into_iter().filter(move |kind| standing.role(*kind).mode == mode);
+    let kinds: Vec<Kind> = is(Mode::Secondary).collect();
     if kinds.is_empty() && is_recovery {
         return Ok(warned("this cluster follows no other: there is nothing to recover").into());
+    }
+    if kinds.is_empty() && is(Mode::Primary).next().is_some() {
+        return Ok(warned(NO_INDEX).into());
     }
     if kinds.is_empty() {
         return Err(KernelError::invalid("replication is not enabled on this cluster"));

@@ -125,7 +125,7 @@ pub(super) static ROUTES: &[Route] = &[
         "secondary-disable",
         "replication/{kind}/secondary/disable",
         DO,
-        &[OPERATION_TOKEN],
+        &[OPERATION_TOKEN, Field::new("force", FieldKind::Bool, "Although its primary may be at work.")],
         "Has it follow nobody. It keeps what it holds.",
     ),
     Route::new(

@@ -260,7 +260,7 @@ async fn orders_reach_the_node_in_the_mode_they_are_for() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 39);
+    assert_eq!(checked, 40);
 }
 
 #[tokio::test]
@@ -273,7 +273,7 @@ async fn orders_for_all_kinds_go_to_those_that_are_enabled() {
     check(Mode::Disabled, "recover", "nothing to recover").await;
     check(Mode::Disabled, "reindex", "replication is not enabled on this cluster").await;
     check(Mode::Disabled, "merkle-check", "merkle-check").await;
-    check(Mode::Primary, "reindex", "reindex dr").await;
+    check(Mode::Primary, "reindex", "a primary keeps no index").await;
     check(Mode::Primary, "recover", "nothing to recover").await;
 }
 
@@ -631,4 +631,32 @@ async fn what_a_dr_secondary_serves_is_audited() {
         assert_eq!(new.len(), 2, "request and response");
         assert!(new.iter().all(|line| line.contains(PROMOTE) && !line.contains(given)), "{new:?}");
     }
+}
+
+/// What is handed out opens everything, and comes past the pipeline.
+#[tokio::test]
+async fn the_use_of_an_activation_token_is_audited_or_refused() {
+    let roles = Roles::of(Mode::Primary).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
+    let options = json!({"type": "file", "options": {"file_path": path}});
+    roles.rig.post("root", "sys/audit/file", options).await.unwrap();
+    let lines = || std::fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+    let before = lines().len();
+    let given = || serde_json::from_value(json!({"accessor": "a1b2", "secondary_id": "west"})).unwrap();
+    let kernel = &roles.rig.kernel;
+    let used = kernel.audit_activation(Kind::Dr, given()).await.unwrap();
+    kernel.audit_activated(&used, Some("it has expired")).await.unwrap();
+    let new = lines().split_off(before);
+    assert_eq!(new.len(), 2, "request and response: {new:?}");
+    for line in &new {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        let request = &entry["request"];
+        assert_eq!(request["path"], "sys/replication/dr/activate", "{line}");
+        assert_eq!(
+            (&request["data"]["accessor"], &request["data"]["secondary_id"]),
+            (&json!("a1b2"), &json!("west"))
+        );
+    }
+    assert!(!new[0].contains("it has expired") && new[1].contains("it has expired"), "{new:?}");
 }
