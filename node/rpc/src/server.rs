@@ -27,7 +27,8 @@ use crate::proto::{
     AnnounceReply, AnnounceRequest, EchoReply, EchoRequest, ForwardReply, ForwardRequest, RaftReply,
     RaftRequest, ReplicateReply, ReplicateRequest, SnapshotPart, replicate_reply, snapshot_part,
 };
-use crate::replication::{ReplicationDoor, service};
+use crate::replication::ReplicationDoor;
+use crate::replication::gate::Gate;
 use crate::{IdentityError, NodeIdentity, tls};
 
 /// Longest address a member may announce, bytes.
@@ -136,7 +137,7 @@ impl RpcServer {
         let replicating = builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_service(service::server())
+            .add_service(Gate::new())
             .serve_with_incoming_shutdown(ReceiverStream::new(following), stop.clone().cancelled_owned());
         let tasks =
             vec![tokio::spawn(accepting), tokio::spawn(logged(serving)), tokio::spawn(logged(replicating))];

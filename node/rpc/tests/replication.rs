@@ -260,6 +260,9 @@ async fn strangers_may_show_a_token_and_nothing_else() {
     let other = activate("r2", &ca, &addresses, X, dial()).await;
     assert!(matches!(other, Err(LinkError::Unreachable(_))), "{other:?}");
     let false_ca = ReplicationAuthority::create("r1").unwrap();
+    // Whoever has no certificate yet sends little: what is more is not even read.
+    let large = activate("r1", &ca, &addresses, vec![1; (64 << 10) + 1].into(), dial()).await;
+    assert!(matches!(large, Err(LinkError::Unreachable(_))), "{large:?}");
     let fooled = activate("r1", false_ca.certificate(), &addresses, X, dial()).await;
     assert!(matches!(fooled, Err(LinkError::Unreachable(_))), "{fooled:?}");
     let mut forged = primary.identity("a1");

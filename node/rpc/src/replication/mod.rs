@@ -9,6 +9,7 @@
 
 pub mod authority;
 pub mod door;
+pub(crate) mod gate;
 pub mod link;
 pub(crate) mod service;
 pub(crate) mod tls;

@@ -1,5 +1,5 @@
 //! What secondaries ask a primary's node, handed to [`PrimarySide`].
-//! **Invariant:** without a certificate there is one call, [`PrimarySide::activate`]; with one there is any other.
+//! Read next: [`super::gate`], which stands before it. **Invariant:** without a certificate there is one call, [`PrimarySide::activate`]; with one there is any other.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -19,8 +19,6 @@ use crate::replication_proto as proto;
 
 /// Largest message either way, bytes.
 pub(crate) const MESSAGE_SIZE_MAX: usize = 64 << 20;
-/// Largest message of whoever has no certificate yet, bytes.
-const ACTIVATION_SIZE_MAX: usize = 64 << 10;
 
 /// The other end of a connection.
 #[derive(Clone)]
@@ -33,12 +31,6 @@ pub(crate) struct Caller {
 
 /// Serves every connection by what its [`Caller`] says.
 pub(crate) struct Service;
-
-pub(crate) fn server() -> proto::replication_server::ReplicationServer<Service> {
-    proto::replication_server::ReplicationServer::new(Service)
-        .max_decoding_message_size(MESSAGE_SIZE_MAX)
-        .max_encoding_message_size(MESSAGE_SIZE_MAX)
-}
 
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = request.extensions().get::<<FollowerStream as Connected>::ConnectInfo>();
@@ -86,11 +78,7 @@ impl proto::replication_server::Replication for Service {
         if caller.follower.is_some() {
             return Err(Status::permission_denied("this is a secondary already"));
         }
-        let payload = request.into_inner().payload;
-        if payload.len() > ACTIVATION_SIZE_MAX {
-            return Err(Status::resource_exhausted("the message is too large"));
-        }
-        let outcome = caller.side.activate(payload).await;
+        let outcome = caller.side.activate(request.into_inner().payload).await;
         if let Err(Unserved::Refused(refusal)) = &outcome {
             tracing::warn!(addr = %caller.addr, %refusal, "an activation was refused");
         }
