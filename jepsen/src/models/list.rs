@@ -37,6 +37,8 @@ pub enum ListOp {
 #[derive(Clone, Debug, Default)]
 pub struct List {
     longest: Vec<u64>,
+    /// How much of it was there before the first operation.
+    initial: usize,
 }
 
 impl Model for List {
@@ -44,7 +46,7 @@ impl Model for List {
     type Op = ListOp;
 
     fn initial(&self) -> State {
-        State::First(0)
+        State::First(self.initial)
     }
 
     fn step(&mut self, state: &State, op: &ListOp) -> Option<State> {
@@ -89,9 +91,16 @@ fn words(values: &[u64]) -> String {
     format!("[{dots}{}]", shown.join(" "))
 }
 
-/// What the search needs.
+/// What the search needs, of a list that is empty before the first of `operations`.
 #[must_use]
 pub fn prepare(operations: &[&Operation]) -> (List, Vec<Op<ListOp>>) {
+    prepare_from(&[], operations)
+}
+
+/// What the search needs, of a list that holds `initial` before the first of `operations`. Some operation has to have read
+/// that, or the search finds nothing.
+#[must_use]
+pub fn prepare_from(initial: &[u64], operations: &[&Operation]) -> (List, Vec<Op<ListOp>>) {
     let lists = || {
         operations.iter().filter_map(|operation| match &operation.answer {
             Some(Answer::List(values)) => Some(values),
@@ -116,5 +125,7 @@ pub fn prepare(operations: &[&Operation]) -> (List, Vec<Op<ListOp>>) {
         };
         ops.extend(op(operation, |_| what));
     }
-    (List { longest }, ops)
+    // If the longest read does not begin with it, the read of it fits nowhere, and that is what is found.
+    let initial = if longest.starts_with(initial) { initial.len() } else { 0 };
+    (List { longest, initial }, ops)
 }

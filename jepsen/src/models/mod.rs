@@ -7,6 +7,7 @@
 //! **Invariant:** every key of a history is checked, and nothing is passed over in silence.
 
 pub mod counter;
+pub mod cut;
 pub mod lease;
 pub mod list;
 pub mod password;
@@ -16,7 +17,7 @@ pub mod token;
 use std::collections::BTreeMap;
 
 use crate::checker::{self, Budget, Op, Span, Verdict};
-use crate::history::{Call, End, History, ModelName, Operation};
+use crate::history::{Answer, Call, End, History, ModelName, Operation};
 
 /// What a check needs to know of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +47,21 @@ pub struct KeyVerdict {
     pub verdict: Verdict,
 }
 
+/// What keys held before a history begins, as a read would show it; nothing where nothing is said.
+pub type Firsts = BTreeMap<String, Answer>;
+
 /// Checks every key; the verdicts come in the order of keys.
 pub fn check(history: &History, options: Options, budget: &mut Budget<'_>) -> Vec<KeyVerdict> {
+    check_from(&Firsts::new(), history, options, budget)
+}
+
+/// Checks every key of a history in which registers and lists begin as `firsts` says. Somebody has to have read that in it.
+pub fn check_from(
+    firsts: &Firsts,
+    history: &History,
+    options: Options,
+    budget: &mut Budget<'_>,
+) -> Vec<KeyVerdict> {
     let operations = history.operations();
     let mut keys: BTreeMap<&str, (ModelName, Vec<&Operation>)> = BTreeMap::new();
     for operation in &operations {
@@ -58,13 +72,15 @@ pub fn check(history: &History, options: Options, budget: &mut Budget<'_>) -> Ve
             key: key.to_owned(),
             model,
             operations: operations.len(),
-            verdict: check_key(model, &operations, options, budget),
+            verdict: check_key(model, firsts.get(key), &operations, options, budget),
         })
         .collect()
 }
 
-fn check_key(
+/// Checks one key that begins as `first` says, if it is a register or a list.
+pub(crate) fn check_key(
     model: ModelName,
+    first: Option<&Answer>,
     operations: &[&Operation],
     options: Options,
     budget: &mut Budget<'_>,
@@ -73,7 +89,11 @@ fn check_key(
         ModelName::Counter | ModelName::Wrapping => counter::check(operations),
         ModelName::Lease => lease::check(operations, options),
         ModelName::List => {
-            let (mut model, ops) = list::prepare(operations);
+            let initial = match first {
+                Some(Answer::List(values)) => values.as_slice(),
+                _ => &[],
+            };
+            let (mut model, ops) = list::prepare_from(initial, operations);
             checker::check(&mut model, &ops, budget)
         }
         ModelName::Password => {
@@ -86,7 +106,7 @@ fn check_key(
             _ => Verdict::Unknown("nobody made it".to_owned()),
         },
         ModelName::Register => {
-            let (mut model, ops) = register::prepare(operations);
+            let (mut model, ops) = register::prepare_from(register::State::seen(first), operations);
             checker::check(&mut model, &ops, budget)
         }
         ModelName::Token => token::check(operations),
@@ -140,7 +160,7 @@ fn op<O>(operation: &Operation, what: impl FnOnce(&Operation) -> O) -> Option<Op
 }
 
 /// An operation in words, for evidence.
-fn in_words(operation: &Operation) -> String {
+pub(crate) fn in_words(operation: &Operation) -> String {
     let end = match operation.end {
         End::Fail => "failed",
         End::Ok => "ok",

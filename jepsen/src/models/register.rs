@@ -65,9 +65,30 @@ pub enum RegisterOp {
     },
 }
 
+impl State {
+    /// What is there before anybody wrote.
+    pub const NOTHING: Self = Self { version: 0, content: Content::Absent };
+
+    /// What a read that was answered so has seen.
+    #[must_use]
+    pub const fn seen(answer: Option<&Answer>) -> Self {
+        match answer {
+            Some(Answer::Value { version, value: Some(value) }) => {
+                Self { version: *version, content: Content::Value(*value) }
+            }
+            Some(Answer::Value { version, value: None }) => {
+                Self { version: *version, content: Content::Deleted }
+            }
+            // A history lets nothing else through for this model.
+            _ => Self::NOTHING,
+        }
+    }
+}
+
 /// The model: versions that are known to be made by writes that say so.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Register {
+    initial: State,
     claimed: BTreeSet<u64>,
 }
 
@@ -76,7 +97,7 @@ impl Model for Register {
     type Op = RegisterOp;
 
     fn initial(&self) -> State {
-        State { version: 0, content: Content::Absent }
+        self.initial
     }
 
     fn step(&mut self, state: &State, op: &RegisterOp) -> Option<State> {
@@ -183,9 +204,15 @@ impl Seen {
     }
 }
 
-/// What the search needs.
+/// What the search needs, of a path that nobody wrote before.
 #[must_use]
 pub fn prepare(operations: &[&Operation]) -> (Register, Vec<Op<RegisterOp>>) {
+    prepare_from(State::NOTHING, operations)
+}
+
+/// What the search needs, of a path that holds `initial` before the first of `operations`.
+#[must_use]
+pub fn prepare_from(initial: State, operations: &[&Operation]) -> (Register, Vec<Op<RegisterOp>>) {
     let seen = Seen::of(operations);
     // A read without an end says nothing.
     let says_something =
@@ -199,7 +226,7 @@ pub fn prepare(operations: &[&Operation]) -> (Register, Vec<Op<RegisterOp>>) {
         RegisterOp::Cas { made, .. } | RegisterOp::Write { made, .. } => made,
         _ => None,
     });
-    (Register { claimed: claimed.collect() }, ops)
+    (Register { initial, claimed: claimed.collect() }, ops)
 }
 
 fn what(operation: &Operation, seen: &Seen) -> RegisterOp {
@@ -224,12 +251,6 @@ fn what(operation: &Operation, seen: &Seen) -> RegisterOp {
         }
         Call::Delete => RegisterOp::Delete,
         // A history lets nothing else through for this model.
-        _ => RegisterOp::Read(match operation.answer {
-            Some(Answer::Value { version, value: Some(value) }) => {
-                State { version, content: Content::Value(value) }
-            }
-            Some(Answer::Value { version, value: None }) => State { version, content: Content::Deleted },
-            _ => State { version: 0, content: Content::Absent },
-        }),
+        _ => RegisterOp::Read(State::seen(operation.answer.as_ref())),
     }
 }

@@ -81,7 +81,7 @@ impl World {
     }
 
     /// Whether `operation` could have seen what it saw, done now.
-    fn explains(&mut self, operation: &Operation) -> bool {
+    pub fn explains(&mut self, operation: &Operation) -> bool {
         let answer = self.act(operation.model, &operation.call);
         match operation.end {
             End::Ok => {
