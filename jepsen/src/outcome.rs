@@ -102,7 +102,7 @@ fn answered(call: &Call, status: u16, errors: &[String]) -> Outcome {
         // Nothing is there: that is what was asked.
         (Call::Read | Call::Probe, 404) => Outcome::Ok,
         // Refused before anything ran, or by a node that could not take it on.
-        (_, 307 | 405 | 408 | 412 | 413 | 415 | 429 | 431 | 503) => Outcome::Fail,
+        (_, 307 | 405 | 408 | 412 | 413 | 415 | 429 | 431 | 472 | 503) => Outcome::Fail,
         // The request ran and failed; the use it took is kept all the same.
         (Call::Spend, 400 | 404) => Outcome::Unknown,
         // The wrapped answer may be about something that is not there, and is then taken out with a 404.
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn nobody_took_it_on() {
-        for status in [307, 405, 408, 412, 413, 415, 429, 431, 503] {
+        for status in [307, 405, 408, 412, 413, 415, 429, 431, 472, 503] {
             check(status, "try again", &all(Fail, Fail));
         }
     }
