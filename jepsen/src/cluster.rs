@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +26,8 @@ use crate::node::Node;
 use crate::proxy::{Network, Site, address};
 
 const API_PORT: u16 = 8_200;
-const CLUSTER_PORT: u16 = 8_201;
+/// Where nodes, and other clusters, reach a node.
+pub(crate) const CLUSTER_PORT: u16 = 8_201;
 /// Between two looks at something that is waited for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two attempts to unseal a node that refuses.
@@ -43,6 +44,8 @@ pub struct Options {
     pub binary: PathBuf,
     /// How many nodes.
     pub nodes: usize,
+    /// Part of the addresses of its nodes: clusters that meet have one each.
+    pub site: u8,
     /// Where data, certificates and logs go: an absolute path.
     pub dir: PathBuf,
     /// For the chances the network takes.
@@ -70,7 +73,7 @@ pub struct Cluster {
     root_token: Option<Token>,
     /// Nodes that faults have taken out, or may have.
     out: Arc<Mutex<BTreeSet<usize>>>,
-    _entry: Entry,
+    _entry: Arc<Entry>,
 }
 
 /// Nodes that one fault may take out; others may again when this is dropped.
@@ -95,9 +98,19 @@ impl Cluster {
     /// # Errors
     /// When something cannot be made.
     pub fn build(options: Options) -> Result<(Self, Vec<String>)> {
+        std::fs::create_dir_all(&options.dir)
+            .map_err(|err| HarnessError::new("creating the directory", err))?;
+        let (entry, removed) = leftovers::enter(&options.dir)?;
+        Ok((Self::build_within(options, &Arc::new(entry))?, removed))
+    }
+
+    /// The same, below a directory that was entered already ([`leftovers::enter`]): clusters of one run share an entry.
+    ///
+    /// # Errors
+    /// When something cannot be made.
+    pub fn build_within(options: Options, entry: &Arc<Entry>) -> Result<Self> {
         let at = |what: &str, err: &dyn std::fmt::Display| HarnessError::new(what, err);
         std::fs::create_dir_all(&options.dir).map_err(|err| at("creating the directory", &err))?;
-        let (entry, removed) = leftovers::enter(&options.dir)?;
         let certificates = Certificates::make(&options.dir).map_err(HarnessError)?;
         let library = if options.can_set_clocks { Some(ClockLibrary::build(&options.dir)?) } else { None };
         let mut cluster = Self {
@@ -107,7 +120,7 @@ impl Cluster {
             shares: Vec::new(),
             root_token: None,
             out: Arc::default(),
-            _entry: entry,
+            _entry: Arc::clone(entry),
             options,
         };
         for number in 0..cluster.options.nodes {
@@ -115,7 +128,7 @@ impl Cluster {
             cluster.nodes.push(node);
         }
         cluster.wire().map_err(|err| at("setting up the network", &err))?;
-        Ok((cluster, removed))
+        Ok(cluster)
     }
 
     fn make_node(&self, number: usize, library: Option<&ClockLibrary>) -> Result<Node> {
@@ -153,12 +166,12 @@ impl Cluster {
     /// Sets up a proxy for every way there is.
     fn wire(&self) -> std::io::Result<()> {
         for (to, node) in self.nodes.iter().enumerate() {
-            let api = SocketAddr::from((address(to), API_PORT));
+            let api = SocketAddr::from((self.address(to), API_PORT));
             let listener = NetNs::host().listen(SocketAddr::from(([127, 0, 0, 1], node.client_port)))?;
             self.network.carry(Site::Clients, listener, Site::Node(to), node.inside.clone(), api);
             for (from, other) in self.nodes.iter().enumerate().filter(|(from, _)| *from != to) {
                 for port in [API_PORT, CLUSTER_PORT] {
-                    let address = SocketAddr::from((address(to), port));
+                    let address = SocketAddr::from((self.address(to), port));
                     let listener = other.inside.listen(address)?;
                     let (from, to) = (Site::Node(from), Site::Node(to));
                     self.network.carry(from, listener, to, node.inside.clone(), address);
@@ -177,7 +190,7 @@ impl Cluster {
                 joins,
                 "  retry_join {{\n    leader_api_addr = \"https://{}:{API_PORT}\"\n    leader_ca_cert_file = \"{}\"\n    \
                  leader_tls_servername = \"localhost\"\n  }}\n",
-                address(other),
+                self.address(other),
                 self.certificates.ca.display()
             );
         }
@@ -190,7 +203,7 @@ impl Cluster {
             data = node.disk.path().join("data").display(),
             name = node.name,
             extra_storage = self.options.extra_storage,
-            ip = address(at),
+            ip = self.address(at),
             certificate = self.certificates.server.display(),
             key = self.certificates.key.display(),
             extra = self.options.extra_config,
@@ -203,11 +216,31 @@ impl Cluster {
             .map_err(|err| HarnessError::new(&format!("configuring {}", node.name), err))
     }
 
+    /// Address of a node, as nodes see it.
+    #[must_use]
+    pub fn address(&self, at: usize) -> Ipv4Addr {
+        address(self.options.site, at)
+    }
+
     /// Starts, initializes and unseals every node, and mounts what clients work on.
     ///
     /// # Errors
     /// When any step fails.
     pub async fn up(&mut self) -> Result<()> {
+        self.unsealed().await?;
+        let client = self.client(0)?;
+        for (path, body) in crate::workload::mounts() {
+            let mounted = client.write(path, &body).await;
+            mounted.map_err(|err| HarnessError::new(&format!("making {path}"), err))?;
+        }
+        Ok(())
+    }
+
+    /// Starts, initializes and unseals every node, and leaves it at that.
+    ///
+    /// # Errors
+    /// When any step fails.
+    pub async fn unsealed(&mut self) -> Result<()> {
         for at in 0..self.nodes.len() {
             self.configure(at, 0..at)?;
             self.node(at)?.start()?;
@@ -218,13 +251,20 @@ impl Cluster {
         }
         let limit = Duration::from_secs(180);
         self.wait_for_voters(self.nodes.len(), limit).await?;
-        self.wait_for_active(limit).await?;
-        let client = self.client(0)?;
-        for (path, body) in crate::workload::mounts() {
-            let mounted = client.write(path, &body).await;
-            mounted.map_err(|err| HarnessError::new(&format!("making {path}"), err))?;
-        }
-        Ok(())
+        self.wait_for_active(limit).await.map(drop)
+    }
+
+    /// What opened `other` opens this one from now on: it has become a copy of it.
+    pub fn adopt_keys(&mut self, other: &Self) {
+        let copy = |token: &Token| Token::new(token.expose());
+        self.shares = other.shares.iter().map(copy).collect();
+        self.root_token = other.root_token.as_ref().map(copy);
+    }
+
+    /// The shares of the key that opens it.
+    #[must_use]
+    pub fn shares(&self) -> &[Token] {
+        &self.shares
     }
 
     async fn init(&mut self) -> Result<()> {
@@ -285,11 +325,19 @@ impl Cluster {
     /// # Errors
     /// When there is no such node.
     pub fn client(&self, at: usize) -> Result<Client> {
+        self.client_with(at, CALL_TIMEOUT)
+    }
+
+    /// The same, for calls that may take long.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn client_with(&self, at: usize, timeout: Duration) -> Result<Client> {
         let parsed = self.node(at)?.url().parse::<Address>();
         let mut config = Config::new(parsed.map_err(|err| HarnessError::new("an address", err))?);
         config.tls.ca_cert = Some(self.certificates.ca.clone());
         config.retry.retries = 0;
-        config.timeout = CALL_TIMEOUT;
+        config.timeout = timeout;
         config.connect_timeout = CALL_TIMEOUT;
         config.token = self.root_token.as_ref().map(|token| Token::new(token.expose()));
         Client::new(config).map_err(|err| HarnessError::new("making a client", err))

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use arca_harness::HarnessError;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::checker::{Budget, Verdict};
 use crate::edn;
@@ -96,7 +96,7 @@ fn check(history: &History, limit: Duration) -> Vec<KeyVerdict> {
 }
 
 /// A call that never went well is one the run has shown nothing of.
-fn unkept(promises: &[Promise], history: &History) -> Vec<String> {
+pub(crate) fn unkept(promises: &[Promise], history: &History) -> Vec<String> {
     let operations = history.operations();
     let went_well = |(model, call): &Promise| {
         operations.iter().any(|operation| {
@@ -119,9 +119,9 @@ fn title(settings: &Settings, promised: &[&str]) -> String {
     )
 }
 
-fn in_report(incident: &Incident) -> Fault {
+pub(crate) fn in_report(incident: &Incident) -> Fault {
     Fault {
-        class: incident.class.name().to_owned(),
+        class: incident.class.clone(),
         detail: incident.steps.first().map(|(_, text)| text.clone()).unwrap_or_default(),
         from_ns: incident.begun,
         to_ns: incident.healed,
@@ -129,7 +129,7 @@ fn in_report(incident: &Incident) -> Fault {
     }
 }
 
-fn summary(run: &Run<'_>) -> Vec<String> {
+pub(crate) fn summary(run: &Run<'_>) -> Vec<String> {
     let mut ends: BTreeMap<End, usize> = BTreeMap::new();
     for operation in run.history.operations() {
         *ends.entry(operation.end).or_default() += 1;
@@ -163,22 +163,8 @@ fn summary(run: &Run<'_>) -> Vec<String> {
 }
 
 fn faults(settings: &Settings, happened: &Happened) -> String {
-    let planned: Vec<_> = happened
-        .planned
-        .iter()
-        .map(|strike| json!({"at_ms": millis(strike.at), "class": strike.class.name(), "hold_ms": millis(strike.hold)}))
-        .collect();
-    let incidents: Vec<_> = happened
-        .incidents
-        .iter()
-        .map(|incident| {
-            json!({
-                "class": incident.class.name(), "begun": incident.begun, "healed": incident.healed,
-                "hits": incident.hits, "skipped": incident.is_skipped, "problem": incident.problem,
-                "steps": incident.steps.iter().map(|(at, text)| json!({"time": at, "text": text})).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
+    let planned: Vec<_> = happened.planned.iter().map(planned_json).collect();
+    let incidents: Vec<_> = happened.incidents.iter().map(incident_json).collect();
     let text = json!({
         "seed": settings.seed, "workload": settings.workload.name(), "nodes": settings.nodes,
         "planned": planned, "incidents": incidents,
@@ -186,7 +172,23 @@ fn faults(settings: &Settings, happened: &Happened) -> String {
     format!("{text:#}\n")
 }
 
-fn write(report: &Path, name: &str, text: &str) -> Result<()> {
+pub(crate) fn planned_json(strike: &Planned) -> Value {
+    json!({"at_ms": millis(strike.at), "class": strike.class.name(), "hold_ms": millis(strike.hold)})
+}
+
+pub(crate) fn incident_json(incident: &Incident) -> Value {
+    json!({
+        "class": incident.class, "begun": incident.begun, "healed": incident.healed,
+        "hits": incident.hits, "skipped": incident.is_skipped, "problem": incident.problem,
+        "steps": steps_json(&incident.steps),
+    })
+}
+
+pub(crate) fn steps_json(steps: &[(u64, String)]) -> Value {
+    steps.iter().map(|(at, text)| json!({"time": at, "text": text})).collect()
+}
+
+pub(crate) fn write(report: &Path, name: &str, text: &str) -> Result<()> {
     fs::write(report.join(name), text).map_err(|err| HarnessError::new(&format!("writing {name}"), err))
 }
 

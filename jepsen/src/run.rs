@@ -64,6 +64,7 @@ pub async fn run(settings: &Settings) -> Result<Conclusion> {
     let options = Options {
         binary: settings.binary.clone(),
         nodes: settings.nodes,
+        site: 0,
         dir: nodes_dir,
         seed: settings.seed,
         can_break_disks: settings.classes.iter().any(|class| class.breaks_disks()),
@@ -156,7 +157,7 @@ async fn heal(cluster: &Cluster) -> Vec<String> {
 }
 
 /// Removes what nodes stored; logs and configurations stay.
-fn remove_data(nodes: &Path, count: usize) {
+pub(crate) fn remove_data(nodes: &Path, count: usize) {
     for number in 1..=count {
         for name in ["backing", "disk"] {
             let _ = fs::remove_dir_all(nodes.join(format!("node{number}")).join(name));

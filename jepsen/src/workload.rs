@@ -185,15 +185,19 @@ pub async fn look_everywhere(shared: &Shared, history: &History) -> usize {
     let mut unanswered = 0;
     for client in &shared.clients {
         for (model, key) in &keys {
-            let was_answered = match model {
-                ModelName::List => lists::read_from(&mut process, client, key).await,
-                ModelName::Register => registers::read_from(&mut process, client, key).await.is_some(),
-                _ => true,
-            };
-            unanswered += usize::from(!was_answered);
+            unanswered += usize::from(!look(&mut process, client, *model, key).await);
         }
     }
     unanswered
+}
+
+/// Reads a register or a list once, and passes over everything else. Whether it was answered.
+pub async fn look(process: &mut Process, client: &Client, model: ModelName, key: &str) -> bool {
+    match model {
+        ModelName::List => lists::read_from(process, client, key).await,
+        ModelName::Register => registers::read_from(process, client, key).await.is_some(),
+        _ => true,
+    }
 }
 
 /// A refusal is an answer, not a failure.
@@ -237,6 +241,14 @@ impl Workload for Together {
             part.run(worker).await;
         }
     }
+}
+
+/// Registers without deletions and lists, one for each worker in turn: objects of which every read tells how far they are.
+#[must_use]
+pub fn told_by_reads() -> Arc<dyn Workload> {
+    let parts: Vec<Box<dyn Workload>> =
+        vec![Box::new(Registers::without_deletions()), Box::new(Lists::default())];
+    Arc::new(Together { name: "registers and lists", parts })
 }
 
 /// The names of all workloads.

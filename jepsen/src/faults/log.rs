@@ -5,16 +5,14 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Class;
-
 /// The time of the run, in nanoseconds: the same that events of the history have.
 pub type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// One strike of a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incident {
-    /// Its class.
-    pub class: Class,
+    /// Its class, and before it the place if there are several: `kill`, `east kill`.
+    pub class: String,
     /// When it began.
     pub begun: u64,
     /// When everything was healed; none while it goes on, and if it failed.
@@ -35,21 +33,29 @@ pub struct FaultLog {
     now: Now,
     incidents: Arc<Mutex<Vec<Incident>>>,
     is_loud: bool,
+    place: String,
 }
 
 impl FaultLog {
     /// An empty one. A loud one says each step on standard error.
     #[must_use]
     pub fn new(now: Now, is_loud: bool) -> Self {
-        Self { now, incidents: Arc::default(), is_loud }
+        Self { now, incidents: Arc::default(), is_loud, place: String::new() }
+    }
+
+    /// The same log, for what is done at one place of several.
+    #[must_use]
+    pub fn at(&self, place: &str) -> Self {
+        Self { place: format!("{place} "), ..self.clone() }
     }
 
     /// Begins an incident.
     #[must_use]
-    pub fn begin(&self, class: Class) -> Stage {
+    pub fn begin(&self, class: impl std::fmt::Display) -> Stage {
+        let class = format!("{}{class}", self.place);
         let mut incidents = self.incidents.lock();
         incidents.push(Incident {
-            class,
+            class: class.clone(),
             begun: (self.now)(),
             healed: None,
             steps: Vec::new(),
@@ -68,11 +74,11 @@ impl FaultLog {
 
     /// How often each class was exercised: done, healed, and seen to hit something.
     #[must_use]
-    pub fn exercised(&self) -> BTreeMap<Class, u64> {
+    pub fn exercised(&self) -> BTreeMap<String, u64> {
         let mut exercised = BTreeMap::new();
         for incident in self.incidents.lock().iter() {
             if incident.hits > 0 && incident.healed.is_some() {
-                *exercised.entry(incident.class).or_default() += 1;
+                *exercised.entry(incident.class.clone()).or_default() += 1;
             }
         }
         exercised
@@ -83,7 +89,7 @@ impl FaultLog {
 #[derive(Clone)]
 pub struct Stage {
     log: FaultLog,
-    class: Class,
+    class: String,
     at: usize,
 }
 
@@ -92,7 +98,7 @@ impl Stage {
     pub fn say(&self, step: impl Into<String>) {
         let (step, now) = (step.into(), (self.log.now)());
         if self.log.is_loud {
-            eprintln!("{:>9.3} s  {:<16} {step}", seconds(now), self.class.name());
+            eprintln!("{:>9.3} s  {:<16} {step}", seconds(now), self.class);
         }
         self.change(|incident| incident.steps.push((now, step)));
     }
@@ -134,6 +140,7 @@ fn seconds(nanos: u64) -> f64 {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use super::super::Class;
     use super::*;
 
     #[test]
@@ -147,10 +154,19 @@ mod tests {
         log.begin(Class::Pause).skipped();
         log.begin(Class::Loss).healed(0);
         log.begin(Class::Clock).failed("it did not come back");
-        assert_eq!(log.exercised(), BTreeMap::from([(Class::Kill, 1)]));
+        assert_eq!(log.exercised(), BTreeMap::from([("kill".to_owned(), 1)]));
         let incidents = log.incidents();
         let first = incidents.first().unwrap();
         assert_eq!((first.begun, first.healed), (0, Some(2)));
         assert_eq!(first.steps, [(1, "killed node1".to_owned()), (3, "healed; hit 1 times".to_owned())]);
+    }
+
+    #[test]
+    fn places_are_told_apart() {
+        let log = FaultLog::new(Arc::new(|| 0), false);
+        log.at("east").begin(Class::Kill).healed(1);
+        log.at("west").begin("cut").healed(0);
+        assert_eq!(log.exercised(), BTreeMap::from([("east kill".to_owned(), 1)]));
+        assert_eq!(log.incidents().last().unwrap().class, "west cut");
     }
 }

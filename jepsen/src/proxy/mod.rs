@@ -1,6 +1,6 @@
 //! The network between nodes and from clients to them: one proxy a listener, one [`Link`] a direction.
 //!
-//! A node reaches another at the other's own address, which in its namespace is the proxy's: `127.0.0.<10 + j>` is bound
+//! A node reaches another at the other's own address, which in its namespace is the proxy's: `127.0.<site>.<10 + j>` is bound
 //! by node j itself in namespace j, and in every other namespace i by the proxy that carries from i to j. So all nodes
 //! advertise one address each, as in production, and yet every pair of them has a way of its own, whose two directions
 //! can be treated apart.
@@ -40,6 +40,8 @@ pub enum Site {
     Clients,
     /// A node, counted from 0.
     Node(usize),
+    /// All of a cluster, as another cluster sees it.
+    Region(&'static str),
 }
 
 impl std::fmt::Display for Site {
@@ -47,14 +49,15 @@ impl std::fmt::Display for Site {
         match self {
             Self::Clients => f.write_str("clients"),
             Self::Node(at) => write!(f, "node{}", at + 1),
+            Self::Region(name) => f.write_str(name),
         }
     }
 }
 
-/// The address of a node, the same in every namespace.
+/// The address of a node, the same in every namespace. Clusters that meet differ in `site`.
 #[must_use]
-pub fn address(at: usize) -> Ipv4Addr {
-    Ipv4Addr::new(127, 0, 0, u8::try_from(at).map_or(u8::MAX, |at| at.saturating_add(10)))
+pub fn address(site: u8, at: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, site, u8::try_from(at).map_or(u8::MAX, |at| at.saturating_add(10)))
 }
 
 /// All links and proxies. They end when it is dropped.

@@ -24,9 +24,17 @@ type Seen = (String, u64, Option<u64>);
 #[derive(Debug, Default)]
 pub struct Registers {
     operations: AtomicU64,
+    is_never_deleted: bool,
 }
 
 impl Registers {
+    /// The same without deletions. Those make no version, so that it is not told what they deleted: that is what a check needs
+    /// which asks at which of its moments a register was copied.
+    #[must_use]
+    pub fn without_deletions() -> Self {
+        Self { is_never_deleted: true, ..Self::default() }
+    }
+
     fn key(&self, worker: &mut Worker) -> String {
         let operations = self.operations.fetch_add(1, Ordering::Relaxed);
         let generation = operations / (REGISTERS * OPERATIONS_MAX);
@@ -41,7 +49,9 @@ impl Workload for Registers {
     }
 
     fn promises(&self) -> Vec<Promise> {
-        ["cas", "delete", "read", "write"].map(|call| (ModelName::Register, call)).to_vec()
+        let calls = ["cas", "delete", "read", "write"].into_iter();
+        let calls = calls.filter(|call| *call != "delete" || !self.is_never_deleted);
+        calls.map(|call| (ModelName::Register, call)).collect()
     }
 
     async fn run(&self, mut worker: Worker) {
@@ -53,7 +63,7 @@ impl Workload for Registers {
             let went_well = match worker.dice.within(0..20) {
                 0..8 => read(&mut worker, key, &mut seen).await,
                 8..13 => put(&mut worker, key, Call::Write { value }, Cas::Any, value).await,
-                13 => delete(&mut worker, key).await,
+                13 if !self.is_never_deleted => delete(&mut worker, key).await,
                 _ => match seen.take() {
                     Some((key, version, from)) => {
                         let call = Call::Cas { version, from, value };

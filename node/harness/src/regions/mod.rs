@@ -5,4 +5,5 @@
 pub mod drill;
 pub mod far;
 pub mod link;
+pub mod orders;
 pub mod region;
