@@ -8,6 +8,7 @@
 //! Each node runs in a network namespace of its own ([`netns`]), reaches the others through proxies that this
 //! process runs ([`proxy`]), and keeps its data on a file system that can lose, refuse and change it
 //! ([`disk`]).
+//! Two such clusters, and what a promotion of one of them costs, are in [`promotion`].
 //! Read next: [`cluster`], then [`faults`].
 
 #![allow(clippy::disallowed_methods)] // Real processes live in real time.
@@ -27,6 +28,7 @@ pub mod netns;
 pub mod node;
 pub mod outcome;
 pub mod process;
+pub mod promotion;
 pub mod proxy;
 pub mod report;
 pub mod run;

@@ -64,4 +64,5 @@ fn runs_that_are_not_begun() {
     );
     run(&["run", "--report", report, "--workload", "work"], 2, "possible values: all, counters");
     run(&["run", "--report", report, "--nodes", "2"], 2, "2 is not in 3..=5");
+    run(&["promotion", "--report", report, "--clients", "1"], 2, "1 is not in 2..=100");
 }

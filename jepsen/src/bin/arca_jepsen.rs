@@ -10,6 +10,7 @@ use arca_harness::{HarnessError, cluster};
 use arca_jepsen::conclusion::Conclusion;
 use arca_jepsen::faults::Class;
 use arca_jepsen::netns::NetNs;
+use arca_jepsen::promotion;
 use arca_jepsen::run::{Settings, run};
 use arca_jepsen::schedule::Mixing;
 use arca_jepsen::workload;
@@ -31,10 +32,40 @@ const NEEDS: &str = "Needs root; /dev/fuse for faults of disks, and a C compiler
 enum Command {
     /// Lists the faults.
     Faults,
+    /// Loses the region of a primary and promotes the other one, under faults in both and between them; and back again.
+    Promotion(Promotion),
     /// Runs a workload on a new cluster, with faults, and checks what clients saw.
     Run(Run),
     /// Two minutes of everything clients do, on three nodes that are killed and cut off: for every change.
     Smoke(Smoke),
+}
+
+#[derive(clap::Args)]
+struct Promotion {
+    /// For how long faults are begun, all parts together; orders, copies and healing come on top
+    #[arg(long, default_value_t = 120)]
+    seconds: u64,
+    /// Faults within the regions, as for run
+    #[arg(long, default_value = "kill,pause,partition,one-way", value_name = "LIST")]
+    faults: String,
+    /// Between the regions, there and back
+    #[arg(long, default_value_t = 80, value_name = "MS")]
+    round_trip: u64,
+    /// How many clients a region has
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(2..=100))]
+    clients: u16,
+    /// As for run
+    #[arg(long)]
+    seed: Option<u64>,
+    /// As for run
+    #[arg(long, value_name = "DIR")]
+    report: PathBuf,
+    /// How long the histories may be checked
+    #[arg(long, default_value_t = 120)]
+    check_seconds: u64,
+    /// As for run
+    #[arg(long)]
+    keep_data: bool,
 }
 
 #[derive(clap::Args)]
@@ -131,6 +162,7 @@ async fn main() -> ExitCode {
             }
             return ExitCode::SUCCESS;
         }
+        Command::Promotion(arguments) => start_promotion(arguments).await,
         Command::Run(arguments) => start(arguments).await,
         Command::Smoke(arguments) => start(arguments.run()).await,
     };
@@ -154,16 +186,43 @@ async fn start(arguments: Run) -> Result<Conclusion, Failure> {
     check_machine(&classes).map_err(Failure::CannotRunHere)?;
     let settings = settings(arguments, classes)?;
     println!("seed {}", settings.seed);
+    let concluded = unless_stopped(run(&settings)).await?;
+    tell(&settings.report, &concluded);
+    Ok(concluded)
+}
+
+async fn start_promotion(arguments: Promotion) -> Result<Conclusion, Failure> {
+    let classes = classes(&arguments.faults)?;
+    check_machine(&classes).map_err(Failure::CannotRunHere)?;
+    let settings = promotion::Settings {
+        binary: cluster::find_binary()?,
+        clients: usize::from(arguments.clients),
+        length: Duration::from_secs(arguments.seconds),
+        classes,
+        round_trip: Duration::from_millis(arguments.round_trip),
+        seed: seed(arguments.seed),
+        report: report(&arguments.report, "history-old.jsonl")?,
+        check_limit: Duration::from_secs(arguments.check_seconds),
+        keeps_data: arguments.keep_data,
+    };
+    println!("seed {}", settings.seed);
+    let concluded = unless_stopped(promotion::run(&settings)).await?;
+    tell(&settings.report, &concluded);
+    Ok(concluded)
+}
+
+/// A run, unless it is told to stop.
+async fn unless_stopped(
+    run: impl Future<Output = Result<Conclusion, HarnessError>>,
+) -> Result<Conclusion, Failure> {
     let mut ended = signal(SignalKind::terminate()).map_err(|err| HarnessError::new("signals", err))?;
     let stopped = || Failure::Harness(HarnessError("stopped; everything was removed".to_owned()));
-    let concluded = tokio::select! {
-        concluded = run(&settings) => concluded?,
+    tokio::select! {
+        concluded = run => Ok(concluded?),
         // What was started is dropped with the run.
-        _ = ended.recv() => return Err(stopped()),
-        _ = tokio::signal::ctrl_c() => return Err(stopped()),
-    };
-    tell(&settings, &concluded);
-    Ok(concluded)
+        _ = ended.recv() => Err(stopped()),
+        _ = tokio::signal::ctrl_c() => Err(stopped()),
+    }
 }
 
 /// Says at once what would fail later, and what to do about it.
@@ -192,13 +251,7 @@ fn classes(list: &str) -> Result<Vec<Class>, HarnessError> {
 }
 
 fn settings(arguments: Run, classes: Vec<Class>) -> Result<Settings, HarnessError> {
-    if arguments.report.join("history.jsonl").exists() {
-        let text = format!("{} holds an earlier run: name another directory", arguments.report.display());
-        return Err(HarnessError(text));
-    }
-    std::fs::create_dir_all(&arguments.report)
-        .map_err(|err| HarnessError::new(&arguments.report.display().to_string(), err))?;
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let report = report(&arguments.report, "history.jsonl")?;
     Ok(Settings {
         binary: cluster::find_binary()?,
         nodes: usize::from(arguments.nodes),
@@ -207,18 +260,31 @@ fn settings(arguments: Run, classes: Vec<Class>) -> Result<Settings, HarnessErro
         workload: workload::find(&arguments.workload, &classes).map_err(HarnessError)?,
         classes,
         mixing: if arguments.mixed { Mixing::Mixed } else { Mixing::Apart },
-        seed: arguments.seed.unwrap_or_else(|| u64::from(since.subsec_nanos()) ^ since.as_secs()),
-        report: absolute(&arguments.report)?,
+        seed: seed(arguments.seed),
+        report,
         check_limit: Duration::from_secs(arguments.check_seconds),
         keeps_data: arguments.keep_data,
     })
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, HarnessError> {
-    path.canonicalize().map_err(|err| HarnessError::new(&path.display().to_string(), err))
+/// What was given, or else something that differs from run to run.
+fn seed(given: Option<u64>) -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    given.unwrap_or_else(|| u64::from(since.subsec_nanos()) ^ since.as_secs())
 }
 
-fn tell(settings: &Settings, concluded: &Conclusion) {
+/// The directory of the report, as an absolute path. It must not hold the `history` of an earlier run.
+fn report(path: &Path, history: &str) -> Result<PathBuf, HarnessError> {
+    if path.join(history).exists() {
+        let text = format!("{} holds an earlier run: name another directory", path.display());
+        return Err(HarnessError(text));
+    }
+    std::fs::create_dir_all(path)
+        .and_then(|()| path.canonicalize())
+        .map_err(|err| HarnessError::new(&path.display().to_string(), err))
+}
+
+fn tell(report: &Path, concluded: &Conclusion) {
     for line in &concluded.summary {
         println!("{line}");
     }
@@ -227,5 +293,5 @@ fn tell(settings: &Settings, concluded: &Conclusion) {
     for shortcoming in &concluded.shortcomings {
         println!("- {shortcoming}");
     }
-    println!("report: {}", settings.report.join("report.md").display());
+    println!("report: {}", report.join("report.md").display());
 }
