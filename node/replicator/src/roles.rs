@@ -151,10 +151,11 @@ impl Replicator {
                 welcome.epoch
             )));
         }
-        if welcome.mode == Mode::Secondary.name() && !welcome.has_leader {
+        // A node that is without a leader says what it last knew: the cluster may have been demoted since, or not.
+        if !welcome.has_leader && !welcome.is_fenced {
             return Err(KernelError::invalid(
-                "the old primary was demoted, and has no active node right now: what it wrote last may not be here. Try \
-                 again; or give force=true to go on without",
+                "a node of the old primary answers, and knows of no active node right now: what the old primary wrote last \
+                 may not be here. Try again; or give force=true to go on without",
             ));
         }
         if welcome.mode == Mode::Secondary.name() {

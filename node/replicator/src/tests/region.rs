@@ -48,6 +48,8 @@ pub(super) struct World {
     pub(super) cut: Mutex<BTreeSet<String>>,
     /// Whether copies break before their end.
     pub(super) breaks_copies: AtomicBool,
+    /// Whether its node says that it knows no leader.
+    pub(super) is_leaderless: AtomicBool,
     /// Whether they stand still there.
     pub(super) stalls_copies: AtomicBool,
 }
@@ -183,7 +185,9 @@ impl Link for Road {
 #[async_trait]
 impl PrimaryLink for Road {
     async fn greet(&self, greeting: &Greeting) -> Result<Welcome, LinkError> {
-        Ok(self.side()?.greet(&self.follower, greeting.clone()))
+        let welcome = self.side()?.greet(&self.follower, greeting.clone());
+        let has_leader = welcome.has_leader && !self.world.is_leaderless.load(Ordering::SeqCst);
+        Ok(Welcome { has_leader, ..welcome })
     }
 
     fn learn(&self, addresses: Vec<String>) {

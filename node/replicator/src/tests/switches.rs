@@ -1,5 +1,6 @@
 //! Who is the primary, and who knows it: promotions, fences, and orders that would make two of them.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arca_barrier::Class;
@@ -106,6 +107,19 @@ async fn a_planned_switch_takes_everything_along_into_an_epoch_of_its_own() {
     assert!(text.contains("since epoch 3 (at west:1)"), "{text}");
     east.promote(true).await.unwrap();
     assert_eq!(east.stored_role().epoch, 4, "never two primaries of one epoch");
+}
+
+/// A node that lost its cluster still says what that was: found by killing a primary's nodes while it was being demoted.
+#[tokio::test(start_paused = true)]
+async fn what_a_node_without_a_leader_says_of_its_primary_is_not_relied_on() {
+    let (east, west) = Region::pair().await;
+    east.world.is_leaderless.store(true, Ordering::SeqCst);
+    let text = refused(west.promote(false)).await;
+    assert!(text.contains("knows of no active node"), "{text}");
+    east.port().demote_primary(Kind::Dr).await.unwrap();
+    assert!(refused(west.promote(false)).await.contains("knows of no active node"));
+    east.world.is_leaderless.store(false, Ordering::SeqCst);
+    west.promote(false).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
