@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use arca_client::Request;
+use arca_client::{Client, Request};
 use serde_json::{Map, Value, json};
 
 use super::far::Far;
@@ -300,11 +300,7 @@ impl Drill {
         if client.write("secret/data/late", &json!({"data": {"number": 1}})).await.is_ok() {
             return Err(HarnessError("a fenced primary took a write".to_owned()));
         }
-        let request = Request::get("sys/replication/dr/tail").query("limit", "10000");
-        let tail = client.read_request(request).await;
-        let tail = tail.map_err(|err| HarnessError::new("the tail", err))?;
-        let rows = tail.and_then(|tail| tail.field("writes").and_then(Value::as_array).map(Vec::len));
-        self.report.tail = rows.unwrap_or_default() as u64;
+        self.report.tail = length_of_tail(&client).await?;
         self.east.order("primary/demote", &json!({})).await?;
         let token = self.west.secondary_token("east").await?;
         let began = Instant::now();
@@ -374,5 +370,20 @@ impl std::fmt::Display for Report {
             writeln!(f, "| {name:<40} | {value:>16} |")?;
         }
         Ok(())
+    }
+}
+
+/// How many writes a fenced primary kept.
+async fn length_of_tail(client: &Client) -> Result<u64> {
+    let (mut rows, mut after) = (0, String::new());
+    loop {
+        let request = Request::get("sys/replication/dr/tail").query("limit", "1000").query("after", &after);
+        let page = client.read_request(request).await.map_err(|err| HarnessError::new("the tail", err))?;
+        let Some(page) = page else { return Ok(rows) };
+        rows += page.field("writes").and_then(Value::as_array).map_or(0, Vec::len) as u64;
+        match page.field("next").and_then(Value::as_str) {
+            Some(next) => next.clone_into(&mut after),
+            None => return Ok(rows),
+        }
     }
 }
