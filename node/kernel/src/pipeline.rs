@@ -4,7 +4,7 @@
 //! at most one Raft entry. A conflict runs the request again on fresh state, decisions included; the audit log hears
 //! of it once.
 //! Read next: [`crate::admission`] for the decisions, [`crate::grants`] for tokens, leases and wrapping,
-//! [`crate::replication::ask`] for what a performance secondary has done at its primary.
+//! `replication/ask.rs` for what a performance secondary has done at its primary.
 
 use std::pin::pin;
 use std::time::Duration;
