@@ -163,9 +163,47 @@ bugs! {
     /// Nonces are counted, and counted from zero after each start: two values are sealed under one, which
     /// gives both away.
     NonceCounterRestarts "nonce-counter-restarts" Safety,
+
+    // Between clusters. Only runs with two of them can find these: all at the end ([`Bug::is_between_clusters`]).
+    /// A secondary says that it has for good what it has only received: after a crash and a promotion it is gone.
+    AcknowledgedBeforeDurable "acknowledged-before-durable" Safety,
+    /// A comparison takes over what differs and keeps what the primary has deleted.
+    ComparisonForgetsDeletes "comparison-forgets-deletes" Safety,
+    /// The cursor behind a comparison is of a later state than the one that was compared: what came in between is left out.
+    ComparisonTooNew "comparison-too-new" Safety,
+    /// The cursor behind a copy is of a later state than the one that was copied.
+    CopyTooNew "copy-too-new" Safety,
+    /// The cursor moves in an entry behind the writes: after a crash in between a segment is applied twice.
+    CursorApart "cursor-apart" Safety,
+    /// The cursor moves in an entry before the writes: after a crash in between a segment is left out.
+    CursorBeforeWrites "cursor-before-writes" Safety,
+    /// A promotion in order does not wait for what the demoted primary wrote last.
+    DrainSkipped "drain-skipped" Safety,
+    /// A promotion does not raise the epoch: the old primary cannot be told from the new one.
+    EpochNotRaised "epoch-not-raised" Safety,
+    /// A primary that hears of its successor does not write that down, and goes on writing.
+    FenceNotWrittenDown "fence-not-written-down" Progress,
+    /// Write sets that were refused for a conflict are shipped like others.
+    RefusedSetsShipped "refused-sets-shipped" Safety,
+    /// What is a cluster's own, its CA, goes to its secondaries.
+    SievePassesOwn "sieve-passes-own" Safety,
+    /// What is a node's own, role and cursor, goes to its secondaries.
+    SievePassesNode "sieve-passes-node" Safety,
+    /// What is local, tokens and leases, goes to a performance secondary.
+    SievePassesLocal "sieve-passes-local" Safety,
+    /// A filter is not applied: mounts that a region must not have are shipped there.
+    WithheldIgnored "withheld-ignored" Safety,
+    /// A write does not depend on the role it was let through in: it is in the log behind a demotion or a fence.
+    WritesUnguarded "writes-unguarded" Safety,
 }
 
 impl Bug {
+    /// Whether only a run with two clusters can find it.
+    #[must_use]
+    pub const fn is_between_clusters(self) -> bool {
+        self as u8 >= Self::AcknowledgedBeforeDurable as u8
+    }
+
     /// The one of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {

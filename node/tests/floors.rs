@@ -74,6 +74,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
             "arca-kernel",
             "arca-raft-storage",
             "arca-replication",
+            "arca-replicator",
         ],
     ),
 ];

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use arca_danger::Bug;
 use arca_raft_storage::{Committed, ProposeError, Version, Write};
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -36,6 +37,8 @@ struct Part {
     bytes: usize,
     entries: u64,
     segments: u64,
+    /// Whether the cursor has moved and the writes are still to come: never so, but as a fault that was planted.
+    is_ahead: bool,
 }
 
 /// A write set on its way.
@@ -199,7 +202,7 @@ impl Following<'_> {
             self.move_at.get_or_insert(late);
         }
         self.queue_bytes += size;
-        let part = Part { writes, cursor: self.received, bytes: size, entries, segments: 1 };
+        let part = Part { writes, cursor: self.received, bytes: size, entries, segments: 1, is_ahead: false };
         match self.queue.back_mut() {
             // Segments of which nothing passed the sieve only move the cursor.
             Some(last) if last.writes.is_empty() && part.writes.is_empty() => last.join(part),
@@ -219,12 +222,15 @@ impl Following<'_> {
         let (set, sent) = if let Some(beginning) = first.cut(limit) {
             let sent = Sent { part: None, writes: beginning.len() };
             (self.sink.set(self.version, beginning, None), sent)
+        } else if arca_danger::is(Bug::CursorBeforeWrites) && !first.is_ahead {
+            first.is_ahead = true;
+            let (part, cursor) = (first.without_writes(), first.cursor);
+            (self.sink.set(self.version, Vec::new(), Some(&cursor)), Sent { part: Some(part), writes: 0 })
         } else {
             let part = self.next_part(limit.min(self.sink.settings.set_bytes))?;
-            let Part { writes, cursor, bytes, entries, segments } = part;
-            let part = Part { writes: VecDeque::new(), cursor, bytes, entries, segments };
-            let sent = Sent { writes: writes.len(), part: Some(part) };
-            (self.sink.set(self.version, writes.into(), Some(&cursor)), sent)
+            let (moved, cursor) = (part.without_writes(), part.cursor);
+            let sent = Sent { writes: part.writes.len(), part: Some(moved) };
+            (self.sink.set(self.version, part.writes.into(), Some(&cursor)), sent)
         };
         let replica = self.sink.replica.clone();
         Some((Box::pin(async move { replica.propose(set).await }), sent))
@@ -300,7 +306,9 @@ impl Following<'_> {
 
     fn acknowledge(&mut self) -> Work<Result<Bytes, LinkError>> {
         self.acknowledge_at = Instant::now() + self.sink.settings.presence;
-        let payload = CursorMessage(self.durable).encode().into();
+        let early = arca_danger::is(Bug::AcknowledgedBeforeDurable);
+        let cursor = if early { self.received } else { self.durable };
+        let payload = CursorMessage(cursor).encode().into();
         let (link, limit) = (self.link.clone(), self.sink.settings.answer_timeout);
         Box::pin(async move {
             let answer = timeout(limit, link.call(Call::Acknowledge, payload)).await;
@@ -325,6 +333,12 @@ impl Following<'_> {
 }
 
 impl Part {
+    /// What is left of it once its writes are on their way.
+    const fn without_writes(&self) -> Self {
+        let Self { cursor, bytes, entries, segments, is_ahead, .. } = *self;
+        Self { writes: VecDeque::new(), cursor, bytes, entries, segments, is_ahead }
+    }
+
     fn join(&mut self, next: Self) {
         self.writes.extend(next.writes);
         self.cursor = next.cursor;
@@ -336,6 +350,9 @@ impl Part {
     /// Takes the beginning off a segment that is too large for one write set. Its writes may be applied twice, should the
     /// rest have to be tried again: which changes nothing, since the cursor stays before the segment.
     fn cut(&mut self, bytes_max: usize) -> Option<Vec<Write>> {
+        if arca_danger::is(Bug::CursorApart) && !self.writes.is_empty() {
+            return Some(self.writes.drain(..).collect());
+        }
         let size = |write: &Write| write.bytes() + WRITE_OVERHEAD;
         let whole: usize = self.writes.iter().map(size).sum();
         if whole <= bytes_max && self.writes.len() <= SET_WRITES_MAX {

@@ -10,6 +10,7 @@ pub mod catchup;
 pub mod codec;
 pub mod compare;
 pub mod copy;
+pub mod crossing;
 pub mod cursor;
 mod follow;
 mod following;

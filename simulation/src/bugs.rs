@@ -65,7 +65,10 @@ fn caught_by(bug: Bug, failure: &str) -> Option<String> {
 
 /// What caught `bug` in a run of `seed`.
 fn look(bug: Bug, seed: u64) -> io::Result<Option<String>> {
-    let arguments = vec!["--plant".to_owned(), bug.name().to_owned()];
+    let mut arguments = vec!["--plant".to_owned(), bug.name().to_owned()];
+    if bug.is_between_clusters() {
+        arguments.push("--regions".to_owned());
+    }
     Ok(run_one(&Job { seed, arguments })?.failure().and_then(|failure| caught_by(bug, failure)))
 }
 

@@ -8,12 +8,14 @@ use std::time::Duration;
 use arca_api::server::Connections;
 use arca_api::system::CarriedBack;
 use arca_api::{Api, RawRequest};
-use arca_barrier::{Barrier, Keyring, RootKey, Suite, boot_key};
+use arca_barrier::{Barrier, Class, Keyring, RootKey, Suite, boot_key};
 use arca_engine_api::EngineType;
 use arca_kernel::testing::outward_engine;
 use arca_kernel::tx::{Mode, Tx};
 use arca_raft_storage::{Member, MemberId, RaftReplica, Replica as _, ReplicaStatus, Role, Write, WriteSet};
+use arca_replicator::Replicator;
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -26,12 +28,15 @@ use crate::midway::Midway;
 use crate::net::Net;
 use crate::operator::{admit, promote};
 use crate::plan::Plan;
+use crate::regions::Region;
 use crate::run::Failure;
 use crate::system::collected;
 use crate::trace::Trace;
 use crate::world::SimEntropy;
 
 const FIRST: MemberId = MemberId(1);
+/// Where a cluster of several keeps its name, which is to stay its own.
+pub const OWN_PATH: &str = "root/core/cluster-ca/name";
 /// Longest time, simulated, in which a healthy cluster must do what it is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -44,6 +49,8 @@ pub struct Listening {
     pub api: Arc<Api>,
     /// What answers connections.
     pub connections: Arc<Connections>,
+    /// What it does about other clusters, if there are any.
+    pub replicator: Option<Weak<Replicator>>,
     /// Cancelled when the process dies.
     pub death: CancellationToken,
 }
@@ -128,6 +135,19 @@ pub struct Shared {
     pub credentials: Credentials,
     /// Who dies in the middle of issuing or revoking.
     pub midway: Midway,
+    /// Which of several clusters this is; none where there is one.
+    pub region: Option<Region>,
+}
+
+impl Shared {
+    /// The name of a host; they are counted from 1.
+    #[must_use]
+    pub fn host(&self, number: usize) -> String {
+        match &self.region {
+            Some(region) => format!("{}-n{number}", region.name),
+            None => format!("n{number}"),
+        }
+    }
 }
 
 /// Every type that can be mounted.
@@ -146,7 +166,8 @@ pub struct Cluster {
     pub machines: BTreeMap<MemberId, Machine>,
     /// Can do everything.
     pub root_token: Zeroizing<String>,
-    root: RootKey,
+    /// What opens the keyring, or did: that of another cluster too, once this one is a copy of it.
+    roots: Vec<RootKey>,
     keyring: Vec<u8>,
 }
 
@@ -167,19 +188,13 @@ pub fn member(id: MemberId, host: &str) -> Member {
     }
 }
 
-/// The name of a host; they are counted from 1.
-#[must_use]
-pub fn host(number: usize) -> String {
-    format!("n{number}")
-}
-
 impl Cluster {
     /// Makes a cluster of as many members as the plan says, all of them voters.
     ///
     /// # Errors
     /// When a cluster without faults cannot be made.
     pub async fn make(shared: &Arc<Shared>) -> Result<Self, Failure> {
-        let mut machine = Machine::new(FIRST, host(1), shared);
+        let mut machine = Machine::new(FIRST, shared.host(1), shared);
         let entropy = Arc::clone(machine.entropy());
         let root = RootKey::generate(entropy.as_ref()).map_err(Failure::setup)?;
         let keyring =
@@ -187,10 +202,11 @@ impl Cluster {
         let sealed = keyring.seal(&root, entropy.as_ref()).map_err(Failure::setup)?;
         let root_token = bootstrap(&mut machine, &entropy, keyring, &sealed).await?;
         let machines = BTreeMap::from([(FIRST, machine)]);
-        let mut cluster = Self { shared: Arc::clone(shared), machines, root_token, root, keyring: sealed };
+        let (roots, keyring) = (vec![root], sealed);
+        let mut cluster = Self { shared: Arc::clone(shared), machines, root_token, roots, keyring };
         cluster.start(FIRST).await?;
         for number in 2..=shared.plan.members {
-            cluster.grow(host(number)).await?;
+            cluster.grow(shared.host(number)).await?;
         }
         Ok(cluster)
     }
@@ -216,7 +232,7 @@ impl Cluster {
     /// The names of all hosts.
     #[must_use]
     pub fn hosts(&self) -> Vec<String> {
-        (1..=self.shared.plan.members).map(host).collect()
+        (1..=self.shared.plan.members).map(|number| self.shared.host(number)).collect()
     }
 
     /// Starts the process of a machine that is down.
@@ -225,9 +241,32 @@ impl Cluster {
     /// When its disks are refused.
     pub async fn start(&mut self, id: MemberId) -> Result<(), Failure> {
         match self.machines.get_mut(&id) {
-            Some(machine) => machine.start(&self.root, &self.keyring).await,
+            Some(machine) => machine.start(&self.roots, &self.keyring).await,
             None => Ok(()),
         }
+    }
+
+    /// Has this cluster's operators know the keys of `other` as well: its shares open what is copied from there.
+    ///
+    /// # Errors
+    /// When a key cannot be taken over.
+    pub fn learn_keys(&mut self, other: &Self) -> Result<(), Failure> {
+        for root in &other.roots {
+            self.roots.push(RootKey::from_slice(root.expose()).map_err(Failure::setup)?);
+        }
+        Ok(())
+    }
+
+    /// Starts anew, with the keys of the state, whoever was locked out of it; the leader once it is alone. Answers whom it
+    /// stopped: their machines may be started once the tasks have ended.
+    pub fn change_over(&mut self) -> Vec<(MemberId, JoinHandle<()>)> {
+        let leader = self.shared.directory.leader().map(|leader| leader.status().id);
+        let locked_out = |machine: &&mut Machine| machine.is_locked_out();
+        let mut out: Vec<&mut Machine> = self.machines.values_mut().filter(locked_out).collect();
+        if out.len() > 1 {
+            out.retain(|machine| Some(machine.id) != leader);
+        }
+        out.into_iter().filter_map(|machine| Some((machine.id, machine.stop()?))).collect()
     }
 
     /// What each running member says of itself.
@@ -266,6 +305,7 @@ impl Cluster {
                 replica: Arc::clone(&process.replica),
                 status: process.replica.status(),
                 barrier: Arc::clone(&process.barrier),
+                is_locked_out: process.keys.is_locked_out(),
                 life,
             })
             .collect()
@@ -288,16 +328,25 @@ async fn bootstrap(
     let replica = machine.open_replica().await?;
     let tx = Tx::new(Arc::new(barrier), replica.view(), Mode::ReadWrite);
     let new = arca_kernel::NewCluster {
-        cluster_id: "simulated".to_owned(),
-        cluster_name: "simulated".to_owned(),
+        cluster_id: machine.cluster_id().to_owned(),
+        cluster_name: machine.cluster_id().to_owned(),
         engines: &engines(),
         root_token: None,
     };
     let token = arca_kernel::initial_state(&tx, machine.clock.as_ref(), entropy.as_ref(), &new);
     let token = token.map_err(Failure::setup)?;
+    let has_neighbours = machine.has_neighbours();
+    if has_neighbours {
+        // What a cluster keeps for itself, as a node has it.
+        tx.put(Class::Local, OWN_PATH, machine.cluster_id().as_bytes().to_vec().into())
+            .map_err(Failure::setup)?;
+    }
     let mut set: WriteSet = tx.into_write_set().map_err(Failure::setup)?;
     set.reads.clear();
     set.writes.push(Write::Put(boot_key("keyring"), sealed_keyring.to_vec()));
+    if has_neighbours {
+        set.writes.push(Write::Put(boot_key("ca"), machine.cluster_id().as_bytes().to_vec()));
+    }
     replica.bootstrap(member(machine.id, &machine.host), set).await.map_err(Failure::setup)?;
     replica.shutdown().await;
     Ok(token)

@@ -21,6 +21,7 @@ pub mod operator;
 pub mod pipe;
 pub mod plan;
 pub mod processes;
+pub mod regions;
 pub mod run;
 pub mod shrink;
 pub mod system;

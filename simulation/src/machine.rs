@@ -10,6 +10,7 @@ use arca_barrier::{Barrier, Keyring, RootKey, boot_key};
 use arca_engine_api::Clock;
 use arca_jepsen::dice::Dice;
 use arca_kernel::key_keeper::KeyKeeper;
+use arca_kernel::replication::ReplicationPort;
 use arca_kernel::testing::NotingCluster;
 use arca_kernel::{Kernel, KernelConfig, KernelParts, Outside};
 use arca_raft_storage::kv::ModelHome;
@@ -19,12 +20,15 @@ use arca_raft_storage::testing::{CrashPolicy, ModelVfs};
 use arca_raft_storage::{
     ApplyObserver, MemberId, RaftConfig, RaftParts, RaftReplica, Replica, Role, Version,
 };
+use arca_replicator::Replicator;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Listening, Shared, engines};
 use crate::disk::disk;
+use crate::regions::around::replicator;
+use crate::regions::filtered;
 use crate::run::Failure;
 use crate::system::MemberSystem;
 use crate::world::{SimClock, SimEntropy};
@@ -63,7 +67,19 @@ pub struct Process {
     pub barrier: Arc<Barrier>,
     /// Cancelled when the process dies: everything that runs on it ends there.
     pub death: CancellationToken,
+    /// What it holds the keys by.
+    pub keys: Arc<KeyKeeper>,
+    /// What it does about other clusters, if there are any.
+    pub replicator: Option<Arc<Replicator>>,
     kernel: Arc<Kernel>,
+}
+
+impl Process {
+    /// What answers requests.
+    #[must_use]
+    pub fn kernel(&self) -> &Arc<Kernel> {
+        &self.kernel
+    }
 }
 
 impl fmt::Debug for Machine {
@@ -105,6 +121,24 @@ impl Machine {
         &self.entropy
     }
 
+    /// The name of its cluster.
+    #[must_use]
+    pub fn cluster_id(&self) -> &str {
+        &self.shared.cluster_id
+    }
+
+    /// Whether its cluster is one of several.
+    #[must_use]
+    pub fn has_neighbours(&self) -> bool {
+        self.shared.region.is_some()
+    }
+
+    /// Whether what runs here does not hold the keys of its state.
+    #[must_use]
+    pub fn is_locked_out(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.keys.is_locked_out())
+    }
+
     /// Opens Raft on this machine's disks, reachable by the others.
     ///
     /// # Errors
@@ -137,18 +171,24 @@ impl Machine {
     ///
     /// # Errors
     /// When what is on the disks is refused.
-    pub async fn start(&mut self, root: &RootKey, given_keyring: &[u8]) -> Result<(), Failure> {
+    pub async fn start(&mut self, roots: &[RootKey], given_keyring: &[u8]) -> Result<(), Failure> {
         let replica = self.open_replica().await?;
         let stored = replica.view().get(&boot_key("keyring")).map_err(Failure::setup)?;
         let sealed = stored.map_or_else(|| given_keyring.to_vec(), |found| found.value);
-        let keyring = Keyring::open(root, &sealed).map_err(Failure::setup)?;
+        let opened = roots.iter().find_map(|root| Some((root, Keyring::open(root, &sealed).ok()?)));
+        let no_key = || Failure::Restart(format!("member {} has no key to its keyring", self.id));
+        let (root, keyring) = opened.ok_or_else(no_key)?;
         let barrier =
             Arc::new(Barrier::new(keyring, Arc::clone(&self.entropy) as Arc<dyn arca_barrier::Entropy>));
         let keys = self.keep_keys(root, &barrier, &replica)?;
         let death = CancellationToken::new();
         let door = self.shared.elsewhere.door(self.id, &death, &replica, &barrier);
         let cluster = NotingCluster::default();
-        cluster.set_keys(keys, Arc::clone(&self.entropy) as Arc<dyn arca_barrier::Entropy>);
+        cluster.set_keys(Arc::clone(&keys), Arc::clone(&self.entropy) as Arc<dyn arca_barrier::Entropy>);
+        let replicator = replicator(self, &self.shared, (&replica, &keys, &barrier), &death)?;
+        if let Some(replicator) = &replicator {
+            cluster.set_replication(Arc::clone(replicator) as Arc<dyn ReplicationPort>);
+        }
         let kernel = Kernel::start(KernelParts {
             barrier: Arc::clone(&barrier),
             replica: Arc::clone(&replica) as Arc<dyn Replica>,
@@ -169,15 +209,26 @@ impl Machine {
         });
         let options = Arc::new(ListenerOptions::default());
         let connections = Arc::new(Connections::new(Arc::clone(&api), options, death.clone()));
-        let listening =
-            Listening { replica: Arc::downgrade(&replica), api, connections, death: death.clone() };
+        let listening = Listening {
+            replica: Arc::downgrade(&replica),
+            api,
+            connections,
+            death: death.clone(),
+            replicator: replicator.as_ref().map(Arc::downgrade),
+        };
         self.shared.directory.enter(&self.host, self.id, listening);
         let following = follow_role(Arc::clone(&replica), Arc::clone(&kernel));
         let until = death.clone();
         tokio::spawn(async move { until.run_until_cancelled(following).await });
         self.life += 1;
         self.shared.trace.say(format_args!("member {} has started on {}", self.id, self.host));
-        self.process = Some(Process { replica, barrier, death, kernel });
+        filtered::serve(self, &self.shared, (&replica, &barrier), &death)?;
+        if let Some(replicator) = &replicator {
+            replicator.attach(&kernel);
+            let (until, replicating) = (death.clone(), Replicator::run(Arc::downgrade(replicator)));
+            tokio::spawn(async move { until.run_until_cancelled(replicating).await });
+        }
+        self.process = Some(Process { replica, barrier, death, keys, replicator, kernel });
         Ok(())
     }
 
@@ -245,6 +296,12 @@ impl Process {
         shared.net.raft().leave(id);
         shared.directory.leave(host);
         self.death.cancel();
+        if let Some(replicator) = &self.replicator {
+            replicator.kill();
+        }
+        if let Some(region) = &shared.region {
+            region.ways.leave(host);
+        }
         self.kernel.deactivate();
         self.replica
     }

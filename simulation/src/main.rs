@@ -90,6 +90,8 @@ enum Order {
         /// How many at once; as many as there are processors if left out.
         #[arg(long)]
         jobs: Option<usize>,
+        #[command(flatten)]
+        changes: Changes,
     },
     /// Run seeds twice each, in fresh processes, and compare their traces: they must not differ.
     Meta {
@@ -102,6 +104,8 @@ enum Order {
         /// How many at once; as many as there are processors if left out.
         #[arg(long)]
         jobs: Option<usize>,
+        #[command(flatten)]
+        changes: Changes,
     },
 }
 
@@ -143,10 +147,13 @@ fn carry_out(order: Order) -> std::io::Result<bool> {
         Order::Bugs { seeds, jobs, only } => {
             arca_simulation::bugs::bugs(&only, seeds, jobs.unwrap_or_else(default_jobs))
         }
-        Order::Many { seeds, first, jobs } => {
-            many(first.unwrap_or_else(random), seeds, jobs.unwrap_or_else(default_jobs))
+        Order::Many { seeds, first, jobs, changes } => {
+            let (first, jobs) = (first.unwrap_or_else(random), jobs.unwrap_or_else(default_jobs));
+            many(first, seeds, &changes.arguments(), jobs)
         }
-        Order::Meta { seeds, first, jobs } => meta(first, seeds, jobs.unwrap_or_else(default_jobs)),
+        Order::Meta { seeds, first, jobs, changes } => {
+            meta(first, seeds, &changes.arguments(), jobs.unwrap_or_else(default_jobs))
+        }
     }
 }
 

@@ -9,21 +9,22 @@ use std::time::Duration;
 use crate::processes::{Done, Job, run_all};
 use crate::run::Report;
 
-/// Runs `seeds` seeds from `first` on; whether all are good.
+/// Runs `seeds` seeds from `first` on, each with these further arguments; whether all are good.
 ///
 /// # Errors
 /// When no process can be started.
-pub fn many(first: u64, seeds: u64, jobs: usize) -> io::Result<bool> {
+pub fn many(first: u64, seeds: u64, arguments: &[String], jobs: usize) -> io::Result<bool> {
     println!("seeds {first} to {}", first.saturating_add(seeds - 1));
-    let work: Vec<Job> =
-        (first..first.saturating_add(seeds)).map(|seed| Job { seed, arguments: Vec::new() }).collect();
+    let job = |seed| Job { seed, arguments: arguments.to_vec() };
+    let work: Vec<Job> = (first..first.saturating_add(seeds)).map(job).collect();
     let done = run_all(&work, jobs)?;
     for done in &done {
         if let Some(failure) = done.failure() {
             println!("seed {}: FAILED: {failure}", done.seed);
             println!(
-                "  again: arca-simulation replay {0}; with fewer faults: arca-simulation shrink {0}",
-                done.seed
+                "  again: arca-simulation replay {0}{1}; with fewer faults: arca-simulation shrink {0}{1}",
+                done.seed,
+                arguments.iter().map(|argument| format!(" {argument}")).collect::<String>()
             );
         }
     }
@@ -99,13 +100,13 @@ fn table(done: &[Done]) -> String {
     text
 }
 
-/// Runs each of `seeds` seeds from `first` on twice; whether all gave the same both times.
+/// Runs each of `seeds` seeds from `first` on twice, with these further arguments; whether all gave the same both times.
 ///
 /// # Errors
 /// When no process can be started.
-pub fn meta(first: u64, seeds: u64, jobs: usize) -> io::Result<bool> {
+pub fn meta(first: u64, seeds: u64, arguments: &[String], jobs: usize) -> io::Result<bool> {
     let twice = (first..first.saturating_add(seeds)).flat_map(|seed| [seed, seed]);
-    let work: Vec<Job> = twice.map(|seed| Job { seed, arguments: Vec::new() }).collect();
+    let work: Vec<Job> = twice.map(|seed| Job { seed, arguments: arguments.to_vec() }).collect();
     let done = run_all(&work, jobs)?;
     let differing: Vec<u64> = done
         .chunks(2)

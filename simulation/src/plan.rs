@@ -101,6 +101,8 @@ pub struct Plan {
     pub drift_ppm: u64,
     /// Faults that are left out, counted from 1 in the order in which they are due.
     pub skip: BTreeSet<u64>,
+    /// Whether there are two clusters, one a copy of the other that takes over.
+    pub has_regions: bool,
 }
 
 /// What is other than the seed decides, to find out what of it is needed.
@@ -124,6 +126,9 @@ pub struct Changes {
     /// Keep the whole log, so that no member needs a snapshot.
     #[arg(long)]
     pub whole_log: bool,
+    /// Have two clusters, one a copy of the other that takes over.
+    #[arg(long)]
+    pub regions: bool,
 }
 
 /// Numbers of faults. Shown as they are written: with ranges.
@@ -178,6 +183,7 @@ impl Changes {
             ("--no-credentials", self.no_credentials),
             ("--fair-weather", self.fair_weather),
             ("--whole-log", self.whole_log),
+            ("--regions", self.regions),
         ];
         arguments.extend(flags.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name.to_owned()));
         arguments
@@ -214,12 +220,52 @@ impl Plan {
             weather: weather(&mut dice),
             drift_ppm: 200,
             skip: BTreeSet::new(),
+            has_regions: false,
         }
+    }
+
+    /// What the seed decides of a run with two clusters, by dice of their own. Credentials outside are for single ones;
+    /// so are leases, which a secondary does not end, and rotations, which are not refused by role where they are committed.
+    #[must_use]
+    pub fn with_regions(self) -> Self {
+        let mut dice = Dice::for_purpose(self.seed, "plan of regions");
+        let left_out = [Fault::Midway, Fault::Rotate];
+        let others = Fault::ALL.into_iter().filter(|fault| !left_out.contains(fault));
+        let faults: Vec<Fault> = others.filter(|_| dice.chance(45)).collect();
+        let shortest = dice.span(Duration::from_millis(500), Duration::from_secs(4));
+        let workload = *dice.pick(&["all", "registers", "registers", "lists"]).unwrap_or(&"all");
+        Self {
+            members: 3,
+            faults,
+            chaos: dice.span(Duration::from_secs(20), Duration::from_secs(60)),
+            pause: (shortest, shortest * 4),
+            workload,
+            clients: dice.within(2..6),
+            pace: dice.span(Duration::from_millis(40), Duration::from_millis(400)),
+            issuers: 0,
+            is_elsewhere_well: true,
+            log: small_log(&mut dice),
+            has_regions: true,
+            ..self
+        }
+    }
+
+    /// What it is for one of two clusters: the same, by other dice.
+    #[must_use]
+    pub fn of_region(&self, name: &str) -> Self {
+        let mut dice = Dice::for_purpose(self.seed, &format!("region {name}"));
+        let mut plan = self.clone();
+        plan.seed = dice.number();
+        plan.faults.retain(|_| dice.chance(80));
+        plan
     }
 
     /// The same with `changes`.
     #[must_use]
     pub fn changed(mut self, changes: &Changes) -> Self {
+        if changes.regions {
+            self = self.with_regions();
+        }
         self.skip.extend(&changes.skip.0);
         self.clients = changes.clients.unwrap_or(self.clients);
         if let Some(workload) = &changes.workload {
@@ -312,9 +358,11 @@ mod tests {
             no_credentials: true,
             fair_weather: true,
             whole_log: true,
+            regions: true,
         };
         let line = changes.arguments().join(" ");
-        let want = "--skip 1-3 --clients 2 --workload tokens --no-credentials --fair-weather --whole-log";
+        let want =
+            "--skip 1-3 --clients 2 --workload tokens --no-credentials --fair-weather --whole-log --regions";
         assert_eq!(line, want);
         let plan = Plan::new(3).changed(&changes);
         assert_eq!((plan.clients, plan.workload, plan.skip.len()), (2, "tokens", 3));

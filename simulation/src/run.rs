@@ -30,15 +30,16 @@ use crate::invariants::{Invariants, Seen, Violation};
 use crate::midway::Midway;
 use crate::net::Net;
 use crate::plan::{Fault, Plan};
+use crate::regions;
 use crate::trace::Trace;
 
 /// Between two looks at the invariants.
-const TICK: Duration = Duration::from_millis(20);
+pub(crate) const TICK: Duration = Duration::from_millis(20);
 /// How long clients go on once nothing is wrong any more.
 const CALM: Duration = Duration::from_secs(2);
 /// How long it may take until all is healed, until clients have ended, until members are even: longer than a client
 /// waits for a lease to end.
-const PATIENCE: Duration = Duration::from_secs(150);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 /// How long it may take until nothing is left in the system outside of what nobody has: two minutes until what was under
 /// way has ended for certain, and the longest pause after failures to undo it, twice.
 const REST_PATIENCE: Duration = Duration::from_secs(480);
@@ -156,12 +157,16 @@ impl Display for Report {
 /// When there is no runtime to be had.
 pub fn run(plan: Plan, copy: Option<Box<dyn Write + Send>>, tells: bool) -> std::io::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
-    Ok(runtime.block_on(simulate(plan, copy, tells)))
+    Ok(if plan.has_regions {
+        runtime.block_on(regions::simulate(plan, copy, tells))
+    } else {
+        runtime.block_on(simulate(plan, copy, tells))
+    })
 }
 
 async fn simulate(plan: Plan, copy: Option<Box<dyn Write + Send>>, tells: bool) -> Report {
     let trace = Trace::new(copy, tells);
-    let shared = shared(&plan, &trace);
+    let shared = shared(&plan, &trace, None);
     let began = Instant::now();
     let recorder =
         Recorder::new(Box::new(move || u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)));
@@ -193,16 +198,18 @@ async fn simulate(plan: Plan, copy: Option<Box<dyn Write + Send>>, tells: bool) 
     }
 }
 
-fn shared(plan: &Plan, trace: &Trace) -> Arc<Shared> {
+/// What all parts of a cluster share, in `region` if it is one of several.
+pub(crate) fn shared(plan: &Plan, trace: &Trace, region: Option<regions::Region>) -> Arc<Shared> {
     let midway = Midway::default();
     Arc::new(Shared {
         net: Net::new(plan, trace),
         trace: trace.clone(),
         directory: Directory::default(),
-        cluster_id: "simulated".to_owned(),
+        cluster_id: region.as_ref().map_or("simulated", |region| region.name.as_str()).to_owned(),
         elsewhere: Elsewhere::new(plan.seed, plan.is_elsewhere_well, trace, &midway),
         credentials: Credentials::default(),
         midway,
+        region,
         plan: plan.clone(),
     })
 }
@@ -258,7 +265,10 @@ async fn course(shared: &Arc<Shared>, recorder: &Recorder, chaos: &mut Chaos) ->
 }
 
 /// What clients do, from now on and until they are told to stop.
-fn begin_work(plan: &Plan, working: &Arc<workload::Shared>) -> Result<Vec<JoinHandle<()>>, Failure> {
+pub(crate) fn begin_work(
+    plan: &Plan,
+    working: &Arc<workload::Shared>,
+) -> Result<Vec<JoinHandle<()>>, Failure> {
     let classes: &[Class] = if plan.faults.contains(&Fault::Clock) { &[Class::Clock] } else { &[] };
     let work: Arc<dyn Workload> = Arc::from(workload::find(plan.workload, classes).map_err(Failure::Setup)?);
     let worker = |number: u64| {
@@ -318,7 +328,7 @@ async fn give_back(working: &workload::Shared, cluster: &Cluster) -> Result<(), 
 }
 
 /// All members that run, as the trace shows them too.
-fn shown(cluster: &Cluster, trace: &Trace) -> Vec<Seen> {
+pub(crate) fn shown(cluster: &Cluster, trace: &Trace) -> Vec<Seen> {
     let seen = cluster.seen();
     for Seen { status, .. } in &seen {
         let (committed, applied) = (status.committed_index, status.applied_index);
@@ -366,7 +376,7 @@ async fn serve_everywhere(
 }
 
 /// Mounts what clients work on. The leader may be another one in the middle of it.
-async fn mount(working: &workload::Shared) -> Result<(), Failure> {
+pub(crate) async fn mount(working: &workload::Shared) -> Result<(), Failure> {
     let Some(client) = working.clients.first() else { return Err(Failure::Setup("no nodes".to_owned())) };
     let deadline = Instant::now() + PATIENCE;
     for (path, body) in workload::mounts().into_iter().chain(credentials::mounts()) {
@@ -382,7 +392,7 @@ async fn mount(working: &workload::Shared) -> Result<(), Failure> {
     Ok(())
 }
 
-fn count(history: &History) -> Operations {
+pub(crate) fn count(history: &History) -> Operations {
     let mut counted = Operations::default();
     for operation in history.operations() {
         let slot = match operation.end {
@@ -406,7 +416,7 @@ fn outage_ms(history: &History) -> u64 {
     longest.flatten().max().unwrap_or_default() / 1_000_000
 }
 
-fn check(history: &History) -> Result<(), Failure> {
+pub(crate) fn check(history: &History) -> Result<(), Failure> {
     let usual = Options::default();
     let options = Options { revoke_slack_ms: usual.revoke_slack_ms + outage_ms(history), ..usual };
     for found in models::check(history, options, &mut Budget::steps(STEPS)) {

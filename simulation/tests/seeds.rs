@@ -43,6 +43,11 @@ fn a_seed_gives_the_same_trace_in_every_process() {
 }
 
 #[test]
+fn a_seed_of_two_clusters_gives_the_same_trace_in_every_process() {
+    check(&["meta", "--regions", "--first", "1", "--seeds", "1"], "1 of 1 seeds gave the same trace twice");
+}
+
+#[test]
 fn a_trace_can_be_written_and_wrong_orders_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("trace");

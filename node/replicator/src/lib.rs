@@ -285,12 +285,14 @@ impl Replicator {
                     }
                 }
             };
+            // In one order, so that a simulation can be run again.
             tokio::select! {
-                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                biased;
                 () = changed.notified() => {}
                 () = role_changed => {}
                 gone = standing.changed() => if gone.is_err() { break },
                 gone = heard.changed() => if gone.is_err() { break },
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
         }
         drop(keeping);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arca_barrier::Class;
+use arca_danger::Bug;
 use arca_engine_api::Page;
 use arca_kernel::KernelError;
 use arca_kernel::replication::{Fence, Kind, Mode, RoleRecord};
@@ -341,6 +342,7 @@ impl Replicator {
         let is_news = role.fence.as_ref().is_none_or(|fence| {
             fence.epoch < heard.epoch.0 || fence.primary_addresses.is_empty() && !heard.addresses.is_empty()
         });
+        let is_news = is_news && !arca_danger::is(Bug::FenceNotWrittenDown);
         if is_news && let Err(err) = self.fence(kind, &heard).await {
             tracing::error!(error = %err, "a newer primary was heard of, but this could not be written down");
         }

@@ -5,6 +5,8 @@
 
 use std::sync::atomic::Ordering;
 
+use arca_danger::Bug;
+
 use super::RaftReplica;
 use super::shared::Shared;
 use crate::command::Command;
@@ -196,7 +198,7 @@ fn what(command: Option<Command>, mark: Option<Mark>) -> What {
         (_, Some(Mark::Replaced)) => What::Replaced,
         (Some(Command::Batch(sets)), mark) => {
             let refused = match mark {
-                Some(Mark::Refused(positions)) => positions,
+                Some(Mark::Refused(positions)) if !arca_danger::is(Bug::RefusedSetsShipped) => positions,
                 _ => Vec::new(),
             };
             let kept = sets.into_iter().enumerate().filter(|(position, _)| !refused.contains(position));

@@ -26,6 +26,7 @@ pub use root::Root;
 pub use sink::{CompareError, Comparison};
 pub use source::Comparisons;
 
+use crate::codec::Malformed;
 use crate::sieve::Sieve;
 
 /// Most bytes of entries that open the rest: they are sent and written together.
@@ -34,6 +35,16 @@ const KEYS_BYTES_MAX: usize = 4 << 20;
 const ROOT_CONTEXT: &str = "arca 2026-11 replication: root of a state";
 /// The first key after class `boot`.
 const BOOT_END: [u8; 1] = [1];
+
+/// The keys of the entries in an answer to a question about differences.
+pub(crate) fn keys(answer: Bytes) -> Result<Vec<Key>, Malformed> {
+    match message::Answer::decode(answer)? {
+        message::Answer::Keys(entries) | message::Answer::Differences(entries, _) => {
+            Ok(entries.into_iter().map(|(key, _)| key.into()).collect())
+        }
+        _ => Ok(Vec::new()),
+    }
+}
 
 /// What a secondary writes together with the keys that open the rest: a comparison may take away the keys under which it sealed
 /// what is its own, and nothing would open that any more.

@@ -9,6 +9,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arca_danger::Bug;
 use arca_raft_storage::{Key, KvError, ProposeError, ReadView, Replica, ReplicaError};
 
 use super::apply::Writer;
@@ -132,7 +133,11 @@ impl Comparison {
         if own.total != own.wanted {
             return Err(CompareError::Differs);
         }
-        let cursor = session.position.cursor();
+        let mut position = session.position;
+        if arca_danger::is(Bug::ComparisonTooNew) {
+            position.index += 1;
+        }
+        let cursor = position.cursor();
         writer.finish(&cursor).await?;
         session.end().await;
         Ok(cursor)
@@ -367,6 +372,9 @@ impl Comparison {
             for (key, size, entry) in found {
                 own.total.remove(size, entry);
                 self.progress.add(1, size as u64);
+                if arca_danger::is(Bug::ComparisonForgetsDeletes) {
+                    continue;
+                }
                 writer.delete(key).await?;
             }
         }

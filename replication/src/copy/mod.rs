@@ -10,6 +10,7 @@ pub mod source;
 #[cfg(test)]
 mod tests;
 
+use arca_raft_storage::Key;
 use arca_raft_storage::write_set::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use bytes::Bytes;
 
@@ -94,6 +95,14 @@ impl Message {
         };
         reader.finish()?;
         Ok(message)
+    }
+}
+
+/// The keys of the entries in a message of a copy.
+pub(crate) fn keys(payload: Bytes) -> Result<Vec<Key>, Malformed> {
+    match Message::decode(payload)? {
+        Message::Batch(entries) => Ok(entries.into_iter().map(|(key, _)| key.into()).collect()),
+        Message::Head(_) | Message::Count { .. } | Message::End { .. } => Ok(Vec::new()),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use arca_danger::Bug;
 use arca_raft_storage::state::export::KEPT_CLASS;
 use arca_raft_storage::state::{Composer, StateError};
 use arca_raft_storage::{Key, SnapshotStream, Value};
@@ -69,6 +70,8 @@ impl Incoming {
         };
         progress.begin(Stage::Copy, 0, 0);
         let mut entries = Entries::new(stream, position, progress);
+        let index = position.index + u64::from(arca_danger::is(Bug::CopyTooNew));
+        let position = Position { index, ..position };
         let mut boot = Vec::new();
         let mut size = 0;
         while let Some((key, value)) = entries.next().await? {

@@ -32,6 +32,8 @@ pub struct Seen {
     pub status: ReplicaStatus,
     /// What it opens values with.
     pub barrier: Arc<Barrier>,
+    /// Whether its state is of other keys than these, as for a moment after another cluster's was copied.
+    pub is_locked_out: bool,
     /// Which life of it this is: counted up at each start.
     pub life: u64,
 }
