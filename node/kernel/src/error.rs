@@ -138,6 +138,13 @@ impl KernelError {
         matches!(self, Self::Conflict { .. } | Self::Propose(ProposeError::Conflict))
     }
 
+    /// Whether the work is another's to do: of this cluster's active node, or of another cluster. What is repeated in the
+    /// background leaves it to them and looks again later.
+    #[must_use]
+    pub fn is_for_another(&self) -> bool {
+        matches!(self, Self::NeedsActive | Self::NeedsPrimary | Self::DrSecondary | Self::Fenced { .. })
+    }
+
     /// What the caller can do about it; the rest stays in the log.
     #[must_use]
     pub fn fault(&self) -> Fault {

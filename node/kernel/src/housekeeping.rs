@@ -83,13 +83,8 @@ where
     while let Some(kernel) = kernel.upgrade() {
         match round(kernel).await {
             // Leadership, or the role of a primary, was lost between two steps: the next one goes on.
-            Ok(())
-            | Err(
-                KernelError::NeedsActive
-                | KernelError::NeedsPrimary
-                | KernelError::DrSecondary
-                | KernelError::Fenced { .. },
-            ) => {}
+            Ok(()) => {}
+            Err(err) if err.is_for_another() => {}
             Err(err) => tracing::warn!(error = %err, "housekeeping failed, will try again"),
         }
         tokio::time::sleep(pause).await;

@@ -92,15 +92,8 @@ async fn tick(kernel: Arc<Kernel>, mount: Arc<Mount>) {
     let uuid = &mount.record.uuid;
     match tokio::time::timeout(PATIENCE, kernel.tick_mount(&mount)).await {
         // Leadership was lost between two steps: the next active node goes on.
-        Ok(
-            Ok(())
-            | Err(
-                KernelError::NeedsActive
-                | KernelError::NeedsPrimary
-                | KernelError::DrSecondary
-                | KernelError::Fenced { .. },
-            ),
-        ) => {}
+        Ok(Ok(())) => {}
+        Ok(Err(err)) if err.is_for_another() => {}
         Ok(Err(err)) => tracing::warn!(mount = uuid, error = %err, "an engine's tick failed"),
         Err(_) => tracing::warn!(mount = uuid, "an engine's tick does not end"),
     }
