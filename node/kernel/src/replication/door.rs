@@ -100,9 +100,10 @@ impl Kernel {
             Some(Door::Token) => match self.check_operator(tx, asked, admitted, full_path) {
                 // What is right always passes, so that nobody can keep the operator out on the day by guessing; and
                 // guessing 142 bits is not what the pace is for, but the work that it makes.
-                Err(KernelError::Denied) => {
-                    self.operation_pace.step(self.clock.monotonic()).and(Err(KernelError::Denied))
-                }
+                Err(KernelError::Denied) => self
+                    .operation_pace
+                    .step(asked.incoming.remote_addr, self.clock.monotonic())
+                    .and(Err(KernelError::Denied)),
                 checked => checked,
             },
         }

@@ -173,7 +173,7 @@ impl Builtin for RekeyPaths {
     async fn handle(&self, ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
         let family = Family::of(request, "rekey");
         if family == Family::Open {
-            self.pace.step(ctx.kernel.clock.monotonic())?;
+            self.pace.step(ctx.incoming.remote_addr, ctx.kernel.clock.monotonic())?;
         }
         refuse_wrapping(request)?;
         match (request.route.id, request.operation) {

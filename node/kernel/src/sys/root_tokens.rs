@@ -93,7 +93,7 @@ impl Builtin for RootTokenPaths {
     async fn handle(&self, ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
         let family = Family::of(request, "generate-root/");
         if family == Family::Open {
-            self.pace.step(ctx.kernel.clock.monotonic())?;
+            self.pace.step(ctx.incoming.remote_addr, ctx.kernel.clock.monotonic())?;
         }
         match (request.route.id, request.operation) {
             ("decode", _) => decode(request),

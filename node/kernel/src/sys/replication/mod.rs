@@ -162,7 +162,7 @@ impl ReplicationPaths {
         request: &Request,
         standing: &Standing,
     ) -> Result<BuiltinAnswer, KernelError> {
-        self.pace.step(ctx.kernel.clock.monotonic())?;
+        self.pace.step(ctx.incoming.remote_addr, ctx.kernel.clock.monotonic())?;
         standing.check_is_dr_secondary()?;
         let (family, purpose) = (Family::Open, Purpose::OperationToken);
         match (request.route.id, request.operation) {
