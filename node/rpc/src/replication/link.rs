@@ -10,6 +10,7 @@ use arca_replication::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -36,6 +37,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const ASK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait for an answer to a greeting.
 const GREET_TIMEOUT: Duration = Duration::from_secs(3);
+/// The node that answered the last greeting has so much time before the others are greeted as well.
+const GREET_HEAD_START: Duration = Duration::from_millis(300);
 /// How often a node is asked whether it is still there.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// One that answers no HTTP/2 ping for this long is gone.
@@ -307,19 +310,31 @@ impl Link for GrpcLink {
 #[async_trait]
 impl PrimaryLink for GrpcLink {
     async fn greet(&self, greeting: &Greeting) -> Result<Welcome, LinkError> {
-        let mut last = LinkError::Unreachable("no address of the primary is known".to_owned());
-        for addr in self.greeted_first() {
+        let mut asked = FuturesUnordered::new();
+        for (place, addr) in self.greeted_first().into_iter().enumerate() {
             let mut client = self.client(&addr)?;
-            match bounded(client.greet(GreetRequest::from(greeting.clone())), GREET_TIMEOUT).await {
-                Ok(welcome) => {
+            asked.push(async move {
+                if place > 0 {
+                    tokio::time::sleep(GREET_HEAD_START).await;
+                }
+                let greeted = client.greet(GreetRequest::from(greeting.clone()));
+                (addr, bounded(greeted, GREET_TIMEOUT).await.map(Welcome::from))
+            });
+        }
+        let mut lonely = Err(LinkError::Unreachable("no address of the primary is known".to_owned()));
+        while let Some((addr, answer)) = asked.next().await {
+            match answer {
+                Ok(welcome) if welcome.has_leader => {
                     self.known.lock().greeted = Some(addr);
-                    return Ok(welcome.into());
+                    return Ok(welcome);
                 }
                 Err(LinkError::Refused(refusal)) => return Err(refusal.into()),
-                Err(err) => last = err,
+                // What a node without a leader says counts if nobody knows better.
+                Err(_) if lonely.is_ok() => {}
+                answer => lonely = answer,
             }
         }
-        Err(last)
+        lonely
     }
 
     /// The addresses in use stay the first.
