@@ -4,33 +4,61 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use arca_harness::regions::drill::{self, Plan};
+use arca_harness::regions::{drill, lag};
 use arca_harness::{HarnessError, cluster};
 
-const HELP: &str = "usage: arca-regions [OPTION VALUE]…
-  --round-trip MS   between the regions (80)
-  --before SECONDS  of load before the primary's region is cut off (10)
-  --alone SECONDS   that the old primary goes on alone (2)
+const HELP: &str = "usage: arca-regions [drill|lag] [OPTION VALUE]…
+  drill  loses a region and comes back (the default)
+    --round-trip MS   between the regions (80)
+    --before SECONDS  of load before the primary's region is cut off (10)
+    --alone SECONDS   that the old primary goes on alone (2)
+  lag    shows what a secondary costs its primary, and how far it is behind
+    --round-trip MS   between the regions (80)
+    --seconds N       of each turn (15)
+    --rounds N        turns of each kind (2)
+    --writers N       at once (64)
   The arca binary is the one beside this program, or ARCA_BIN.";
 
-fn plan() -> Option<Plan> {
-    let mut plan = Plan::default();
-    let mut args = std::env::args().skip(1);
-    while let Some(option) = args.next() {
-        let value = args.next()?.parse::<u64>().ok()?;
-        match option.as_str() {
-            "--round-trip" => plan.round_trip = Duration::from_millis(value),
-            "--before" => plan.before = Duration::from_secs(value),
-            "--alone" => plan.alone = Duration::from_secs(value),
+enum Plan {
+    Drill(drill::Plan),
+    Lag(lag::Plan),
+}
+
+impl Plan {
+    fn of(args: impl Iterator<Item = String>) -> Option<Self> {
+        let mut args = args.peekable();
+        let is_named = args.peek().is_some_and(|first| !first.starts_with('-'));
+        let mut plan = match if is_named { args.next() } else { None }.as_deref() {
+            None | Some("drill") => Self::Drill(drill::Plan::default()),
+            Some("lag") => Self::Lag(lag::Plan::default()),
+            Some(_) => return None,
+        };
+        while let Some(option) = args.next() {
+            let value = args.next()?.parse::<u64>().ok()?;
+            plan.set(&option, value)?;
+        }
+        Some(plan)
+    }
+
+    fn set(&mut self, option: &str, value: u64) -> Option<()> {
+        let count = usize::try_from(value).ok().filter(|count| *count > 0);
+        match (self, option) {
+            (Self::Drill(plan), "--round-trip") => plan.round_trip = Duration::from_millis(value),
+            (Self::Drill(plan), "--before") => plan.before = Duration::from_secs(value),
+            (Self::Drill(plan), "--alone") => plan.alone = Duration::from_secs(value),
+            (Self::Lag(plan), "--round-trip") => plan.round_trip = Duration::from_millis(value),
+            (Self::Lag(plan), "--seconds") => plan.seconds = value.max(1),
+            (Self::Lag(plan), "--rounds") => plan.rounds = count?,
+            (Self::Lag(plan), "--writers") => plan.writers = count?,
             _ => return None,
         }
+        Some(())
     }
-    Some(plan)
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Some(plan) = plan() else {
+    let Some(plan) = Plan::of(std::env::args().skip(1)) else {
         eprintln!("{HELP}");
         return ExitCode::FAILURE;
     };
@@ -46,9 +74,13 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(plan: Plan) -> Result<drill::Report, HarnessError> {
+async fn run(plan: Plan) -> Result<String, HarnessError> {
     let dir = tempfile::tempdir().map_err(|err| HarnessError::new("making a directory", err))?;
-    let done = drill::run(plan, &cluster::find_binary()?, dir.path()).await;
+    let binary = cluster::find_binary()?;
+    let done = match plan {
+        Plan::Drill(plan) => drill::run(plan, &binary, dir.path()).await.map(|report| report.to_string()),
+        Plan::Lag(plan) => lag::run(plan, &binary, dir.path()).await.map(|report| report.to_string()),
+    };
     if done.is_err() {
         // What the nodes have logged says more.
         let kept = dir.keep();

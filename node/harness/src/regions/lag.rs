@@ -1,0 +1,239 @@
+//! What a DR secondary costs its primary, and how far it is behind: writes as fast as they go, by turns with the secondary cut
+//! off and with it following over a line that takes its time.
+//!
+//! The primary's nodes are kept on one processor, and everything else on the others: otherwise what is measured is
+//! that the secondary's nodes, which would be other machines, take processors away.
+
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use super::link::Link;
+use super::region::Region;
+use crate::HarnessError;
+use crate::raw::Connection;
+
+type Result<T> = std::result::Result<T, HarnessError>;
+
+/// Between two looks at the primary's status.
+const LOOK: Duration = Duration::from_millis(50);
+/// For the first connections and caches.
+const WARM_UP: Duration = Duration::from_secs(3);
+
+/// What to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Round trip between the regions.
+    pub round_trip: Duration,
+    /// Of each turn.
+    pub seconds: u64,
+    /// Turns of each kind.
+    pub rounds: usize,
+    /// Connections that write at once.
+    pub writers: usize,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { round_trip: Duration::from_millis(80), seconds: 15, rounds: 2, writers: 64 }
+    }
+}
+
+/// What it showed.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Writes a second, in each turn without the secondary.
+    pub alone: Vec<f64>,
+    /// The same, with it.
+    pub followed: Vec<f64>,
+    /// Seconds that the secondary was behind while it followed, as the primary's status had it, ascending.
+    pub lags: Vec<f64>,
+    /// Until it had everything again after a turn in which it was cut off: the longest.
+    pub caught_up: Duration,
+}
+
+impl Report {
+    /// The share of its rate that the primary keeps.
+    #[must_use]
+    pub fn kept(&self) -> f64 {
+        mean(&self.followed) / mean(&self.alone)
+    }
+
+    /// The lag that is not exceeded in this share of the looks, seconds.
+    #[must_use]
+    pub fn lag(&self, share: f64) -> f64 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        let at = (self.lags.len().saturating_sub(1) as f64 * share).ceil() as usize;
+        self.lags.get(at).copied().unwrap_or(f64::NAN)
+    }
+}
+
+#[expect(clippy::cast_precision_loss)]
+fn mean(rates: &[f64]) -> f64 {
+    rates.iter().sum::<f64>() / rates.len() as f64
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rates =
+            |rates: &[f64]| rates.iter().map(|rate| format!("{rate:.0}")).collect::<Vec<_>>().join(", ");
+        let ms = |seconds: f64| format!("{:.0} ms", seconds * 1e3);
+        let rows = [
+            ("writes a second, secondary cut off", rates(&self.alone)),
+            ("writes a second, secondary following", rates(&self.followed)),
+            ("rate that the primary keeps", format!("{:.1} %", self.kept() * 100.0)),
+            ("lag, acknowledgement and all: median", ms(self.lag(0.5))),
+            ("lag: 99 % of the time below", ms(self.lag(0.99))),
+            ("lag: largest", ms(self.lag(1.0))),
+            ("caught up after a turn cut off", format!("{} ms", self.caught_up.as_millis())),
+        ];
+        for (name, value) in rows {
+            writeln!(f, "| {name:<40} | {value:>16} |")?;
+        }
+        Ok(())
+    }
+}
+
+/// Keeps processes on some processors.
+fn pin(pids: impl IntoIterator<Item = u32>, processors: &str) -> Result<()> {
+    for pid in pids {
+        let mut taskset = Command::new("taskset");
+        let done =
+            taskset.args(["--all-tasks", "--cpu-list", "--pid", processors, &pid.to_string()]).output();
+        let done = done.map_err(|err| HarnessError::new("taskset", err))?;
+        if !done.status.success() {
+            return Err(HarnessError(format!("taskset: {}", String::from_utf8_lossy(&done.stderr))));
+        }
+    }
+    Ok(())
+}
+
+fn pids(region: &Region) -> impl Iterator<Item = u32> + '_ {
+    region.cluster.nodes.iter().filter_map(crate::Node::pid)
+}
+
+/// The lag of the only secondary, as the primary's status has it.
+fn lag_seconds(status: &Map<String, Value>) -> Option<f64> {
+    let rows = status.get("secondaries")?.as_array()?;
+    rows.iter().filter_map(|row| row.get("lag_seconds")?.as_f64()).reduce(f64::min)
+}
+
+/// Whether the only secondary has acknowledged everything.
+fn has_all(status: &Map<String, Value>) -> bool {
+    let rows = status.get("secondaries").and_then(Value::as_array);
+    rows.is_some_and(|rows| rows.iter().any(|row| row.get("lag_entries").and_then(Value::as_u64) == Some(0)))
+}
+
+/// Runs it, below `dir`.
+///
+/// # Errors
+/// When a write is refused, the secondary does not follow, or its state is another in the end.
+pub async fn run(plan: Plan, binary: &Path, dir: &Path) -> Result<Report> {
+    let east = Region::up("east", binary, dir).await?;
+    let mut west = Region::up("west", binary, dir).await?;
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if processors > 1 {
+        let others = format!("1-{}", processors - 1);
+        pin(pids(&east), "0")?;
+        pin(pids(&west).chain([std::process::id()]), &others)?;
+    }
+    let to_east = Link::open(east.cluster_ports(), plan.round_trip / 2).await?;
+    let address = format!("127.0.0.1:{}", to_east.port);
+    east.order("primary/enable", &json!({ "primary_cluster_addr": address })).await?;
+    let token = east.secondary_token("west").await?;
+    west.order("secondary/enable", &json!({ "token": token })).await?;
+    let is_whole = |status: &Map<String, Value>| {
+        let of = |name: &str| status.get(name);
+        of("state").and_then(Value::as_str) == Some("stream-wals")
+            && of("lag_entries").and_then(Value::as_u64) == Some(0)
+    };
+    west.until("the copy", is_whole).await?;
+    west.cluster.shares.clone_from(&east.cluster.shares);
+    let mut report = Report::default();
+    load(&east, plan.writers, WARM_UP, None).await?;
+    let turn = Duration::from_secs(plan.seconds);
+    for _ in 0..plan.rounds {
+        to_east.cut();
+        report.alone.push(load(&east, plan.writers, turn, None).await?);
+        to_east.mend();
+        // By the primary's word: the secondary may not have noticed yet that it was cut off.
+        let caught_up = east.until("the secondary to have what it missed", has_all).await?;
+        report.caught_up = report.caught_up.max(caught_up);
+        report.followed.push(load(&east, plan.writers, turn, Some(&mut report.lags)).await?);
+        east.until("the secondary to have the rest", has_all).await?;
+    }
+    report.lags.sort_by(f64::total_cmp);
+    same(&east, &west).await?;
+    Ok(report)
+}
+
+/// Writes for `turn`; answers how many a second. Notes lags meanwhile, if they are wanted.
+async fn load(
+    region: &Region,
+    writers: usize,
+    turn: Duration,
+    mut lags: Option<&mut Vec<f64>>,
+) -> Result<f64> {
+    let node = region.cluster.active().await?;
+    let node = region.cluster.nodes.get(node).ok_or_else(|| HarnessError("no such node".to_owned()))?;
+    let (written, until) = (Arc::<AtomicU64>::default(), Instant::now() + turn);
+    let tasks: Vec<_> = (0..writers)
+        .map(|at| {
+            let (written, port, token) = (Arc::clone(&written), node.port, region.cluster.root_token.clone());
+            tokio::spawn(write_until(port, token, at, until, written))
+        })
+        .collect();
+    let began = Instant::now();
+    while Instant::now() < until {
+        tokio::time::sleep(LOOK).await;
+        if let Some(lags) = &mut lags {
+            lags.extend(lag_seconds(&region.status().await?));
+        }
+    }
+    for task in tasks {
+        task.await.map_err(|err| HarnessError::new("a writer", err))??;
+    }
+    #[expect(clippy::cast_precision_loss)]
+    Ok(written.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64())
+}
+
+async fn write_until(
+    port: u16,
+    token: String,
+    at: usize,
+    until: Instant,
+    written: Arc<AtomicU64>,
+) -> Result<()> {
+    let failed = |err| HarnessError::new("writing", err);
+    let mut connection = Connection::open(port).await.map_err(failed)?;
+    let path = format!("/v1/secret/data/lag-{at}");
+    let mut number = 0;
+    while Instant::now() < until {
+        number += 1;
+        let body = json!({"data": {"number": number, "filler": "x".repeat(100)}}).to_string();
+        let answer = connection.call("POST", &path, &token, &body).await.map_err(failed)?;
+        if answer.status != 200 {
+            return Err(HarnessError(format!("a write was answered {}: {}", answer.status, answer.text())));
+        }
+        written.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Both hold the same.
+async fn same(east: &Region, west: &Region) -> Result<()> {
+    let token = west.operation_token(&east.cluster.shares, 3).await?;
+    let asked = json!({ "dr_operation_token": token });
+    let said = west.order("secondary/merkle-check", &asked).await?;
+    let report =
+        said.as_ref().and_then(|said| said.field("merkle_corruption_report")).cloned().unwrap_or_default();
+    match report.get("verdict").and_then(Value::as_str) {
+        Some("same") => Ok(()),
+        _ => Err(HarnessError(format!("the states are not the same: {report}"))),
+    }
+}
