@@ -510,6 +510,10 @@ async fn activate(unsealed: &Unsealed) {
     match unsealed.replica.read_barrier().await {
         Ok(index) => {
             unsealed.keys.reload();
+            // One that the state has locked out is about to seal itself, and speaks for nobody.
+            if unsealed.keys.is_locked_out() {
+                return;
+            }
             unsealed.kernel.activate();
             tracing::info!(index, "active");
             unsealed.cluster.keep_identity(&unsealed.kernel).await;

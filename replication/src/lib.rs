@@ -43,7 +43,7 @@ pub use message::{Announcement, Answer, CursorMessage};
 pub use pace::Pace;
 pub use pinned::{Pinned, Position};
 pub use progress::{Figures, Progress};
-pub use record::{ForgetError, HISTORY_KEY, cursor_key, forget_cursor, load_cursor};
+pub use record::{ForgetError, HISTORY_KEY, RECORDS, cursor_key, forget_cursor, load_cursor};
 pub use segment::Segment;
 pub use side::{Follower, Greeting, GreetingNode, PrimaryLink, PrimarySide, Replicated, Unserved, Welcome};
 pub use sieve::{Kind, Rules, Sieve, Sieved, Sieves};

@@ -10,6 +10,8 @@ use crate::codec::{Malformed, Reader, put_varint};
 use crate::cursor::Cursor;
 use crate::sieve::Kind;
 
+/// What the keys of all of these begin with.
+pub const RECORDS: [u8; 3] = [3, 0, 0];
 /// Where the history of this cluster is.
 pub const HISTORY_KEY: [u8; 4] = [3, 0, 0, b'h'];
 const CURSOR: [u8; 4] = [3, 0, 0, b'c'];

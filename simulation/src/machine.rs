@@ -217,7 +217,7 @@ impl Machine {
             replicator: replicator.as_ref().map(Arc::downgrade),
         };
         self.shared.directory.enter(&self.host, self.id, listening);
-        let following = follow_role(Arc::clone(&replica), Arc::clone(&kernel));
+        let following = follow_role(Arc::clone(&replica), Arc::clone(&kernel), Arc::clone(&keys));
         let until = death.clone();
         tokio::spawn(async move { until.run_until_cancelled(following).await });
         self.life += 1;
@@ -307,15 +307,18 @@ impl Process {
     }
 }
 
-/// As a node does it: active once this member leads and has applied all that was committed before.
-async fn follow_role(replica: Arc<RaftReplica>, kernel: Arc<Kernel>) {
+/// As a node does it: active once this member leads and has applied all that was committed before, if it has the keys.
+async fn follow_role(replica: Arc<RaftReplica>, kernel: Arc<Kernel>, keys: Arc<KeyKeeper>) {
     let mut changes = replica.watch();
     loop {
         let leads = changes.borrow_and_update().role == Role::Leader;
         match (leads, kernel.is_active()) {
-            (true, false) => {
+            (true, false) if !keys.is_locked_out() => {
                 if replica.read_barrier().await.is_ok() {
-                    kernel.activate();
+                    keys.reload();
+                    if !keys.is_locked_out() {
+                        kernel.activate();
+                    }
                 } else {
                     // Leadership was lost again, or its quorum; look once more shortly.
                     tokio::time::sleep(Duration::from_millis(10)).await;

@@ -171,10 +171,11 @@ impl Replicator {
             role.epoch = cursor.epoch.0;
         }
         let view = self.replica.view();
+        let keyring = self.guard_keys(view.as_ref())?;
         let mut leftovers = LeftoversRecord::default();
         let mut visitor = |key: &[u8], _: &[u8], _: Version| {
             // Under the keys of a state that this one once was a copy of, names are the same: those stay.
-            if !key.starts_with(&super::SHIPPING_RECORDS) && next.open_name(key).is_err() {
+            if !key.starts_with(&arca_replication::RECORDS) && next.open_name(key).is_err() {
                 leftovers.keys.push(hex::encode(key));
             }
             if leftovers.keys.len() >= OWN_MAX { Visit::Stop } else { Visit::Next }
@@ -202,9 +203,8 @@ impl Replicator {
         }
         writes.push(Write::Put(cursor_key(shipped(kind)), cursor.encode()));
         writes.push(announced);
-        let mut before =
-            Before { keyring: version_of(view.as_ref(), &boot_key("keyring"))?, ..Before::default() };
-        let mut reads = Vec::with_capacity(writes.len());
+        let mut before = Before { keyring: keyring.1, ..Before::default() };
+        let mut reads = vec![keyring];
         for write in &writes {
             let found =
                 view.get(write.key()).map_err(|err| failed("reading this cluster's own records", err))?;

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::follower::NO_PRIMARY;
 use super::primary::busy;
-use super::{OWN_FOLDERS, Replicator, SHIPPING_RECORDS, active_role, sieve};
+use super::{OWN_FOLDERS, Replicator, active_role, sieve};
 
 /// A comparison, and what follows from it for the keys of this node.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl OwnRecords for OwnSealed {
         for (start, end) in &ranges {
             let mut visitor = |key: &[u8], value: &[u8], version: Version| {
                 // A member that is behind opens the announcement with the keys of before.
-                if !key.starts_with(&SHIPPING_RECORDS) && key != successor {
+                if !key.starts_with(&arca_replication::RECORDS) && key != successor {
                     match self.anew(&next, key, value) {
                         Ok(Some(write)) => found.push(Ok((write, version))),
                         Ok(None) => {}

@@ -37,7 +37,9 @@ use arca_kernel::key_keeper::{KeyKeeper, ROOT_KEY_PATH};
 use arca_kernel::replication::{Kind, Mode, RoleRecord, Standing};
 use arca_kernel::tx::Tx;
 use arca_kernel::{Kernel, KernelError};
-use arca_raft_storage::{ApplyObserver, Change, Member, ProposeError, RaftReplica, Replica as _, Write};
+use arca_raft_storage::{
+    ApplyObserver, Change, Key, Member, ProposeError, RaftReplica, ReadView, Replica as _, Version, Write,
+};
 use arca_replication::source::{Source, SourceSettings};
 use arca_replication::{Comparisons, Pace, Sieve};
 use parking_lot::Mutex;
@@ -226,7 +228,27 @@ impl Replicator {
     /// The kernel, if this is the active node.
     fn active(&self) -> Result<Arc<Kernel>, KernelError> {
         let kernel = self.kernel()?;
-        if kernel.is_active() { Ok(kernel) } else { Err(KernelError::NeedsActive) }
+        if self.is_active(&kernel) { Ok(kernel) } else { Err(KernelError::NeedsActive) }
+    }
+
+    /// Whether this node speaks for its cluster: one that the state has locked out does not, although it may lead for a
+    /// moment. It still finds the records of before, under the names of before, and would make the same copy once more.
+    fn is_active(&self, kernel: &Kernel) -> bool {
+        kernel.is_active() && !self.keys.is_locked_out()
+    }
+
+    /// Has a write set, made of what is in `view`, refused once the state has come under other keys.
+    ///
+    /// # Errors
+    /// When that has happened already.
+    fn guard_keys(&self, view: &dyn ReadView) -> Result<(Key, Version), KernelError> {
+        let keyring = boot_key("keyring");
+        let found = view.get(&keyring).map_err(|err| KernelError::Replica(err.into()))?;
+        // After the view was taken: who holds it is locked out before a view of such a state can be.
+        if self.keys.is_locked_out() {
+            return Err(KernelError::Sealed);
+        }
+        Ok((keyring, found.map_or(Version::ABSENT, |found| found.version)))
     }
 
     fn role(&self, kind: Kind) -> Result<RoleRecord, KernelError> {
@@ -239,9 +261,11 @@ impl Replicator {
         F: FnMut(&Tx) -> Result<Vec<Write>, KernelError> + Send,
     {
         for _ in 0..COMMITS_MAX {
+            let keyring = self.guard_keys(self.replica.view().as_ref())?;
             let tx = self.kernel()?.read_tx().writing();
             let raw = stage(&tx)?;
             let mut set = tx.into_write_set()?;
+            set.reads.push(keyring);
             set.writes.extend(raw);
             match self.replica.propose(set).await {
                 Ok(committed) => return Ok(committed.index),
@@ -305,7 +329,7 @@ impl Replicator {
         if !standing.is_known() {
             return;
         }
-        let is_active = kernel.is_active();
+        let is_active = self.is_active(&kernel);
         let roles = Kind::ALL.map(|kind| (kind, active_role(&standing, kind)));
         self.serve_secondaries();
         self.comparisons.sweep();
@@ -361,9 +385,6 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// The first bytes of the shipping crate's own records, which change with every segment.
-const SHIPPING_RECORDS: [u8; 3] = [3, 0, 0];
-
 /// Wakes whoever compares records with what runs.
 struct RecordObserver(Weak<Notify>);
 
@@ -373,7 +394,7 @@ impl ApplyObserver for RecordObserver {
             Change::Everything => true,
             Change::Write(write) => {
                 let key = write.key();
-                key.first() == Some(&Class::Node.tag()) && !key.starts_with(&SHIPPING_RECORDS)
+                key.first() == Some(&Class::Node.tag()) && !key.starts_with(&arca_replication::RECORDS)
             }
         };
         if let Some(changed) = self.0.upgrade().filter(|_| is_record) {

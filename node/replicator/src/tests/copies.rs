@@ -98,3 +98,22 @@ async fn tokens_that_are_over_do_not_keep_new_ones_from_being_made() {
     forget_old_tokens(&tx, Kind::Dr, later).unwrap();
     assert_eq!(left(), Vec::<String>::new());
 }
+
+/// A member that is locked out by the copy it took in may lead for a while longer, and still finds what was to be copied,
+/// under the names of before. Made again, the copy would store a cursor that is ahead of the state.
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_made_once() {
+    let world = Arc::<World>::default();
+    let (east, west) = (Region::open(&world, "east").await, Region::open(&world, "west").await);
+    east.port().enable_primary(Kind::Dr, String::new()).await.unwrap();
+    west.copy(&east).await;
+    west.until("the copy", |west| west.now.keys.is_locked_out()).await;
+    let cursor = west.cursor();
+    east.write("later").await.unwrap();
+    // As when leadership comes and goes.
+    west.now.kernel.deactivate();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    west.now.kernel.activate();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(west.cursor(), cursor);
+}

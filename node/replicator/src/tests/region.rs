@@ -375,7 +375,7 @@ impl Region {
     pub(super) fn own_keys(&self) -> BTreeSet<Vec<u8>> {
         let mut keys = BTreeSet::new();
         let mut visitor = |key: &[u8], _: &[u8], _: Version| {
-            if !key.starts_with(&crate::SHIPPING_RECORDS) {
+            if !key.starts_with(&arca_replication::RECORDS) {
                 keys.insert(key.to_vec());
             }
             arca_raft_storage::Visit::Next
