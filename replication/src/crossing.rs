@@ -26,6 +26,6 @@ pub fn keys(call: Call, payload: &Bytes) -> Result<Vec<Key>, Malformed> {
         }
         Call::Copy => copy::keys(payload.clone()),
         Call::Compare => compare::keys(payload.clone()),
-        Call::Acknowledge | Call::Announce | Call::Ask => Ok(Vec::new()),
+        Call::Acknowledge | Call::Announce | Call::Ask | Call::Present => Ok(Vec::new()),
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use crate::cursor::Cursor;
 use crate::link::{Call, Link, LinkError, PayloadStream, Refusal};
 use crate::message::CursorMessage;
+use crate::moments::Moments;
 use crate::segment::Segment;
 use crate::sink::{Break, Ended, Sink};
 use crate::status::{Connection, State};
@@ -66,6 +67,8 @@ struct Following<'a> {
     heard_at: Instant,
     /// When the stream last brought anything.
     received_at: Instant,
+    /// What the primary had when, as far as it was heard.
+    moments: Moments,
 }
 
 /// Follows from `cursor`, which the record has at `version`, until something is in the way.
@@ -90,6 +93,7 @@ pub(crate) async fn run(sink: &Sink, link: &Arc<dyn Link>, cursor: Cursor, versi
         acknowledge_at: now,
         heard_at: now,
         received_at: now,
+        moments: Moments::default(),
     };
     following.run(stream).await
 }
@@ -273,6 +277,7 @@ impl Following<'_> {
         let next = Instant::now() + self.sink.settings.acknowledge;
         self.acknowledge_at = self.acknowledge_at.min(next);
         let (now_ms, queued) = ((self.sink.clock)(), self.queue_bytes as u64);
+        let reached = self.moments.reached(part.cursor.index);
         let is_all = self.durable == self.received;
         self.sink.tell.change(|status| {
             status.cursor = part.cursor;
@@ -283,14 +288,16 @@ impl Following<'_> {
                 status.complete_at_ms = Some(now_ms);
                 status.lag_bytes = 0;
             } else {
+                status.complete_at_ms = reached.or(status.complete_at_ms);
                 status.lag_bytes = status.lag_bytes.max(queued);
             }
         });
         Ok(())
     }
 
-    fn hear(&self, segment: &Segment) {
+    fn hear(&mut self, segment: &Segment) {
         let now_ms = (self.sink.clock)();
+        self.moments.note(segment.applied, now_ms);
         let (durable, queued) = (self.durable.index, self.queue_bytes as u64);
         self.sink.tell.change(|status| {
             (status.connection, status.problem) = (Connection::Ready, None);

@@ -15,10 +15,12 @@ pub mod cursor;
 mod follow;
 mod following;
 pub mod history;
+mod known;
 pub mod link;
 pub mod message;
 #[cfg(test)]
 mod models;
+mod moments;
 pub mod pace;
 pub mod pinned;
 pub mod progress;

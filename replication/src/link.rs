@@ -28,6 +28,8 @@ pub enum Call {
     /// What the kernel of a performance secondary has its primary do: opaque here, done once or not at all. A link delivers
     /// it once: where it may have been delivered it is not sent again.
     Ask = 6,
+    /// A secondary is there: what a node that was greeted tells the active one.
+    Present = 7,
 }
 
 impl Call {
@@ -41,6 +43,7 @@ impl Call {
             4 => Some(Self::Compare),
             5 => Some(Self::Announce),
             6 => Some(Self::Ask),
+            7 => Some(Self::Present),
             _ => None,
         }
     }

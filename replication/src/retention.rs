@@ -2,7 +2,8 @@
 //!
 //! Every member keeps its log from what the slowest secondary has acknowledged, as far as the log may grow at all. What
 //! was acknowledged is recorded in the state now and then, so that members which no secondary talks to know it too, and
-//! after a restart. A secondary that is known but never acknowledged anything needs everything.
+//! after a restart. A secondary that is known but never acknowledged anything needs everything. One that shows no life for
+//! very long, counted by each member for itself since it started, needs nothing any more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -71,10 +72,19 @@ impl Source {
                 continue;
             };
             for id in told.iter().flat_map(|primary| &primary.secondaries) {
-                needed = needed.min(self.needs(kind, id, records));
+                let needs = self.needs(kind, id, records);
+                needed = if self.is_given_up(kind, id, needs) { needed } else { needed.min(needs) };
             }
         }
         needed
+    }
+
+    /// Whether a secondary, of which it is known how far it was, has shown no life for too long.
+    fn is_given_up(&self, kind: Kind, id: &str, needs: u64) -> bool {
+        let mut progress = self.progress.lock();
+        let known = progress.entry((kind, id.to_owned())).or_default();
+        id.clone_into(&mut known.status.id);
+        known.silence(needs) > self.settings.retention_time
     }
 
     fn needs(&self, kind: Kind, id: &str, records: &Records) -> u64 {

@@ -47,6 +47,8 @@ pub struct Greeting {
     pub epoch: u64,
     /// Its wall clock, milliseconds since 1970.
     pub clock_ms: u64,
+    /// How long the answer to its last greeting took, milliseconds; zero for the first.
+    pub took_ms: u64,
 }
 
 /// A node of a primary.
@@ -118,7 +120,7 @@ pub struct Replicated {
 /// A [`Link`] to a primary that also says who is there.
 #[async_trait]
 pub trait PrimaryLink: Link {
-    /// Says who asks, to the node that answers first.
+    /// Says who asks, to the node that answers first; one that knows no leader counts if none of the others does.
     ///
     /// # Errors
     /// See [`LinkError`].

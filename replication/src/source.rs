@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use crate::codec::{Malformed, Reader};
 use crate::cursor::{Cursor, Epoch};
 use crate::history::History;
+use crate::known::Known;
 use crate::link::{Call, PayloadStream, Refusal};
 use crate::message::{Announcement, Answer, CursorMessage};
 use crate::sieve::{Kind, Sieve, Sieves};
@@ -33,6 +34,8 @@ pub struct SourceSettings {
     pub heartbeat: Duration,
     /// How often it is looked at which part of the log is needed.
     pub retention_check: Duration,
+    /// The log is not kept any more for a secondary that has shown no life for so long: it will have to be compared.
+    pub retention_time: Duration,
     /// Acknowledgements are recorded for the other members once they moved by so many entries,
     pub record_entries: u64,
     /// or moved at all for so long.
@@ -45,6 +48,7 @@ impl Default for SourceSettings {
             segment_bytes: 256 << 10,
             heartbeat: Duration::from_secs(1),
             retention_check: Duration::from_secs(5),
+            retention_time: Duration::from_secs(72 * 3600),
             record_entries: 16 << 10,
             record_age: Duration::from_secs(600),
         }
@@ -85,6 +89,8 @@ pub struct SecondaryStatus {
     pub connected_at_ms: Option<u64>,
     /// When it last asked for something, milliseconds since 1970.
     pub heard_at_ms: Option<u64>,
+    /// A moment of which it has everything that was there, the latest that is known: milliseconds since 1970.
+    pub complete_at_ms: Option<u64>,
     /// What it has applied for good.
     pub acknowledged: Option<Cursor>,
     /// The newest entry that it was sent.
@@ -105,7 +111,7 @@ pub struct Source {
     pub(crate) clock: Clock,
     pub(crate) roles: watch::Sender<Roles>,
     pub(crate) heard: watch::Sender<BTreeMap<Kind, Heard>>,
-    progress: Mutex<BTreeMap<(Kind, String), SecondaryStatus>>,
+    pub(crate) progress: Mutex<BTreeMap<(Kind, String), Known>>,
 }
 
 impl fmt::Debug for Source {
@@ -146,7 +152,7 @@ impl Source {
     #[must_use]
     pub fn secondaries(&self, kind: Kind) -> Vec<SecondaryStatus> {
         let progress = self.progress.lock();
-        progress.iter().filter(|((of, _), _)| *of == kind).map(|(_, status)| status.clone()).collect()
+        progress.iter().filter(|((of, _), _)| *of == kind).map(|(_, known)| known.status.clone()).collect()
     }
 
     /// Answers a question of the secondary `from`, whom the caller has verified; `sieve` says what it gets.
@@ -163,7 +169,7 @@ impl Source {
         match call {
             Call::Acknowledge => self.acknowledge(from, sieve.kind, payload).await,
             Call::Announce => self.announced(from, sieve.kind, payload),
-            Call::Ask | Call::Follow | Call::Copy | Call::Compare => {
+            Call::Ask | Call::Follow | Call::Copy | Call::Compare | Call::Present => {
                 Err(Refusal::Malformed("this call is not answered with one message".to_owned()))
             }
         }
@@ -182,7 +188,7 @@ impl Source {
     ) -> Result<PayloadStream, Refusal> {
         match call {
             Call::Follow => self.follow(from, sieve.kind, Arc::new(sieve.clone()), payload).await,
-            Call::Acknowledge | Call::Announce | Call::Ask | Call::Copy | Call::Compare => {
+            Call::Acknowledge | Call::Announce | Call::Ask | Call::Copy | Call::Compare | Call::Present => {
                 Err(Refusal::Malformed("this call is not answered with a stream".to_owned()))
             }
         }
@@ -225,7 +231,7 @@ impl Source {
 
     pub(crate) fn note(&self, from: &str, kind: Kind, change: impl FnOnce(&mut SecondaryStatus)) {
         let mut progress = self.progress.lock();
-        let status = progress.entry((kind, from.to_owned())).or_default();
+        let status = &mut progress.entry((kind, from.to_owned())).or_default().status;
         if status.id.is_empty() {
             from.clone_into(&mut status.id);
         }
@@ -234,12 +240,16 @@ impl Source {
 
     pub(crate) fn acknowledged(&self, from: &str, kind: Kind) -> Option<u64> {
         let progress = self.progress.lock();
-        progress.get(&(kind, from.to_owned()))?.acknowledged.map(|cursor| cursor.index)
+        progress.get(&(kind, from.to_owned()))?.status.acknowledged.map(|cursor| cursor.index)
     }
 
     async fn acknowledge(&self, from: &str, kind: Kind, payload: Bytes) -> Result<Bytes, Refusal> {
         let cursor = self.hear_cursor(from, kind, payload).await?;
         self.note(from, kind, |status| status.acknowledged = Some(cursor));
+        let (applied, now_ms) = (self.replica.view().index(), (self.clock)());
+        if let Some(known) = self.progress.lock().get_mut(&(kind, from.to_owned())) {
+            known.has(cursor.index, applied, now_ms);
+        }
         Ok(self.answer(self.admit(from, kind)?))
     }
 

@@ -167,7 +167,7 @@ impl Kernel {
         let standing = self.standing();
         let is_systems =
             admitted.mount.as_ref().is_some_and(|mount| matches!(mount.serves, MountServes::System));
-        if !matches!(standing.serves(), Serves::Fenced { .. }) || is_systems || !admitted.writes() {
+        if !standing.is_fenced() || is_systems || !admitted.writes() {
             return None;
         }
         standing.check_writes().err()

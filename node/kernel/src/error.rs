@@ -1,16 +1,24 @@
 //! The kernel's failures. None of them knows HTTP: [`KernelError::fault`] says what the caller can do, `node/api`
 //! picks the status.
 
+use std::time::Duration;
+
 use arca_barrier::BarrierError;
 use arca_engine_api::{EngineError, EntropyError, Fault, StorageError};
 use arca_raft_storage::{Key, ProposeError, ReplicaError};
 
-use crate::replication::standing::fenced_text;
+use crate::replication::standing::{alone_text, fenced_text};
 use crate::replication::{EntityQuestion, Fence, Kind};
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
+    /// This primary hears no DR secondary, and is configured to take no writes then.
+    #[error("{}", alone_text(*.limit))]
+    Alone {
+        /// The silence after which it is so.
+        limit: Duration,
+    },
     /// No audit device took the entry, so the request may not go on.
     #[error("no audit device of this node could write the entry, so the request may not go on: see its log")]
     AuditFailed,
@@ -142,7 +150,14 @@ impl KernelError {
     /// background leaves it to them and looks again later.
     #[must_use]
     pub fn is_for_another(&self) -> bool {
-        matches!(self, Self::NeedsActive | Self::NeedsPrimary | Self::DrSecondary | Self::Fenced { .. })
+        matches!(
+            self,
+            Self::Alone { .. }
+                | Self::NeedsActive
+                | Self::NeedsPrimary
+                | Self::DrSecondary
+                | Self::Fenced { .. }
+        )
     }
 
     /// What the caller can do about it; the rest stays in the log.
@@ -158,7 +173,7 @@ impl KernelError {
             Self::Denied | Self::Preflight { .. } => Fault::Denied,
             Self::DrSecondary => Fault::DrSecondary,
             Self::Engine(err) => err.fault(),
-            Self::Fenced { .. } => Fault::Fenced,
+            Self::Alone { .. } | Self::Fenced { .. } => Fault::Fenced,
             Self::Invalid(_) => Fault::Invalid,
             Self::MediaType => Fault::MediaType,
             Self::NeedsEntity(_) => Fault::Internal,

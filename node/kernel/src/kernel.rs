@@ -167,7 +167,7 @@ impl Kernel {
         let KernelParts { barrier, replica, clock, entropy, engines, cluster, outside, config } = parts;
         let (cache, watches) = (Arc::new(ObjectCache::default()), Arc::new(Watches::default()));
         replica.observe(Arc::new(Observer::new(&cache, &watches)));
-        let store = SealedStore::new(barrier, replica)?;
+        let store = SealedStore::new(barrier, replica, Arc::clone(&clock))?;
         let mounts =
             Mounts::new(Arc::clone(&watches), engines, config.default_lease_ttl, config.max_lease_ttl);
         mounts.watch_root(&store)?;

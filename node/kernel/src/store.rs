@@ -8,11 +8,12 @@ use std::sync::{Arc, Weak};
 
 use arca_barrier::Barrier;
 use arca_danger::Bug;
+use arca_engine_api::Clock;
 use arca_raft_storage::{ApplyObserver, Change, Committed, Key, ProposeError, Replica, Version};
 
 use crate::KernelError;
 use crate::cache::PlainCache;
-use crate::replication::standing::{RoleObserver, Serves, Standing, Standings};
+use crate::replication::standing::{RoleObserver, Standing, Standings};
 use crate::tx::{Mode, Tx};
 
 /// See the file's header.
@@ -29,9 +30,13 @@ impl SealedStore {
     ///
     /// # Errors
     /// When names cannot be sealed.
-    pub fn new(barrier: Arc<Barrier>, replica: Arc<dyn Replica>) -> Result<Self, KernelError> {
+    pub fn new(
+        barrier: Arc<Barrier>,
+        replica: Arc<dyn Replica>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, KernelError> {
         let opened = Arc::new(PlainCache::default());
-        let standings = Arc::new(Standings::new(&barrier)?);
+        let standings = Arc::new(Standings::new(&barrier, clock)?);
         replica.observe(Arc::new(Evictor(Arc::downgrade(&opened))));
         replica.observe(Arc::new(RoleObserver(Arc::downgrade(&standings))));
         Ok(Self { barrier, replica, opened, standings })
@@ -55,10 +60,10 @@ impl SealedStore {
         self.standings.current(self)
     }
 
-    /// Whether this cluster serves everybody.
+    /// Whether this cluster serves everybody, those who write too.
     #[must_use]
     pub fn serves_all(&self) -> bool {
-        self.standings.is_open() || *self.standing().serves() == Serves::All
+        self.standings.is_open() || self.standing().check_writes().is_ok()
     }
 
     pub(crate) fn standings(&self) -> &Standings {

@@ -25,7 +25,7 @@ impl Replicator {
 
     fn show_primary(&self, kind: Kind, role: &RoleRecord) {
         let now = self.now().0;
-        metrics::gauge!(name(kind, "fenced")).set(float(u64::from(role.fence.is_some())));
+        metrics::gauge!(name(kind, "fenced")).set(float(u64::from(self.is_fenced(role))));
         for status in self.source.secondaries(shipped(kind)) {
             let (lag, id) = (self.lag_of(&status, now), status.id.clone());
             let show = |what: &str, number: f64| {
@@ -33,7 +33,9 @@ impl Replicator {
             };
             show("secondary.lag_entries", float(lag.entries));
             show("secondary.lag_bytes", float(lag.bytes));
-            show("secondary.lag_seconds", lag.seconds);
+            if let Some(lag) = lag.seconds {
+                show("secondary.lag_seconds", lag);
+            }
             show("secondary.bytes_sent", float(status.bytes_sent));
         }
     }

@@ -147,6 +147,7 @@ impl Replicator {
             cluster_id: self.cluster_id.clone(),
             epoch: role.epoch,
             clock_ms: self.now().0,
+            took_ms: 0,
         }
     }
 }
@@ -210,9 +211,10 @@ async fn copied(replicator: &Arc<Replicator>, told: &Told, stop: &CancellationTo
 
 /// Says that this secondary is there, and learns where the primary's nodes are.
 async fn greet(replicator: Arc<Replicator>, told: Arc<Told>) {
+    let mut took_ms = 0;
     loop {
         let Ok(role) = replicator.role(told.kind) else { return };
-        let greeting = replicator.greeting(&role);
+        let greeting = Greeting { took_ms, ..replicator.greeting(&role) };
         let began = tokio::time::Instant::now();
         let answer = told.link.greet(&greeting).await;
         let (now, took) = (replicator.now().0, began.elapsed());
@@ -220,6 +222,7 @@ async fn greet(replicator: Arc<Replicator>, told: Arc<Told>) {
             Ok(welcome) => {
                 let half = u64::try_from(took.as_millis() / 2).unwrap_or_default();
                 let skew_ms = welcome.clock_ms.saturating_add(half).cast_signed() - now.cast_signed();
+                took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 learn(&replicator, &told, &role, &welcome).await;
                 *told.heard.lock() =
                     Heard { welcome: Some(welcome), at_ms: now, took, skew_ms, problem: None };

@@ -95,12 +95,14 @@ impl PrimarySide for Side {
 
     async fn call(&self, follower: &Follower, call: Call, payload: Bytes) -> Result<Bytes, Unserved> {
         let replicator = self.replicator.upgrade().ok_or_else(gone)?;
+        replicator.hear(self.kind, follower);
         // What has to be written down, or is shown in the status, is told to the node that does so.
-        let is_for_active = matches!(call, Call::Acknowledge | Call::Announce | Call::Ask);
+        let is_for_active = matches!(call, Call::Acknowledge | Call::Announce | Call::Ask | Call::Present);
         if is_for_active && replicator.active().is_err() {
             return replicator.carry(self.kind, Some((follower.clone(), call)), payload).await;
         }
         match call {
+            Call::Present => Ok(Bytes::new()),
             Call::Ask => replicator.answer(self.kind, &follower.secondary_id, payload).await,
             Call::Announce => replicator.announced(self.kind, &follower.secondary_id, payload).await,
             Call::Compare => Ok(replicator.compare(&follower.secondary_id, self.kind, payload).await?),
@@ -119,6 +121,7 @@ impl PrimarySide for Side {
     ) -> Result<PayloadStream, Unserved> {
         let replicator = self.replicator.upgrade().ok_or_else(gone)?;
         let (kind, secondary_id) = (self.kind, follower.secondary_id.as_str());
+        replicator.hear(kind, follower);
         match call {
             Call::Copy => {
                 let pinned = replicator.pinned(secondary_id, kind).await?;
@@ -140,11 +143,37 @@ impl PrimarySide for Side {
 
     fn greet(&self, follower: &Follower, greeting: Greeting) -> Welcome {
         let Some(replicator) = self.replicator.upgrade() else { return Welcome::default() };
+        replicator.pass_on(self.kind, follower);
         replicator.welcome(self.kind, follower, greeting)
     }
 }
 
 impl Replicator {
+    /// A DR secondary has asked something, and so it is there ([`arca_kernel::replication::contact`]).
+    fn hear(&self, kind: Kind, follower: &Follower) {
+        if let Ok(kernel) = self.kernel()
+            && kind == Kind::Dr
+            && self.knows(kind, follower)
+        {
+            kernel.contact().hear();
+        }
+    }
+
+    /// The same, told to the active node as well where that matters.
+    fn pass_on(self: &Arc<Self>, kind: Kind, follower: &Follower) {
+        self.hear(kind, follower);
+        let is_bounded = self.role(kind).is_ok_and(|role| role.fence_after().is_some());
+        if !is_bounded || self.active().is_ok() {
+            return;
+        }
+        let (this, follower) = (Arc::clone(self), follower.clone());
+        drop(self.spawn(async move {
+            if let Err(err) = this.carry(kind, Some((follower, Call::Present)), Bytes::new()).await {
+                tracing::debug!(error = ?err, "the active node was not told that a secondary is there");
+            }
+        }));
+    }
+
     /// Has the active node answer what a secondary asked this one: all that it reaches may be a load balancer.
     async fn carry(
         &self,
@@ -313,18 +342,18 @@ impl Replicator {
         Ok(found)
     }
 
-    /// On the active member: begins the generation of its term where the cluster is a primary of any kind, since one
-    /// history serves both, and stores fences that were heard of.
+    /// On the active member: begins the generation of its term where the cluster is followed, of whatever kind, since one
+    /// history serves both, and stores fences that were heard of. One that was demoted is followed to its end, and hears of
+    /// who came after it: nothing of a term without a generation is told, and its end may come in a later term.
     pub(super) async fn lead(self: &Arc<Self>, roles: &[(Kind, RoleRecord)]) {
-        // One that was demoted hears of who came after it, too.
-        for (kind, role) in roles.iter().filter(|(_, role)| role.authority.is_some()) {
+        let followed: Vec<_> = roles.iter().filter(|(_, role)| role.authority.is_some()).collect();
+        for (kind, role) in &followed {
             self.heed(*kind, role).await;
         }
-        let primaries: Vec<_> = roles.iter().filter(|(_, role)| role.mode == Mode::Primary).collect();
-        if primaries.is_empty() {
+        if followed.is_empty() {
             return;
         }
-        let now = Some((self.replica.status().term, primaries.iter().map(|(_, role)| role.epoch).collect()));
+        let now = Some((self.replica.status().term, followed.iter().map(|(_, role)| role.epoch).collect()));
         let is_begun = self.served.lock().begun == now;
         if !is_begun {
             match self.begin_generation().await {

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::activation::Activated;
-use super::follower::{NO_PRIMARY, is_alive};
+use super::follower::{NO_PRIMARY, Told, is_alive};
 use super::records::{
     AnnouncementRecord, BootstrapRecord, SecondaryRecord, TokenRecord, announcement_path, bootstrap_path,
     check_id, tail_path, token_key_path,
@@ -34,8 +34,8 @@ use super::records::{
 use super::token::{public_key_from_text, public_key_to_text};
 use super::{Replicator, sealed_box, shipped};
 
-/// How long a planned promotion waits for the rest of what the old primary wrote.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a planned promotion waits for the rest of what the old primary wrote: less than who ordered it waits for an answer.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(15);
 /// Pause between two looks.
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 
@@ -170,7 +170,8 @@ impl Replicator {
 
     /// Waits until everything that the primary has, which was demoted in this epoch, is here.
     async fn drain(&self, kind: Kind, epoch: u64) -> Result<(), KernelError> {
-        let began = self.now().0;
+        let heard_at = |told: &Told| told.sink.status().borrow().heard_at_ms;
+        let heard_before = self.told(kind).and_then(|told| heard_at(&told));
         let deadline = tokio::time::Instant::now() + DRAIN_PATIENCE;
         while tokio::time::Instant::now() < deadline {
             let is_complete = self.told(kind).is_some_and(|told| {
@@ -179,7 +180,7 @@ impl Replicator {
                 // still applies what came before counts what it has as all there is.
                 now.lag_entries() == 0
                     && now.primary_epoch.0 >= epoch
-                    && now.heard_at_ms.is_some_and(|at| at > began)
+                    && now.heard_at_ms != heard_before
                     && now.ended.is_none()
             });
             if is_complete {
@@ -229,6 +230,7 @@ impl Replicator {
             tx.guard(&cursor_key(shipped(kind)), version);
             role.mode = Mode::Primary;
             role.epoch = epoch;
+            role.fence_after_s = 0;
             role.authority = Some(authority.clone());
             role.fence = None;
             role.primary_cluster_addr.clone_from(&cluster_addr);
@@ -385,6 +387,19 @@ impl Replicator {
         }
     }
 
+    /// A primary that stops without a DR secondary would stop for good.
+    fn check_is_not_last(&self, kind: Kind, role: &RoleRecord, id: &str) -> Result<(), KernelError> {
+        let secondaries = self.load_secondaries(kind)?;
+        let others = secondaries.iter().filter(|(other, record)| other.as_str() != id && !record.is_revoked);
+        if role.fence_after().is_none() || !secondaries.contains_key(id) || others.count() > 0 {
+            return Ok(());
+        }
+        Err(KernelError::invalid(
+            "this is the only DR secondary, and the cluster is configured to take no writes without one: set fence_after to 0 \
+             at sys/replication/dr/primary/config first",
+        ))
+    }
+
     fn me(&self) -> Result<Arc<Self>, KernelError> {
         self.this.upgrade().ok_or(KernelError::Sealed)
     }
@@ -419,6 +434,27 @@ impl ReplicationPort for Replicator {
         self.begin_generation().await?;
         self.me()?.reconcile().await;
         tracing::warn!(replication_id, kind = kind.name(), "this cluster is a primary now");
+        Ok(())
+    }
+
+    async fn configure_primary(&self, kind: Kind, fence_after: Duration) -> Result<(), KernelError> {
+        let _order = self.orders.lock().await;
+        if !fence_after.is_zero() && !self.active()?.contact().is_within(fence_after) {
+            return Err(KernelError::Invalid(format!(
+                "no DR secondary has been heard for {} seconds: this cluster would take no writes at once. Wait until one \
+                 follows it (see sys/replication/dr/status)",
+                fence_after.as_secs()
+            )));
+        }
+        self.commit(|tx| {
+            let mut role = RoleRecord::load(tx, kind)?;
+            expect(kind, &role, Mode::Primary)?;
+            role.fence_after_s = fence_after.as_secs();
+            role.store(tx, kind)?;
+            Ok(Vec::new())
+        })
+        .await?;
+        tracing::warn!(?fence_after, "how long writes are taken without hearing a DR secondary was set");
         Ok(())
     }
 
@@ -484,6 +520,7 @@ impl ReplicationPort for Replicator {
         let role = self.active()?.role(kind);
         expect(kind, &role, Mode::Primary)?;
         check_id(id)?;
+        self.check_is_not_last(kind, &role, id)?;
         let mut is_known = false;
         self.commit(|tx| {
             // Tokens of that name that nobody has used yet are good for nothing either.

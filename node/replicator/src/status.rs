@@ -20,7 +20,8 @@ const CONNECTED_MS: u64 = 10_000;
 pub(super) struct Lag {
     pub(super) entries: u64,
     pub(super) bytes: u64,
-    pub(super) seconds: f64,
+    /// None while that cannot be told: a node that has just become active.
+    pub(super) seconds: Option<f64>,
 }
 
 fn object(value: Value) -> Map {
@@ -64,6 +65,12 @@ impl Replicator {
         }
     }
 
+    /// Whether it takes no writes: it heard of a newer primary or, as the active node sees it, hears no DR secondary.
+    pub(super) fn is_fenced(&self, role: &RoleRecord) -> bool {
+        let is_alone = || self.active().is_ok_and(|kernel| kernel.standing().alone_after().is_some());
+        role.fence.is_some() || role.fence_after().is_some() && is_alone()
+    }
+
     fn primary_status(&self, kind: Kind, role: &RoleRecord) -> Result<Map, KernelError> {
         let applied = self.replica.status().applied_index;
         let known = self.load_secondaries(kind)?;
@@ -72,7 +79,8 @@ impl Replicator {
         let fence = fence_of(role);
         let mut status = object(json!({
             "mode": "primary",
-            "state": if fence.is_some() { "fenced" } else { "running" },
+            "state": if self.is_fenced(role) { "fenced" } else { "running" },
+            "fence_after": role.fence_after_s,
             "cluster_id": role.replication_id,
             "primary_cluster_addr": url(&role.primary_cluster_addr),
             "known_secondaries": known,
@@ -133,7 +141,7 @@ impl Replicator {
                     "connection_status": if is_connected { "connected" } else { "disconnected" },
                     "last_heartbeat": time(node.at_ms),
                     "clock_skew_ms": skew.to_string(),
-                    "last_heartbeat_duration_ms": "0",
+                    "last_heartbeat_duration_ms": node.greeting.took_ms.to_string(),
                     "replication_primary_canary_age_ms": now.saturating_sub(node.at_ms).to_string(),
                     "version": node.greeting.version,
                 }));
@@ -152,15 +160,15 @@ impl Replicator {
         rows
     }
 
-    /// How far a secondary is behind, as this node knows: the time is that since it last had everything, at the latest.
+    /// How far a secondary is behind, as this node knows: the time is that since it last had everything there was.
     pub(super) fn lag_of(&self, status: &arca_replication::SecondaryStatus, now_ms: u64) -> Lag {
         use arca_raft_storage::Changes as _;
         let applied = self.replica.status().applied_index;
         let at = status.acknowledged.map_or(0, |cursor| cursor.index);
         let entries = applied.saturating_sub(at);
-        let silent = now_ms.saturating_sub(status.heard_at_ms.unwrap_or(now_ms));
         let bytes = if entries == 0 { 0 } else { self.replica.bytes_after(at) };
-        Lag { entries, bytes, seconds: seconds(if entries == 0 { 0 } else { silent }) }
+        let complete_at = if entries == 0 { Some(now_ms) } else { status.complete_at_ms };
+        Lag { entries, bytes, seconds: complete_at.map(|at| seconds(now_ms.saturating_sub(at))) }
     }
 
     fn secondary_status(&self, kind: Kind, role: &RoleRecord) -> Result<Map, KernelError> {

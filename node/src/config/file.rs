@@ -277,6 +277,9 @@ fn replication(
         if let Some(rate) = section.number("catch_up_bytes_per_second")? {
             settings.bytes_per_second = rate;
         }
+        if let Some(time) = section.duration("retention_time")? {
+            settings.retention_time = time;
+        }
         section.idle(IDLE_REPLICATION)?;
         warnings.extend(section.warnings());
     }

@@ -218,6 +218,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("replication", "catch_up_bytes_per_second", "\"fast\"", NUMBER),
     ("replication", "logshipper_buffer_length", "\"many\"", NUMBER),
     ("replication", "logshipper_buffer_size", "[1]", TEXT),
+    ("replication", "retention_time", "\"soon\"", DURATION),
     ("retry_join", "auto_join_port", "\"x\"", NUMBER),
     ("retry_join", "auto_join_scheme", "[1]", TEXT),
     ("retry_join", "leader_api_addr", "\"host:8200\"", URL),
@@ -474,6 +475,9 @@ fn copies_and_comparisons_can_be_slowed_down() {
     };
     let (config, warnings) = read(&text("catch_up_bytes_per_second = 5000")).unwrap();
     assert_eq!((config.replication.bytes_per_second, warnings.len()), (5000, 0));
+    assert_eq!(config.replication.retention_time.as_secs(), 72 * 3600);
+    let (config, _) = read(&text("retention_time = \"24h\"")).unwrap();
+    assert_eq!(config.replication.retention_time.as_secs(), 24 * 3600);
     let (_, warnings) = read(&text("logshipper_buffer_length = 5")).unwrap();
     assert!(warnings.iter().any(|warning| warning.contains("logshipper_buffer_length")), "{warnings:?}");
     assert!(read(&text("catch_up_bytes_per_second = \"fast\"")).is_err());

@@ -182,10 +182,20 @@ impl Default for RaftSettings {
 }
 
 /// Replication between clusters.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct ReplicationSettings {
     /// Most bytes a second that copies and comparisons move; 0 for no limit.
     pub bytes_per_second: u64,
+    /// The log is not kept any more for a secondary that has shown no life for so long.
+    pub retention_time: Duration,
+}
+
+impl Default for ReplicationSettings {
+    fn default() -> Self {
+        let arca_replication::SourceSettings { retention_time, .. } =
+            arca_replication::SourceSettings::default();
+        Self { bytes_per_second: 0, retention_time }
+    }
 }
 
 /// `arca server -dev`.

@@ -61,7 +61,10 @@ impl Config {
             "pid_file": text(&self.pid_file),
             "plugin_directory": "",
             "raw_storage_endpoint": false,
-            "replication": { "catch_up_bytes_per_second": self.replication.bytes_per_second },
+            "replication": {
+                "catch_up_bytes_per_second": self.replication.bytes_per_second,
+                "retention_time": self.replication.retention_time.as_secs(),
+            },
             "seals": [{ "type": "shamir", "disabled": false }],
             "storage": self.sanitized_storage(&cluster_addr),
             "telemetry": {

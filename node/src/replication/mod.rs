@@ -70,7 +70,10 @@ pub(crate) fn replicator(
         keys: Arc::clone(keyed.keys),
         barrier: Arc::clone(keyed.barrier),
         bytes_per_second: node.config.replication.bytes_per_second,
-        source: arca_replication::SourceSettings::default(),
+        source: arca_replication::SourceSettings {
+            retention_time: node.config.replication.retention_time,
+            ..arca_replication::SourceSettings::default()
+        },
     })
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Region {
     tune: fn(&mut RaftConfig),
     /// Whether its members begin generations.
     pub(super) begins: bool,
+    /// How long its members keep the log for a secondary that shows no life.
+    pub(super) retention_time: Duration,
     primary: Option<Primary>,
     /// Ways that lead here.
     roads: Vec<Road>,
@@ -112,6 +114,7 @@ impl Region {
             name,
             tune,
             begins: true,
+            retention_time: SourceSettings::default().retention_time,
             primary: None,
             roads: Vec::new(),
             upstream: None,
@@ -163,8 +166,11 @@ impl Region {
         let (primary, said) = (self.primary.clone(), self.said.clone());
         let node = self.nodes.get_mut(&id).unwrap();
         let (Some(primary), Some(replica)) = (primary, node.replica.clone()) else { return };
-        let settings =
-            SourceSettings { retention_check: Duration::from_millis(500), ..SourceSettings::default() };
+        let settings = SourceSettings {
+            retention_check: Duration::from_millis(500),
+            retention_time: self.retention_time,
+            ..SourceSettings::default()
+        };
         let source = Source::new(replica.clone(), settings, clock());
         source.set_primary(Kind::Dr, Some(primary));
         for road in &self.roads {

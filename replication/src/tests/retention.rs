@@ -22,7 +22,10 @@ fn tiny(config: &mut RaftConfig) {
 }
 
 async fn pair(tune: fn(&mut RaftConfig)) -> (Region, Region, Road) {
-    let mut east = Region::tuned("east", 3, tune).await;
+    follow(Region::tuned("east", 3, tune).await).await
+}
+
+async fn follow(mut east: Region) -> (Region, Region, Road) {
     let mut west = Region::new("west", 1).await;
     let road = Road::new("west", dr_sieve());
     east.lead(1, std::slice::from_ref(&road)).await;
@@ -64,6 +67,30 @@ async fn every_member_keeps_what_a_secondary_needs_even_after_a_restart() {
     for id in east.running() {
         assert!(east.at(id).changes(behind, 1).is_err(), "{id} let it go");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_is_not_kept_for_ever_for_a_secondary_that_shows_no_life() {
+    let mut east = Region::tuned("east", 3, small).await;
+    east.retention_time = Duration::from_secs(1_000);
+    let (east, west, road) = follow(east).await;
+    road.cut().await;
+    let behind = west.cursor().await.index;
+    fill(&east).await;
+    sleep(Duration::from_secs(800)).await;
+    fill(&east).await;
+    for id in east.running() {
+        assert!(east.at(id).changes(behind, 1).is_ok(), "{id} still kept it");
+    }
+    sleep(Duration::from_secs(300)).await;
+    fill(&east).await;
+    for id in east.running() {
+        assert!(east.at(id).changes(behind, 1).is_err(), "{id} let it go");
+    }
+    road.heal();
+    west.catch_up_with(&east).await;
+    west.check_equal(&east, &dr_sieve()).await;
+    assert_eq!(west.said.copies.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]

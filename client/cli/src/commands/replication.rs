@@ -39,6 +39,8 @@ pub enum Replication {
     Promote(Promote),
     /// Make the primary a secondary
     Demote(OfKind),
+    /// Say when a DR primary stops taking writes by itself
+    Configure(Configure),
     /// Have a secondary follow another primary
     UpdatePrimary(UpdatePrimary),
     /// Make the key that an activation token can be encrypted to
@@ -191,6 +193,20 @@ pub struct Promote {
     force: bool,
 }
 
+/// Says when a DR primary stops taking writes by itself.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "A primary that is cut off from all its DR secondaries for this long takes no writes until it hears one again: \
+whoever promotes one of them after that time knows that nothing more is written here. The price is that writes \
+stop when the secondaries, or the lines to them, are lost.\n\n\
+Example: arca operator replication configure -fence-after=30s"
+)]
+pub struct Configure {
+    /// Silence of all DR secondaries after which no writes are taken; 0 for none.
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    fence_after: Duration,
+}
+
 /// Has a secondary follow another primary.
 #[derive(Args, Debug)]
 #[command(
@@ -243,6 +259,7 @@ impl Replication {
             }
             Self::Filter(command) => command.run(context).await,
             Self::Promote(command) => command.run(context).await,
+            Self::Configure(command) => command.run(context).await,
             Self::Demote(of) => {
                 let said =
                     write(context, &of.path("primary/demote"), json!({}), "demote the primary").await?;
@@ -356,6 +373,20 @@ impl Promote {
         let path = self.operated.of.path("secondary/promote");
         let said = write(context, &path, body.into(), "promote the secondary").await?;
         context.secret_or_success(said.as_ref(), "The cluster is the primary now.")
+    }
+}
+
+impl Configure {
+    async fn run(self, context: &mut Context<'_>) -> Outcome {
+        let body = json!({ "fence_after": duration::format(self.fence_after) });
+        let said = write(context, "sys/replication/dr/primary/config", body, "configure the primary").await?;
+        let message = if self.fence_after.is_zero() {
+            "The primary takes writes whether it hears a DR secondary or not.".to_owned()
+        } else {
+            let after = duration::format(self.fence_after);
+            format!("The primary takes no writes once it has heard no DR secondary for {after}.")
+        };
+        context.secret_or_success(said.as_ref(), &message)
     }
 }
 

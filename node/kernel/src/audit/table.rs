@@ -204,13 +204,13 @@ mod tests {
 
     use super::*;
     use crate::store::SealedStore;
-    use crate::testing::{LocalReplica, SeededEntropy};
+    use crate::testing::{LocalReplica, SeededEntropy, TestClock};
     use crate::tx::Mode;
 
     fn store() -> SealedStore {
         let keyring = Keyring::generate(&SeededEntropy::default(), 0, Suite::XChaCha20Poly1305).unwrap();
         let barrier = Arc::new(Barrier::new(keyring, Arc::new(SeededEntropy::default())));
-        SealedStore::new(barrier, Arc::new(LocalReplica::default())).unwrap()
+        SealedStore::new(barrier, Arc::new(LocalReplica::default()), Arc::new(TestClock::default())).unwrap()
     }
 
     /// Whether anything was written.

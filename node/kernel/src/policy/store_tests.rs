@@ -5,7 +5,7 @@ use arca_barrier::{Barrier, Keyring, Suite};
 use super::*;
 use crate::policy::IdentityView;
 use crate::store::SealedStore;
-use crate::testing::{LocalReplica, SeededEntropy};
+use crate::testing::{LocalReplica, SeededEntropy, TestClock};
 use crate::tx::Mode;
 
 const NOW: UnixMillis = UnixMillis(1_000_000);
@@ -19,7 +19,9 @@ impl World {
     fn new() -> Self {
         let keyring = Keyring::generate(&SeededEntropy::default(), 0, Suite::XChaCha20Poly1305).unwrap();
         let barrier = Arc::new(Barrier::new(keyring, Arc::new(SeededEntropy::default())));
-        let store = SealedStore::new(barrier, Arc::new(LocalReplica::default())).unwrap();
+        let store =
+            SealedStore::new(barrier, Arc::new(LocalReplica::default()), Arc::new(TestClock::default()))
+                .unwrap();
         Self { policies: PolicyStore::default(), store }
     }
 

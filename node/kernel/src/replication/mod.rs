@@ -6,6 +6,7 @@
 
 mod answer;
 mod ask;
+pub mod contact;
 pub(crate) mod door;
 pub mod filter;
 mod follow;
@@ -19,6 +20,7 @@ pub mod standing;
 
 pub(crate) use answer::{Behalf, no_lease};
 pub(crate) use ask::EntityKnown;
+pub use contact::Contact;
 pub use filter::{Filter, FilterMode};
 pub use port::{ActivationToken, ReplicationPort, SecondaryToken, SecondaryUpdate};
 pub use question::EntityQuestion;

@@ -57,6 +57,9 @@ pub trait ReplicationPort: Debug + Send + Sync {
     /// Makes this cluster a primary. `cluster_addr` is what secondaries are told, instead of the nodes' own addresses.
     async fn enable_primary(&self, kind: Kind, cluster_addr: String) -> Result<(), KernelError>;
 
+    /// Sets how long a DR primary takes writes without hearing a DR secondary; zero for however long.
+    async fn configure_primary(&self, kind: Kind, fence_after: Duration) -> Result<(), KernelError>;
+
     /// Makes a primary a secondary that knows no primary yet. Nothing is wiped.
     async fn demote_primary(&self, kind: Kind) -> Result<(), KernelError>;
 

@@ -2,6 +2,7 @@
 //! another cluster's state leaves it as it is.
 
 use std::fmt;
+use std::time::Duration;
 
 use arca_barrier::Class;
 use serde::{Deserialize, Serialize};
@@ -123,6 +124,9 @@ pub struct RoleRecord {
     pub upstream: Option<UpstreamRecord>,
     /// As primary: why it takes no writes any more. As one that was demoted and knows no primary: who took over from it.
     pub fence: Option<Fence>,
+    /// As DR primary: seconds without a word from a DR secondary after which it takes no writes; zero for never.
+    #[serde(default)]
+    pub fence_after_s: u64,
 }
 
 impl fmt::Debug for RoleRecord {
@@ -134,11 +138,19 @@ impl fmt::Debug for RoleRecord {
             .field("epoch", &self.epoch)
             .field("upstream", &self.upstream)
             .field("fence", &self.fence)
+            .field("fence_after_s", &self.fence_after_s)
             .finish_non_exhaustive()
     }
 }
 
 impl RoleRecord {
+    /// How long a DR primary takes writes without hearing a DR secondary, if that has an end.
+    #[must_use]
+    pub fn fence_after(&self) -> Option<Duration> {
+        let is_bounded = self.mode == Mode::Primary && self.fence_after_s > 0;
+        is_bounded.then(|| Duration::from_secs(self.fence_after_s))
+    }
+
     /// As it is stored; a disabled one if nothing is.
     ///
     /// # Errors

@@ -59,6 +59,10 @@ impl ReplicationPort for Link {
         unused()
     }
 
+    async fn configure_primary(&self, _kind: Kind, _fence_after: Duration) -> Result<(), KernelError> {
+        unused()
+    }
+
     async fn demote_primary(&self, _kind: Kind) -> Result<(), KernelError> {
         unused()
     }

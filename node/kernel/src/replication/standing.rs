@@ -4,18 +4,21 @@
 //! performance secondary nothing of what it shares with its primary ([`Standing::admit`]). Every other commit depends on
 //! the role records as they were when it was let through, so of a write and a change of roles one is in front in the log:
 //! nothing is written behind a fence, a demotion, or the copy of another cluster's state.
-//! Read next: [`super::record`] for what is stored, [`crate::store`] for where commits are let through.
+//! Read next: [`super::record`] for what is stored, [`super::contact`] for a primary that hears of nobody, [`crate::store`] for where commits are let through.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arca_barrier::{Barrier, Class};
+use arca_engine_api::Clock;
 use arca_raft_storage::{ApplyObserver, Change, Key, Version, WriteSet};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::contact::Contact;
 use super::record::{Fence, Kind, Mode, RoleRecord};
 use crate::KernelError;
 use crate::kernel::Kernel;
@@ -50,6 +53,7 @@ pub struct Standing {
     serves: Serves,
     /// The role records as they were.
     guards: Vec<(Key, Version)>,
+    contact: Option<Arc<Contact>>,
     /// One more than the index of the view they were read from; zero before anything was read.
     read_at: u64,
 }
@@ -64,7 +68,7 @@ impl fmt::Debug for Standing {
 }
 
 impl Standing {
-    fn read(tx: &Tx) -> Result<Self, KernelError> {
+    fn read(tx: &Tx, contact: &Arc<Contact>) -> Result<Self, KernelError> {
         let [dr, performance] = Kind::ALL;
         let roles = [RoleRecord::load(tx, dr)?, RoleRecord::load(tx, performance)?];
         let mut guards = Vec::with_capacity(Kind::ALL.len());
@@ -72,7 +76,8 @@ impl Standing {
             let key = tx.physical_key(Class::Node, kind.path())?;
             guards.push((key, tx.version(Class::Node, kind.path())?));
         }
-        Ok(Self { serves: serves(&roles), roles, guards, read_at: tx.index() + 1 })
+        let contact = Some(Arc::clone(contact));
+        Ok(Self { serves: serves(&roles), roles, guards, contact, read_at: tx.index() + 1 })
     }
 
     /// Whom it serves.
@@ -97,18 +102,37 @@ impl Standing {
         self.read_at != 0
     }
 
+    /// The time without a word from a DR secondary after which this primary takes no writes, if that is over.
+    #[must_use]
+    pub fn alone_after(&self) -> Option<Duration> {
+        let [dr, _] = &self.roles;
+        let limit = dr.fence_after()?;
+        let is_heard = self.contact.as_ref().is_some_and(|contact| contact.is_within(limit));
+        (!is_heard).then_some(limit)
+    }
+
+    /// Whether it is a primary that goes on answering those who read, and takes no writes.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        match self.serves {
+            Serves::Fenced { .. } => true,
+            Serves::All => self.alone_after().is_some(),
+            _ => false,
+        }
+    }
+
     /// Whether the active node does by itself what is due: expiry, ticks. Only where it is the one to do it: a lease
     /// that a fenced primary ended would take a credential away that the new primary still vouches for. Tokens, leases and
     /// local mounts of a performance secondary are its own.
     #[must_use]
     pub fn keeps_house(&self) -> bool {
-        matches!(self.serves, Serves::All | Serves::PerformanceSecondary)
+        matches!(self.serves, Serves::All | Serves::PerformanceSecondary) && !self.is_fenced()
     }
 
     /// Whether what is shared with others is its to look after: shared mounts, identities, the keyring.
     #[must_use]
     pub fn keeps_what_is_shared(&self) -> bool {
-        matches!(self.serves, Serves::All)
+        matches!(self.serves, Serves::All) && !self.is_fenced()
     }
 
     /// Whether what is due of a class is done here.
@@ -126,10 +150,13 @@ impl Standing {
     /// Refuses what writes, with the reason, where this cluster is not the one to write.
     ///
     /// # Errors
-    /// Unless it serves everybody.
+    /// Unless it serves everybody; and where it hears no DR secondary and is configured not to write then.
     pub fn check_writes(&self) -> Result<(), KernelError> {
         match &self.serves {
-            Serves::All => Ok(()),
+            Serves::All => match self.alone_after() {
+                None => Ok(()),
+                Some(limit) => Err(KernelError::Alone { limit }),
+            },
             Serves::DrSecondary => Err(KernelError::DrSecondary),
             Serves::Fenced { kind, fence } => {
                 Err(KernelError::Fenced { kind: *kind, fence: Box::new(fence.clone()) })
@@ -209,6 +236,17 @@ pub(crate) fn fenced_text(kind: Kind, fence: &Fence) -> String {
     )
 }
 
+/// What a caller of a primary is told that has heard no DR secondary for `limit`.
+pub(crate) fn alone_text(limit: Duration) -> String {
+    let seconds = limit.as_secs();
+    format!(
+        "this cluster takes no writes: it is configured to stop when it hears no DR secondary for {seconds} seconds \
+         (fence_after), and that is so now: one may have been promoted in its place. Reads go on, and writes do once a DR \
+         secondary is heard. If none was promoted, and they are to go on without, an operator can set fence_after to 0 at \
+         sys/replication/dr/primary/config"
+    )
+}
+
 /// The standing as it is read again whenever a role record changes.
 pub(crate) struct Standings {
     keys: [Key; 2],
@@ -217,12 +255,13 @@ pub(crate) struct Standings {
     /// One more than the change that could not be read, so that this is logged once.
     failed_at: AtomicU64,
     refreshing: Mutex<()>,
+    contact: Arc<Contact>,
     heard: watch::Sender<u64>,
     told: watch::Sender<Arc<Standing>>,
 }
 
 impl Standings {
-    pub(crate) fn new(barrier: &Barrier) -> Result<Self, KernelError> {
+    pub(crate) fn new(barrier: &Barrier, clock: Arc<dyn Clock>) -> Result<Self, KernelError> {
         let [dr, performance] = Kind::ALL.map(|kind| barrier.seal_name(Class::Node, kind.path()));
         Ok(Self {
             keys: [dr?, performance?],
@@ -230,6 +269,7 @@ impl Standings {
             changed_at: AtomicU64::new(0),
             failed_at: AtomicU64::new(0),
             refreshing: Mutex::default(),
+            contact: Arc::new(Contact::new(clock)),
             heard: watch::Sender::new(0),
             told: watch::Sender::default(),
         })
@@ -248,7 +288,10 @@ impl Standings {
     /// Whether everybody is served, as far as it can be told without reading anything: what is asked of most requests.
     pub(crate) fn is_open(&self) -> bool {
         let current = self.current.load();
-        current.serves == Serves::All && current.read_at > self.changed_at.load(Ordering::Acquire)
+        let is_bounded = current.roles.iter().any(|role| role.fence_after().is_some());
+        current.serves == Serves::All
+            && !is_bounded
+            && current.read_at > self.changed_at.load(Ordering::Acquire)
     }
 
     /// Where the roles cannot be read any more, what was known counts: a restored backup takes the keys away that they
@@ -259,7 +302,7 @@ impl Standings {
         if current.read_at > changed_at {
             return current;
         }
-        match Standing::read(&store.begin(TxMode::ReadOnly)) {
+        match Standing::read(&store.begin(TxMode::ReadOnly), &self.contact) {
             Ok(next) => {
                 let next = Arc::new(next);
                 self.current.store(Arc::clone(&next));
@@ -312,6 +355,12 @@ impl Kernel {
     #[must_use]
     pub fn role(&self, kind: Kind) -> RoleRecord {
         self.standing().role(kind).clone()
+    }
+
+    /// When this node last heard a DR secondary of its cluster.
+    #[must_use]
+    pub fn contact(&self) -> &Contact {
+        &self.store.standings().contact
     }
 
     /// Tells of every change of roles, on every node. The value seen first may be older than [`Self::standing`].

@@ -1,6 +1,7 @@
 //! A replication port that notes what it was asked and changes nothing.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arca_engine_api::Map;
 use async_trait::async_trait;
@@ -51,6 +52,10 @@ impl ReplicationPort for NotingReplication {
 
     async fn enable_primary(&self, kind: Kind, cluster_addr: String) -> Result<(), KernelError> {
         self.note(format!("enable {} primary at {cluster_addr:?}", kind.name()))
+    }
+
+    async fn configure_primary(&self, kind: Kind, fence_after: Duration) -> Result<(), KernelError> {
+        self.note(format!("fence {} primary after {} s", kind.name(), fence_after.as_secs()))
     }
 
     async fn demote_primary(&self, kind: Kind) -> Result<(), KernelError> {

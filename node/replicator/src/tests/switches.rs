@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arca_barrier::Class;
 use arca_kernel::replication::{Kind, Mode, ReplicationPort as _, SecondaryUpdate};
-use arca_raft_storage::Version;
+use arca_raft_storage::{Replica as _, Role, Version};
 use arca_replication::{Announcement, Call, Epoch, LinkError, Refusal};
 use serde_json::json;
 
@@ -196,4 +196,50 @@ async fn a_token_of_another_state_changes_nothing() {
     east.write("after").await.unwrap();
     west.catch_up_with(&east).await;
     assert!(west.has("after"));
+}
+
+/// Nothing of a term without a generation is told, and what a demoted primary wrote last may be told in a later term.
+#[tokio::test(start_paused = true)]
+async fn a_planned_switch_outlives_an_election_at_the_demoted_primary() {
+    let (east, west) = Region::pair().await;
+    east.set_cut(true);
+    east.write("last").await.unwrap();
+    east.port().demote_primary(Kind::Dr).await.unwrap();
+    let term = east.replica.status().term;
+    east.replica.campaign().await.unwrap();
+    let leads = |east: &Region| {
+        let status = east.replica.status();
+        status.term > term && status.role == Role::Leader
+    };
+    east.until("the next term", leads).await;
+    east.set_cut(false);
+    west.promote(false).await.unwrap();
+    assert!(west.has("last"));
+}
+
+/// Quorum fencing, over the link: what is heard counts, whoever it was that asked for something.
+#[tokio::test(start_paused = true)]
+async fn a_bounded_primary_stops_while_it_is_cut_off() {
+    let (east, west) = Region::pair().await;
+    let bound = |seconds| east.port().configure_primary(Kind::Dr, Duration::from_secs(seconds));
+    bound(20).await.unwrap();
+    east.write("a").await.unwrap();
+    east.set_cut(true);
+    east.clock.advance(Duration::from_secs(21));
+    let text = east.write("b").await.unwrap_err();
+    assert!(text.contains("no DR secondary for 20 seconds"), "{text}");
+    let status = east.port().status(Kind::Dr).unwrap();
+    assert_eq!((&status["state"], &status["fence_after"]), (&json!("fenced"), &json!(20)));
+    let text = refused(bound(5)).await;
+    assert!(text.contains("no DR secondary has been heard for 5 seconds"), "{text}");
+    let text = refused(east.port().revoke_secondary(Kind::Dr, "west")).await;
+    assert!(text.contains("the only DR secondary"), "{text}");
+    east.set_cut(false);
+    east.until("a word of the secondary", |east| !east.now.kernel.standing().is_fenced()).await;
+    east.write("c").await.unwrap();
+    west.catch_up_with(&east).await;
+    east.port().demote_primary(Kind::Dr).await.unwrap();
+    west.promote(false).await.unwrap();
+    assert_eq!(west.stored_role().fence_after_s, 0, "it is followed by nobody yet");
+    bound(0).await.unwrap_err();
 }

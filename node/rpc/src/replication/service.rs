@@ -133,12 +133,20 @@ pub(crate) const REVOKED: &str = "this secondary was revoked";
 
 impl From<proto::GreetRequest> for Greeting {
     fn from(wire: proto::GreetRequest) -> Self {
-        let proto::GreetRequest { node_name, cluster_addr, api_addr, version, cluster_id, epoch, clock_ms } =
-            wire;
+        let proto::GreetRequest {
+            node_name,
+            cluster_addr,
+            api_addr,
+            version,
+            cluster_id,
+            epoch,
+            clock_ms,
+            took_ms,
+        } = wire;
         // Kept, and shown to whoever asks: nobody's names are longer.
         let [node_name, cluster_addr, api_addr, version, cluster_id] =
             [node_name, cluster_addr, api_addr, version, cluster_id].map(bounded);
-        Self { node_name, cluster_addr, api_addr, version, cluster_id, epoch, clock_ms }
+        Self { node_name, cluster_addr, api_addr, version, cluster_id, epoch, clock_ms, took_ms }
     }
 }
 
@@ -153,8 +161,9 @@ fn bounded(mut text: String) -> String {
 
 impl From<Greeting> for proto::GreetRequest {
     fn from(greeting: Greeting) -> Self {
-        let Greeting { node_name, cluster_addr, api_addr, version, cluster_id, epoch, clock_ms } = greeting;
-        Self { node_name, cluster_addr, api_addr, version, cluster_id, epoch, clock_ms }
+        let Greeting { node_name, cluster_addr, api_addr, version, cluster_id, epoch, clock_ms, took_ms } =
+            greeting;
+        Self { node_name, cluster_addr, api_addr, version, cluster_id, epoch, clock_ms, took_ms }
     }
 }
 

@@ -17,6 +17,9 @@ const TOKEN_SIZE_MAX: usize = 64 << 10;
 const PUBLIC_KEY_SIZE_MAX: usize = 8 << 10;
 const ADDRESS_SIZE_MAX: usize = 261;
 const ADDRESSES_MAX: usize = 32;
+/// Secondaries are heard every two seconds, and elections come in between.
+const FENCE_AFTER_MIN: Duration = Duration::from_secs(5);
+const FENCE_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 const TAIL_DEFAULT: usize = 100;
 const TAIL_MAX: i64 = 1_000;
 const TAIL_MARK_SIZE_MAX: usize = 1 << 10;
@@ -100,6 +103,19 @@ pub(super) fn cluster_addr(request: &Request) -> Result<String, KernelError> {
         Some(text) if !text.is_empty() => address(&text, name),
         _ => Ok(String::new()),
     }
+}
+
+/// Silence after which a primary takes no writes; zero for none.
+pub(super) fn fence_after(request: &Request) -> Result<Duration, KernelError> {
+    let given = request.fields().duration("fence_after")?;
+    let given = given.ok_or_else(|| KernelError::invalid("fence_after must be given: a duration, or 0"))?;
+    let is_bounded = (FENCE_AFTER_MIN..=FENCE_AFTER_MAX).contains(&given);
+    if !(given.is_zero() || is_bounded && given.subsec_nanos() == 0) {
+        let (min, max) = (FENCE_AFTER_MIN.as_secs(), FENCE_AFTER_MAX.as_secs() / 3_600);
+        let text = format!("fence_after must be 0, or whole seconds from {min} seconds to {max} hours");
+        return Err(KernelError::invalid(text));
+    }
+    Ok(given)
 }
 
 /// Which part of a tail to show.

@@ -25,7 +25,7 @@ use crate::KernelError;
 use crate::answer::{Shape, WrapInfo};
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx, Done};
 use crate::kernel::Kernel;
-use crate::replication::{Kind, Mode, ReplicationPort, Serves, Standing};
+use crate::replication::{Kind, Mode, ReplicationPort, Standing};
 use crate::root_keys::Purpose;
 use crate::tokens::lifetime::seconds;
 
@@ -210,6 +210,7 @@ fn as_primary(request: &Request, standing: &Standing) -> Result<BuiltinAnswer, K
     }
     require(standing, kind, Mode::Primary)?;
     match request.route.id {
+        "primary-config" => configure(request, standing, kind),
         "primary-demote" => Ok(act(move |port| {
             Box::pin(async move { port.demote_primary(kind).await.map(|()| Response::empty()) })
         })),
@@ -226,9 +227,24 @@ fn as_primary(request: &Request, standing: &Standing) -> Result<BuiltinAnswer, K
     }
 }
 
+/// Performance secondaries are never promoted in place of a primary that may still be at work: nothing to fence there.
+fn configure(request: &Request, standing: &Standing, kind: Kind) -> Result<BuiltinAnswer, KernelError> {
+    if kind != Kind::Dr {
+        return Err(KernelError::invalid("only a DR primary has something to configure: fence_after"));
+    }
+    if request.operation == Operation::Read {
+        let seconds = standing.role(kind).fence_after_s;
+        return Ok(Response::data(json!({ "fence_after": seconds })).into());
+    }
+    let fence_after = fields::fence_after(request)?;
+    Ok(act(move |port| {
+        Box::pin(async move { port.configure_primary(kind, fence_after).await.map(|()| Response::empty()) })
+    }))
+}
+
 /// The token is shown as a wrapping token would be, and nothing else with it.
 fn secondary_token(request: &Request, standing: &Standing, kind: Kind) -> Result<BuiltinAnswer, KernelError> {
-    if matches!(standing.serves(), Serves::Fenced { .. }) {
+    if standing.is_fenced() {
         standing.check_writes()?; // Whoever came now would follow a primary of the past.
     }
     let wanted = fields::wanted_token(request)?;

@@ -6,6 +6,8 @@ use crate::replication::door::TOKEN_FIELD;
 use crate::sys::root_keys::{READ, SHARE_FIELDS, UPDATE};
 
 const SHOW: &[Method] = &[Method::new(Operation::Read, "Show.")];
+const SHOW_AND_SET: &[Method] =
+    &[Method::new(Operation::Read, "Show."), Method::new(Operation::Update, "Set.")];
 const DO: &[Method] = &[Method::new(Operation::Update, "Do it.")];
 /// Only the active node has looked for it.
 const SHOW_ON_ACTIVE: &[Method] = &[Method::with_effect(Operation::Read, Effect::Writes, "Show.")];
@@ -83,6 +85,17 @@ pub(super) static ROUTES: &[Route] = &[
         DO,
         &[CLUSTER_ADDR],
         "Lets others follow this cluster.",
+    ),
+    Route::new(
+        "primary-config",
+        "replication/{kind}/primary/config",
+        SHOW_AND_SET,
+        &[Field::new(
+            "fence_after",
+            FieldKind::Duration,
+            "Silence of all DR secondaries after which no writes are taken; 0 for none.",
+        )],
+        "How a primary goes about it.",
     ),
     Route::new("primary-demote", "replication/{kind}/primary/demote", DO, &[], "Makes it a secondary."),
     Route::new("primary-disable", "replication/{kind}/primary/disable", DO, &[], "Lets nobody follow it."),

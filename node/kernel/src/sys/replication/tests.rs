@@ -30,6 +30,10 @@ fn fenced() -> RoleRecord {
     RoleRecord { fence: Some(fence), ..role(Mode::Primary) }
 }
 
+fn bounded() -> RoleRecord {
+    RoleRecord { fence_after_s: 30, ..role(Mode::Primary) }
+}
+
 impl Roles {
     async fn new() -> Self {
         let (rig, port) = (Rig::active().await, Arc::new(NotingReplication::default()));
@@ -502,6 +506,70 @@ async fn a_fenced_primary_reads_and_does_not_write() {
     assert!(rig.get("root", "sys/storage/raft/configuration").await.is_ok());
     assert!(rig.post("root", "sys/storage/raft/remove-peer", json!({"server_id": "n"})).await.is_ok());
     assert_eq!(roles.told("root", "sys/replication/dr/primary/demote", json!({})).await, "demote dr primary");
+}
+
+/// Quorum fencing: a primary that is cut off from its DR secondaries is as one that was replaced, until it hears one.
+#[tokio::test]
+async fn a_bounded_primary_writes_no_longer_than_it_hears_a_dr_secondary() {
+    let roles = Roles::of(Mode::Primary).await;
+    let (rig, kernel) = (&roles.rig, &roles.rig.kernel);
+    rig.post("root", "sys/mounts/notes", json!({"type": "notes"})).await.unwrap();
+    let write = async || rig.post("root", "notes/a", json!({"by": "root"})).await.map(drop);
+    write().await.unwrap();
+    roles.become_one(&bounded()).await;
+    let check_refused = async |why: &str| {
+        let index = roles.index();
+        let refused = write().await.err().unwrap();
+        assert_eq!(refused.fault(), Fault::Fenced, "{why}: {refused}");
+        for part in ["30 seconds", "fence_after", "sys/replication/dr/primary/config"] {
+            assert!(refused.public_text().contains(part), "{why}: {part} in {refused}");
+        }
+        assert!(!kernel.standing().keeps_house() && !kernel.standing().keeps_what_is_shared(), "{why}");
+        assert!(rig.get("root", "notes/a").await.is_ok(), "{why}");
+        assert_eq!(roles.index(), index, "{why}");
+    };
+    check_refused("none was heard since this node was unsealed").await;
+    kernel.contact().hear();
+    write().await.unwrap();
+    assert!(kernel.standing().keeps_house());
+    rig.clock.set_back(Duration::from_secs(3_600));
+    rig.clock.set_forward(Duration::from_secs(7_200));
+    rig.clock.advance(Duration::from_secs(30));
+    write().await.unwrap();
+    rig.clock.advance(Duration::from_millis(1));
+    check_refused("the silence is too long").await;
+    let config = "sys/replication/dr/primary/config";
+    assert_eq!(
+        roles.told("root", config, json!({"fence_after": 0})).await,
+        "fence dr primary after 0 s",
+        "an operator can go on without"
+    );
+    kernel.contact().hear();
+    write().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_primary_can_be_configured_to() {
+    const RANGE: &str = "fence_after must be 0, or whole seconds from 5 seconds to 24 hours";
+    let roles = Roles::of(Mode::Primary).await;
+    let config = "sys/replication/dr/primary/config";
+    for (given, expected) in [
+        (json!({"fence_after": "45s"}), "fence dr primary after 45 s"),
+        (json!({"fence_after": "0"}), "fence dr primary after 0 s"),
+        (json!({"fence_after": 4}), RANGE),
+        (json!({"fence_after": "7500ms"}), RANGE),
+        (json!({"fence_after": "25h"}), RANGE),
+        (json!({}), "fence_after must be given: a duration, or 0"),
+    ] {
+        assert_eq!(roles.told("root", config, given.clone()).await, expected, "{given}");
+    }
+    roles.become_one(&bounded()).await;
+    let shown = roles.rig.get("root", config).await.unwrap();
+    assert_eq!(shown.data.unwrap()["fence_after"], json!(30));
+    let refused = roles.told("root", "sys/replication/performance/primary/config", json!({"fence_after": 9}));
+    assert_eq!(refused.await, "performance replication is not enabled on this cluster");
+    roles.become_one(&role(Mode::Secondary)).await;
+    assert!(roles.rig.get("root", config).await.is_err());
 }
 
 /// What was decided before a change of roles is not written behind it.
