@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arca_danger::Bug;
-use arca_engine_api::{Access, Effect, Map, Method, Operation, Request, Route, RouteMatch};
+use arca_engine_api::{Access, Effect, EngineKind, Map, Method, Operation, Request, Route, RouteMatch};
 use arca_raft_storage::SnapshotStream;
 use parking_lot::Mutex;
 
@@ -20,6 +20,7 @@ use crate::namespaces::Namespace;
 use crate::policy::{AclDecision, AclRequest, canonical_path};
 use crate::replication::{Behalf, EntityKnown, Serves, filter};
 use crate::router::{Mount, Serves as MountServes};
+use crate::sys;
 use crate::tx::Tx;
 use crate::{Incoming, KernelError};
 
@@ -353,12 +354,39 @@ impl Admitted {
         if !self.is_of_what_is_shared() {
             return Some(KernelError::invalid("this is not done for another cluster"));
         }
-        match filter::withholds(tx, &behalf.secondary_id, self.mount.as_ref()?) {
-            Ok(true) => {
-                Some(KernelError::invalid("what is mounted there is kept from this cluster by a filter"))
-            }
-            Ok(false) => None,
+        match self.withheld(tx, &behalf.secondary_id) {
+            Ok(None) => None,
+            Ok(Some(text)) => Some(KernelError::invalid(text)),
             Err(err) => Some(err),
+        }
+    }
+
+    /// What a filter has against it: the mount that the request lies in is withheld, or one that it is about. Of the latter
+    /// the path counts, whether anything is there or not: nobody learns it, and nothing is moved out of the filter's way.
+    fn withheld(&self, tx: &Tx, secondary_id: &str) -> Result<Option<&'static str>, KernelError> {
+        let Some(mount) = &self.mount else { return Ok(None) };
+        if filter::withholds(tx, secondary_id, mount)? {
+            return Ok(Some("what is mounted there is kept from this cluster by a filter"));
+        }
+        for path in self.mounts_asked_for() {
+            if filter::withholds_path(tx, secondary_id, &self.namespace, &path)? {
+                return Ok(Some("that path is kept from this cluster by a filter"));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Paths of mounts, as records have them, that a request to `sys/` makes, changes, moves or removes.
+    fn mounts_asked_for(&self) -> Vec<String> {
+        if !self.mount.as_ref().is_some_and(|mount| matches!(mount.serves, MountServes::System)) {
+            return Vec::new();
+        }
+        let request = &self.request;
+        match request.path.split_once('/').map_or(request.path.as_str(), |(first, _)| first) {
+            "auth" => sys::mount_path_of(request, EngineKind::Auth).into_iter().collect(),
+            "mounts" => sys::mount_path_of(request, EngineKind::Secrets).into_iter().collect(),
+            "remount" => sys::remount_paths_of(request),
+            _ => Vec::new(),
         }
     }
 

@@ -128,12 +128,17 @@ impl Filter {
     }
 
     /// Whether what is mounted at this path of a namespace passes. What every namespace has always does.
-    fn passes_mount(&self, namespace: &Namespace, mount: &MountRecord) -> bool {
-        if is_built_in(&mount.path) {
+    fn passes_mount(&self, namespace: &Namespace, path: &str) -> bool {
+        if is_built_in(path) {
             return true;
         }
-        let is_named = self.names(&format!("{}{}", namespace.path, mount.path));
+        let is_named = self.names(&format!("{}{path}", namespace.path));
         is_named == (self.mode == FilterMode::Allow)
+    }
+
+    /// Whether what is mounted at this path of a namespace gets to the secondary, namespace and all.
+    pub(crate) fn passes(&self, namespace: &Namespace, path: &str) -> bool {
+        self.passes_namespace(namespace) && self.passes_mount(namespace, path)
     }
 
     /// Whether anything of a namespace passes.
@@ -155,10 +160,22 @@ impl Filter {
 /// # Errors
 /// When the filter cannot be read.
 pub(crate) fn withholds(tx: &Tx, secondary_id: &str, mount: &Mount) -> Result<bool, KernelError> {
-    let Some(filter) = Filter::load(tx, secondary_id)? else { return Ok(false) };
-    let passes =
-        filter.passes_namespace(&mount.namespace) && filter.passes_mount(&mount.namespace, &mount.record);
-    Ok(!passes)
+    withholds_path(tx, secondary_id, &mount.namespace, &mount.record.path)
+}
+
+/// Whether what is mounted at this path of a namespace, or would be, is kept from a secondary: it may neither move nor
+/// remove it, nor learn whether it is there.
+///
+/// # Errors
+/// When the filter cannot be read.
+pub(crate) fn withholds_path(
+    tx: &Tx,
+    secondary_id: &str,
+    namespace: &Namespace,
+    path: &str,
+) -> Result<bool, KernelError> {
+    let filter = Filter::load(tx, secondary_id)?;
+    Ok(filter.is_some_and(|filter| !filter.passes(namespace, path)))
 }
 
 /// Names of the secondaries that have a filter.
@@ -246,7 +263,7 @@ pub fn rules(tx: &Tx, secondary_id: &str) -> Result<Vec<(Key, bool)>, KernelErro
             for uuid in tx.scan(Class::Replicated, &folder, &Page::default())? {
                 let record_path = format!("{folder}{uuid}");
                 let record: Option<MountRecord> = tx.get_record(Class::Replicated, &record_path)?;
-                if record.is_some_and(|mount| filter.passes_mount(namespace, &mount)) {
+                if record.is_some_and(|mount| filter.passes_mount(namespace, &mount.path)) {
                     rules.push((key(&record_path)?, true));
                     rules.push((key(&namespace.storage_path(&format!("logical/{uuid}/")))?, true));
                 }
@@ -281,7 +298,7 @@ pub fn withheld(tx: &Tx, filter: &Filter) -> Result<Withheld, KernelError> {
             for uuid in tx.scan(Class::Replicated, &folder, &Page::default())? {
                 let record: Option<MountRecord> =
                     tx.get_record(Class::Replicated, &format!("{folder}{uuid}"))?;
-                let mount = record.filter(|mount| !filter.passes_mount(namespace, mount));
+                let mount = record.filter(|mount| !filter.passes_mount(namespace, &mount.path));
                 withheld.mounts.extend(mount.map(|mount| format!("{}{}", namespace.path, mount.path)));
             }
         }

@@ -9,6 +9,8 @@ mod ask;
 pub mod contact;
 pub(crate) mod door;
 pub mod filter;
+#[cfg(test)]
+mod filter_tests;
 mod follow;
 pub mod port;
 pub(crate) mod question;

@@ -22,7 +22,7 @@ use crate::tokens::rig::{Rig, copy_shared, text};
 use crate::{Answer, AnswerBody, Incoming, Kernel, KernelError};
 
 /// What joins the two: asks, and brings over what the primary wrote when it is waited for.
-struct Link {
+pub(super) struct Link {
     primary: Arc<Kernel>,
     from: LocalReplica,
     to: LocalReplica,
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    async fn ship(&self) {
+    pub(super) async fn ship(&self) {
         let index = copy_shared(&self.from, &self.to).await;
         self.shown.store(index, Ordering::SeqCst);
     }
@@ -141,10 +141,10 @@ impl ReplicationPort for Link {
     }
 }
 
-struct Regions {
-    primary: Rig,
-    secondary: Rig,
-    link: Arc<Link>,
+pub(super) struct Regions {
+    pub(super) primary: Rig,
+    pub(super) secondary: Rig,
+    pub(super) link: Arc<Link>,
 }
 
 /// Physical keys of one class, and what they hold.
@@ -155,14 +155,14 @@ fn entries(rig: &Rig, class: Class) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Lets everything end that goes on by itself; no time passes.
-async fn settle() {
+pub(super) async fn settle() {
     for _ in 0..2_000 {
         tokio::task::yield_now().await;
     }
 }
 
 impl Regions {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let primary = Rig::active().await;
         let role = RoleRecord { mode: Mode::Primary, epoch: 1, ..RoleRecord::default() };
         primary.commit(|tx| role.store(tx, Kind::Performance)).await.unwrap();
@@ -185,7 +185,7 @@ impl Regions {
         Self { primary, secondary, link }
     }
 
-    fn asked(&self) -> u64 {
+    pub(super) fn asked(&self) -> u64 {
         self.link.asked.swap(0, Ordering::SeqCst)
     }
 
@@ -196,7 +196,7 @@ impl Regions {
     }
 
     /// Logs in at the secondary.
-    async fn log_in(&self, name: &str, body: Value) -> Result<Answer, KernelError> {
+    pub(super) async fn log_in(&self, name: &str, body: Value) -> Result<Answer, KernelError> {
         self.secondary.post("", &format!("auth/people/login/{name}"), body).await
     }
 
@@ -206,7 +206,7 @@ impl Regions {
     }
 }
 
-fn token(answer: &Answer) -> String {
+pub(super) fn token(answer: &Answer) -> String {
     answer.auth.as_ref().unwrap().client_token.to_string()
 }
 

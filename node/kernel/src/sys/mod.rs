@@ -27,7 +27,8 @@ mod tools;
 mod wrapping;
 
 pub use config::CorsConfig;
-pub(crate) use remount::{Migration, migration_path};
+pub(crate) use mounts::path_of as mount_path_of;
+pub(crate) use remount::{Migration, migration_path, paths_of as remount_paths_of};
 
 use crate::builtin::Builtin;
 

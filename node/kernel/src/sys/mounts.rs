@@ -89,6 +89,13 @@ impl Builtin for MountPaths {
     }
 }
 
+/// The path of the mount that a request of [`serve`] is about, as its record has it; none where it is about no one mount,
+/// or makes no sense.
+pub(crate) fn path_of(request: &Request, kind: EngineKind) -> Option<String> {
+    let path = request.param("path");
+    canonical_path(kind, path.strip_suffix("/tune").unwrap_or(path)).ok()
+}
+
 /// Serves both tables.
 pub(super) async fn serve(
     ctx: &BuiltinCtx<'_>,

@@ -91,6 +91,13 @@ fn parse(path: &str) -> Result<(EngineKind, String), KernelError> {
     }
 }
 
+/// The paths that a move is about, as records have them; those that make no sense left out.
+pub(crate) fn paths_of(request: &Request) -> Vec<String> {
+    let fields = request.fields();
+    let given = ["from", "to"].into_iter().filter_map(|name| fields.string(name).ok().flatten());
+    given.filter_map(|path| parse(&path).ok()).map(|(_, path)| path).collect()
+}
+
 fn remount(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
     let (kernel, fields) = (ctx.kernel, request.fields());
     let (from_kind, from) = parse(&fields.required_string("from")?)?;

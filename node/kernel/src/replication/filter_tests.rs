@@ -1,0 +1,59 @@
+//! What a path filter keeps from a secondary is kept from its callers too, whatever road they take through the primary.
+
+use arca_engine_api::Operation::{Delete, Update};
+use serde_json::{Value, json};
+
+use super::secondary_tests::Regions;
+use crate::mounts::MountRecord;
+use crate::tokens::rig::{Rig, text};
+
+const KEPT: &str = "that path is kept from this cluster by a filter";
+
+/// The mount at a path, as its record has it.
+pub(super) fn record(rig: &Rig, path: &str) -> Option<MountRecord> {
+    let router = rig.kernel.mounts.router(&rig.kernel.store).unwrap();
+    router.at(path).map(|mount| mount.record.clone())
+}
+
+/// Keeps paths from the secondary; what it has of them stays there until something is shipped.
+pub(super) async fn deny(regions: &Regions, paths: &[&str]) {
+    let path = "sys/replication/performance/primary/paths-filter/east";
+    regions.primary.post("root", path, json!({"mode": "deny", "paths": paths})).await.unwrap();
+}
+
+/// What a secondary's caller may not touch, it may not move to where it could either, nor remove, nor find out about.
+#[tokio::test(start_paused = true)]
+async fn a_mount_that_is_kept_from_a_secondary_is_not_changed_from_there() {
+    let regions = Regions::new().await;
+    regions.primary.post("root", "notes/a", json!({"v": 1})).await.unwrap();
+    deny(&regions, &["notes/", "auth/people/"]).await;
+    let before = (record(&regions.primary, "notes/"), record(&regions.primary, "auth/people/"));
+    let ask = async |operation, path: &str, body: Value| {
+        text(regions.secondary.ask("root", operation, path, body, None).await)
+    };
+
+    for (operation, path, body) in [
+        (Delete, "sys/mounts/notes", json!({})),
+        (Delete, "sys/auth/people", json!({})),
+        (Update, "sys/mounts/notes/tune", json!({"description": "mine"})),
+        (Update, "sys/auth/people/tune", json!({"description": "mine"})),
+        (Update, "sys/mounts/notes", json!({"type": "notes"})),
+        (Update, "sys/mounts/notes/inside", json!({"type": "notes"})),
+        (Update, "sys/remount", json!({"from": "notes", "to": "open"})),
+        (Update, "sys/remount", json!({"from": "auth/people/", "to": "auth/open"})),
+    ] {
+        assert_eq!(ask(operation, path, body).await, KEPT, "{path}");
+        assert_eq!(regions.asked(), 1, "{path}");
+    }
+    // Nor is anything put where it would be kept from the secondary.
+    ask(Update, "sys/mounts/mine", json!({"type": "notes"})).await;
+    let hidden = ask(Update, "sys/remount", json!({"from": "mine", "to": "notes/mine"})).await;
+    assert_eq!(hidden, KEPT);
+    assert_eq!((record(&regions.primary, "notes/"), record(&regions.primary, "auth/people/")), before);
+    assert!(regions.primary.get("root", "notes/a").await.is_ok());
+    // What is not kept from it goes on.
+    regions.secondary.post("root", "sys/mounts/mine/tune", json!({"description": "d"})).await.unwrap();
+    regions.secondary.post("root", "sys/remount", json!({"from": "mine", "to": "ours"})).await.unwrap();
+    regions.secondary.ask("root", Delete, "sys/mounts/ours", json!({}), None).await.unwrap();
+    assert_eq!(record(&regions.primary, "ours/"), None);
+}
