@@ -209,6 +209,8 @@ async fn a_performance_secondary_goes_over_to_a_promoted_dr_secondary() {
 async fn a_performance_secondary_is_promoted_and_the_old_primary_follows_it() {
     let east = Region::sharing().await;
     let far = Region::far_of(&east).await;
+    let near = format!("{PERFORMANCE}/primary/paths-filter/near");
+    east.write(&near, json!({ "mode": "deny", "paths": ["hidden/"] })).await;
     far.write("kv/one", json!({ "value": "1" })).await;
     let promote = format!("{PERFORMANCE}/secondary/promote");
     let text = far.refuses(&promote, json!({})).await;
@@ -218,6 +220,8 @@ async fn a_performance_secondary_is_promoted_and_the_old_primary_follows_it() {
     far.write(&promote, json!({})).await;
     let status = far.wait_for(PERFORMANCE, "the promotion", |status| status["mode"] == "primary").await;
     assert_eq!(status["epoch"], 3, "{status}");
+    let filter = far.read(&near, &far.token).await.1;
+    assert_eq!(filter["data"]["paths"], json!(["hidden/"]), "it withholds what the primary did: {filter}");
     far.write("kv/three", json!({ "value": "3" })).await;
 
     // What is the old primary's own, its tokens above all, goes on.

@@ -6,8 +6,8 @@
 //! end of a mount, writes the record at [`changed_path`] of that secondary in the same entry: nobody who follows from
 //! before that entry is sent anything behind it, but compares states.
 //!
-//! Filters are of class `Replicated`: a DR secondary that is promoted goes on to withhold what was withheld. A performance
-//! secondary gets its own, and no other.
+//! Filters are of class `Replicated`: a secondary that is promoted, and has everything, goes on to withhold what was withheld.
+//! One that has a filter gets its own, and no other: it may not know what others do not get.
 //! Read next: `arca_replication::sieve` for how rules are applied, [`crate::mounts`] for the table.
 
 use std::collections::BTreeSet;
@@ -188,6 +188,16 @@ fn ids(tx: &Tx) -> Result<Ids, KernelError> {
     Ok(tx.get_record(Class::Replicated, IDS_PATH)?.unwrap_or_default())
 }
 
+/// Whether this cluster has a part of a primary's state only: of filters, a filtered secondary has its own and nothing else,
+/// whatever it knows of its primary by now.
+///
+/// # Errors
+/// When the state cannot be read.
+pub(crate) fn is_part(tx: &Tx) -> Result<bool, KernelError> {
+    let has_list = tx.version(Class::Replicated, IDS_PATH)? != Version::ABSENT;
+    Ok(!has_list && !tx.some_below(Class::Replicated, FOLDER, 1)?.is_empty())
+}
+
 /// Stages that paths of mounts are not what they were, or that a mount is gone: called wherever that is staged.
 pub(crate) fn paths_changed(tx: &Tx) -> Result<(), KernelError> {
     for id in ids(tx)?.ids {
@@ -242,13 +252,14 @@ fn namespaces_of(tx: &Tx) -> Result<NamespaceTree, KernelError> {
 /// When the state cannot be read.
 pub fn rules(tx: &Tx, secondary_id: &str) -> Result<Vec<(Key, bool)>, KernelError> {
     let key = |path: &str| tx.physical_key(Class::Replicated, path);
+    // Who gets everything gets the filters too: should it be promoted, it goes on to withhold.
+    let Some(filter) = Filter::load(tx, secondary_id)? else { return Ok(Vec::new()) };
     // Whoever gets something withheld need not know what others do not get.
     let mut rules: Vec<(Key, bool)> = Vec::new();
     for others in [FOLDER, CHANGED_FOLDER, IDS_PATH] {
         rules.push((key(others)?, false));
     }
     rules.push((key(&path(secondary_id))?, true));
-    let Some(filter) = Filter::load(tx, secondary_id)? else { return Ok(rules) };
     // What nobody knows does not pass.
     rules.extend([(vec![GATED], false), (key("core/")?, true), (key(REGISTRY)?, false)]);
     for namespace in namespaces_of(tx)?.iter().filter(|namespace| filter.passes_namespace(namespace)) {

@@ -25,7 +25,7 @@ use crate::KernelError;
 use crate::answer::{Shape, WrapInfo};
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx, Done};
 use crate::kernel::Kernel;
-use crate::replication::{Kind, Mode, ReplicationPort, Standing};
+use crate::replication::{Kind, Mode, ReplicationPort, Standing, filter};
 use crate::root_keys::Purpose;
 use crate::tokens::lifetime::seconds;
 
@@ -39,6 +39,10 @@ const NO_EFFECT: &str = "primary_api_addr, ca_file and ca_path have no effect: t
 const DISABLED: &str = "this cluster serves what it holds, as if it had never followed another: tokens and leases are the \
                         primary's as they were, and what is due by them ends now, at databases and clouds too. If the primary \
                         is still at work, stop this cluster";
+const FILTERED: &str = "a path filter keeps a part of the primary's state from this cluster, and it knows no other cluster's filter: \
+                        as the primary it would have lost that part, and send others what was kept from them. Promote a \
+                        DR secondary of the primary, or a performance secondary without a filter; or give force, and set \
+                        the filters anew before any other cluster follows this one";
 const NO_INDEX: &str = "nothing was done: a primary keeps no index that could be wrong. A secondary that is told to reindex compares its \
                         state with the one here";
 const COMPARING: &str =
@@ -148,7 +152,7 @@ impl Builtin for ReplicationPaths {
             id if id.starts_with("primary-") => as_primary(request, &standing),
             "revoke-secondary" | "secondary-token" => as_primary(request, &standing),
             "tail" => tail(request),
-            _ => as_secondary(request, &standing),
+            _ => as_secondary(ctx, request, &standing),
         }
     }
 }
@@ -266,7 +270,11 @@ fn secondary_token(request: &Request, standing: &Standing, kind: Kind) -> Result
     }))
 }
 
-fn as_secondary(request: &Request, standing: &Standing) -> Result<BuiltinAnswer, KernelError> {
+fn as_secondary(
+    ctx: &BuiltinCtx<'_>,
+    request: &Request,
+    standing: &Standing,
+) -> Result<BuiltinAnswer, KernelError> {
     let kind = kind(request)?;
     match request.route.id {
         "secondary-enable" => return enable_secondary(request, standing, kind),
@@ -284,7 +292,7 @@ fn as_secondary(request: &Request, standing: &Standing) -> Result<BuiltinAnswer,
         _ => require(standing, kind, Mode::Secondary)?,
     }
     match request.route.id {
-        "secondary-promote" | "performance-promote" => promote(request, kind),
+        "secondary-promote" | "performance-promote" => promote(ctx, request, kind),
         "secondary-disable" => disable_secondary(request, kind),
         "update-primary" => {
             let update = fields::update(request)?;
@@ -322,9 +330,13 @@ fn enable_secondary(
     }))
 }
 
-fn promote(request: &Request, kind: Kind) -> Result<BuiltinAnswer, KernelError> {
+fn promote(ctx: &BuiltinCtx<'_>, request: &Request, kind: Kind) -> Result<BuiltinAnswer, KernelError> {
     let addr = fields::cluster_addr(request)?;
     let is_forced = request.fields().boolean("force")?.unwrap_or_default();
+    // A DR secondary has everything, whatever filters there are.
+    if kind == Kind::Performance && !is_forced && filter::is_part(ctx.tx)? {
+        return Err(KernelError::invalid(FILTERED));
+    }
     Ok(last_act(&[], move |kernel| {
         Box::pin(async move { kernel.replication()?.promote_secondary(kind, addr, is_forced).await })
     }))

@@ -7,7 +7,7 @@ use arca_engine_api::{Fault, Operation};
 use serde_json::{Value, json};
 
 use crate::answer::Shape;
-use crate::replication::{Fence, Kind, Mode, ReplicationPort, RoleRecord, Serves};
+use crate::replication::{Fence, Filter, FilterMode, Kind, Mode, ReplicationPort, RoleRecord, Serves};
 use crate::testing::NotingReplication;
 use crate::tokens::rig::{Rig, text};
 use crate::{Answer, KernelError};
@@ -321,6 +321,35 @@ async fn promoting_a_performance_secondary_needs_sudo_and_no_operation_token() {
     assert_eq!(text, "this cluster is a performance primary, not a secondary");
 }
 
+/// It lacks what was kept from it, and the filters of others.
+#[tokio::test]
+async fn a_filtered_secondary_is_promoted_by_force_alone() {
+    let roles = Roles::new().await;
+    let rig = &roles.rig;
+    let list = "root/core/replication/filtered";
+    let become_secondary = async |is_filtered: bool| {
+        rig.commit(|tx| RoleRecord::default().store(tx, Kind::Performance)).await.unwrap();
+        rig.commit(|tx| {
+            Filter { mode: FilterMode::Deny, paths: vec!["a/".to_owned()] }.store(tx, "far")?;
+            if is_filtered {
+                tx.delete(arca_barrier::Class::Replicated, list)?; // It gets its own filter, and no more.
+            }
+            role(Mode::Secondary).store(tx, Kind::Performance)
+        })
+        .await
+        .unwrap();
+    };
+    become_secondary(true).await;
+    let promote = "sys/replication/performance/secondary/promote";
+    let told = roles.told("root", promote, json!({})).await;
+    assert!(told.starts_with("a path filter keeps a part"), "{told}");
+    let forced = roles.told("root", promote, json!({"force": true})).await;
+    assert_eq!(forced, "promote performance secondary at \"\", forced true");
+    become_secondary(false).await;
+    let told = roles.told("root", promote, json!({})).await;
+    assert_eq!(told, "promote performance secondary at \"\", forced false", "others' filters are no matter");
+}
+
 /// What passes to a secondary of this name, by the path of what is stored.
 fn passes(rig: &Rig, id: &str, path: &str) -> bool {
     let tx = rig.view();
@@ -368,7 +397,6 @@ async fn a_filter_withholds_mounts_and_what_the_table_does_not_know() {
             id == "other",
             "of a namespace that nobody knows"
         );
-        assert_eq!(passes(rig, id, "root/core/replication/filters/far"), id == "far", "{id}");
     }
     let shown = rig.get("root", &filter("far")).await.unwrap().data.unwrap();
     assert_eq!((&shown["mode"], &shown["paths"]), (&json!("deny"), &json!(["a/"])));
@@ -398,6 +426,27 @@ async fn a_filter_withholds_mounts_and_what_the_table_does_not_know() {
     rig.ask("root", Operation::Delete, &filter("far"), json!({}), None).await.unwrap();
     check("far", &a, true);
     assert_eq!(text(rig.get("root", &filter("far")).await), "no filter is set for \"far\"");
+}
+
+/// Whoever has everything goes on to withhold should it be promoted; who is filtered may not know what others do not get, nor the
+/// paths that moves name.
+#[tokio::test]
+async fn filters_go_to_whoever_has_none() {
+    let roles = Roles::new().await;
+    roles.rig.commit(|tx| role(Mode::Primary).store(tx, Kind::Performance)).await.unwrap();
+    for id in ["far", "near"] {
+        let path = format!("sys/replication/performance/primary/paths-filter/{id}");
+        roles.rig.post("root", &path, json!({"mode": "deny", "paths": ["a"]})).await.unwrap();
+    }
+    for (path, filtered) in [
+        ("root/core/replication/filters/far", Some("far")),
+        ("root/core/replication/filter-changes/near", None),
+        ("root/core/replication/filtered", None),
+    ] {
+        for id in ["far", "near", "other"] {
+            assert_eq!(passes(&roles.rig, id, path), id == "other" || filtered == Some(id), "{id} {path}");
+        }
+    }
 }
 
 #[tokio::test]
