@@ -124,8 +124,9 @@ impl PrimarySide for Side {
         replicator.hear(kind, follower);
         match call {
             Call::Copy => {
-                let pinned = replicator.pinned(secondary_id, kind).await?;
+                // In this order: a filter that is set in between ends the copy, instead of coming too late for it unnoticed.
                 let began_at = replicator.changed_at(kind, secondary_id)?;
+                let pinned = replicator.pinned(secondary_id, kind).await?;
                 tracing::info!(secondary = secondary_id, kind = kind.name(), "a secondary copies the state");
                 let copy = copy::stream(pinned, Arc::clone(&replicator.pace));
                 Ok(until_changed(&replicator, kind, secondary_id, (began_at, copy)))
