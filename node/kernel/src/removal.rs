@@ -4,18 +4,25 @@
 //! the next one after a failover, because the mark is in the record.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arca_barrier::Class;
+use arca_engine_api::EngineKind;
 
 use crate::KernelError;
 use crate::kernel::Kernel;
 use crate::mounts::MountState;
+use crate::replication::{Kind, Mode as ReplicationMode};
 use crate::router::Mount;
 use crate::sys::{Migration, migration_path};
 use crate::tx::{Mode, Tx};
 
 /// Entries removed with one commit.
 const BATCH: usize = 512;
+/// Longest wait until performance secondaries know that a mount is disabled.
+const SECONDARIES_PATIENCE: Duration = Duration::from_secs(10);
+/// What they get to undo their leases, from then on.
+const SECONDARIES_GRACE: Duration = Duration::from_secs(5);
 const CLASSES: [Class; 2] = [Class::Local, Class::Replicated];
 
 /// Marks a mount as being worked on for as long as it lives.
@@ -89,12 +96,31 @@ impl Kernel {
     async fn remove(&self, mount: &Mount) -> Result<(), KernelError> {
         self.revoke_mount(mount).await?;
         self.forget_aliases(mount).await?;
+        self.await_secondaries(mount).await?;
         for class in CLASSES.into_iter().filter(|class| self.standing().looks_after(*class)) {
             while self.remove_some(class, &mount.storage_prefix()).await? {}
         }
         let namespace_id = mount.namespace.id.as_str();
         self.commit_staged(|tx| self.mounts.remove(tx, namespace_id, &mount.record)).await?;
         tracing::info!(mount = mount.record.uuid, path = %mount.full_path, "a mount and its data are removed");
+        Ok(())
+    }
+
+    /// Lets performance secondaries undo what they granted from a mount that is disabled, as long as its engine can be asked for
+    /// it: only they know what that is, and they begin when the mark in the record arrives. Bounded, and one that is not there
+    /// is not waited for: what it cannot undo later it keeps to be seen ([`crate::replication`]). Tokens of auth methods end
+    /// without being asked about.
+    async fn await_secondaries(&self, mount: &Mount) -> Result<(), KernelError> {
+        let is_primary = self.standing().role(Kind::Performance).mode == ReplicationMode::Primary;
+        let may_lease = mount.class() == Class::Replicated && mount.record.kind() == EngineKind::Secrets;
+        let Some(port) = self.cluster.replication().filter(|_| is_primary && may_lease) else {
+            return Ok(());
+        };
+        let (_, marked_at) = &mount.guard;
+        let reached = port.await_secondaries(Kind::Performance, marked_at.0, SECONDARIES_PATIENCE).await?;
+        if reached > 0 {
+            tokio::time::sleep(SECONDARIES_GRACE).await;
+        }
         Ok(())
     }
 

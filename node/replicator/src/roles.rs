@@ -673,6 +673,16 @@ impl ReplicationPort for Replicator {
         self.tail_of(kind, after, limit).await
     }
 
+    async fn await_secondaries(
+        &self,
+        kind: Kind,
+        index: u64,
+        patience: Duration,
+    ) -> Result<usize, KernelError> {
+        self.active()?;
+        self.until_applied_by_secondaries(kind, index, patience).await
+    }
+
     async fn ask_primary(&self, question: Bytes) -> Result<Bytes, KernelError> {
         self.asked_of_primary(question).await
     }

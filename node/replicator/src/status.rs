@@ -1,6 +1,8 @@
 //! `sys/replication/<kind>/status`, as this node sees it: the field names of this family, and figures of our own beside
 //! them.
 
+use std::time::Duration;
+
 use arca_engine_api::{Map, UnixMillis};
 use arca_kernel::KernelError;
 use arca_kernel::replication::{Kind, Mode, RoleRecord};
@@ -14,6 +16,9 @@ use super::{Replicator, shipped};
 
 /// A peer that was heard of in this time is connected.
 const CONNECTED_MS: u64 = 10_000;
+
+/// Between two looks at how far secondaries are that are waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// One secondary, as a primary's active node knows it.
 #[derive(Clone, Debug, Default)]
@@ -107,6 +112,38 @@ impl Replicator {
             "pending": self.pending(kind)?,
             "ssct_generation_counter": 0,
         })))
+    }
+
+    /// Of the secondaries that were heard lately, how many have applied an entry, and how many have not.
+    fn applied_by_secondaries(&self, kind: Kind, index: u64) -> (usize, usize) {
+        let now = self.now_ms();
+        let mut known = self.source.secondaries(shipped(kind));
+        known.retain(|one| one.heard_at_ms.is_some_and(|at| now.saturating_sub(at) < CONNECTED_MS));
+        let has =
+            known.iter().filter(|one| one.acknowledged.is_some_and(|cursor| cursor.index >= index)).count();
+        (has, known.len() - has)
+    }
+
+    /// Waits until all of these have applied an entry, at most `patience`; answers how many have.
+    pub(super) async fn until_applied_by_secondaries(
+        &self,
+        kind: Kind,
+        index: u64,
+        patience: Duration,
+    ) -> Result<usize, KernelError> {
+        let all_have = async {
+            while self.applied_by_secondaries(kind, index).1 > 0 {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        if tokio::time::timeout(patience, all_have).await.is_err() {
+            tracing::warn!(
+                kind = kind.name(),
+                index,
+                "not all secondaries that are there have an entry in time"
+            );
+        }
+        Ok(self.applied_by_secondaries(kind, index).0)
     }
 
     /// One row for each node of a secondary that has been here lately, and one for those of which no node was.

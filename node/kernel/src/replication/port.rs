@@ -107,6 +107,20 @@ pub trait ReplicationPort: Debug + Send + Sync {
     /// What a fenced primary had taken and its successor never got: the writes, oldest first, as far as they are kept.
     async fn tail(&self, kind: Kind, after: Option<String>, limit: usize) -> Result<Map, KernelError>;
 
+    /// As primary, waits until the secondaries of a kind that were heard lately have applied the entry `index`, at most
+    /// `patience`: one that is not there is not waited for. Answers how many have it.
+    ///
+    /// # Errors
+    /// When this node is not the active one.
+    async fn await_secondaries(
+        &self,
+        _kind: Kind,
+        _index: u64,
+        _patience: Duration,
+    ) -> Result<usize, KernelError> {
+        Ok(0)
+    }
+
     /// Has the primary answer `question`, which is made and read by kernels alone: it goes to the primary's active node
     /// ([`Kernel::answer_secondary`](crate::Kernel::answer_secondary)) over the link of a performance secondary. Asked on
     /// the active node only. Never sent twice once it may have arrived: it may write.

@@ -243,3 +243,18 @@ async fn a_bounded_primary_stops_while_it_is_cut_off() {
     assert_eq!(west.stored_role().fence_after_s, 0, "it is followed by nobody yet");
     bound(0).await.unwrap_err();
 }
+
+/// One that is not there keeps nobody waiting.
+#[tokio::test(start_paused = true)]
+async fn secondaries_that_are_there_are_waited_for() {
+    let (east, west) = Region::pair().await;
+    let patience = Duration::from_secs(10);
+    let reached = async |index| east.port().await_secondaries(Kind::Dr, index, patience).await.unwrap();
+    let index = east.write("a").await.unwrap();
+    assert_eq!(reached(index).await, 1);
+    assert!(west.has("a"));
+    assert_eq!(reached(index + 1_000_000).await, 0, "it does not have that");
+    east.set_cut(true);
+    east.clock.advance(Duration::from_secs(60));
+    assert_eq!(reached(index).await, 0, "nobody was heard for a minute");
+}
