@@ -37,9 +37,7 @@ pub(crate) fn spawn(kernel: &Weak<Kernel>) -> Vec<AbortHandle> {
         runtime.spawn(due(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
             kernel.finish_changes().await
         })),
-        runtime.spawn(due(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
-            kernel.follow_mounts().await
-        })),
+        runtime.spawn(follow_mounts(Weak::clone(kernel))),
         runtime.spawn(due(CHANGE_ROUND, Weak::clone(kernel), |kernel| async move {
             kernel.forget_members().await
         })),
@@ -74,6 +72,22 @@ where
     .await;
 }
 
+/// Follows the primary's mounts, every so often and whenever one has changed: one that is being disabled can be asked to undo
+/// what it granted only as long as its data is there.
+async fn follow_mounts(kernel: Weak<Kernel>) {
+    let Some(changed) = kernel.upgrade().map(|kernel| kernel.watches.mounts_changed()) else { return };
+    while let Some(kernel) = kernel.upgrade() {
+        if kernel.standing().keeps_house() {
+            settle(kernel.follow_mounts().await);
+        }
+        drop(kernel);
+        tokio::select! {
+            () = changed.notified() => {}
+            () = tokio::time::sleep(CHANGE_ROUND) => {}
+        }
+    }
+}
+
 /// Runs `round` now and then every `pause`, until the kernel is gone.
 async fn every<F, R>(pause: Duration, kernel: Weak<Kernel>, round: F)
 where
@@ -81,13 +95,17 @@ where
     R: Future<Output = Result<(), KernelError>>,
 {
     while let Some(kernel) = kernel.upgrade() {
-        match round(kernel).await {
-            // Leadership, or the role of a primary, was lost between two steps: the next one goes on.
-            Ok(()) => {}
-            Err(err) if err.is_for_another() => {}
-            Err(err) => tracing::warn!(error = %err, "housekeeping failed, will try again"),
-        }
+        settle(round(kernel).await);
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Leadership, or the role of a primary, may be lost between two steps: the next one goes on.
+fn settle(round: Result<(), KernelError>) {
+    match round {
+        Ok(()) => {}
+        Err(err) if err.is_for_another() => {}
+        Err(err) => tracing::warn!(error = %err, "housekeeping failed, will try again"),
     }
 }
 

@@ -151,8 +151,8 @@ pub struct Kernel {
     housekeeping: Mutex<Vec<AbortHandle>>,
     requests: TaskTracker,
     pub(crate) in_flight: InFlight,
-    /// Index of the router whose mounts were followed last; zero before any was.
-    pub(crate) followed: AtomicU64,
+    /// Index of the router whose mounts were followed last; zero before any was. Held by whoever follows them.
+    pub(crate) followed: tokio::sync::Mutex<u64>,
     /// Of wrong tokens on a DR secondary.
     pub(crate) operation_pace: Pace,
     pub(crate) me: Weak<Self>,
@@ -202,7 +202,7 @@ impl Kernel {
             housekeeping: Mutex::default(),
             requests: TaskTracker::new(),
             in_flight: InFlight::default(),
-            followed: AtomicU64::new(0),
+            followed: tokio::sync::Mutex::default(),
             operation_pace: Pace::default(),
             me: Weak::clone(me),
         });

@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use arca_danger::Bug;
 use arca_raft_storage::{ApplyObserver, Change, Key, Write};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use crate::cache::ObjectCache;
 
@@ -53,6 +54,7 @@ pub struct Watches {
     changed: [AtomicU64; TOPICS],
     replaced: AtomicU64,
     mounts: Mutex<MountLog>,
+    mounts_changed: Arc<Notify>,
 }
 
 impl Watches {
@@ -71,6 +73,12 @@ impl Watches {
     #[must_use]
     pub fn replaced_at(&self) -> u64 {
         self.replaced.load(Ordering::Acquire)
+    }
+
+    /// Wakes one waiter, at once or when it next waits, after the mount table has changed.
+    #[must_use]
+    pub fn mounts_changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.mounts_changed)
     }
 
     /// Keys of mount records changed in `(after, until]`; `None` when the table must be read whole.
@@ -101,6 +109,9 @@ impl Watches {
     fn note(&self, index: u64, topic: Topic) {
         if let Some(changed) = self.changed.get(topic as usize) {
             changed.fetch_max(index, Ordering::AcqRel);
+        }
+        if topic == Topic::Mounts {
+            self.mounts_changed.notify_one();
         }
     }
 
@@ -136,6 +147,7 @@ impl Watches {
         for changed in &self.changed {
             changed.fetch_max(index, Ordering::AcqRel);
         }
+        self.mounts_changed.notify_one();
     }
 }
 

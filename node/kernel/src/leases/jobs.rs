@@ -7,9 +7,10 @@ use arca_barrier::{Class, TimedIndex};
 use arca_engine_api::{Entropy, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-use super::{FIRST_IN_LINE, LeaseState, Leases, id_path};
-use crate::tokens::TokenStore;
+use super::{FIRST_IN_LINE, LeaseEntry, LeaseState, Leases, id_path};
+use crate::tokens::revoke::ByPath;
 use crate::tokens::store::{by_path_prefix, id_path as token_path};
+use crate::tokens::{TokenEntry, TokenStore};
 use crate::tx::Tx;
 use crate::{KernelError, ids};
 
@@ -21,6 +22,32 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 const BACKLOG_MAX: usize = 4_096;
 /// Leases and tokens counted at most, for those who want to know how many are left.
 const COUNT_MAX: usize = 10_000;
+
+/// The one mount that work is about, at a path that others may have now or have had: on a performance secondary, a local mount
+/// hides one of the primary, and a mount that is made anew follows one that has gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfMount {
+    /// Its id, as leases have it.
+    pub uuid: String,
+    /// Its accessor, as tokens of logins have it; empty if it was never noted: then all of them count as its own.
+    pub accessor: String,
+    /// No other mount is at the path. Tokens that wrap an answer do not say of which mount, and count as its own only then.
+    #[serde(default)]
+    pub is_alone: bool,
+    /// It is gone, so that nothing it granted can be undone: what was given up stays so.
+    #[serde(default)]
+    pub is_gone: bool,
+}
+
+impl OfMount {
+    /// Whether a token was made by requests to it.
+    pub(crate) fn made(&self, token: &TokenEntry) -> bool {
+        match &token.login {
+            Some(login) => self.accessor.is_empty() || login.mount_accessor == self.accessor,
+            None => self.is_alone,
+        }
+    }
+}
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,11 +62,17 @@ pub enum Work {
         /// Leave those alone that wait for their next attempt: nobody asks, it only happens again and again.
         #[serde(default)]
         is_patient: bool,
+        /// Only what this mount granted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<OfMount>,
     },
     /// Revoke every token made by requests below a path that ends in `/`.
     RevokeTokens {
         /// The path.
         prefix: String,
+        /// Only those made by this mount.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<OfMount>,
     },
     /// Look for leases whose token is gone.
     TidyLeases,
@@ -120,11 +153,36 @@ impl Work {
     #[must_use]
     pub fn patiently(self) -> Self {
         match self {
-            Self::EndLeases { prefix, is_forced, .. } => {
-                Self::EndLeases { prefix, is_forced, is_patient: true }
+            Self::EndLeases { prefix, is_forced, of, .. } => {
+                Self::EndLeases { prefix, is_forced, is_patient: true, of }
             }
             other => other,
         }
+    }
+
+    /// The same, leaving alone what other mounts granted.
+    #[must_use]
+    pub fn of(self, mount: OfMount) -> Self {
+        match self {
+            Self::EndLeases { prefix, is_forced, is_patient, .. } => {
+                Self::EndLeases { prefix, is_forced, is_patient, of: Some(mount) }
+            }
+            Self::RevokeTokens { prefix, .. } => Self::RevokeTokens { prefix, of: Some(mount) },
+            other => other,
+        }
+    }
+
+    /// Whether a lease is to end, if there is no more to it than that; forced or not.
+    fn ends(&self, lease: &LeaseEntry) -> Option<bool> {
+        let Self::EndLeases { is_forced, is_patient, of, .. } = self else { return None };
+        let is_gone = of.as_ref().is_some_and(|of| of.is_gone);
+        let is_let_be = match lease.state {
+            LeaseState::Live => false,
+            LeaseState::Revoking => *is_patient,
+            LeaseState::Irrevocable => *is_patient && is_gone,
+        };
+        let is_its = of.as_ref().is_none_or(|of| of.uuid == lease.mount_uuid);
+        (is_its && !is_let_be).then_some(*is_forced)
     }
 
     /// Its name, also for people.
@@ -143,9 +201,9 @@ impl Work {
     pub fn ending(prefix: &str, is_forced: bool) -> Self {
         let prefix = format!("{}/", prefix.trim_end_matches('/'));
         if prefix.starts_with("auth/") {
-            Self::RevokeTokens { prefix }
+            Self::RevokeTokens { prefix, of: None }
         } else {
-            Self::EndLeases { prefix, is_forced, is_patient: false }
+            Self::EndLeases { prefix, is_forced, is_patient: false, of: None }
         }
     }
 }
@@ -270,7 +328,7 @@ impl Leases {
     /// Looks on for something that a job has ended and that is still to be undone. What cannot be undone is no matter of
     /// the job's any more.
     fn undoing(&self, tx: &Tx, namespace_id: &str, job: &mut Job) -> Result<Undoing, KernelError> {
-        let (Work::EndLeases { prefix, .. } | Work::RevokeTokens { prefix }) = &job.work else {
+        let (Work::EndLeases { prefix, .. } | Work::RevokeTokens { prefix, .. }) = &job.work else {
             return Ok(Undoing::Done);
         };
         let (folder, ids) = (id_path(namespace_id, prefix), id_path(namespace_id, ""));
@@ -298,7 +356,7 @@ impl Leases {
                 Work::EndLeases { prefix, .. } => {
                     tx.some_below(Class::Local, &id_path(namespace_id, prefix), COUNT_MAX)?.len()
                 }
-                Work::RevokeTokens { prefix } => {
+                Work::RevokeTokens { prefix, .. } => {
                     let folder = by_path_prefix(namespace_id, prefix);
                     tx.some_below_after(Class::Local, &folder, job.after_in(&folder), COUNT_MAX)?.len()
                 }
@@ -322,12 +380,13 @@ impl Leases {
         now: UnixMillis,
     ) -> Result<bool, KernelError> {
         let folder = match &job.work {
-            Work::RevokeTokens { prefix } => {
+            Work::RevokeTokens { prefix, of } => {
                 let after = job.after_in(&by_path_prefix(namespace_id, prefix));
-                let found = tokens.revoke_by_path(tx, namespace_id, prefix, after, STEP_MAX, now)?;
-                job.ended += u64::try_from(found.len()).unwrap_or_default();
-                job.after = found.last().cloned();
-                return Ok(found.len() < STEP_MAX);
+                let below = ByPath { namespace_id, prefix, after, of: of.as_ref() };
+                let found = tokens.revoke_by_path(tx, below, STEP_MAX, now)?;
+                job.ended += found.revoked;
+                job.after = found.links.last().cloned();
+                return Ok(found.links.len() < STEP_MAX);
             }
             Work::EndLeases { prefix, .. } => id_path(namespace_id, prefix),
             Work::TidyLeases => id_path(namespace_id, ""),
@@ -341,33 +400,32 @@ impl Leases {
         for path in &found {
             let id = path.strip_prefix(&ids).unwrap_or_default();
             let Some(lease) = self.load(tx, namespace_id, id)? else { continue };
-            let is_forced = match job.work {
-                Work::EndLeases { is_patient: true, .. } if lease.state == LeaseState::Revoking => continue,
-                Work::EndLeases { is_forced, .. } => is_forced,
-                _ => {
-                    let owner = lease.token.as_ref().map(|owner| tokens.load(tx, owner)).transpose()?;
-                    if lease.state != LeaseState::Live || owner.is_none_or(|found| found.is_some()) {
-                        continue;
-                    }
-                    false
-                }
+            let is_forced = if job.work == Work::TidyLeases {
+                let owner = lease.token.as_ref().map(|owner| tokens.load(tx, owner)).transpose()?;
+                let is_lost = lease.state == LeaseState::Live && owner.is_some_and(|found| found.is_none());
+                is_lost.then_some(false)
+            } else {
+                job.work.ends(&lease)
             };
-            self.end(tx, lease, is_forced, now)?;
-            job.ended += 1;
+            if let Some(is_forced) = is_forced {
+                self.end(tx, lease, is_forced, now)?;
+                job.ended += 1;
+            }
         }
         job.after = found.last().cloned();
         let left = STEP_MAX - found.len();
-        let Work::EndLeases { prefix, .. } = &job.work else { return Ok(left > 0) };
+        let Work::EndLeases { prefix, of, .. } = &job.work else { return Ok(left > 0) };
         if left == 0 {
             return Ok(false);
         }
-        let found = tokens.revoke_by_path(tx, namespace_id, prefix, None, left, now)?;
-        job.ended += u64::try_from(found.len()).unwrap_or_default();
-        job.after = found.last().cloned();
-        if found.len() < left {
+        let below = ByPath { namespace_id, prefix, after: None, of: of.as_ref() };
+        let found = tokens.revoke_by_path(tx, below, left, now)?;
+        job.ended += found.revoked;
+        job.after = found.links.last().cloned();
+        if found.links.len() < left {
             return Ok(true);
         }
-        job.work = Work::RevokeTokens { prefix: prefix.clone() };
+        job.work = Work::RevokeTokens { prefix: prefix.clone(), of: of.clone() };
         Ok(false)
     }
 }

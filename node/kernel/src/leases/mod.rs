@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 pub(crate) use claims::Claims;
 pub use entry::{LeaseEntry, LeaseState};
+pub use jobs::OfMount;
 pub(crate) use steady::SteadyTime;
 
 use crate::KernelError;
@@ -36,6 +37,8 @@ pub const ATTEMPTS_MAX: u32 = 6;
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// Where what was revoked by request stands in the time index: due whatever the clocks say.
 pub(crate) const FIRST_IN_LINE: UnixMillis = UnixMillis(0);
+/// Leases looked at in one go.
+const LOOK_MAX: usize = 256;
 /// Longest failure text kept.
 const FAILURE_MAX: usize = 512;
 
@@ -57,6 +60,15 @@ pub struct GrantTo<'a> {
 /// See the module's header. Holds nothing: everything is in the store.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Leases;
+
+/// What is left of what a mount granted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LeftOf {
+    /// Leases that nobody tries to undo any more.
+    pub(crate) given_up: usize,
+    /// There are others.
+    pub(crate) has_others: bool,
+}
 
 /// What [`token_path`] holds.
 #[derive(Serialize, Deserialize)]
@@ -350,6 +362,73 @@ impl Leases {
         }
         self.save(tx, &lease)?;
         queue(tx, &lease)
+    }
+
+    /// Undoing failed and would again, since nobody is left to ask: keeps the lease for people to see, or drops it if it was
+    /// forced.
+    pub(crate) fn give_up(
+        &self,
+        tx: &Tx,
+        mut lease: LeaseEntry,
+        failure: &str,
+        now: UnixMillis,
+    ) -> Result<(), KernelError> {
+        lease.attempts = ATTEMPTS_MAX;
+        self.put_off(tx, lease, failure, now)
+    }
+
+    /// What is left of what a mount granted below a path.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(crate) fn left_of(
+        &self,
+        tx: &Tx,
+        (namespace_id, prefix): (&str, &str),
+        uuid: &str,
+    ) -> Result<LeftOf, KernelError> {
+        let (folder, ids) = (id_path(namespace_id, prefix), id_path(namespace_id, ""));
+        let (mut left, mut after) = (LeftOf::default(), None::<String>);
+        loop {
+            let found = tx.some_below_after(Class::Local, &folder, after.as_deref(), LOOK_MAX)?;
+            for path in &found {
+                let lease = self.load(tx, namespace_id, path.strip_prefix(&ids).unwrap_or_default())?;
+                let Some(lease) = lease.filter(|lease| lease.mount_uuid == uuid) else { continue };
+                if lease.state == LeaseState::Irrevocable {
+                    left.given_up += 1;
+                } else {
+                    left.has_others = true;
+                }
+            }
+            if found.len() < LOOK_MAX {
+                return Ok(left);
+            }
+            after = found.last().cloned();
+        }
+    }
+
+    /// Has leases of a mount tried again that were given up, at most as many as are looked at with one step. Answers where the
+    /// next step goes on, if there may be more.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(crate) fn try_again(
+        &self,
+        tx: &Tx,
+        (namespace_id, uuid): (&str, &str),
+        after: Option<&str>,
+        now: UnixMillis,
+    ) -> Result<Option<String>, KernelError> {
+        let folder = format!("{namespace_id}/lease/irrevocable/");
+        let found = tx.some_below_after(Class::Local, &folder, after, LOOK_MAX)?;
+        for path in &found {
+            let Some(id) = tx.peek(Class::Local, path)? else { continue };
+            let lease = self.load(tx, namespace_id, &String::from_utf8_lossy(&id))?;
+            if let Some(lease) = lease.filter(|lease| lease.mount_uuid == uuid) {
+                self.end(tx, lease, false, now)?;
+            }
+        }
+        Ok(found.last().filter(|_| found.len() == LOOK_MAX).cloned())
     }
 
     /// Leases of a namespace that could not be undone.

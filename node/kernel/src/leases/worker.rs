@@ -12,7 +12,7 @@ use arca_danger::Bug;
 use arca_engine_api::{EngineError, LeaseGrant, Response, UnixMillis};
 use tokio::sync::Semaphore;
 
-use super::jobs::Work;
+use super::jobs::{OfMount, Work};
 use super::lanes::{Due, Entry};
 use super::{LeaseEntry, LeaseState};
 use crate::KernelError;
@@ -138,7 +138,12 @@ impl Kernel {
         let tx = self.store.begin(Mode::ReadWrite);
         let Some(lease) = self.leases.load(&tx, namespace_id, id)? else { return Ok(()) };
         tracing::warn!(mount = lease.mount_uuid, attempts = lease.attempts + 1, error = %err, "a lease could not be revoked");
-        self.leases.put_off(&tx, lease, &err.to_string(), now)?;
+        let router = self.mounts.router(&self.store)?;
+        if router.by_uuid(&lease.mount_uuid).is_some() {
+            self.leases.put_off(&tx, lease, &err.to_string(), now)?;
+        } else {
+            self.leases.give_up(&tx, lease, &err.to_string(), now)?;
+        }
         self.store.commit(tx).await?;
         Ok(())
     }
@@ -191,6 +196,60 @@ impl Kernel {
     }
 
     async fn end_by(&self, namespace_id: &str, prefix: &str, work: Work) -> Result<(), KernelError> {
+        self.end_as_far_as_it_goes(namespace_id, prefix, work).await?;
+        if self.leases.has_any_below(&self.store.begin(Mode::ReadOnly), namespace_id, prefix)? {
+            let text = "some leases could not be revoked yet; they will be tried again";
+            return Err(EngineError::Upstream(text.to_owned()).into());
+        }
+        Ok(())
+    }
+
+    /// Ends what one mount granted below a path, and nothing of others there, and waits for it. Answers how many leases are
+    /// kept for people to see because they could not be undone.
+    ///
+    /// # Errors
+    /// When something could not be undone yet: it is tried again, and so may this be.
+    pub(crate) async fn end_of_mount(
+        &self,
+        namespace_id: &str,
+        prefix: &str,
+        of: OfMount,
+    ) -> Result<usize, KernelError> {
+        let work = Work::ending(prefix, false).patiently().of(of.clone());
+        self.end_as_far_as_it_goes(namespace_id, prefix, work).await?;
+        let tx = self.store.begin(Mode::ReadOnly);
+        let left = self.leases.left_of(&tx, (namespace_id, prefix), &of.uuid)?;
+        // A mount that is there can still be asked: what was given up is tried again as often as this is.
+        let waits = left.has_others || (left.given_up > 0 && !of.is_gone);
+        if waits || self.tokens.has_any_of(&tx, namespace_id, prefix, &of)? {
+            let text = "some leases could not be revoked yet; they will be tried again";
+            return Err(EngineError::Upstream(text.to_owned()).into());
+        }
+        Ok(left.given_up)
+    }
+
+    /// Has leases of a mount tried again that were given up while it was not there.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(crate) async fn try_given_up(&self, namespace_id: &str, uuid: &str) -> Result<(), KernelError> {
+        let mut after: Option<String> = None;
+        loop {
+            let now = self.clock.now();
+            let of = (namespace_id, uuid);
+            after = self.commit_staged(|tx| self.leases.try_again(tx, of, after.as_deref(), now)).await?;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn end_as_far_as_it_goes(
+        &self,
+        namespace_id: &str,
+        prefix: &str,
+        work: Work,
+    ) -> Result<(), KernelError> {
         self.commit_staged(|tx| {
             let work = work.clone();
             self.leases.begin(tx, &self.tokens, self.entropy.as_ref(), self.clock.now(), namespace_id, work)
@@ -199,10 +258,6 @@ impl Kernel {
         // Nobody else's leases: an engine that does not answer is no matter of this one.
         let below = super::id_path(namespace_id, prefix);
         while self.expire_tokens().await? + self.expire_leases_below(&below).await? > 0 {}
-        if self.leases.has_any_below(&self.store.begin(Mode::ReadOnly), namespace_id, prefix)? {
-            let text = "some leases could not be revoked yet; they will be tried again";
-            return Err(EngineError::Upstream(text.to_owned()).into());
-        }
         Ok(())
     }
 

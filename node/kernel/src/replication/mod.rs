@@ -12,6 +12,8 @@ pub mod filter;
 #[cfg(test)]
 mod filter_tests;
 mod follow;
+#[cfg(test)]
+mod follow_tests;
 pub mod port;
 pub(crate) mod question;
 pub mod record;

@@ -144,7 +144,7 @@ enum Leased {
 fn shown(progress: &Progress) -> Value {
     let (prefix, is_forced) = match &progress.work {
         Work::EndLeases { prefix, is_forced, .. } => (prefix.as_str(), *is_forced),
-        Work::RevokeTokens { prefix } => (prefix.as_str(), false),
+        Work::RevokeTokens { prefix, .. } => (prefix.as_str(), false),
         Work::TidyLeases | Work::TidyTokens => ("", false),
     };
     json!({

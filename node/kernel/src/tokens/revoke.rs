@@ -11,11 +11,32 @@ use arca_engine_api::UnixMillis;
 use super::store::{by_path_prefix, children_prefix, id_path, parse_child, queue, unqueue};
 use super::{TokenEntry, TokenRef, TokenState, TokenStore};
 use crate::KernelError;
-use crate::leases::{self, FIRST_IN_LINE, Leases};
+use crate::leases::{self, FIRST_IN_LINE, Leases, OfMount};
 use crate::tx::Tx;
 
 /// Records one step touches at most.
 pub const STEP_MAX: usize = 256;
+
+/// Tokens made by requests below a path.
+#[derive(Clone, Copy)]
+pub(crate) struct ByPath<'a> {
+    /// Id of their namespace.
+    pub(crate) namespace_id: &'a str,
+    /// The path, ending in `/`.
+    pub(crate) prefix: &'a str,
+    /// Only those behind this link: beginning at the first again would mean to pass all that are gone.
+    pub(crate) after: Option<&'a str>,
+    /// Only those that this mount made.
+    pub(crate) of: Option<&'a OfMount>,
+}
+
+/// What was found of them.
+pub(crate) struct RevokedByPath {
+    /// The links that were looked at.
+    pub(crate) links: Vec<String>,
+    /// How many of them went.
+    pub(crate) revoked: u64,
+}
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,33 +185,66 @@ impl TokenStore {
         }
     }
 
-    /// Revokes at most `limit` of the tokens made by requests below `prefix`, a path ending in `/`; answers the links by
-    /// which they were found, which go with the mark. The next ones stand behind the last of them: beginning at the
-    /// first again would mean to pass all that are gone.
+    /// Revokes at most `limit` of the tokens that are meant. The links by which they were found go with the mark.
     ///
     /// # Errors
     /// When storage fails.
-    pub fn revoke_by_path(
+    pub(crate) fn revoke_by_path(
+        &self,
+        tx: &Tx,
+        below: ByPath<'_>,
+        limit: usize,
+        now: UnixMillis,
+    ) -> Result<RevokedByPath, KernelError> {
+        let ByPath { namespace_id, prefix, after, of } = below;
+        let folder = by_path_prefix(namespace_id, prefix);
+        let links = tx.some_below_after(Class::Local, &folder, after, limit)?;
+        let mut revoked = 0;
+        for link in &links {
+            if let Some(key) = leases::token_key_of(link) {
+                let wanted = TokenRef { namespace_id: namespace_id.to_owned(), key: key.to_owned() };
+                let entry = self.load(tx, &wanted)?;
+                if let (Some(entry), Some(of)) = (&entry, of)
+                    && !of.made(entry)
+                {
+                    continue;
+                }
+                // Earlier versions left such a link to root tokens that have no lease.
+                if entry.is_some_and(|entry| entry.has_lease()) {
+                    self.revoke_tree(tx, &wanted, now)?;
+                }
+            }
+            revoked += 1;
+            tx.delete(Class::Local, link)?;
+        }
+        Ok(RevokedByPath { links, revoked })
+    }
+
+    /// Whether a token that was made by requests to one mount below a path is there and not revoked yet.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(crate) fn has_any_of(
         &self,
         tx: &Tx,
         namespace_id: &str,
         prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-        now: UnixMillis,
-    ) -> Result<Vec<String>, KernelError> {
+        of: &OfMount,
+    ) -> Result<bool, KernelError> {
         let folder = by_path_prefix(namespace_id, prefix);
-        let links = tx.some_below_after(Class::Local, &folder, after, limit)?;
-        for link in &links {
-            if let Some(key) = leases::token_key_of(link) {
+        let mut after: Option<String> = None;
+        loop {
+            let links = tx.some_below_after(Class::Local, &folder, after.as_deref(), STEP_MAX)?;
+            for key in links.iter().filter_map(|link| leases::token_key_of(link)) {
                 let wanted = TokenRef { namespace_id: namespace_id.to_owned(), key: key.to_owned() };
-                // Earlier versions left such a link to root tokens that have no lease.
-                if self.load(tx, &wanted)?.is_some_and(|entry| entry.has_lease()) {
-                    self.revoke_tree(tx, &wanted, now)?;
+                if self.load(tx, &wanted)?.is_some_and(|entry| of.made(&entry)) {
+                    return Ok(true);
                 }
             }
-            tx.delete(Class::Local, link)?;
+            if links.len() < STEP_MAX {
+                return Ok(false);
+            }
+            after = links.last().cloned();
         }
-        Ok(links)
     }
 }

@@ -12,6 +12,8 @@ use crate::replication::{Kind, Mode, Standing};
 
 const COMPARES: &str = "a secondary of this name compares its state with this cluster's now: what it must not have any more \
                         is deleted there, what it was not allowed before is fetched";
+const ENDS_THERE: &str = "tokens and leases that a secondary granted from mounts it must not have any more end, and what it keeps of its own \
+                          of them (revocations of certificates, local secret ids) is deleted there after a day";
 const EMPTY_ALLOW: &str = "no path is allowed: the secondary gets policies and identity, and no mount";
 
 fn none(id: &str) -> KernelError {
@@ -43,7 +45,7 @@ pub(super) fn paths_filter(
 
 fn set(ctx: &BuiltinCtx<'_>, request: &Request, id: &str) -> Result<BuiltinAnswer, KernelError> {
     let filter = wanted(request)?;
-    let mut answer = Response::empty().with_warning(COMPARES);
+    let mut answer = Response::empty().with_warning(COMPARES).with_warning(ENDS_THERE);
     if filter.paths.is_empty() && filter.mode == FilterMode::Allow {
         answer = answer.with_warning(EMPTY_ALLOW);
     }
