@@ -21,6 +21,7 @@ use crate::KernelError;
 use crate::mounts::{MountRecord, is_built_in};
 use crate::namespaces::{Namespace, NamespaceTree, REGISTRY};
 use crate::router::Mount;
+use crate::sys::migration_path;
 use crate::tx::Tx;
 
 /// Most filters of a cluster, and most paths of a filter.
@@ -262,6 +263,8 @@ pub fn rules(tx: &Tx, secondary_id: &str) -> Result<Vec<(Key, bool)>, KernelErro
     rules.push((key(&path(secondary_id))?, true));
     // What nobody knows does not pass.
     rules.extend([(vec![GATED], false), (key("core/")?, true), (key(REGISTRY)?, false)]);
+    // Moves name the paths of mounts.
+    rules.push((key(&migration_path(""))?, false));
     for namespace in namespaces_of(tx)?.iter().filter(|namespace| filter.passes_namespace(namespace)) {
         rules.push((key(&namespace.storage_path(""))?, true));
         if !namespace.is_root() {

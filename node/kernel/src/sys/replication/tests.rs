@@ -442,6 +442,7 @@ async fn filters_go_to_whoever_has_none() {
         ("root/core/replication/filters/far", Some("far")),
         ("root/core/replication/filter-changes/near", None),
         ("root/core/replication/filtered", None),
+        ("root/core/remount/m", None),
     ] {
         for id in ["far", "near", "other"] {
             assert_eq!(passes(&roles.rig, id, path), id == "other" || filtered == Some(id), "{id} {path}");
