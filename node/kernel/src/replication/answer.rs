@@ -17,6 +17,7 @@ use arca_engine_api::{EngineKind, Login};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::filter;
 use super::question::{
     AskingToken, DoneReply, EntityQuestion, LoginReply, Question, RawReply, Reply, RequestQuestion,
     operation_of,
@@ -88,7 +89,7 @@ impl Kernel {
         }
         self.store.read_barrier().await?;
         match Question::decode(question)? {
-            Question::Entity(question) => self.bring_up_to_date(&question).await,
+            Question::Entity(question) => self.bring_up_to_date(secondary_id, &question).await,
             Question::Request(question) => Box::pin(self.run_for(secondary_id, *question)).await,
         }
     }
@@ -145,10 +146,14 @@ impl Kernel {
         Ok(Ran::answered(answer, after))
     }
 
-    async fn bring_up_to_date(&self, question: &EntityQuestion) -> Result<Reply, KernelError> {
+    async fn bring_up_to_date(
+        &self,
+        secondary_id: &str,
+        question: &EntityQuestion,
+    ) -> Result<Reply, KernelError> {
         for _ in 0..ATTEMPTS_MAX {
             let tx = self.store.begin(TxMode::ReadWrite);
-            let id = self.stage_entity(&tx, question)?;
+            let id = self.stage_entity(&tx, secondary_id, question)?;
             let seen = tx.index();
             match self.store.commit(tx).await {
                 Ok(committed) => {
@@ -164,15 +169,27 @@ impl Kernel {
         Err(KernelError::Contention)
     }
 
-    fn stage_entity(&self, tx: &Tx, question: &EntityQuestion) -> Result<String, KernelError> {
+    fn stage_entity(
+        &self,
+        tx: &Tx,
+        secondary_id: &str,
+        question: &EntityQuestion,
+    ) -> Result<String, KernelError> {
         let router = self.mounts.router(&self.store)?;
         if !router.namespaces().iter().any(|namespace| namespace.id == question.namespace_id) {
             return Err(KernelError::NotFound("namespace not found".to_owned()));
         }
         let book = self.book(tx, &question.namespace_id);
         let (accessor, groups) = (question.mount_accessor.as_str(), &question.group_aliases);
+        let mount = router.by_accessor(&question.namespace_id, accessor);
+        // Whatever the secondary calls it: who is who at a method that is kept from it is not for it to say.
+        if let Some(mount) = mount
+            && filter::withholds(tx, secondary_id, mount)?
+        {
+            return Err(KernelError::invalid("this auth method is kept from this cluster by a filter"));
+        }
         if !question.is_local && !question.alias_name.is_empty() {
-            let mount = router.by_accessor(&question.namespace_id, accessor).filter(|mount| {
+            let mount = mount.filter(|mount| {
                 mount.is_active() && !mount.record.is_local && mount.record.kind() == EngineKind::Auth
             });
             let mount = mount.ok_or_else(|| KernelError::invalid("the primary has no such auth method"))?;

@@ -3,6 +3,7 @@
 use arca_engine_api::Operation::{Delete, Update};
 use serde_json::{Value, json};
 
+use super::question::{EntityQuestion, Question, Reply};
 use super::secondary_tests::Regions;
 use crate::mounts::MountRecord;
 use crate::tokens::rig::{Rig, text};
@@ -56,4 +57,33 @@ async fn a_mount_that_is_kept_from_a_secondary_is_not_changed_from_there() {
     regions.secondary.post("root", "sys/remount", json!({"from": "mine", "to": "ours"})).await.unwrap();
     regions.secondary.ask("root", Delete, "sys/mounts/ours", json!({}), None).await.unwrap();
     assert_eq!(record(&regions.primary, "ours/"), None);
+}
+
+/// Only a secondary that lies asks for this: it does not have the method.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_made_known_at_a_method_that_is_kept_from_a_secondary() {
+    let regions = Regions::new().await;
+    let accessor = record(&regions.primary, "auth/people/").unwrap().accessor;
+    let ask = async |is_local, alias: &str| {
+        let question = Question::Entity(EntityQuestion {
+            namespace_id: "root".to_owned(),
+            mount_accessor: accessor.clone(),
+            is_local,
+            alias_name: alias.to_owned(),
+            ..EntityQuestion::default()
+        });
+        let asked = regions.primary.kernel.answer_secondary("east", question.encode().unwrap()).await;
+        Reply::decode(&asked.unwrap()).unwrap()
+    };
+    assert!(matches!(ask(false, "ann").await, Reply::Entity { .. }));
+    deny(&regions, &["auth/people/"]).await;
+    let before = regions.primary.view().index();
+    for (is_local, alias) in [(false, "ann"), (false, "bob"), (false, ""), (true, "ann")] {
+        let reply = ask(is_local, alias).await;
+        assert!(
+            matches!(&reply, Reply::Refused { messages, .. } if messages[0].contains("by a filter")),
+            "{is_local} {alias}: {reply:?}"
+        );
+    }
+    assert_eq!(regions.primary.view().index(), before);
 }
