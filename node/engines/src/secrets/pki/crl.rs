@@ -15,6 +15,7 @@ use super::base64;
 use super::call::Call;
 use super::crl_config::{self, CrlConfig};
 use super::issuers::{self, Issuer};
+use super::revoke;
 use super::x509::extension::{self, Extension};
 use super::x509::{oid, time};
 use crate::crypto::der;
@@ -130,6 +131,11 @@ pub(super) fn add(ctx: &Ctx<'_>, set: &str, serial: &[u8], at: UnixMillis) -> Re
         append_part(ctx, set, &mut lists, &entry)?;
     }
     Ok(ctx.storage.put_record(&lists_key(set), &lists)?)
+}
+
+/// Whether the list of a set takes no more serial numbers.
+pub(super) fn is_full(ctx: &Ctx<'_>, set: &str) -> Result<bool, EngineError> {
+    Ok(load(ctx, set)?.parts.len() >= PARTS_MAX)
 }
 
 /// Where tidying the list of a set ends: parts made from now on are not looked at.
@@ -347,6 +353,7 @@ fn sets(ctx: &Ctx<'_>) -> Result<Vec<String>, EngineError> {
 
 /// Signs the lists of issuers that have none yet, or that could not sign theirs when it was due.
 pub(super) fn build_missing(call: &Call<'_>) -> Result<(), EngineError> {
+    revoke::catch_up(call)?;
     let config = crl_config::of(call.ctx)?;
     for set in sets(call.ctx)? {
         if load(call.ctx, &set)?.is_behind(&config) {
@@ -358,6 +365,7 @@ pub(super) fn build_missing(call: &Call<'_>) -> Result<(), EngineError> {
 
 /// Signs every list anew.
 pub(super) fn build_all(call: &Call<'_>) -> Result<(), EngineError> {
+    revoke::catch_up(call)?;
     sets(call.ctx)?.iter().try_for_each(|set| build(call, set, Kind::Complete))
 }
 
@@ -380,8 +388,10 @@ pub(super) fn rotate_delta(call: &Call<'_>) -> Result<Response, EngineError> {
     Ok(response)
 }
 
-/// Signs what is due: lists about to expire, and deltas that something was added since. Only so many at once.
+/// Signs what is due: lists about to expire, deltas that something was added since, and lists that a revoked issuer is put
+/// on because another cluster revoked it. Only so many at once.
 pub(super) fn tick(call: &Call<'_>) -> Result<(), EngineError> {
+    revoke::catch_up(call)?;
     let config = crl_config::of(call.ctx)?;
     let now = call.now();
     // Without automatic rebuilding a list that nothing is added to would expire; it is renewed as well.

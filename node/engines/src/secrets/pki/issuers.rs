@@ -9,6 +9,7 @@ use arca_engine_api::{Ctx, Decoded, EngineError, Page, StorageError, StorageExt 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::X509Certificate;
 
 use super::call::Call;
 use super::config::{self, Urls};
@@ -22,6 +23,8 @@ use super::{base64, chain, keys, names, store};
 const LAYOUT: u8 = 1;
 /// Issuers of a mount. Chains and CRLs look at all of them.
 const ISSUERS_MAX: usize = 1_000;
+/// Where it is remembered which issuers were revoked.
+const TOMBSTONES: &str = "issuer-revoked/";
 /// The reference to whatever is set as the default.
 pub(super) const DEFAULT: &str = "default";
 
@@ -109,6 +112,12 @@ pub(super) fn digest(parts: &[&[u8]]) -> String {
     names::hex(context.finish().as_ref().get(..16).unwrap_or_default())
 }
 
+/// What [`Issuer::set`] is of the issuer with this certificate.
+pub(super) fn set_of(certificate: &X509Certificate<'_>) -> String {
+    let body = &certificate.tbs_certificate;
+    digest(&[body.subject.as_raw(), body.subject_pki.raw])
+}
+
 impl Issuer {
     fn of(record: Record) -> Result<Self, EngineError> {
         let parsed = certificate::parse(&record.certificate)?;
@@ -148,7 +157,7 @@ impl Issuer {
             not_after: time::moment(&body.validity.not_after),
             path_len_max: constraints.and_then(|found| found.value.path_len_constraint),
             may_sign_crls: usage.is_none_or(|found| found.value.crl_sign()),
-            set: digest(&[body.subject.as_raw(), body.subject_pki.raw]),
+            set: set_of(&parsed),
             record,
         })
     }
@@ -192,21 +201,73 @@ fn record_key(id: &str) -> String {
     format!("issuer/{id}")
 }
 
-/// Where a revoked issuer is remembered that is no longer here.
+/// Where a revoked issuer is remembered, also when it is no longer here.
 fn tombstone_key(certificate: &[u8]) -> String {
-    format!("issuer-revoked/{}", digest(&[certificate]))
+    format!("{TOMBSTONES}{}", digest(&[certificate]))
+}
+
+/// That an issuer was revoked. Clusters that share the mount have it, and put it on their own lists.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Tombstone {
+    /// As it was stored first: the moment, and nothing to put on a list.
+    Moment(UnixMillis),
+    Certificate(RevokedIssuer),
+}
+
+/// A revoked issuer, there or deleted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RevokedIssuer {
+    layout: u8,
+    pub(super) at: UnixMillis,
+    #[serde(with = "base64")]
+    pub(super) certificate: Vec<u8>,
+}
+
+fn tombstone(ctx: &Ctx<'_>, key: &str) -> Result<Option<Tombstone>, EngineError> {
+    let found = ctx.storage.get_record::<Tombstone>(key)?;
+    if let Some(Tombstone::Certificate(RevokedIssuer { layout, .. })) = found
+        && layout != LAYOUT
+    {
+        let reason = "an unknown layout".to_owned();
+        return Err(StorageError::Damaged { key: key.to_owned(), reason }.into());
+    }
+    Ok(found)
 }
 
 /// Remembers that an issuer was revoked, also when it is deleted and comes again.
 pub(super) fn remember_revoked(ctx: &Ctx<'_>, certificate: &[u8], at: UnixMillis) -> Result<(), EngineError> {
-    Ok(ctx.storage.put_record(&tombstone_key(certificate), &at)?)
+    let revoked = RevokedIssuer { layout: LAYOUT, at, certificate: certificate.to_vec() };
+    Ok(ctx.storage.put_record(&tombstone_key(certificate), &Tombstone::Certificate(revoked))?)
+}
+
+/// Every issuer that was revoked, also those that are deleted.
+pub(super) fn revoked(ctx: &Ctx<'_>) -> Result<Vec<RevokedIssuer>, EngineError> {
+    let mut found = Vec::new();
+    for name in ctx.storage.list(TOMBSTONES, &Page::default())? {
+        if let Some(Tombstone::Certificate(revoked)) = tombstone(ctx, &format!("{TOMBSTONES}{name}"))? {
+            found.push(revoked);
+        }
+    }
+    for issuer in all(ctx)? {
+        let is_new = found.iter().all(|known| known.certificate != issuer.record.certificate);
+        if let Some(at) = issuer.record.revoked_at.filter(|_| is_new) {
+            let certificate = issuer.record.certificate.clone();
+            found.push(RevokedIssuer { layout: LAYOUT, at, certificate });
+        }
+    }
+    Ok(found)
 }
 
 /// When a certificate that comes in as an issuer was revoked: as an issuer, or by the issuer that signed it.
 fn revoked_at(ctx: &Ctx<'_>, issuer: &Issuer) -> Result<Option<UnixMillis>, EngineError> {
     let raw = &issuer.record.certificate;
-    if let Some(at) = ctx.storage.get_record::<UnixMillis>(&tombstone_key(raw))? {
-        return Ok(Some(at));
+    match tombstone(ctx, &tombstone_key(raw))? {
+        Some(Tombstone::Moment(at) | Tombstone::Certificate(RevokedIssuer { at, .. })) => {
+            return Ok(Some(at));
+        }
+        None => {}
     }
     Ok(store::revocation_of(ctx, &issuer.serial, raw)?.map(|revocation| revocation.at))
 }

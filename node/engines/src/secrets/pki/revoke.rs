@@ -23,6 +23,9 @@ use crate::crypto::der;
 /// A certificate this close to its end is not worth an entry.
 const ALMOST_EXPIRED: Duration = Duration::from_secs(2);
 
+/// Revoked issuers that are put on lists at once: their entries fit one entry of the log.
+const CAUGHT_UP_MAX: usize = 64;
+
 /// `revoke` and `revoke-with-key`.
 pub(super) fn serve(call: &Call<'_>) -> Result<Response, EngineError> {
     let (serial, text) = (call.text("serial_number")?, call.text("certificate")?);
@@ -220,6 +223,44 @@ pub(super) fn revoke_issuer(call: &Call<'_>, issuer: &Issuer) -> Result<Vec<Stri
         record(call, &issuer.serial, raw, issuer.not_after, Some(&above))?;
     }
     Ok(if crl::is_signed(call.ctx, &above.set)? { Vec::new() } else { vec![UNSIGNED.to_owned()] })
+}
+
+/// Puts issuers that were revoked on the lists they belong to, where those lack them. What every cluster is told of a
+/// revoked issuer is that it is; its list, and what OCSP says, each has of its own, so where a shared mount's issuer was
+/// revoked by another cluster this is what makes it known. Nothing is signed, and nothing shared is written.
+pub(super) fn catch_up(call: &Call<'_>) -> Result<(), EngineError> {
+    let mut added = 0;
+    for revoked in issuers::revoked(call.ctx)? {
+        if added >= CAUGHT_UP_MAX {
+            break;
+        }
+        let raw = &revoked.certificate;
+        let parsed = certificate::parse(raw)?;
+        let (serial, not_after) =
+            (certificate::serial(&parsed), time::moment(&parsed.tbs_certificate.validity.not_after));
+        let is_listed =
+            store::revocation_of(call.ctx, &serial, raw)?.is_some_and(|known| !known.set.is_empty());
+        // What ended is not worth an entry; tidying took it away, perhaps.
+        if is_listed || not_after < call.now().after(ALMOST_EXPIRED) {
+            continue;
+        }
+        let own = issuers::set_of(&parsed);
+        let Some(above) = signer(call.ctx, &parsed, raw)?.filter(|above| above.set != own) else { continue };
+        if store::revocation(call.ctx, &above.set, &serial)?.is_some() {
+            continue; // Another one has its serial number, and the list says it of both.
+        }
+        if crl::is_full(call.ctx, &above.set)? {
+            continue; // Every revocation by request says so; that other lists are signed does not wait for it.
+        }
+        if store::find(call.ctx, &serial)?.is_none() {
+            store::put(call.ctx, &serial, raw)?;
+        }
+        crl::add(call.ctx, &above.set, &serial, revoked.at)?;
+        let by = (above.set.as_str(), above.record.id.as_str());
+        store::put_revocation(call.ctx, &serial, &store::new_revocation(revoked.at, not_after, by, raw))?;
+        added += 1;
+    }
+    Ok(())
 }
 
 /// Finds the issuer of a revocation that had none, and answers its set, whose list is to be signed.

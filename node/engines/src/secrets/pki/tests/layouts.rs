@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ec_key, read, rig_with_role, write};
+use super::{call, ec_key, read, rig_with_role, write};
 use crate::secrets::pki::private_key::PrivateKey;
 use crate::testing::Rig;
 
@@ -80,6 +80,28 @@ fn secrets_are_pkcs8_behind_a_byte() {
     let mut other = bytes.to_vec();
     other[0] = 2;
     assert!(PrivateKey::decode(&other).is_none() && PrivateKey::decode(&[]).is_none());
+}
+
+/// A revoked issuer is remembered with its certificate. What was written before that is only the moment.
+#[test]
+fn revoked_issuers_are_remembered_in_two_forms() {
+    for is_old in [false, true] {
+        let rig = rig_with_role(&json!({}));
+        let pem = read(&rig, "cert/ca")["certificate"].clone();
+        write(&rig, "issuer/default/revoke", &json!({}));
+        let key = rig.stored().into_iter().find(|key| key.starts_with("issuer-revoked/")).unwrap();
+        assert_eq!(names(&stored(&rig, "issuer-revoked/")), ["at", "certificate", "layout"]);
+        if is_old {
+            rig.plant(&key, b"1800000001000");
+        }
+        call(&rig, arca_engine_api::Operation::Delete, "issuer/default", &json!({}));
+        let back = write(&rig, "issuers/import/cert", &json!({"pem_bundle": pem}));
+        let shown = read(&rig, &format!("issuer/{}", back["imported_issuers"][0].as_str().unwrap()));
+        assert_eq!((&shown["revoked"], &shown["revocation_time"]), (&json!(true), &json!(1_800_000_001)));
+        rig.tick();
+        rig.plant(&key, br#"{"layout":2,"at":1800000000000,"certificate":""}"#);
+        assert!(rig.with_ctx(|ctx| crate::secrets::pki::issuers::revoked(ctx).is_err()));
+    }
 }
 
 /// What a later version wrote is refused, not guessed at.

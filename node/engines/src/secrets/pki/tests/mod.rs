@@ -10,7 +10,9 @@ mod requests;
 mod revoking;
 mod tidying;
 
-use arca_engine_api::{EngineError, Entropy, EntropyError, Operation};
+use std::collections::BTreeMap;
+
+use arca_engine_api::{EngineError, Entropy, EntropyError, MountView, Operation};
 use serde_json::{Map, Value, json};
 
 use super::make;
@@ -42,6 +44,26 @@ fn rig_with_role(settings: &Value) -> Rig {
     }
     write(&rig, "roles/r", &role);
     rig
+}
+
+/// Whether an entry is of one cluster, and nothing that a mount shares.
+fn is_local(key: &str) -> bool {
+    let engine = make(&MountView::default()).unwrap();
+    engine.local_prefixes().iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// Makes of a mount what a performance secondary has of it that was just attached.
+fn forget_local(rig: &Rig) {
+    for key in rig.stored().iter().filter(|key| is_local(key)) {
+        rig.with_ctx(|ctx| ctx.storage.delete(key).unwrap());
+    }
+}
+
+/// What the mount shares.
+fn shared(rig: &Rig) -> BTreeMap<String, Vec<u8>> {
+    let value = |key: &str| rig.with_ctx(|ctx| ctx.storage.get(key).unwrap().unwrap().to_vec());
+    let keys = rig.stored().into_iter().filter(|key| !is_local(key));
+    keys.map(|key| (key.clone(), value(&key))).collect()
 }
 
 #[track_caller]

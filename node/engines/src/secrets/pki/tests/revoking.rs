@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
 
-use super::{body, call, der_of, read, refused, rig, rig_with_role, write};
+use super::{body, call, der_of, forget_local, read, refused, rig, rig_with_role, write};
 use crate::crypto::der::{self, Reader};
 use crate::secrets::pki::base64;
 use crate::secrets::pki::x509::certificate;
@@ -218,23 +218,75 @@ fn long_lists_lie_in_parts() {
     assert!(parts >= 2, "{parts}");
 }
 
+/// An issuer that the mount's root signed: its serial number and id.
+fn intermediate(rig: &Rig) -> (String, String) {
+    let made = write(rig, "intermediate/generate/internal", &json!({"common_name": "I", "key_type": "ec"}));
+    let asked = json!({"csr": made["csr"], "common_name": "I", "ttl": "600h"});
+    let signed = write(rig, "root/sign-intermediate", &asked);
+    let inside = write(rig, "intermediate/set-signed", &json!({"certificate": signed["certificate"]}));
+    (serial(&signed), inside["imported_issuers"][0].as_str().unwrap().to_owned())
+}
+
+/// What is replicated of a revocation is that the issuer is revoked; the lists are each cluster's own.
+#[test]
+fn a_revoked_issuer_is_on_the_lists_of_every_cluster() {
+    let rig = rig_with_role(&json!({}));
+    let (serial, id) = intermediate(&rig);
+    forget_local(&rig);
+    rig.tick();
+    assert_eq!(list(&rig, "crl"), (1, vec![]));
+    rig.advance(7);
+    write(&rig, &format!("issuer/{id}/revoke"), &json!({}));
+    forget_local(&rig);
+    let raw = question(&rig, &serial, None);
+    assert_eq!(status(&rig, &ask(&rig, &raw).1), 0x80);
+    rig.advance(9);
+    rig.tick();
+    assert_eq!(list(&rig, "crl"), (1, vec![serial.clone()]));
+    assert_eq!(status(&rig, &ask(&rig, &raw).1), 0xa1);
+    assert_eq!(read(&rig, &format!("cert/{serial}"))["revocation_time"], 1_800_000_008);
+    let number = list(&rig, "crl/delta").0;
+    rig.tick();
+    assert_eq!((list(&rig, "crl").0, list(&rig, "crl/delta").0), (1, number), "once");
+    // Also if it is deleted before anybody had looked, and where a list is signed by request.
+    call(&rig, Delete, &format!("issuer/{id}"), &json!({}));
+    forget_local(&rig);
+    call(&rig, Read, "crl/rotate", &json!({}));
+    assert_eq!(list(&rig, "crl").1, vec![serial.clone()]);
+    assert_eq!(status(&rig, &ask(&rig, &raw).1), 0xa1);
+    // What ended is tidied away, and does not come again.
+    rig.advance(650 * 3_600);
+    write(&rig, "tidy", &json!({"tidy_revoked_certs": true, "safety_buffer": "1h"}));
+    rig.tick();
+    assert_eq!(list(&rig, "crl").1, Vec::<String>::new());
+}
+
+/// Lists that make themselves take it up in their time, OCSP with the next tick.
+#[test]
+fn a_revoked_issuer_of_a_mount_whose_lists_make_themselves() {
+    let rig = rig_with_role(&json!({}));
+    let (serial, id) = intermediate(&rig);
+    write(&rig, "config/crl", &json!({"auto_rebuild": true, "enable_delta": true}));
+    write(&rig, &format!("issuer/{id}/revoke"), &json!({}));
+    forget_local(&rig);
+    rig.tick();
+    let raw = question(&rig, &serial, None);
+    assert_eq!(status(&rig, &ask(&rig, &raw).1), 0xa1);
+    rig.advance(61 * 3_600);
+    rig.tick();
+    assert_eq!(list(&rig, "crl").1, vec![serial]);
+}
+
 #[test]
 fn an_issuer_is_revoked_by_the_one_above() {
     let rig = rig_with_role(&json!({}));
-    let made = write(&rig, "intermediate/generate/internal", &json!({"common_name": "I", "key_type": "ec"}));
-    let signed = write(
-        &rig,
-        "root/sign-intermediate",
-        &json!({"csr": made["csr"], "common_name": "I", "ttl": "600h"}),
-    );
-    let inside = write(&rig, "intermediate/set-signed", &json!({"certificate": signed["certificate"]}));
-    let id = inside["imported_issuers"][0].as_str().unwrap().to_owned();
+    let (serial, id) = intermediate(&rig);
     let shown = write(&rig, &format!("issuer/{id}/revoke"), &json!({}));
     assert_eq!(
         (&shown["revoked"], &shown["usage"]),
         (&json!(true), &json!("crl-signing,ocsp-signing,read-only"))
     );
-    assert_eq!(list(&rig, "crl").1, vec![serial(&signed)]);
+    assert_eq!(list(&rig, "crl").1, vec![serial]);
     let got = refused(&rig, &format!("issuer/{id}"), &json!({"usage": "issuing-certificates"}));
     assert!(got.contains("This issuer was revoked"), "{got}");
     refused(&rig, &format!("issuer/{id}/issue/r"), &json!({"common_name": "x.a.test"}));
