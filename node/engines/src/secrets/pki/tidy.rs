@@ -195,6 +195,8 @@ pub(super) fn start(call: &Call<'_>) -> Result<Response, EngineError> {
     Ok(accepted("Tidy operation successfully started. tidy-status shows how far it is."))
 }
 
+/// Begins a run with its first step, in which nothing shared is written: at a performance secondary the request would
+/// run at the primary, and tidy there what each cluster has of its own.
 fn begin(call: &Call<'_>, settings: Settings, is_automatic: bool) -> Result<(), EngineError> {
     let run = Run {
         layout: LAYOUT,
@@ -209,7 +211,7 @@ fn begin(call: &Call<'_>, settings: Settings, is_automatic: bool) -> Result<(), 
         finished_at: None,
         is_automatic,
     };
-    step(call, run)
+    step(call, run, |phase| *phase != Phase::Issuers)
 }
 
 /// `tidy-cancel`.
@@ -341,7 +343,7 @@ pub(super) fn serve_auto(call: &Call<'_>) -> Result<Response, EngineError> {
 pub(super) fn tick(call: &Call<'_>) -> Result<(), EngineError> {
     let run = load(call.ctx)?;
     if let Some(run) = run.clone().filter(|run| run.state == RUNNING) {
-        return step(call, run);
+        return step(call, run, |_| true);
     }
     let auto = call.ctx.storage.get_record::<Auto>(AUTO)?.unwrap_or_default();
     let interval = Duration::from_secs(auto.interval_duration);
@@ -349,15 +351,25 @@ pub(super) fn tick(call: &Call<'_>) -> Result<(), EngineError> {
     if auto.enabled && is_due { begin(call, auto.settings, true) } else { Ok(()) }
 }
 
-/// One step of a run, stored with what it did. Phases with nothing to do take no step.
-fn step(call: &Call<'_>, mut run: Run) -> Result<(), EngineError> {
+/// One step of a run, stored with what it did. Phases with nothing to do take no step. A phase that `may_run` does not
+/// let run is left to the next step.
+fn step(call: &Call<'_>, mut run: Run, may_run: fn(&Phase) -> bool) -> Result<(), EngineError> {
     loop {
+        if run.phase == Phase::Issuers && !run.settings.tidy_expired_issuers {
+            run.phase = Phase::Done;
+        }
+        if !may_run(&run.phase) {
+            break;
+        }
         let has_worked = match run.phase.clone() {
             Phase::Certificates => certificates(call, &mut run)?,
             Phase::Orphans => orphans(call, &mut run)?,
             Phase::Lists(at) => lists(call, &mut run, at)?,
             Phase::Issuers => expired_issuers(call, &mut run)?,
             Phase::Done => {
+                if run.settings.tidy_expired_issuers {
+                    crl::forget_unused(call.ctx)?;
+                }
                 FINISHED.clone_into(&mut run.state);
                 run.finished_at = Some(call.now());
                 break;
@@ -504,11 +516,10 @@ fn next_set(call: &Call<'_>, after: Option<String>) -> Result<Option<(String, u6
     Ok(Some((set, 0, end)))
 }
 
+/// Issuers are shared, unlike all else that is tidied. At a performance secondary what this removes is not kept, but the
+/// rest of the step is: so nothing local may follow from it in the same step.
 fn expired_issuers(call: &Call<'_>, run: &mut Run) -> Result<bool, EngineError> {
     run.phase = Phase::Done;
-    if !run.settings.tidy_expired_issuers {
-        return Ok(false);
-    }
     let default = config::default_issuer(call.ctx)?;
     let mut has_removed = false;
     for issuer in issuers::all(call.ctx)? {
@@ -520,7 +531,6 @@ fn expired_issuers(call: &Call<'_>, run: &mut Run) -> Result<bool, EngineError> 
     }
     if has_removed {
         issuers::rebuild_chains(call.ctx)?;
-        crl::forget_unused(call.ctx)?;
     }
-    Ok(false)
+    Ok(has_removed)
 }

@@ -3,7 +3,7 @@
 use arca_engine_api::Operation::{List, Read, Update};
 use serde_json::{Value, json};
 
-use super::{call, read, refused, rig_with_role, write};
+use super::{body, call, read, refused, rig_with_role, shared, write};
 use crate::testing::Rig;
 
 fn issue(rig: &Rig, ttl: &str) -> String {
@@ -105,14 +105,52 @@ fn tidying_by_itself() {
     assert_eq!(read(&rig, "tidy-status")["cert_store_deleted_count"], 1);
 }
 
-#[test]
-fn issuers_that_ended_go() {
+/// A mount with an issuer that ended, beside its root.
+fn rig_with_an_old_issuer() -> Rig {
     let rig = rig_with_role(&json!({}));
     write(&rig, "root/generate/internal", &json!({"common_name": "Short", "key_type": "ec", "ttl": "1h"}));
     rig.advance(10 * 3_600);
+    rig
+}
+
+fn lists(rig: &Rig) -> usize {
+    rig.stored().iter().filter(|key| key.starts_with("crl/")).count()
+}
+
+#[test]
+fn issuers_that_ended_go() {
+    let rig = rig_with_an_old_issuer();
     write(&rig, "tidy", &json!({"tidy_expired_issuers": true, "issuer_safety_buffer": "1h"}));
-    assert_eq!(serials(&rig, "issuers/").len(), 1);
+    rig.tick();
+    assert_eq!((serials(&rig, "issuers/").len(), lists(&rig)), (1, 2));
+    rig.tick();
+    assert_eq!(lists(&rig), 1);
     let said = rig.call(Update, "tidy", &json!({})).unwrap().raw.unwrap();
     assert!(String::from_utf8(said.body).unwrap().contains("no tidy operations were set"));
     assert_eq!(call(&rig, Read, "tidy-status", &json!({}))["state"], "Finished");
+}
+
+/// A performance secondary keeps what is local of a tick, and runs a request only if nothing of it is shared.
+#[test]
+fn of_a_shared_mount_each_cluster_tidies_its_own() {
+    let rig = rig_with_an_old_issuer();
+    let (old, before) = (issue(&rig, "1h"), shared(&rig));
+    rig.advance(10 * 3_600);
+    let all = json!({
+        "tidy_cert_store": true, "tidy_revoked_certs": true, "safety_buffer": "1h",
+        "tidy_expired_issuers": true, "issuer_safety_buffer": "1h",
+    });
+    write(&rig, "tidy", &all);
+    assert_eq!(shared(&rig), before, "the request runs where it was made");
+    assert!(!serials(&rig, "certs/").contains(&json!(old)));
+    let crl = body(&rig, "crl");
+    for state in ["Running", "Finished"] {
+        rig.tick();
+        assert_eq!(read(&rig, "tidy-status")["state"], state);
+        for (key, value) in &before {
+            rig.plant(key, value);
+        }
+    }
+    assert_eq!((serials(&rig, "issuers/").len(), lists(&rig)), (2, 2));
+    assert_eq!(body(&rig, "crl"), crl);
 }
