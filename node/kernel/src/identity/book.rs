@@ -96,13 +96,39 @@ impl Book<'_> {
         }
         let found = self.get::<EntityRecord>(Class::Replicated, &self.paths().entity(id))?;
         let Some(mut entity) = found else { return Ok(None) };
-        let local = self.get::<LocalAliases>(Class::Local, &self.paths().local_aliases(id))?;
-        let local = local.unwrap_or_default().aliases.into_iter();
-        entity.aliases.extend(local.map(|alias| AliasRecord { is_local: true, ..alias }));
+        entity.aliases.extend(self.local_aliases(&entity)?);
         Ok(Some(entity))
     }
 
-    /// The entity that a token names: the one it was made for, or the one that was merged into.
+    /// An entity's aliases of local mounts, those of entities that were merged into it among them: whoever merged them, the
+    /// primary of this cluster, does not see them. Of two of one mount the first counts.
+    fn local_aliases(&self, entity: &EntityRecord) -> Result<Vec<AliasRecord>, KernelError> {
+        let own = self.get::<LocalAliases>(Class::Local, &self.paths().local_aliases(&entity.id))?;
+        let mut found = own.unwrap_or_default().aliases;
+        for merged in &entity.merged_entity_ids {
+            for mut alias in self.left_behind(merged)? {
+                if found.iter().all(|known| known.mount_accessor != alias.mount_accessor) {
+                    alias.merged_from.push(merged.clone());
+                    found.push(alias);
+                }
+            }
+        }
+        found.iter_mut().for_each(|alias| alias.is_local = true);
+        Ok(found)
+    }
+
+    /// The aliases of local mounts that an entity had when it was merged away elsewhere.
+    fn left_behind(&self, merged: &str) -> Result<Vec<AliasRecord>, KernelError> {
+        let path = self.paths().local_aliases(merged);
+        // Nobody gives one to an entity that is gone, so that there is none guards nothing.
+        if self.tx.peek(Class::Local, &path)?.is_none() {
+            return Ok(Vec::new());
+        }
+        Ok(self.get::<LocalAliases>(Class::Local, &path)?.unwrap_or_default().aliases)
+    }
+
+    /// The entity that a token or an alias of a local mount names: the one it was made for, or the one that was merged
+    /// into.
     pub(crate) fn entity_of_token(&self, id: &str) -> Result<Option<EntityRecord>, KernelError> {
         match self.entity(id)? {
             None if is_id(id) => match self.pointer(Class::Replicated, &self.paths().merged(id))? {
@@ -127,7 +153,7 @@ impl Book<'_> {
             return Ok(None);
         }
         match self.either(&self.paths().alias_id(alias_id))? {
-            Some(id) => self.entity(&id),
+            Some(id) => self.entity_of_token(&id),
             None => Ok(None),
         }
     }
@@ -142,7 +168,7 @@ impl Book<'_> {
             return Ok(None);
         }
         match self.either(&self.paths().alias_name(mount_accessor, name))? {
-            Some(id) => self.entity(&id),
+            Some(id) => self.entity_of_token(&id),
             None => Ok(None),
         }
     }
@@ -194,7 +220,31 @@ impl Book<'_> {
         } else if self.tx.get(Class::Local, &path)?.is_some() {
             self.tx.delete(Class::Local, &path)?;
         }
-        Ok(())
+        self.take_in_all(entity)
+    }
+
+    pub(super) fn take_in_all(&self, entity: &EntityRecord) -> Result<(), KernelError> {
+        entity.merged_entity_ids.iter().try_for_each(|merged| self.take_in(merged, entity))
+    }
+
+    /// Stages the end of what a merged entity left behind: the aliases that `entity` has now lead to it. The name of one that
+    /// it does not have, having another of that mount, goes on leading to it, so that nobody becomes somebody new by that.
+    fn take_in(&self, merged: &str, entity: &EntityRecord) -> Result<(), KernelError> {
+        let left = self.left_behind(merged)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let paths = self.paths();
+        for alias in left {
+            if let Some(alias) = entity.alias(&alias.id) {
+                let class = class_of(alias.is_local);
+                self.point(class, &paths.alias_id(&alias.id), &entity.id)?;
+                self.point(class, &paths.alias_name(&alias.mount_accessor, &alias.name), &entity.id)?;
+            } else {
+                self.tx.delete(Class::Local, &paths.alias_id(&alias.id))?;
+            }
+        }
+        Ok(self.tx.delete(Class::Local, &paths.local_aliases(merged))?)
     }
 
     /// Gives an entity a name. The caller saves it.
@@ -219,6 +269,7 @@ impl Book<'_> {
 
     /// Removes an entity with everything that leads to it.
     pub(crate) fn delete_entity(&self, entity: &EntityRecord) -> Result<(), KernelError> {
+        self.take_in_all(entity)?;
         for alias in &entity.aliases {
             self.remove_alias_pointers(alias)?;
         }
@@ -293,7 +344,7 @@ impl Book<'_> {
             for path in self.tx.some_below(class, &folder, limit)? {
                 is_done = false;
                 if let Some(id) = self.pointer(class, &path)?
-                    && let Some(mut entity) = self.entity(&id)?
+                    && let Some(mut entity) = self.entity_of_token(&id)?
                     && let Some(alias) = entity.alias_of(mount_accessor).map(|alias| alias.id.clone())
                 {
                     self.take_alias(&mut entity, &alias)?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::book::Book;
-use super::record::{EntityRecord, GroupKind, Metadata};
+use super::record::{AliasRecord, EntityRecord, GroupKind, Metadata, folded};
 use crate::KernelError;
 
 /// Who somebody is on an auth mount.
@@ -24,10 +24,13 @@ impl Book<'_> {
     /// # Errors
     /// [`KernelError::Denied`] when the entity is disabled.
     pub(crate) fn find_or_make(&self, alias: AliasOf<'_>) -> Result<EntityRecord, KernelError> {
-        if let Some(entity) = self.entity_by_alias(alias.mount_accessor, alias.name)? {
-            return if entity.is_disabled { Err(KernelError::Denied) } else { Ok(entity) };
-        }
-        let mut entity = self.new_entity("")?;
+        let mut entity = match self.entity_by_alias(alias.mount_accessor, alias.name)? {
+            Some(entity) if entity.is_disabled => return Err(KernelError::Denied),
+            Some(entity) if entity.alias_of(alias.mount_accessor).is_some() => return Ok(entity),
+            // Of a local mount: the alias was left out in a merge for another one of the mount, which is gone.
+            Some(entity) => entity,
+            None => self.new_entity("")?,
+        };
         let new = self.new_alias(alias.name, alias.mount_accessor, alias.is_local)?;
         self.add_alias(&mut entity, new)?;
         Ok(entity)
@@ -44,7 +47,7 @@ impl Book<'_> {
         group_aliases: &[String],
     ) -> Result<EntityRecord, KernelError> {
         let mut entity = self.find_or_make(alias)?;
-        self.note_metadata(&mut entity, alias.mount_accessor, metadata);
+        self.note_metadata(&mut entity, alias, metadata);
         self.refresh_groups(&mut entity, alias.mount_accessor, group_aliases)?;
         self.save_entity(&entity)?;
         Ok(entity)
@@ -68,15 +71,18 @@ impl Book<'_> {
                 let new = self.new_alias(alias.name, alias.mount_accessor, true)?;
                 self.add_alias(&mut entity, new)?;
             }
-            self.note_metadata(&mut entity, alias.mount_accessor, metadata);
+            self.note_metadata(&mut entity, alias, metadata);
             self.save_local_aliases(&entity)?;
         }
         Ok(entity)
     }
 
     /// Of the alias that logged in, and of no other by this name (CVE-2022-40186).
-    fn note_metadata(&self, entity: &mut EntityRecord, mount_accessor: &str, metadata: &Metadata) {
-        let own = entity.aliases.iter_mut().find(|own| own.mount_accessor == mount_accessor);
+    fn note_metadata(&self, entity: &mut EntityRecord, alias: AliasOf<'_>, metadata: &Metadata) {
+        let is_it = |own: &&mut AliasRecord| {
+            own.mount_accessor == alias.mount_accessor && folded(&own.name) == folded(alias.name)
+        };
+        let own = entity.aliases.iter_mut().find(is_it);
         if let Some(own) = own.filter(|own| own.metadata != *metadata) {
             own.metadata.clone_from(metadata);
             own.updated = self.now;

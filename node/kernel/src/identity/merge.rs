@@ -57,6 +57,7 @@ impl Book<'_> {
         mut one: EntityRecord,
         kept: &BTreeSet<String>,
     ) -> Result<(), KernelError> {
+        self.take_in_all(&one)?;
         for alias in one.aliases.clone() {
             if let Some(own) = into.alias_of(&alias.mount_accessor).cloned() {
                 if kept.contains(&own.id) {

@@ -154,7 +154,12 @@ impl Resolver {
             found => found,
         };
         let Some(entity) = found else { return Ok(None) };
-        let local = peek::<LocalAliases>(tx, Class::Local, &paths.local_aliases(&entity.id))?;
+        let mut local = Vec::new();
+        // The first that was merged into it counts more than others, its own most: see `Book::entity`.
+        for id in entity.merged_entity_ids.iter().rev().chain([&entity.id]) {
+            let found = peek::<LocalAliases>(tx, Class::Local, &paths.local_aliases(id))?;
+            local.extend(found.unwrap_or_default().aliases);
+        }
         let (own, inherited) = with_parents(&entity.group_ids, |id| self.group(tx, paths, id))?;
         let groups = || own.iter().chain(&inherited);
         let mut policies: Vec<String> =
@@ -165,7 +170,7 @@ impl Resolver {
         policies.dedup();
         let mut shown: Vec<GroupView> = groups().map(|group| group_view(group)).collect();
         shown.sort_unstable_by(|left, right| left.id.cmp(&right.id));
-        let aliases = entity.aliases.iter().chain(local.iter().flat_map(|local| &local.aliases));
+        let aliases = entity.aliases.iter().chain(&local);
         let view = IdentityView {
             id: entity.id.clone(),
             name: entity.name.clone(),

@@ -19,6 +19,8 @@ pub(crate) mod question;
 pub mod record;
 pub mod recorded;
 #[cfg(test)]
+mod secondary_identity_tests;
+#[cfg(test)]
 mod secondary_tests;
 pub mod standing;
 

@@ -202,7 +202,7 @@ impl Regions {
 
     /// As copying left it: what is shared is the same on both.
     #[track_caller]
-    fn same(&self) {
+    pub(super) fn same(&self) {
         assert_eq!(entries(&self.primary, Class::Replicated), entries(&self.secondary, Class::Replicated));
     }
 

@@ -1,0 +1,157 @@
+//! Identities of a performance secondary: aliases of its local mounts, whose entities are the primary's to make and to merge,
+//! and what a login that is done at the primary leaves to do here.
+
+use arca_barrier::Class;
+use arca_engine_api::{Fault, Operation};
+use serde_json::{Value, json};
+
+use super::secondary_tests::{Regions, settle};
+use crate::tokens::rig::Rig;
+use crate::KernelError;
+
+/// A secondary with an auth mount of its own, where anybody may log in as anybody.
+struct Here {
+    regions: Regions,
+    accessor: String,
+}
+
+impl Here {
+    async fn new() -> Self {
+        let regions = Regions::new().await;
+        let rig = &regions.secondary;
+        rig.post("root", "sys/auth/here", json!({"type": "notes", "local": true})).await.unwrap();
+        let router = rig.kernel.mounts.router(&rig.kernel.store).unwrap();
+        let accessor = router.at("auth/here/").unwrap().record.accessor.clone();
+        Self { regions, accessor }
+    }
+
+    /// Logs in; answers the entity.
+    async fn log_in(&self, name: &str, body: Value) -> Result<String, KernelError> {
+        let path = format!("auth/here/login/{name}");
+        Ok(self.regions.secondary.post("", &path, body).await?.auth.unwrap().entity_id)
+    }
+
+    /// A new entity.
+    async fn entity(&self, body: Value) -> String {
+        let made = self.regions.primary.post("root", "identity/entity", body).await.unwrap();
+        made.data.unwrap()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Has the primary merge one entity into another, and brings that over.
+    async fn merge(&self, from: &str, into: &str) {
+        let body = json!({"from_entity_ids": [from], "to_entity_id": into});
+        self.regions.primary.post("root", "identity/entity/merge", body).await.unwrap();
+        self.regions.link.ship().await;
+    }
+
+    /// What the secondary shows of an entity's aliases: name and metadata.
+    async fn aliases(&self, entity: &str) -> Vec<(String, Value)> {
+        let read = self.regions.secondary.get("root", &format!("identity/entity/id/{entity}")).await.unwrap();
+        let data = read.data.unwrap();
+        let shown = |alias: &Value| (alias["name"].as_str().unwrap().to_owned(), alias["metadata"].clone());
+        data["aliases"].as_array().unwrap().iter().map(shown).collect()
+    }
+}
+
+/// Paths of class local below a folder.
+fn local(rig: &Rig, folder: &str) -> Vec<String> {
+    rig.view().some_below(Class::Local, &format!("root/{folder}"), usize::MAX).unwrap()
+}
+
+/// The primary sees no alias of a secondary's local mount, and merges and disables the entity all the same.
+#[tokio::test(start_paused = true)]
+async fn a_local_alias_goes_with_its_entity_into_another() {
+    let here = Here::new().await;
+    let regions = &here.regions;
+    let ann = here.log_in("ann", json!({"metadata": {"k": "v"}})).await.unwrap();
+    let into = here.entity(json!({"name": "into", "policies": ["p"]})).await;
+    here.merge(&ann, &into).await;
+    regions.asked();
+    assert_eq!(here.aliases(&into).await, [("ann".to_owned(), json!({"k": "v"}))]);
+    let found = json!({"alias_name": "ann", "alias_mount_accessor": here.accessor});
+    let found = regions.secondary.post("root", "identity/lookup/entity", found).await.unwrap();
+    assert_eq!(found.data.unwrap()["id"], json!(into));
+    assert_eq!(here.log_in("ann", json!({"metadata": {"k": "w"}})).await.unwrap(), into);
+    assert_eq!(regions.asked(), 0, "what there is to write is local");
+    assert_eq!(here.aliases(&into).await, [("ann".to_owned(), json!({"k": "w"}))]);
+    let left = local(&regions.secondary, "identity/entity/");
+    assert_eq!(left, [format!("root/identity/entity/local-aliases/{into}")]);
+    assert_eq!(local(&regions.secondary, "identity/alias/").len(), 2);
+    regions.same();
+    // A second merge, and it is disabled: that holds for logins as for tokens.
+    let last = here.entity(json!({"name": "last"})).await;
+    here.merge(&into, &last).await;
+    let off = json!({"disabled": true});
+    regions.primary.post("root", &format!("identity/entity/id/{last}"), off).await.unwrap();
+    regions.link.ship().await;
+    assert_eq!(here.log_in("ann", json!({})).await.err().unwrap().fault(), Fault::Denied);
+    // One that is gone is nobody, and who logs in is somebody new.
+    let path = format!("identity/entity/id/{last}");
+    regions.primary.ask("root", Operation::Delete, &path, json!({}), None).await.unwrap();
+    regions.link.ship().await;
+    let new = here.log_in("ann", json!({})).await.unwrap();
+    assert!(![&ann, &into, &last].contains(&&new));
+    regions.same();
+}
+
+/// The state here may be older than the merge.
+#[tokio::test(start_paused = true)]
+async fn a_merge_that_has_not_arrived_is_learned_of_by_asking() {
+    let here = Here::new().await;
+    let regions = &here.regions;
+    let ann = here.log_in("ann", json!({})).await.unwrap();
+    let into = here.entity(json!({"name": "into"})).await;
+    let group = json!({"name": "dev", "type": "external"});
+    let made = regions.primary.post("root", "identity/group", group).await.unwrap();
+    let group = made.data.unwrap()["id"].clone();
+    let alias = json!({"name": "dev", "mount_accessor": people(regions), "canonical_id": group});
+    regions.primary.post("root", "identity/group-alias", alias).await.unwrap();
+    regions.link.ship().await;
+    let shared =
+        regions.secondary.post("", "auth/people/login/ann", json!({"groups": ["dev"]})).await.unwrap();
+    let shared = shared.auth.unwrap().entity_id;
+    for one in [&ann, &shared] {
+        let body = json!({"from_entity_ids": [one], "to_entity_id": into});
+        regions.primary.post("root", "identity/entity/merge", body).await.unwrap();
+    }
+    regions.asked();
+    let again = regions.secondary.post("", "auth/people/login/ann", json!({"groups": []})).await.unwrap();
+    assert_eq!((regions.asked(), again.auth.unwrap().entity_id), (1, into.clone()));
+    assert_eq!(here.log_in("ann", json!({})).await.unwrap(), into);
+    regions.same();
+}
+
+fn people(regions: &Regions) -> String {
+    let kernel = &regions.primary.kernel;
+    kernel.mounts.router(&kernel.store).unwrap().at("auth/people/").unwrap().record.accessor.clone()
+}
+
+/// Where both had an alias of the local mount, nobody could say which stays. Both log in as the entity that does, under the
+/// alias that it had.
+#[tokio::test(start_paused = true)]
+async fn of_two_local_aliases_the_one_of_the_entity_that_stays_is_kept() {
+    let here = Here::new().await;
+    let anna = here.log_in("anna", json!({"metadata": {"k": "a"}})).await.unwrap();
+    let ann = here.log_in("ann", json!({"metadata": {"k": "v"}})).await.unwrap();
+    here.merge(&ann, &anna).await;
+    here.regions.asked();
+    for (name, metadata) in [("ann", "w"), ("anna", "b"), ("ann", "x")] {
+        let entity = here.log_in(name, json!({"metadata": {"k": metadata}})).await.unwrap();
+        assert_eq!(entity, anna, "{name}");
+    }
+    assert_eq!(here.regions.asked(), 0);
+    assert_eq!(here.aliases(&anna).await, [("anna".to_owned(), json!({"k": "b"}))]);
+    let ids = here.regions.secondary.list("root", "identity/entity-alias/id").await.unwrap().data.unwrap();
+    assert_eq!(ids["keys"].as_array().unwrap().len(), 1);
+    // Once that is taken away, the other one is to be seen with its next login.
+    let id = ids["keys"][0].as_str().unwrap();
+    let path = format!("identity/entity-alias/id/{id}");
+    here.regions.secondary.ask("root", Operation::Delete, &path, json!({}), None).await.unwrap();
+    assert_eq!(here.log_in("ann", json!({})).await.unwrap(), anna);
+    assert_eq!(here.aliases(&anna).await, [("ann".to_owned(), Value::Null)]);
+    // With the mount all of it goes.
+    here.regions.secondary.ask("root", Operation::Delete, "sys/auth/here", json!({}), None).await.unwrap();
+    settle().await;
+    assert_eq!(local(&here.regions.secondary, "identity/"), Vec::<String>::new());
+    here.regions.same();
+}
