@@ -342,6 +342,7 @@ impl Kernel {
             token: admitted.caller.as_ref().map(|caller| caller.entry.as_ref()),
             acl: admitted.caller.as_ref().map(|caller| caller.acl.as_ref()),
             incoming: &asked.incoming,
+            entity: &asked.entity,
             incoming_body: &asked.stream,
         }
     }

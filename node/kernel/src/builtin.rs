@@ -14,6 +14,7 @@ use crate::kernel::Kernel;
 use crate::leases::LeaseEntry;
 use crate::namespaces::Namespace;
 use crate::policy::Acl;
+use crate::replication::EntityKnown;
 use crate::tokens::{NewToken, TokenEntry};
 use crate::tx::Tx;
 use crate::{Incoming, KernelError};
@@ -48,6 +49,8 @@ pub(crate) struct BuiltinCtx<'a> {
     pub(crate) acl: Option<&'a Acl>,
     /// The request as it arrived, without its body.
     pub(crate) incoming: &'a Incoming,
+    /// On a performance secondary, what the primary said about the entity that the request is to do with.
+    pub(crate) entity: &'a Mutex<EntityKnown>,
     /// A streamed body: whoever reads it takes it out, after the commit.
     pub(crate) incoming_body: &'a Arc<Mutex<Option<SnapshotStream>>>,
 }

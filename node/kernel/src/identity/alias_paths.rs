@@ -11,6 +11,7 @@ use super::show::{self, MountNames};
 use super::{LIST, ONE, PAGE_FIELDS, WRITE};
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
+use crate::replication::{EntityKnown, EntityQuestion};
 use crate::router::Mount;
 use crate::tokens::handlers::page;
 
@@ -128,19 +129,24 @@ fn write(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelErro
     {
         return update(&book, &names, entity, &id, wanted);
     }
-    create(&book, &names, wanted)
+    create(ctx, &book, &names, wanted)
 }
 
 fn answer(entity: &EntityRecord, alias_id: &str) -> Response {
     Response::data(json!({"canonical_id": entity.id, "id": alias_id}))
 }
 
-fn create(book: &Book<'_>, names: &MountNames, wanted: Wanted) -> Result<Response, KernelError> {
+fn create(
+    ctx: &BuiltinCtx<'_>,
+    book: &Book<'_>,
+    names: &MountNames,
+    wanted: Wanted,
+) -> Result<Response, KernelError> {
     let mount = held_mount(book, names, &wanted.mount_accessor)?;
     let mut alias = book.new_alias(&wanted.name, &wanted.mount_accessor, mount.record.is_local)?;
     alias.custom_metadata = wanted.custom_metadata.unwrap_or_default();
     let mut entity = if wanted.canonical_id.is_empty() {
-        book.new_entity("")?
+        new_entity(ctx, book, mount)?
     } else {
         let found = book.entity(&wanted.canonical_id)?;
         found.ok_or_else(|| KernelError::invalid("invalid canonical ID"))?
@@ -152,6 +158,25 @@ fn create(book: &Book<'_>, names: &MountNames, wanted: Wanted) -> Result<Respons
     book.add_alias(&mut entity, alias)?;
     book.save_entity(&entity)?;
     Ok(answer(&entity, &id))
+}
+
+/// A new entity for an alias of a mount. At a performance secondary entities are the primary's to make, and aliases of local
+/// mounts are not: so there the primary is asked for the entity first, as at a login.
+fn new_entity(ctx: &BuiltinCtx<'_>, book: &Book<'_>, mount: &Mount) -> Result<EntityRecord, KernelError> {
+    if !mount.record.is_local || !ctx.kernel.is_performance_secondary() {
+        return book.new_entity("");
+    }
+    match &*ctx.entity.lock() {
+        EntityKnown::Is(id) => book.entity_of_token(id)?.ok_or(KernelError::Denied),
+        EntityKnown::AsHere | EntityKnown::Failed(_) => {
+            Err(KernelError::NeedsEntity(Box::new(EntityQuestion {
+                namespace_id: book.namespace_id.to_owned(),
+                mount_accessor: mount.record.accessor.clone(),
+                is_local: true,
+                ..EntityQuestion::default()
+            })))
+        }
+    }
 }
 
 /// Writes an alias that is there. It never makes one entity of two: an alias that somebody else has is not taken, and
@@ -178,7 +203,8 @@ fn update(
     refuse_taken(book, &old, &alias)?;
     let moves = !wanted.canonical_id.is_empty() && wanted.canonical_id != entity.id;
     if alias == old && !moves {
-        return Ok(Response::empty());
+        // That of a local mount is as it is here: with nothing said, a primary that has no such mount would be asked.
+        return Ok(if old.is_local { answer(&entity, alias_id) } else { Response::empty() });
     }
     alias.updated = book.now;
     book.take_alias(&mut entity, alias_id)?;

@@ -155,3 +155,21 @@ async fn of_two_local_aliases_the_one_of_the_entity_that_stays_is_kept() {
     assert_eq!(local(&here.regions.secondary, "identity/"), Vec::<String>::new());
     here.regions.same();
 }
+
+/// An alias is of one mount, its entity is of all clusters.
+#[tokio::test(start_paused = true)]
+async fn an_alias_of_a_local_mount_gets_an_entity_of_the_primary() {
+    let here = Here::new().await;
+    let regions = &here.regions;
+    let body = json!({"name": "zed", "mount_accessor": here.accessor, "custom_metadata": {"k": "v"}});
+    let made = regions.secondary.post("root", "identity/entity-alias", body.clone()).await.unwrap();
+    assert_eq!(regions.asked(), 1);
+    let entity = made.data.unwrap()["canonical_id"].as_str().unwrap().to_owned();
+    assert_eq!(here.log_in("zed", json!({})).await.unwrap(), entity);
+    assert!(regions.primary.get("root", &format!("identity/entity/id/{entity}")).await.is_ok());
+    regions.same();
+    // Once more it is there, and the primary has nothing to add.
+    regions.secondary.post("root", "identity/entity-alias", body).await.unwrap();
+    assert_eq!(local(&regions.secondary, "identity/alias/").len(), 2);
+    regions.same();
+}
