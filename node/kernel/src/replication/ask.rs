@@ -117,9 +117,7 @@ impl Kernel {
     async fn ask(&self, question: &Question) -> Result<Reply, KernelError> {
         let reply = self.port()?.ask_primary(question.encode()?).await?;
         match Reply::decode(&reply)? {
-            Reply::Refused { fault, messages } => {
-                Err(KernelError::ToldByPrimary { fault: fault_of(&fault), messages })
-            }
+            Reply::Refused { fault, messages } => Err(refused(fault_of(&fault), messages)),
             reply => Ok(reply),
         }
     }
@@ -174,6 +172,7 @@ impl Kernel {
             let tx = self.store.begin(Mode::ReadWrite);
             if done.login.is_some() {
                 self.hold_mount(&tx, admitted)?;
+                self.forget_failures(&tx, admitted)?;
             }
             let Ran { mut answer, .. } = self.grant(&tx, asked, admitted, answered(done)?)?;
             match self.store.commit(tx).await {
@@ -194,6 +193,16 @@ impl Kernel {
             }
         }
         Err(KernelError::Contention)
+    }
+
+    /// Takes back the failed logins of whoever logs in. It was staged once, with what the primary has now done instead.
+    fn forget_failures(&self, tx: &Tx, admitted: &Admitted) -> Result<(), KernelError> {
+        let Some(mount) = &admitted.mount else { return Ok(()) };
+        let engine = mount.engine()?;
+        match engine.login_name(&admitted.request).filter(|_| engine.locks_names()) {
+            Some(name) => self.unlock(tx, &mount.namespace, &mount.record.accessor, &name),
+            None => Ok(()),
+        }
     }
 
     /// Makes the commit depend on the mount being there and active, as it is known now.
@@ -236,6 +245,17 @@ impl Kernel {
 
 const LATE: &str = "the primary has written this, and it has not arrived at this performance secondary yet: what is read here \
                     may be older for a moment";
+
+/// As the primary refused. That it takes no writes now is its own state, and would be understood as that of this cluster:
+/// here it is as good as out of reach, for nothing was done.
+fn refused(fault: Fault, messages: Vec<String>) -> KernelError {
+    match fault {
+        Fault::DrSecondary | Fault::Fenced => {
+            KernelError::NoPrimary { reason: format!("it takes no writes: {}", messages.join("; ")) }
+        }
+        fault => KernelError::ToldByPrimary { fault, messages },
+    }
+}
 
 /// Whether a newer state might have it otherwise: nothing was found to do, or what was asked for makes no sense.
 fn is_doubtful(ran: &Result<Ran, KernelError>, staged_nothing: bool) -> bool {

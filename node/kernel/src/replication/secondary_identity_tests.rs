@@ -6,8 +6,9 @@ use arca_engine_api::{Fault, Operation};
 use serde_json::{Value, json};
 
 use super::secondary_tests::{Regions, settle};
+use super::{Fence, Kind, Mode, RoleRecord};
 use crate::tokens::rig::Rig;
-use crate::KernelError;
+use crate::{Answer, KernelError};
 
 /// A secondary with an auth mount of its own, where anybody may log in as anybody.
 struct Here {
@@ -172,4 +173,42 @@ async fn an_alias_of_a_local_mount_gets_an_entity_of_the_primary() {
     regions.secondary.post("root", "identity/entity-alias", body).await.unwrap();
     assert_eq!(local(&regions.secondary, "identity/alias/").len(), 2);
     regions.same();
+}
+
+/// The token of such a login is made in another transaction than the one in which it was tried.
+#[tokio::test(start_paused = true)]
+async fn a_login_at_the_primary_takes_failures_back_here() {
+    let mut regions = Regions::new().await;
+    let kept = |regions: &Regions| local(&regions.secondary, "core/login/lockout/").len();
+    let log_in = async |regions: &Regions, is_wrong: bool| -> Result<Answer, KernelError> {
+        regions.secondary.post("", "auth/people/once/ann", json!({"wrong": is_wrong})).await
+    };
+    for _ in 0..4 {
+        assert!(log_in(&regions, true).await.is_err());
+        settle().await;
+    }
+    assert_eq!((kept(&regions), regions.asked()), (1, 0));
+    log_in(&regions, false).await.unwrap();
+    assert_eq!((kept(&regions), regions.asked()), (0, 1));
+    regions.secondary.fail_over();
+    regions.secondary.kernel.activate();
+    assert!(log_in(&regions, true).await.is_err());
+    settle().await;
+    log_in(&regions, false).await.unwrap();
+}
+
+/// What the primary is to others says nothing about this cluster.
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_takes_no_writes_is_as_good_as_out_of_reach() {
+    let fence = Fence { epoch: 2, ..Fence::default() };
+    for role in [
+        RoleRecord { mode: Mode::Secondary, epoch: 1, ..RoleRecord::default() },
+        RoleRecord { mode: Mode::Primary, epoch: 1, fence: Some(fence), ..RoleRecord::default() },
+    ] {
+        let regions = Regions::new().await;
+        regions.primary.commit(|tx| role.store(tx, Kind::Dr)).await.unwrap();
+        let refused = regions.secondary.post("root", "notes/a", json!({"v": 1})).await.err().unwrap();
+        assert_eq!(refused.fault(), Fault::Unavailable, "{refused}");
+        assert!(refused.public_text().contains("it takes no writes"), "{refused}");
+    }
 }

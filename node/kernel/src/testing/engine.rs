@@ -75,6 +75,15 @@ static ROUTES: &[Route] = &[
         takes_any_field: false,
         summary: "A read that writes.",
     },
+    Route {
+        id: "once",
+        pattern: "once/{name}",
+        access: Access::Unauthenticated,
+        methods: &[Method::new(Operation::Update, "A login that stores that it was made.")],
+        fields: &[Field::new("wrong", FieldKind::Bool, "Fail.")],
+        takes_any_field: false,
+        summary: "A login that writes.",
+    },
 ];
 
 static TABLE: LazyLock<RouteTable> = LazyLock::new(|| RouteTable::new(ROUTES));
@@ -139,14 +148,17 @@ impl Engine for Notes {
                 ctx.storage.put_record(&format!("issued/{}", request.param("name")), &true)?;
                 Ok(Response { lease: Some(lease), ..Response::data(json!({"password": "p4ss"})) })
             }
-            "login" if request.fields().boolean("wrong")?.unwrap_or_default() => {
+            "login" | "once" if request.fields().boolean("wrong")?.unwrap_or_default() => {
                 tokio::task::yield_now().await; // Others are tried meanwhile, as while a password is hashed.
                 // Nobody's name begins with an `x`.
                 let is_known = !request.param("name").starts_with('x');
                 Err(EngineError::BadLogin { text: "wrong", is_known })
             }
-            "login" => {
+            "login" | "once" => {
                 tokio::task::yield_now().await;
+                if request.route.id == "once" {
+                    ctx.storage.put_record(&format!("once/{}", request.param("name")), &true)?;
+                }
                 let policies = request.fields().list("policies")?.unwrap_or_default();
                 let login = Login {
                     alias_name: request.param("name").to_owned(),
