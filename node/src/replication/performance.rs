@@ -1,6 +1,8 @@
 //! Performance secondaries, one node each, in this process over real connections: what they get, what they do themselves, what
 //! their primary does for them, and whom they follow when it is gone.
 
+mod engines;
+
 use std::time::Duration;
 
 use arca_barrier::Class;
