@@ -11,6 +11,7 @@
 mod activation;
 mod announce;
 mod asking;
+mod beside;
 mod bootstrap;
 mod compare;
 mod figures;
@@ -342,6 +343,7 @@ impl Replicator {
         }
         if is_active {
             self.clear_leftovers().await;
+            self.keep_beside(standing.role(Kind::Performance)).await;
         }
         for (kind, role) in &roles {
             self.show_figures(*kind, role);

@@ -32,7 +32,7 @@ use super::records::{
     check_id, tail_path, token_key_path,
 };
 use super::token::{public_key_from_text, public_key_to_text};
-use super::{Replicator, sealed_box, shipped};
+use super::{Replicator, beside, sealed_box, shipped};
 
 /// How long a planned promotion waits for the rest of what the old primary wrote: less than who ordered it waits for an answer.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(15);
@@ -240,6 +240,9 @@ impl Replicator {
             }
             role.store(tx, kind)?;
             clear_if_there(tx, &tail_path(kind))?;
+            if kind == Kind::Dr {
+                beside::go_on(tx)?;
+            }
             Ok(vec![Write::Delete(cursor_key(shipped(kind)))])
         });
         committed.await?;

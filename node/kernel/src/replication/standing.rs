@@ -116,7 +116,7 @@ impl Standing {
     pub fn is_fenced(&self) -> bool {
         match self.serves {
             Serves::Fenced { .. } => true,
-            Serves::All => self.alone_after().is_some(),
+            Serves::All | Serves::PerformanceSecondary => self.alone_after().is_some(),
             _ => false,
         }
     }
@@ -153,10 +153,7 @@ impl Standing {
     /// Unless it serves everybody; and where it hears no DR secondary and is configured not to write then.
     pub fn check_writes(&self) -> Result<(), KernelError> {
         match &self.serves {
-            Serves::All => match self.alone_after() {
-                None => Ok(()),
-                Some(limit) => Err(KernelError::Alone { limit }),
-            },
+            Serves::All => self.check_is_heard(),
             Serves::DrSecondary => Err(KernelError::DrSecondary),
             Serves::Fenced { kind, fence } => {
                 Err(KernelError::Fenced { kind: *kind, fence: Box::new(fence.clone()) })
@@ -173,7 +170,14 @@ impl Standing {
     /// # Errors
     /// Unless it serves everybody, or is a performance secondary.
     pub fn check_local_writes(&self) -> Result<(), KernelError> {
-        if self.is_performance_secondary() { Ok(()) } else { self.check_writes() }
+        if self.is_performance_secondary() { self.check_is_heard() } else { self.check_writes() }
+    }
+
+    fn check_is_heard(&self) -> Result<(), KernelError> {
+        match self.alone_after() {
+            None => Ok(()),
+            Some(limit) => Err(KernelError::Alone { limit }),
+        }
     }
 
     /// Refuses what only a DR secondary does.

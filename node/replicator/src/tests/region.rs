@@ -18,7 +18,7 @@ use arca_raft_storage::kv::ModelHome;
 use arca_raft_storage::raft::Threads;
 use arca_raft_storage::testing::{ModelNet, ModelVfs};
 use arca_raft_storage::{
-    ApplyObserver, Member, MemberId, ProposeError, RaftConfig, RaftParts, RaftReplica, Replica, Role,
+    ApplyObserver, KvHome, Member, MemberId, ProposeError, RaftConfig, RaftParts, RaftReplica, Replica, Role,
     Version, Write,
 };
 use arca_replication::source::SourceSettings;
@@ -211,6 +211,8 @@ pub(super) struct Region {
     pub(super) clock: Arc<TestClock>,
     pub(super) entropy: Arc<SeededEntropy>,
     pub(super) vfs: ModelVfs,
+    net: ModelNet,
+    home: Arc<ModelHome>,
     pub(super) replica: Arc<RaftReplica>,
     pub(super) now: Unsealed,
 }
@@ -234,6 +236,28 @@ fn engines() -> Vec<EngineType> {
     vec![EngineType { name: "cubbyhole", ..notes_engine(EngineKind::Secrets) }]
 }
 
+async fn raft(name: &str, vfs: &ModelVfs, home: &Arc<ModelHome>, net: &ModelNet) -> Arc<RaftReplica> {
+    let mut config = RaftConfig::new(MemberId(1), name);
+    config.threads = Threads::None;
+    config.holds_log = true;
+    let parts = RaftParts {
+        vfs: Arc::new(vfs.clone()),
+        log_dir: "/data/log".into(),
+        node_dir: "/data".into(),
+        home: Arc::clone(home) as Arc<dyn KvHome>,
+        transport: net.transport(MemberId(1)),
+    };
+    let replica = RaftReplica::open(config, parts).await.unwrap();
+    net.join(MemberId(1), replica.inbound());
+    replica
+}
+
+async fn leads(replica: &RaftReplica) {
+    while replica.status().role != Role::Leader || replica.read_barrier().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 impl Region {
     pub(super) async fn open(world: &Arc<World>, name: &'static str) -> Self {
         let (entropy, clock) = (entropy_of(name), Arc::new(TestClock::default()));
@@ -243,19 +267,8 @@ impl Region {
         let keyring = Keyring::generate(entropy.as_ref(), clock.now().0, Suite::XChaCha20Poly1305).unwrap();
         let sealed = keyring.seal(&root, entropy.as_ref()).unwrap();
         let barrier = Arc::new(Barrier::new(keyring, Arc::clone(&entropy) as Arc<_>));
-        let (net, vfs) = (ModelNet::new(), ModelVfs::new(1));
-        let mut config = RaftConfig::new(MemberId(1), name);
-        config.threads = Threads::None;
-        config.holds_log = true;
-        let parts = RaftParts {
-            vfs: Arc::new(vfs.clone()),
-            log_dir: "/data/log".into(),
-            node_dir: "/data".into(),
-            home: Arc::new(ModelHome::new()),
-            transport: net.transport(MemberId(1)),
-        };
-        let replica = RaftReplica::open(config, parts).await.unwrap();
-        net.join(MemberId(1), replica.inbound());
+        let (net, vfs, home) = (ModelNet::new(), ModelVfs::new(1), Arc::new(ModelHome::new()));
+        let replica = raft(name, &vfs, &home, &net).await;
         let tx = Tx::new(Arc::clone(&barrier), replica.view(), TxMode::ReadWrite);
         let new = NewCluster {
             cluster_id: name.to_owned(),
@@ -270,11 +283,19 @@ impl Region {
         set.writes.push(Write::Put(boot_key("keyring"), sealed));
         set.writes.push(Write::Put(boot_key("ca"), name.as_bytes().to_vec()));
         replica.bootstrap(member(name), set).await.unwrap();
-        while replica.status().role != Role::Leader || replica.read_barrier().await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        leads(&replica).await;
         let now = unsealed(name, world, (&clock, &entropy), &replica, root);
-        Self { name, world: Arc::clone(world), clock, entropy, vfs, replica, now }
+        Self { name, world: Arc::clone(world), clock, entropy, vfs, net, home, replica, now }
+    }
+
+    /// Begins another term, as when leadership was lost and won again.
+    pub(super) async fn elect(&mut self) {
+        self.net.leave(MemberId(1));
+        self.replica.shutdown().await;
+        self.vfs.restart();
+        self.replica = raft(self.name, &self.vfs, &self.home, &self.net).await;
+        leads(&self.replica).await;
+        self.restart().await;
     }
 
     /// Everything that is not on the disk is gone, as when the member starts anew with this root key.

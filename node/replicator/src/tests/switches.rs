@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arca_barrier::Class;
-use arca_kernel::replication::{Kind, Mode, ReplicationPort as _, SecondaryUpdate};
-use arca_raft_storage::{Replica as _, Role, Version};
+use arca_kernel::replication::{Kind, Mode, ReplicationPort as _, RoleRecord, SecondaryUpdate, Serves};
+use arca_raft_storage::{Replica as _, Version};
 use arca_replication::{Announcement, Call, Epoch, LinkError, Refusal};
 use serde_json::json;
 
@@ -201,20 +201,46 @@ async fn a_token_of_another_state_changes_nothing() {
 /// Nothing of a term without a generation is told, and what a demoted primary wrote last may be told in a later term.
 #[tokio::test(start_paused = true)]
 async fn a_planned_switch_outlives_an_election_at_the_demoted_primary() {
-    let (east, west) = Region::pair().await;
+    let (mut east, west) = Region::pair().await;
     east.set_cut(true);
     east.write("last").await.unwrap();
     east.port().demote_primary(Kind::Dr).await.unwrap();
     let term = east.replica.status().term;
-    east.replica.campaign().await.unwrap();
-    let leads = |east: &Region| {
-        let status = east.replica.status();
-        status.term > term && status.role == Role::Leader
-    };
-    east.until("the next term", leads).await;
+    east.elect().await;
+    assert!(east.replica.status().term > term);
     east.set_cut(false);
     west.promote(false).await.unwrap();
     assert!(west.has("last"));
+}
+
+/// A performance secondary may have a DR secondary of its own: promoted, that follows the same primary once it is told where
+/// that is, and until then writes nothing that is shared.
+#[tokio::test(start_paused = true)]
+async fn who_takes_over_from_a_performance_secondary_is_one() {
+    let (east, west) = Region::pair().await;
+    let follows = RoleRecord {
+        mode: Mode::Secondary,
+        replication_id: "of another".to_owned(),
+        epoch: 5,
+        ..RoleRecord::default()
+    };
+    let commit = |role: RoleRecord| {
+        east.port().commit(move |tx| {
+            role.store(tx, Kind::Performance)?;
+            Ok(Vec::new())
+        })
+    };
+    commit(follows.clone()).await.unwrap();
+    let said = |region: &Region| region.tx().version(Class::Local, "root/core/replication/beside").unwrap();
+    east.until("the entry", |east| said(east) != Version::ABSENT).await;
+    west.catch_up_with(&east).await;
+    east.set_cut(true);
+    west.promote(false).await.unwrap();
+    assert_eq!(RoleRecord::load(&west.tx(), Kind::Performance).unwrap(), follows);
+    assert_eq!(*west.now.kernel.standing().serves(), Serves::PerformanceSecondary);
+    // Whoever follows nobody any more says so.
+    commit(RoleRecord { epoch: 6, ..RoleRecord::default() }).await.unwrap();
+    east.until("the end of it", |east| said(east) == Version::ABSENT).await;
 }
 
 /// Quorum fencing, over the link: what is heard counts, whoever it was that asked for something.
