@@ -78,6 +78,9 @@ impl TokenStore {
             return Err(KernelError::invalid(format!("a token has at most {DEPTH_MAX} ancestors")));
         }
         if draft.kind == TokenType::Batch {
+            if draft.is_root() {
+                return Err(KernelError::invalid("batch tokens cannot be root tokens"));
+            }
             let token = batch::seal(tx.barrier(), &draft)?;
             return Ok(NewToken {
                 secret: Arc::new(token),

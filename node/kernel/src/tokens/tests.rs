@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arca_engine_api::{Fields, Login, TokenKind};
+use arca_engine_api::{Clock as _, Fields, Login, TokenKind};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -219,6 +219,22 @@ async fn restricted_and_batch_tokens_make_no_tokens() {
     for parent in [&counted, &batch] {
         assert!(matches!(rig.child(&parent.entry, spec(60)).await, Err(KernelError::Invalid(_))));
     }
+}
+
+/// Whoever controls a performance secondary has the keys that seal batch tokens: one of root would outlive its revocation.
+#[tokio::test]
+async fn no_batch_token_is_of_root() {
+    let rig = Rig::new().await;
+    let kind = "batch".to_owned();
+    let fine = rig.child(&rig.root, NewTokenSpec { kind, is_orphan: true, ..spec(60) }).await.unwrap();
+    let tx = rig.kernel.store.begin(crate::tx::Mode::ReadOnly);
+    let found = |entry: &crate::tokens::TokenEntry| {
+        let sealed = super::batch::seal(tx.barrier(), entry).unwrap();
+        rig.kernel.tokens.find(&tx, &sealed, rig.clock.now()).unwrap()
+    };
+    assert!(found(&fine.entry).is_some());
+    let forged = crate::tokens::TokenEntry { policies: vec!["root".to_owned()], ..(*fine.entry).clone() };
+    assert!(found(&forged).is_none());
 }
 
 #[tokio::test]
