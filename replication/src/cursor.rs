@@ -22,7 +22,7 @@ pub struct Cursor {
     pub epoch: Epoch,
     /// Of the newest entry; zeros for a secondary that has yet to compare its state.
     pub generation: Generation,
-    /// Log index of the newest entry, in the log of the cluster that is followed.
+    /// Log index of the newest entry, in the log of the cluster that is followed; zero if none of it was ever followed.
     pub index: u64,
     /// Over every segment since the state was copied or compared: see [`Self::after_copy`].
     pub chain: [u8; 32],
@@ -38,6 +38,13 @@ impl Cursor {
         let mut hasher = blake3::Hasher::new_derive_key(COPY_CONTEXT);
         hasher.update(&epoch.0.to_be_bytes()).update(&generation.0).update(&index.to_be_bytes());
         Self { epoch, generation, index, chain: *hasher.finalize().as_bytes() }
+    }
+
+    /// The cursor of one that has yet to compare its state with that of the cluster it has followed up to here. It keeps the
+    /// index: a comparison makes nothing older, so at the least everything up to there is here.
+    #[must_use]
+    pub fn forgotten(&self) -> Self {
+        Self { epoch: self.epoch, index: self.index, ..Self::default() }
     }
 
     /// Whether the state has yet to be compared with that of the cluster that is followed.

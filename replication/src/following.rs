@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arca_danger::Bug;
-use arca_raft_storage::{Committed, ProposeError, Version, Write};
+use arca_raft_storage::{Committed, ProposeError, Version, Write, watch};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -62,6 +62,8 @@ struct Following<'a> {
     queue_bytes: usize,
     /// When a cursor that moved without a write is to be committed nevertheless.
     move_at: Option<Instant>,
+    /// The newest entry that somebody waits for.
+    wanted: watch::Receiver<u64>,
     acknowledge_at: Instant,
     /// When the primary last said anything.
     heard_at: Instant,
@@ -90,6 +92,7 @@ pub(crate) async fn run(sink: &Sink, link: &Arc<dyn Link>, cursor: Cursor, versi
         queue: VecDeque::new(),
         queue_bytes: 0,
         move_at: None,
+        wanted: sink.wanted.subscribe(),
         acknowledge_at: now,
         heard_at: now,
         received_at: now,
@@ -105,6 +108,7 @@ enum Event {
     Received(Option<Result<Bytes, LinkError>>),
     Silence,
     AcknowledgeDue,
+    Wanted,
 }
 
 impl Following<'_> {
@@ -134,6 +138,8 @@ impl Following<'_> {
                 done = one(&mut committing) => Event::Committed(done),
                 answer = one(&mut acknowledging) => Event::Acknowledged(answer),
                 () = sleep_until(self.acknowledge_at), if acknowledging.is_none() => Event::AcknowledgeDue,
+                // Its sender lives as long as the sink.
+                Ok(()) = self.wanted.changed() => Event::Wanted,
                 item = timeout_at(silent_at, stream.next()), if can_receive => {
                     item.map_or(Event::Silence, Event::Received)
                 }
@@ -155,6 +161,7 @@ impl Following<'_> {
                     acknowledging = Some(self.acknowledge());
                     Ok(())
                 }
+                Event::Wanted => Ok(()),
                 Event::Received(Some(Ok(bytes))) => self.receive(bytes),
                 Event::Received(Some(Err(err))) => Err(err.into()),
                 Event::Received(None) => Err(Break::Again("the primary ended the stream".to_owned())),
@@ -217,7 +224,8 @@ impl Following<'_> {
     /// The next write set, if there is something worth one.
     fn next_set(&mut self, is_last: bool) -> Option<(Work<Result<Committed, ProposeError>>, Sent)> {
         let has_writes = self.queue.iter().any(|part| !part.writes.is_empty());
-        let is_late = self.move_at.is_some_and(|at| Instant::now() >= at);
+        let is_wanted = *self.wanted.borrow() > self.durable.index;
+        let is_late = self.move_at.is_some_and(|at| is_wanted || Instant::now() >= at);
         if self.queue.is_empty() || !(has_writes || is_late || is_last) {
             return None;
         }

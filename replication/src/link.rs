@@ -28,7 +28,7 @@ pub enum Call {
     /// What the kernel of a performance secondary has its primary do: opaque here, done once or not at all. A link delivers
     /// it once: where it may have been delivered it is not sent again.
     Ask = 6,
-    /// A secondary is there: what a node that was greeted tells the active one.
+    /// A secondary is there, and asks how far the active node is: also what a node that was greeted tells that one.
     Present = 7,
 }
 

@@ -48,7 +48,7 @@ pub async fn forget_cursor(replica: &dyn Replica, kind: Kind) -> Result<(), Forg
         if cursor.is_unknown() {
             return Ok(());
         }
-        let unknown = Cursor { epoch: cursor.epoch, ..Cursor::default() };
+        let unknown = cursor.forgotten();
         let set = WriteSet {
             reads: vec![(cursor_key(kind), version)],
             writes: vec![Write::Put(cursor_key(kind), unknown.encode())],

@@ -189,6 +189,8 @@ pub struct Sink {
     pub(crate) settings: SinkSettings,
     /// Largest write set, once a larger one was refused.
     pub(crate) set_bytes_max: AtomicUsize,
+    /// The newest entry that somebody waits for.
+    pub(crate) wanted: watch::Sender<u64>,
     pub(crate) tell: Tell,
 }
 
@@ -209,13 +211,24 @@ impl Sink {
         clock: Clock,
     ) -> Self {
         let set_bytes_max = AtomicUsize::new(settings.set_bytes_max);
-        Self { replica, sieve, catchup, clock, settings, set_bytes_max, tell: Tell::default() }
+        let wanted = watch::Sender::new(0);
+        Self { replica, sieve, catchup, clock, settings, set_bytes_max, wanted, tell: Tell::default() }
     }
 
     /// What the secondary is for.
     #[must_use]
     pub const fn kind(&self) -> Kind {
         self.sieve.kind
+    }
+
+    /// Somebody waits until the primary's entry `index` is applied here: that there was nothing in it for this secondary is
+    /// written down at once then, not in a while.
+    pub fn want(&self, index: u64) {
+        self.wanted.send_if_modified(|wanted| {
+            let is_news = index > *wanted;
+            *wanted = index.max(*wanted);
+            is_news
+        });
     }
 
     /// How far it is.

@@ -169,7 +169,8 @@ impl Source {
         match call {
             Call::Acknowledge => self.acknowledge(from, sieve.kind, payload).await,
             Call::Announce => self.announced(from, sieve.kind, payload),
-            Call::Ask | Call::Follow | Call::Copy | Call::Compare | Call::Present => {
+            Call::Present => self.present(from, sieve.kind).await,
+            Call::Ask | Call::Follow | Call::Copy | Call::Compare => {
                 Err(Refusal::Malformed("this call is not answered with one message".to_owned()))
             }
         }
@@ -250,6 +251,14 @@ impl Source {
         if let Some(known) = self.progress.lock().get_mut(&(kind, from.to_owned())) {
             known.has(cursor.index, applied, now_ms);
         }
+        Ok(self.answer(self.admit(from, kind)?))
+    }
+
+    /// How far this cluster is, which is known to lead: at least as far as anybody who asks can have heard.
+    async fn present(&self, from: &str, kind: Kind) -> Result<Bytes, Refusal> {
+        self.replica.read_barrier().await.map_err(|err| Refusal::Busy(err.to_string()))?;
+        let now_ms = (self.clock)();
+        self.note(from, kind, |status| status.heard_at_ms = Some(now_ms));
         Ok(self.answer(self.admit(from, kind)?))
     }
 

@@ -184,8 +184,10 @@ impl Tell {
         });
     }
 
+    /// How far it is. While states are compared nothing is known to be here, so that nobody takes the state for whole.
     pub(crate) fn at(&self, cursor: &Cursor) {
-        self.change(|status| status.cursor = *cursor);
+        let known = if cursor.is_unknown() { Cursor { index: 0, ..*cursor } } else { *cursor };
+        self.change(|status| status.cursor = known);
     }
 
     /// Something that moves whenever anything went well.

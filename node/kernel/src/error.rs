@@ -66,6 +66,9 @@ pub enum KernelError {
     /// Only the active node can do this. The API layer forwards; clients never see it.
     #[error("this node is a standby")]
     NeedsActive,
+    /// Nothing was found to do here, where a primary's state may be newer: it is asked; clients never see it.
+    #[error("the primary may know better")]
+    Doubtful,
     /// A login has to be known to the primary first, which is asked for that; clients never see it.
     #[error("the primary has not been asked for the identity of a login")]
     NeedsEntity(Box<EntityQuestion>),
@@ -177,7 +180,7 @@ impl KernelError {
             Self::Invalid(_) => Fault::Invalid,
             Self::MediaType => Fault::MediaType,
             Self::NeedsEntity(_) => Fault::Internal,
-            Self::NeedsPrimary | Self::NothingShared => Fault::Invalid,
+            Self::Doubtful | Self::NeedsPrimary | Self::NothingShared => Fault::Invalid,
             Self::NoPrimary { .. } => Fault::Unavailable,
             Self::NeedsActive => Fault::NeedsActive,
             Self::NotFound(_) => Fault::NotFound,

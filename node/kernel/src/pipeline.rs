@@ -102,7 +102,9 @@ impl Kernel {
                     turn = self.before_another(attempt, turn, &err).await;
                     continue;
                 }
-                Err(err @ (KernelError::NeedsEntity(_) | KernelError::NeedsPrimary)) => {
+                Err(
+                    err @ (KernelError::NeedsEntity(_) | KernelError::NeedsPrimary | KernelError::Doubtful),
+                ) => {
                     drop(turn.take());
                     match Box::pin(self.turn_to_primary(asked, &mut admitted, err)).await {
                         Ok(None) => continue,
@@ -131,11 +133,17 @@ impl Kernel {
         admitted: &mut Admitted,
         needs: KernelError,
     ) -> Result<Option<Box<Answer>>, KernelError> {
+        let is_doubtful = matches!(needs, KernelError::Doubtful);
         if let KernelError::NeedsEntity(question) = needs {
             self.learn_entity(asked, *question).await?;
-        } else if let Some(answer) = self.run_at_primary(asked, admitted).await? {
-            return Ok(Some(answer));
         } else {
+            match self.run_at_primary(asked, admitted).await {
+                Ok(Some(answer)) => return Ok(Some(answer)),
+                Ok(None) => {}
+                // What the state here says is all that can be said.
+                Err(KernelError::NoPrimary { .. }) if is_doubtful => {}
+                Err(err) => return Err(err),
+            }
             asked.is_ours = true;
         }
         asked.data = std::mem::take(&mut admitted.request.data);
@@ -253,8 +261,8 @@ impl Kernel {
         self.spend(&tx, admitted)?;
         let changes = tx.changes();
         let ran = self.run(&tx, asked, admitted).await;
-        if self.is_for_primary(&tx, asked, admitted, &ran, changes) {
-            return Err(KernelError::NeedsPrimary);
+        if let Some(needs) = self.is_for_primary(&tx, asked, admitted, &ran, changes) {
+            return Err(needs);
         }
         let mut ran = match ran {
             Ok(_) if asked.behalf.is_some() && !tx.writes_shared() => return Err(KernelError::NothingShared),

@@ -6,7 +6,10 @@ use std::time::Duration;
 use arca_kernel::KernelError;
 use arca_kernel::replication::{Kind, Mode};
 use arca_raft_storage::{ProposeError, Replica as _};
-use arca_replication::{ASK_BYTES_MAX, Call, LinkError, PrimaryLink, Refusal, Unserved, load_cursor};
+use arca_replication::codec::Reader;
+use arca_replication::{
+    ASK_BYTES_MAX, Answer, Call, Cursor, LinkError, PrimaryLink, Refusal, Unserved, load_cursor,
+};
 use bytes::Bytes;
 
 use super::follower::NO_PRIMARY;
@@ -86,24 +89,66 @@ impl Replicator {
         }
     }
 
-    /// The newest entry of the primary that is applied here.
-    pub(super) fn applied_of_primary(&self) -> Option<u64> {
+    fn cursor_of_primary(&self) -> Option<Cursor> {
         let found = load_cursor(self.replica.view().as_ref(), shipped(Kind::Performance));
-        found.ok().map(|(cursor, _)| cursor).filter(|cursor| !cursor.is_unknown()).map(|cursor| cursor.index)
+        found.ok().map(|(cursor, _)| cursor)
     }
 
-    /// Waits until that entry of the primary is applied here; whether it came in time.
+    /// The newest entry of the primary that is applied here, at the least.
+    pub(super) fn applied_of_primary(&self) -> Option<u64> {
+        self.cursor_of_primary().map(|cursor| cursor.index).filter(|index| *index > 0)
+    }
+
+    /// Whether what the primary writes comes here as it is written, and is not found by a comparison in a while.
+    pub(super) fn is_current(&self) -> bool {
+        self.cursor_of_primary().is_some_and(|cursor| !cursor.is_unknown())
+    }
+
+    /// Waits until that entry of the primary is applied here; whether it came in time, or is none of its log.
     pub(super) async fn awaited_primary(&self, index: u64, patience: Duration) -> Result<bool, KernelError> {
+        let has = || self.applied_of_primary().is_some_and(|at| at >= index);
+        if has() {
+            return Ok(true);
+        }
+        let told = self.told(Kind::Performance);
+        if let Some(told) = &told {
+            told.sink.want(index);
+        }
         let mut status = self.replica.watch();
         let there = async {
             loop {
                 status.borrow_and_update();
-                if self.applied_of_primary().is_some_and(|at| at >= index) {
+                if has() {
                     return Ok(true);
                 }
                 status.changed().await.map_err(|_| KernelError::Sealed)?;
             }
         };
-        tokio::time::timeout(patience, there).await.unwrap_or(Ok(false))
+        let of_another = async {
+            let is_ahead =
+                told.as_ref().is_some_and(|told| told.sink.status().borrow().primary_index < index);
+            if !(is_ahead && self.is_of_another_log(index).await) {
+                std::future::pending::<()>().await;
+            }
+            Ok(true)
+        };
+        let either = async {
+            tokio::select! {
+                biased;
+                there = there => there,
+                of_another = of_another => of_another,
+            }
+        };
+        tokio::time::timeout(patience, either).await.unwrap_or(Ok(false))
+    }
+
+    /// Whether the primary, asked now, is not as far as `index`, which a client has seen before: then it was seen of a log
+    /// that this cluster followed before, or its primary did. What of that is left is here since the states were compared.
+    async fn is_of_another_log(&self, index: u64) -> bool {
+        let Ok(link) = self.primary_link() else { return false };
+        // Its answer says how far it is at the moment; and a state that is being compared may lack anything.
+        let Ok(said) = link.call(Call::Present, Bytes::new()).await else { return false };
+        let said = Answer::decode(&mut Reader::new(said));
+        said.is_ok_and(|answer| answer.applied < index) && self.is_current()
     }
 }

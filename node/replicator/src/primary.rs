@@ -102,7 +102,6 @@ impl PrimarySide for Side {
             return replicator.carry(self.kind, Some((follower.clone(), call)), payload).await;
         }
         match call {
-            Call::Present => Ok(Bytes::new()),
             Call::Ask => replicator.answer(self.kind, &follower.secondary_id, payload).await,
             Call::Announce => replicator.announced(self.kind, &follower.secondary_id, payload).await,
             Call::Compare => Ok(replicator.compare(&follower.secondary_id, self.kind, payload).await?),

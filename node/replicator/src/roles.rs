@@ -697,6 +697,10 @@ impl ReplicationPort for Replicator {
     fn primary_index(&self) -> Option<u64> {
         self.applied_of_primary()
     }
+
+    fn is_current(&self) -> bool {
+        Self::is_current(self)
+    }
 }
 
 /// Makes the cluster nothing to any other. The epoch stays: it never goes back.

@@ -39,7 +39,7 @@ impl<'a> Writer<'a> {
         if position.epoch < cursor.epoch {
             return Err(LinkError::Refused(Refusal::Fenced(cursor.epoch)).into());
         }
-        let unknown = Cursor { epoch: cursor.epoch, ..Cursor::default() };
+        let unknown = cursor.forgotten();
         let mut writer = Self { replica, kind, version, reads: Vec::new(), pending: Vec::new(), bytes: 0 };
         let index = writer.propose(Some(&unknown)).await?;
         writer.version = Version(index);

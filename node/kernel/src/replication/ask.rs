@@ -83,7 +83,7 @@ impl Kernel {
         self.cluster.replication().ok_or(KernelError::Sealed)
     }
 
-    /// Whether a request that ran here is to be run at the primary instead. `changes` were staged before it ran.
+    /// Why a request that ran here is to be run at the primary instead, if it is. `changes` were staged before it ran.
     pub(crate) fn is_for_primary(
         &self,
         tx: &Tx,
@@ -91,14 +91,16 @@ impl Kernel {
         admitted: &Admitted,
         ran: &Result<Ran, KernelError>,
         changes: usize,
-    ) -> bool {
+    ) -> Option<KernelError> {
         if !self.is_performance_secondary() {
-            return false;
+            return None;
         }
         match ran {
-            Ok(_) if tx.writes_shared() => true,
-            Err(_) if tx.writes_shared() => false,
-            _ => self.may_be_older(asked, admitted) && is_doubtful(ran, tx.changes() == changes),
+            Ok(_) if tx.writes_shared() => Some(KernelError::NeedsPrimary),
+            _ => {
+                let is_so = self.may_be_older(asked, admitted) && is_doubtful(ran, tx.changes() == changes);
+                is_so.then_some(KernelError::Doubtful)
+            }
         }
     }
 
@@ -137,6 +139,7 @@ impl Kernel {
         if !admitted.is_of_what_is_shared() {
             return Err(KernelError::NeedsPrimary);
         }
+        self.check_is_worth_asking(admitted)?;
         // In front of what it pays for: of two requests on the last use only one gets there.
         if self.takes_use(admitted) {
             self.commit_staged(|tx| self.spend(tx, admitted)).await?;
@@ -152,6 +155,19 @@ impl Kernel {
                 Err(KernelError::Bug("the primary answered another question".to_owned()))
             }
         }
+    }
+
+    /// Refuses what takes something that is counted and would come to nothing: a login is good for nothing until what it
+    /// did at the primary is here.
+    fn check_is_worth_asking(&self, admitted: &Admitted) -> Result<(), KernelError> {
+        let is_login = admitted.found.is_some_and(|found| found.route.access == Access::Unauthenticated);
+        if (is_login || self.takes_use(admitted)) && !self.port()?.is_current() {
+            let reason =
+                "this cluster is comparing its state with the primary's; nothing was done, try again"
+                    .to_owned();
+            return Err(KernelError::NoPrimary { reason });
+        }
+        Ok(())
     }
 
     /// Makes of a primary's answer what belongs to this cluster: a token, a wrapping, the answer.
@@ -226,6 +242,9 @@ impl Kernel {
     ) -> Result<(), KernelError> {
         if matches!(&*asked.entity.lock(), EntityKnown::Is(_)) {
             return Err(KernelError::NotYet); // It was asked, and still there is something to write.
+        }
+        if !self.port()?.is_current() {
+            return Err(KernelError::NotYet);
         }
         let Reply::Entity { id, index } = self.ask(&Question::Entity(question)).await? else {
             return Err(KernelError::Bug("the primary answered another question".to_owned()));

@@ -14,6 +14,8 @@ mod filter_tests;
 mod follow;
 #[cfg(test)]
 mod follow_tests;
+#[cfg(test)]
+mod outage_tests;
 pub mod port;
 pub(crate) mod question;
 pub mod record;

@@ -133,7 +133,9 @@ pub trait ReplicationPort: Debug + Send + Sync {
         Err(KernelError::NoPrimary { reason: "this node follows nobody".to_owned() })
     }
 
-    /// Waits until the primary's entry `index` is applied here, at most `patience`. False if it is not in time.
+    /// Waits until the primary's entry `index` is applied here, at most `patience`. False if it is not in time. An index that
+    /// is none of the primary's log, as it was seen before another cluster became the primary, is not waited for once the
+    /// states were compared.
     ///
     /// # Errors
     /// When this cluster is nobody's performance secondary.
@@ -144,5 +146,11 @@ pub trait ReplicationPort: Debug + Send + Sync {
     /// The newest entry of the primary that is applied here, for `X-Vault-Index`; none when nothing is known of it.
     fn primary_index(&self) -> Option<u64> {
         None
+    }
+
+    /// Whether what the primary writes comes here as it is written. While states are compared it does not, for as long as
+    /// that takes.
+    fn is_current(&self) -> bool {
+        true
     }
 }

@@ -181,7 +181,7 @@ async fn a_login_at_the_primary_takes_failures_back_here() {
     let mut regions = Regions::new().await;
     let kept = |regions: &Regions| local(&regions.secondary, "core/login/lockout/").len();
     let log_in = async |regions: &Regions, is_wrong: bool| -> Result<Answer, KernelError> {
-        regions.secondary.post("", "auth/people/once/ann", json!({"wrong": is_wrong})).await
+        regions.secondary.post("", "auth/people/login/ann", json!({"wrong": is_wrong, "counts": true})).await
     };
     for _ in 0..4 {
         assert!(log_in(&regions, true).await.is_err());

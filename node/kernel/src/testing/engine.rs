@@ -49,6 +49,7 @@ static ROUTES: &[Route] = &[
         access: Access::Unauthenticated,
         methods: &[Method::new(Operation::Update, "Anybody may log in as anybody.")],
         fields: &[
+            Field::new("counts", FieldKind::Bool, "Keep count of it."),
             Field::new("wrong", FieldKind::Bool, "Fail."),
             Field::new("groups", FieldKind::List, "Groups to be in."),
             Field::new("metadata", FieldKind::Map, "Metadata of the alias."),
@@ -74,15 +75,6 @@ static ROUTES: &[Route] = &[
         fields: &[],
         takes_any_field: false,
         summary: "A read that writes.",
-    },
-    Route {
-        id: "once",
-        pattern: "once/{name}",
-        access: Access::Unauthenticated,
-        methods: &[Method::new(Operation::Update, "A login that stores that it was made.")],
-        fields: &[Field::new("wrong", FieldKind::Bool, "Fail.")],
-        takes_any_field: false,
-        summary: "A login that writes.",
     },
 ];
 
@@ -148,16 +140,18 @@ impl Engine for Notes {
                 ctx.storage.put_record(&format!("issued/{}", request.param("name")), &true)?;
                 Ok(Response { lease: Some(lease), ..Response::data(json!({"password": "p4ss"})) })
             }
-            "login" | "once" if request.fields().boolean("wrong")?.unwrap_or_default() => {
+            "login" if request.fields().boolean("wrong")?.unwrap_or_default() => {
                 tokio::task::yield_now().await; // Others are tried meanwhile, as while a password is hashed.
                 // Nobody's name begins with an `x`.
                 let is_known = !request.param("name").starts_with('x');
                 Err(EngineError::BadLogin { text: "wrong", is_known })
             }
-            "login" | "once" => {
+            "login" => {
                 tokio::task::yield_now().await;
-                if request.route.id == "once" {
-                    ctx.storage.put_record(&format!("once/{}", request.param("name")), &true)?;
+                if request.fields().boolean("counts")?.unwrap_or_default() {
+                    let key = format!("count/{}", request.param("name"));
+                    let count: i64 = ctx.storage.get_record(&key)?.unwrap_or(0);
+                    ctx.storage.put_record(&key, &(count + 1))?;
                 }
                 let policies = request.fields().list("policies")?.unwrap_or_default();
                 let login = Login {
