@@ -49,7 +49,7 @@ enum Order {
         #[command(flatten)]
         changes: Changes,
     },
-    /// Run one seed and tell what is done to the cluster as it is done. With ARCA_LOG=1, also what its members log.
+    /// Run one seed and tell what is done to the cluster as it is done. With ARCA_LOG=1, or debug, also what its members log.
     Replay {
         /// Which.
         seed: u64,
@@ -183,7 +183,13 @@ fn run_here(seed: u64, changes: &Changes, trace: Option<&Path>, tells: bool) -> 
         None => None,
     };
     if std::env::var_os("ARCA_LOG").is_some() {
-        tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+        let is_detailed = std::env::var("ARCA_LOG").is_ok_and(|level| level == "debug");
+        let level = if is_detailed {
+            tracing_subscriber::filter::LevelFilter::DEBUG
+        } else {
+            tracing_subscriber::filter::LevelFilter::INFO
+        };
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).init();
     }
     give_up_in_time();
     run(Plan::new(seed).changed(changes), copy, tells)

@@ -18,6 +18,8 @@ pub(super) struct Promotion {
     pub(super) half: usize,
     /// Up to where it had followed the other; none if that was not known.
     pub(super) followed: Option<Cursor>,
+    /// The last moment at which it had surely not happened, nanoseconds: what the other shows later may be old.
+    pub(super) not_before: u64,
 }
 
 /// A state that is to be one that the other cluster had.
@@ -37,6 +39,8 @@ pub(super) struct Checks {
     /// Claims about entries that the other cluster's running members have not applied.
     open: Vec<Claim>,
     pub(super) promotions: Vec<Promotion>,
+    /// When was looked last, nanoseconds.
+    looked_at: u64,
     /// Claims that were checked.
     pub(super) checked: u64,
 }
@@ -45,10 +49,10 @@ impl Checks {
     /// Looks at what happened in both clusters since.
     pub(super) fn look(
         &mut self,
+        now_ns: u64,
         told: [Vec<Told>; 2],
         ledgers: [&Ledger; 2],
-        ways: &Ways,
-        names: [&str; 2],
+        (ways, names): (&Ways, [&str; 2]),
     ) -> Result<(), Broken> {
         ways.check()?;
         for (half, told) in told.into_iter().enumerate() {
@@ -69,6 +73,7 @@ impl Checks {
                 }
             }
         }
+        self.looked_at = now_ns;
         self.compare(ledgers, names)
     }
 
@@ -107,7 +112,7 @@ impl Checks {
         followed: Option<Cursor>,
         ways: &Ways,
     ) -> Result<(), Broken> {
-        self.promotions.push(Promotion { half, followed });
+        self.promotions.push(Promotion { half, followed, not_before: self.looked_at });
         let Some(cursor) = followed else { return Ok(()) };
         match ways.acknowledged_by(name, cursor.generation) {
             Some(said) if said > cursor.index => Err((

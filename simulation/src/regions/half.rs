@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arca_barrier::Barrier;
 use arca_jepsen::dice::Dice;
+use arca_kernel::replication::{Kind as RoleKind, ReplicationPort as _};
 use arca_raft_storage::{MemberId, Replica as _, Role};
 use arca_replication::{Kind, load_cursor};
 use tokio::task::JoinHandle;
@@ -58,6 +59,14 @@ impl Half {
         let running = self.cluster.machines.values().find_map(|machine| machine.process.as_ref());
         let barrier = running.map(|process| Arc::clone(&process.barrier));
         barrier.ok_or_else(|| Failure::Setup("nobody runs".to_owned()))
+    }
+
+    /// What its active member says of replication.
+    pub(super) fn said(&self) -> String {
+        let running = self.cluster.machines.values().filter_map(|machine| machine.process.as_ref());
+        let active = running.filter(|process| process.kernel().is_active());
+        let said = active.filter_map(|process| process.replicator.as_ref()?.status(RoleKind::Dr).ok());
+        said.map(|status| serde_json::Value::Object(status).to_string()).collect::<Vec<_>>().join(" and ")
     }
 
     /// Does what is due.

@@ -209,7 +209,7 @@ impl Stand {
         let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let [east, west] = &mut self.halves;
         let told = [east.look(now)?, west.look(now)?];
-        let looked = self.checks.look(told, [&east.ledger, &west.ledger], &self.ways, NAMES);
+        let looked = self.checks.look(now, told, [&east.ledger, &west.ledger], (&self.ways, NAMES));
         looked.map_err(violation)?;
         for half in &self.halves {
             half.has_what_it_acknowledged(&self.ways).map_err(violation)?;
@@ -239,12 +239,13 @@ impl Stand {
     fn describe(&self) -> String {
         let shown = self.halves.iter().map(|half| {
             format!(
-                "{}: {}; {:?} followed {:?} state {:x}",
+                "{}: {}; {:?} followed {:?} state {:x}; {}",
                 half.name,
                 half.cluster.describe(),
                 half.ledger.role,
                 half.ledger.cursor.map(|cursor| cursor.index),
-                half.ledger.sum
+                half.ledger.sum,
+                half.said()
             )
         });
         let north = self.filtered.as_ref().map_or(0, Filtered::entries);
@@ -311,7 +312,8 @@ impl Stand {
         let promotion = self.checks.promotions.get(number)?;
         let followed = promotion.followed.filter(|_| promotion.half != half)?;
         let ledger = &self.halves.get(half)?.ledger;
-        Some(Cut { until: ledger.still_at(followed.index), from: ledger.behind_at(followed.index) })
+        let until = ledger.still_at(followed.index).min(promotion.not_before);
+        Some(Cut { until, from: ledger.behind_at(followed.index) })
     }
 }
 
