@@ -97,7 +97,8 @@ impl History {
 
     fn push(&mut self, generation: Generation, term: u64, end_of: impl FnOnce(u64) -> Option<u64>) {
         let after = match self.stretches.last() {
-            // If the log does not tell any more where the last one ended, nobody may rely on any of it.
+            // If the log does not tell any more where the last one ended, nobody can rely on any of it: whoever followed it
+            // compares.
             Some(last) => end_of(last.term).unwrap_or(last.after).max(last.after),
             None => end_of(term.saturating_sub(1)).unwrap_or(0),
         };
@@ -146,6 +147,11 @@ impl History {
             )));
         };
         let end = self.stretches.get(at + 1).map_or(applied, |next| next.after);
+        // A stretch holds at least the entry that began it. Nobody knows where this one ended: the log did not tell any more
+        // when the next one began. Whether the cursor is of it cannot be told; it is only sure to be of a fork if it is ahead.
+        if end == stretch.after && cursor.index <= applied {
+            return Err(Refusal::Gone);
+        }
         let is_inside = cursor.index > stretch.after && cursor.index <= end;
         if is_inside && term.is_none_or(|term| self.of_term(term) == Some(stretch.generation)) {
             return Ok(());
@@ -265,6 +271,21 @@ mod tests {
         check(3, 399, Some(7), Some("other entries after 398"));
         check(9, 10, None, Some("never had"));
         check(0, 0, None, Some("no longer goes back"));
+    }
+
+    #[test]
+    fn whoever_followed_a_generation_of_unknown_length_compares() {
+        let mut history = history();
+        history.push(Generation([4; 16]), 8, |_| None);
+        let check = |index, applied| {
+            let cursor = Cursor { epoch: Epoch(1), generation: Generation([3; 16]), index, chain: [0; 32] };
+            history.check(&cursor, applied, None)
+        };
+        assert_eq!(check(390, 400), Err(Refusal::Gone));
+        assert!(
+            matches!(check(390, 380), Err(Refusal::Forked(_))),
+            "what is ahead of everything is of a fork"
+        );
     }
 
     #[test]

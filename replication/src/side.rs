@@ -92,7 +92,7 @@ pub trait PrimarySide: Send + Sync {
     async fn activate(&self, request: Bytes) -> Result<Bytes, Unserved>;
     /// Refuses a secondary whose activation is not the one that counts, or that was revoked. A node that may only not have
     /// heard of it yet is not the one to say so.
-    fn admit(&self, follower: &Follower) -> Result<(), Unserved>;
+    async fn admit(&self, follower: &Follower) -> Result<(), Unserved>;
     /// One question, one answer.
     async fn call(&self, follower: &Follower, call: Call, payload: Bytes) -> Result<Bytes, Unserved>;
     /// One question, a stream of answers.

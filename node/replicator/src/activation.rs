@@ -76,8 +76,8 @@ fn busy(err: impl std::fmt::Display) -> Unserved {
     Unserved::Refused(Refusal::Busy(err.to_string()))
 }
 
-const UNKNOWN: &str = "the primary does not know this activation token: it was not made there, or so long ago that it was \
-                       forgotten. Make a new one";
+const UNKNOWN: &str = "the primary does not know this activation token: it was not made there, a newer one was made for \
+                       the same name, or it was so long ago that it was forgotten. Make a new one";
 const USED: &str = "this activation token was used before: a token is good for one use. If it was not you who used it, \
                     revoke the secondary of this name on the primary now. Make a new token";
 const LATE: &str = "this activation token has expired: make a new one";
@@ -273,6 +273,7 @@ impl Replicator {
         let record = TokenRecord::new(secondary_id, key, &token.secret, expires_at);
         let now = self.now();
         self.commit(|tx| {
+            replace_waiting_tokens(tx, kind, secondary_id)?;
             forget_old_tokens(tx, kind, now)?;
             tx.put_record(Class::Node, &TokenRecord::path(kind, &token.accessor), &record)?;
             Ok(Vec::new())
@@ -303,6 +304,20 @@ impl Replicator {
 
 /// Tokens are remembered for so long after they were used or have expired, so that whoever comes late is told.
 const REMEMBERED_MS: u64 = 24 * 3_600_000;
+
+/// The newest token for a name is the one that counts: an order with an older one, that arrives late, would take the
+/// place of the activation that the secondary goes by.
+fn replace_waiting_tokens(tx: &Tx, kind: Kind, secondary_id: &str) -> Result<(), KernelError> {
+    let folder = TokenRecord::folder(kind);
+    for name in tx.list(Class::Node, &folder, &arca_engine_api::Page::default())? {
+        let path = format!("{folder}{name}");
+        let record = tx.get_record::<TokenRecord>(Class::Node, &path)?;
+        if record.is_some_and(|record| record.secondary_id == secondary_id && record.used_at == 0) {
+            tx.delete(Class::Node, &path)?;
+        }
+    }
+    Ok(())
+}
 
 /// Makes room for a new one: those that may still be used count, and of the others the newest are remembered.
 pub(super) fn forget_old_tokens(tx: &Tx, kind: Kind, now: UnixMillis) -> Result<(), KernelError> {

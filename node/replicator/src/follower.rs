@@ -16,6 +16,8 @@ use super::{AbortOnDrop, Replicator, sieve};
 
 /// How often the primary is greeted.
 const GREET_INTERVAL: Duration = Duration::from_secs(2);
+/// Pause before following is begun again that ended because this member did not lead.
+const LEAD_PAUSE: Duration = Duration::from_millis(250);
 /// Pause before a copy is tried again.
 const COPY_PAUSE: Duration = Duration::from_secs(2);
 
@@ -162,8 +164,18 @@ async fn follow(replicator: Arc<Replicator>, told: Arc<Told>, stop: Cancellation
         if !copied(&replicator, &told, &stop).await {
             return;
         }
-        let link = Arc::clone(&told.link) as Arc<dyn Link>;
-        match told.sink.run(link, stop.cancelled()).await {
+        let ended = loop {
+            let link = Arc::clone(&told.link) as Arc<dyn Link>;
+            match told.sink.run(link, stop.cancelled()).await {
+                // Leadership may be back before anybody has seen that it was gone: then nobody else would begin again.
+                Ended::NotLeader => tokio::time::sleep(LEAD_PAUSE).await,
+                ended => break ended,
+            }
+            if stop.is_cancelled() {
+                return;
+            }
+        };
+        match ended {
             Ended::Stopped | Ended::NotLeader => {}
             Ended::Refused(Refusal::Fenced(epoch)) => tracing::error!(
                 epoch = epoch.0,

@@ -80,12 +80,16 @@ impl PrimarySide for Side {
         replicator.activated(self.kind, &request).await
     }
 
-    fn admit(&self, follower: &Follower) -> Result<(), Unserved> {
+    async fn admit(&self, follower: &Follower) -> Result<(), Unserved> {
         let replicator = self.replicator.upgrade().ok_or_else(gone)?;
         if replicator.knows(self.kind, follower) {
             return Ok(());
         }
-        // It may have been activated a moment ago.
+        // It may have been activated a moment ago; and a member that was deposed, and does not know it yet, may never have heard
+        // of that. To be told that it was revoked ends what a secondary does until an operator comes.
+        if replicator.active().is_err() || replicator.replica.read_barrier().await.is_err() {
+            return Err(Unserved::NotActive);
+        }
         replicator.serve_secondaries();
         if replicator.knows(self.kind, follower) {
             return Ok(());
@@ -200,7 +204,7 @@ impl Replicator {
         match question.asked {
             None => side.activate(question.payload).await,
             Some((follower, call)) => {
-                side.admit(&follower)?;
+                side.admit(&follower).await?;
                 side.call(&follower, call, question.payload).await
             }
         }

@@ -28,6 +28,11 @@ pub(crate) fn bootstrap_path(kind: Kind) -> String {
     format!("root/core/replication/bootstrap/{}", kind.name())
 }
 
+/// Where the newest order to become a secondary is stored, until it is carried out.
+pub(crate) fn order_path(kind: Kind) -> String {
+    format!("root/core/replication/order/{}", kind.name())
+}
+
 /// Where it is stored who has to be told of the newest promotion.
 pub(crate) fn announcement_path(kind: Kind) -> String {
     format!("root/core/replication/announcement/{}", kind.name())

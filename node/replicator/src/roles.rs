@@ -29,7 +29,7 @@ use super::activation::Activated;
 use super::follower::{NO_PRIMARY, Told, is_alive};
 use super::records::{
     AnnouncementRecord, BootstrapRecord, SecondaryRecord, TokenRecord, announcement_path, bootstrap_path,
-    check_id, tail_path, token_key_path,
+    check_id, order_path, tail_path, token_key_path,
 };
 use super::token::{public_key_from_text, public_key_to_text};
 use super::{Replicator, beside, sealed_box, shipped};
@@ -94,10 +94,23 @@ impl Replicator {
         Ok(ActivationToken { token: text, accessor: token.accessor })
     }
 
+    /// Writes down that this cluster is to become a secondary. Of two such orders, given to two members that both took
+    /// themselves for the active one, only the later one is carried out: the primary takes whoever activated last for the
+    /// secondary.
+    async fn note_order(&self, kind: Kind) -> Result<Version, KernelError> {
+        let order = uuid(self.entropy.as_ref())?;
+        let index = self.commit(|tx| {
+            expect(kind, &RoleRecord::load(tx, kind)?, Mode::Disabled)?;
+            tx.put_record(Class::Node, &order_path(kind), &order)?;
+            Ok(Vec::new())
+        });
+        Ok(Version(index.await?))
+    }
+
     /// Stores a token's outcome as the role of this cluster, and what is to be copied.
     async fn become_copy(
         &self,
-        kind: Kind,
+        (kind, order): (Kind, Version),
         token_id: &str,
         upstream: UpstreamRecord,
         activated: Activated,
@@ -115,6 +128,13 @@ impl Replicator {
                 // Who follows this cluster would follow another state all of a sudden.
                 expect(any, &RoleRecord::load(tx, any)?, Mode::Disabled)?;
             }
+            if tx.version(Class::Node, &order_path(kind))? != order {
+                return Err(KernelError::invalid(
+                    "another order to become a secondary was given meanwhile: see sys/replication/status",
+                ));
+            }
+            tx.guard(&tx.physical_key(Class::Node, &order_path(kind))?, order);
+            tx.delete(Class::Node, &order_path(kind))?;
             role.store(tx, kind)?;
             tx.put_secret_record(Class::Node, &bootstrap_path(kind), &bootstrap)?;
             Ok(vec![Write::Delete(cursor_key(shipped(kind)))])
@@ -569,8 +589,9 @@ impl ReplicationPort for Replicator {
         let _order = self.orders.lock().await;
         expect(kind, &self.active()?.role(kind), Mode::Disabled)?;
         let token = self.read_token(kind, &token)?;
+        let order = self.note_order(kind).await?;
         let (upstream, activated) = self.activate(&token).await?;
-        self.become_copy(kind, &token.replication_id, upstream, activated).await?;
+        self.become_copy((kind, order), &token.replication_id, upstream, activated).await?;
         self.me()?.reconcile().await;
         tracing::warn!(secondary_id = token.secondary_id, "this cluster becomes a copy of its primary");
         Ok(())

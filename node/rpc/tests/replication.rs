@@ -81,7 +81,7 @@ impl PrimarySide for Side {
         Ok([b"welcome ", &request[..]].concat().into())
     }
 
-    fn admit(&self, follower: &Follower) -> Result<(), Unserved> {
+    async fn admit(&self, follower: &Follower) -> Result<(), Unserved> {
         let is_fine = follower.activation == "a1" && !self.is_revoked.load(Ordering::Relaxed);
         if is_fine { Ok(()) } else { Err(Refusal::Revoked.into()) }
     }

@@ -89,7 +89,7 @@ impl PrimarySide for Side {
         Err(Refusal::Malformed("there are no tokens for this".to_owned()).into())
     }
 
-    fn admit(&self, _: &Follower) -> Result<(), Unserved> {
+    async fn admit(&self, _: &Follower) -> Result<(), Unserved> {
         Ok(())
     }
 

@@ -152,7 +152,7 @@ impl Road {
         let (tx, rx) = mpsc::channel(WINDOW);
         let (pumping, from, kind) = (ways.clone(), there.clone(), self.ends.kind);
         let asked = self.trip(&address, |side| async move {
-            side.admit(&follower)?;
+            side.admit(&follower).await?;
             let stream = side.stream(&follower, call, payload).await?;
             Ok(pump(stream, tx, Leaving { ways: pumping, from, kind, call }))
         });
@@ -238,7 +238,7 @@ impl Link for Road {
             async move {
                 let there = region_of(&address).to_owned();
                 self.trip(&address, |side| async move {
-                    side.admit(&follower)?;
+                    side.admit(&follower).await?;
                     let answer = side.call(&follower, call, payload.clone()).await?;
                     ways.leaves(&there, kind, call, &answer);
                     if (call, kind) == (Call::Acknowledge, Kind::Dr) {
@@ -264,7 +264,7 @@ impl PrimaryLink for Road {
             let (greeting, follower) = (greeting.clone(), self.ends.follower.clone());
             async move {
                 self.trip(&address, |side| async move {
-                    side.admit(&follower)?;
+                    side.admit(&follower).await?;
                     Ok(side.greet(&follower, greeting))
                 })
                 .await

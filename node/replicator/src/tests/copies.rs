@@ -9,7 +9,7 @@ use arca_kernel::key_keeper::SUCCESSOR_PATH;
 use arca_kernel::replication::{Kind, Mode, ReplicationPort as _, Serves};
 use arca_raft_storage::Version;
 
-use super::region::{Region, World};
+use super::region::{Region, World, refused};
 use crate::activation::forget_old_tokens;
 use crate::records::{SECONDARIES_MAX, TokenRecord};
 
@@ -116,4 +116,22 @@ async fn a_copy_is_made_once() {
     west.now.kernel.activate();
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(west.cursor(), cursor);
+}
+
+/// An order that is on its way for long would otherwise take the place of the one that came after it.
+#[tokio::test(start_paused = true)]
+async fn a_new_token_for_a_name_replaces_the_one_that_waits() {
+    let world = Arc::<World>::default();
+    let (east, west) = (Region::open(&world, "east").await, Region::open(&world, "west").await);
+    east.port().enable_primary(Kind::Dr, String::new()).await.unwrap();
+    let (older, newer) = (east.token("west").await, east.token("west").await);
+    let other = east.token("north").await;
+    let refused = refused(west.port().enable_secondary(Kind::Dr, older)).await;
+    assert!(refused.contains("activation token"), "{refused}");
+    west.port().enable_secondary(Kind::Dr, newer).await.unwrap();
+    drop(other);
+    assert_eq!(
+        east.tx().list(Class::Node, &TokenRecord::folder(Kind::Dr), &Default::default()).unwrap().len(),
+        2
+    );
 }

@@ -151,9 +151,9 @@ pub(super) struct Road {
 }
 
 impl Road {
-    fn side(&self) -> Result<Arc<dyn PrimarySide>, LinkError> {
+    async fn side(&self) -> Result<Arc<dyn PrimarySide>, LinkError> {
         let side = self.world.side(&self.addresses.lock(), &self.replication_id)?;
-        answered(side.admit(&self.follower))?;
+        answered(side.admit(&self.follower).await)?;
         Ok(side)
     }
 }
@@ -161,11 +161,11 @@ impl Road {
 #[async_trait]
 impl Link for Road {
     async fn call(&self, call: Call, payload: Bytes) -> Result<Bytes, LinkError> {
-        answered(self.side()?.call(&self.follower, call, payload).await)
+        answered(self.side().await?.call(&self.follower, call, payload).await)
     }
 
     async fn stream(&self, call: Call, payload: Bytes) -> Result<PayloadStream, LinkError> {
-        let stream = answered(self.side()?.stream(&self.follower, call, payload).await)?;
+        let stream = answered(self.side().await?.stream(&self.follower, call, payload).await)?;
         // All but the last message, without which nothing is taken in.
         let is_end =
             |message: &Result<Bytes, LinkError>| message.as_ref().is_ok_and(|m| m.get(1) == Some(&4));
@@ -185,7 +185,7 @@ impl Link for Road {
 #[async_trait]
 impl PrimaryLink for Road {
     async fn greet(&self, greeting: &Greeting) -> Result<Welcome, LinkError> {
-        let welcome = self.side()?.greet(&self.follower, greeting.clone());
+        let welcome = self.side().await?.greet(&self.follower, greeting.clone());
         let has_leader = welcome.has_leader && !self.world.is_leaderless.load(Ordering::SeqCst);
         Ok(Welcome { has_leader, ..welcome })
     }

@@ -38,11 +38,11 @@ fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
 }
 
 /// The secondary that calls. `Err` in the answer if it is not served.
-fn follower<T>(request: &Request<T>) -> Result<(Caller, Result<Follower, Unserved>), Status> {
+async fn follower<T: Sync>(request: &Request<T>) -> Result<(Caller, Result<Follower, Unserved>), Status> {
     let caller = caller(request)?;
     let follower =
         caller.follower.clone().ok_or_else(|| Status::permission_denied("this needs a certificate"))?;
-    let admitted = caller.side.admit(&follower);
+    let admitted = caller.side.admit(&follower).await;
     if let Err(Unserved::Refused(refusal)) = &admitted {
         tracing::warn!(secondary = follower.secondary_id, addr = %caller.addr, %refusal, "refused a secondary");
     }
@@ -86,7 +86,7 @@ impl proto::replication_server::Replication for Service {
     }
 
     async fn call(&self, request: Request<proto::CallRequest>) -> Result<Response<proto::Reply>, Status> {
-        let (caller, follower) = follower(&request)?;
+        let (caller, follower) = follower(&request).await?;
         let proto::CallRequest { call, payload } = request.into_inner();
         let outcome = match follower {
             Ok(follower) => caller.side.call(&follower, call_of(call)?, payload).await,
@@ -96,7 +96,7 @@ impl proto::replication_server::Replication for Service {
     }
 
     async fn stream(&self, request: Request<proto::CallRequest>) -> Result<Response<Replies>, Status> {
-        let (caller, follower) = follower(&request)?;
+        let (caller, follower) = follower(&request).await?;
         let proto::CallRequest { call, payload } = request.into_inner();
         let outcome = match follower {
             Ok(follower) => caller.side.stream(&follower, call_of(call)?, payload).await,
@@ -117,7 +117,7 @@ impl proto::replication_server::Replication for Service {
         &self,
         request: Request<proto::GreetRequest>,
     ) -> Result<Response<proto::GreetReply>, Status> {
-        let (caller, follower) = follower(&request)?;
+        let (caller, follower) = follower(&request).await?;
         let follower = follower.map_err(|unserved| match unserved {
             Unserved::Refused(Refusal::Revoked) => Status::permission_denied(REVOKED),
             Unserved::Refused(refusal) => Status::unavailable(refusal.to_string()),
