@@ -224,7 +224,10 @@ impl Following<'_> {
     /// The next write set, if there is something worth one.
     fn next_set(&mut self, is_last: bool) -> Option<(Work<Result<Committed, ProposeError>>, Sent)> {
         let has_writes = self.queue.iter().any(|part| !part.writes.is_empty());
-        let is_wanted = *self.wanted.borrow() > self.durable.index;
+        // What is beyond the primary's log is wanted by somebody who saw it in another one.
+        let wanted = *self.wanted.borrow();
+        let there = self.sink.tell.watch().borrow().primary_index;
+        let is_wanted = wanted > self.durable.index && wanted <= there;
         let is_late = self.move_at.is_some_and(|at| is_wanted || Instant::now() >= at);
         if self.queue.is_empty() || !(has_writes || is_late || is_last) {
             return None;

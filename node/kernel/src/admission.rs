@@ -171,7 +171,7 @@ impl Kernel {
         if !standing.is_fenced() || is_systems || !admitted.writes() {
             return None;
         }
-        standing.check_writes().err()
+        standing.check_local_writes().err()
     }
 
     /// Whether what stands below `path` of that namespace is read by an engine's route that takes it as it was written.

@@ -45,7 +45,7 @@ use crate::{KernelError, initial, sys};
 /// Longest wait for requests under way when the kernel is shut down.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 /// Times a write of the kernel's own is repeated on conflicts.
-const COMMITS_MAX: usize = 32;
+pub(crate) const COMMITS_MAX: usize = 32;
 
 /// Settings of the kernel.
 #[derive(Clone, Debug)]

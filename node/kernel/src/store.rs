@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use arca_barrier::Barrier;
 use arca_danger::Bug;
 use arca_engine_api::Clock;
-use arca_raft_storage::{ApplyObserver, Change, Committed, Key, ProposeError, Replica, Version};
+use arca_raft_storage::{ApplyObserver, Change, Committed, Key, ProposeError, Replica, Version, WriteSet};
 
 use crate::KernelError;
 use crate::cache::PlainCache;
@@ -91,11 +91,27 @@ impl SealedStore {
     /// [`KernelError::is_conflict`] when something read has changed: nothing was written, run the request again. Others
     /// where this cluster is not the one to write.
     pub async fn commit(&self, tx: Tx) -> Result<Option<Committed>, KernelError> {
+        self.commit_if(tx, Standing::admit).await
+    }
+
+    /// As [`Self::commit`], also where no DR secondary is heard: only for what an operator needs to change that.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub(crate) async fn commit_although_alone(&self, tx: Tx) -> Result<Option<Committed>, KernelError> {
+        self.commit_if(tx, Standing::admit_although_alone).await
+    }
+
+    async fn commit_if(
+        &self,
+        tx: Tx,
+        admit: impl FnOnce(&Standing, &mut WriteSet) -> Result<(), KernelError>,
+    ) -> Result<Option<Committed>, KernelError> {
         if !tx.is_dirty() {
             return Ok(None);
         }
         let mut set = tx.into_write_set()?;
-        self.standing().admit(&mut set)?;
+        admit(&self.standing(), &mut set)?;
         let reads = set.reads.clone();
         let began = tokio::time::Instant::now();
         let committed = match self.replica.propose(set).await {

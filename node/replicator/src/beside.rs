@@ -8,10 +8,11 @@ use arca_barrier::Class;
 use arca_kernel::KernelError;
 use arca_kernel::replication::{Kind, Mode, RoleRecord};
 use arca_kernel::tx::Tx;
-use arca_raft_storage::Replica as _;
+use arca_raft_storage::{Replica as _, Version, Write};
+use arca_replication::{Cursor, Epoch, cursor_key};
 use serde::{Deserialize, Serialize};
 
-use super::Replicator;
+use super::{Replicator, shipped};
 
 const PATH: &str = "root/core/replication/beside";
 
@@ -22,17 +23,26 @@ struct BesideRecord {
     epoch: u64,
 }
 
-/// What a DR secondary is once it is promoted, beside being a primary.
-pub(super) fn go_on(tx: &Tx) -> Result<(), KernelError> {
-    let Some(beside) = tx.get_record::<BesideRecord>(Class::Local, PATH)? else { return Ok(()) };
-    let role = RoleRecord::load(tx, Kind::Performance)?;
-    if role.mode != Mode::Disabled {
-        return Ok(());
+/// What a DR secondary is once it is promoted, beside being a primary. One that followed the same primary before it became a
+/// copy does so again, by comparison: its cursor is of a state that it has no longer.
+/// `cursor_at` is the version of that.
+pub(super) fn go_on(tx: &Tx, cursor_at: Version) -> Result<Vec<Write>, KernelError> {
+    let mut role = RoleRecord::load(tx, Kind::Performance)?;
+    let beside = tx.get_record::<BesideRecord>(Class::Local, PATH)?;
+    if let Some(BesideRecord { replication_id, epoch }) = beside {
+        let epoch = role.epoch.max(epoch);
+        let follows = role.mode == Mode::Secondary && role.replication_id == replication_id;
+        if !follows && role.mode != Mode::Primary {
+            role = RoleRecord { mode: Mode::Secondary, replication_id, epoch, ..RoleRecord::default() };
+            role.store(tx, Kind::Performance)?;
+        }
     }
-    let BesideRecord { replication_id, epoch } = beside;
-    let epoch = role.epoch.max(epoch);
-    RoleRecord { mode: Mode::Secondary, replication_id, epoch, ..RoleRecord::default() }
-        .store(tx, Kind::Performance)
+    if role.mode != Mode::Secondary {
+        return Ok(Vec::new());
+    }
+    tx.guard(&cursor_key(shipped(Kind::Performance)), cursor_at);
+    let unknown = Cursor { epoch: Epoch(role.epoch), ..Cursor::default() };
+    Ok(vec![Write::Put(cursor_key(shipped(Kind::Performance)), unknown.encode())])
 }
 
 impl Replicator {

@@ -260,10 +260,12 @@ impl Replicator {
             }
             role.store(tx, kind)?;
             clear_if_there(tx, &tail_path(kind))?;
-            if kind == Kind::Dr {
-                beside::go_on(tx)?;
-            }
-            Ok(vec![Write::Delete(cursor_key(shipped(kind)))])
+            let mut writes = match kind {
+                Kind::Dr => beside::go_on(tx, self.cursor(Kind::Performance)?.1)?,
+                Kind::Performance => Vec::new(),
+            };
+            writes.push(Write::Delete(cursor_key(shipped(kind))));
+            Ok(writes)
         });
         committed.await?;
         Ok(epoch)
@@ -413,12 +415,21 @@ impl Replicator {
     /// A primary that stops without a DR secondary would stop for good.
     fn check_is_not_last(&self, kind: Kind, role: &RoleRecord, id: &str) -> Result<(), KernelError> {
         let secondaries = self.load_secondaries(kind)?;
-        let others = secondaries.iter().filter(|(other, record)| other.as_str() != id && !record.is_revoked);
-        if role.fence_after().is_none() || !secondaries.contains_key(id) || others.count() > 0 {
+        let Some(limit) = role.fence_after().filter(|_| secondaries.contains_key(id)) else { return Ok(()) };
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let since = self.now().0.saturating_sub(limit_ms);
+        let heard = self.source.secondaries(shipped(kind));
+        let is_heard = |other: &str| {
+            heard.iter().any(|status| status.id == other && status.heard_at_ms.is_some_and(|at| at >= since))
+        };
+        let is_another = |(other, record): (&String, &SecondaryRecord)| {
+            other != id && !record.is_revoked && is_heard(other)
+        };
+        if secondaries.iter().any(is_another) {
             return Ok(());
         }
         Err(KernelError::invalid(
-            "this is the only DR secondary, and the cluster is configured to take no writes without one: set fence_after to 0 \
+            "this is the only DR secondary that is heard, and the cluster is configured to take no writes without one: set fence_after to 0 \
              at sys/replication/dr/primary/config first",
         ))
     }

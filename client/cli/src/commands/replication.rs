@@ -197,7 +197,7 @@ pub struct Promote {
 #[derive(Args, Debug)]
 #[command(
     after_help = "A primary that is cut off from all its DR secondaries for this long takes no writes until it hears one again: \
-whoever promotes one of them after that time knows that nothing more is written here. The price is that writes \
+whoever promotes one of them that long after none of them reached it knows that nothing more is written here. The price is that writes \
 stop when the secondaries, or the lines to them, are lost.\n\n\
 Example: arca operator replication configure -fence-after=30s"
 )]

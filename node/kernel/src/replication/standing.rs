@@ -173,6 +173,17 @@ impl Standing {
         if self.is_performance_secondary() { self.check_is_heard() } else { self.check_writes() }
     }
 
+    /// As [`Self::check_local_writes`], for what an operator needs although no DR secondary is heard.
+    ///
+    /// # Errors
+    /// As there, but for that.
+    pub fn check_operator_writes(&self) -> Result<(), KernelError> {
+        match self.check_local_writes() {
+            Err(KernelError::Alone { .. }) => Ok(()),
+            checked => checked,
+        }
+    }
+
     fn check_is_heard(&self) -> Result<(), KernelError> {
         match self.alone_after() {
             None => Ok(()),
@@ -189,6 +200,20 @@ impl Standing {
             return Ok(());
         }
         Err(KernelError::invalid("this cluster is not a DR secondary"))
+    }
+
+    /// As [`Self::admit`], also where no DR secondary is heard.
+    ///
+    /// # Errors
+    /// As there, but for that.
+    pub(crate) fn admit_although_alone(&self, set: &mut WriteSet) -> Result<(), KernelError> {
+        match self.admit(set) {
+            Err(KernelError::Alone { .. }) => {
+                set.reads.extend(self.guards.iter().cloned());
+                Ok(())
+            }
+            admitted => admitted,
+        }
     }
 
     /// Lets a commit through, or refuses it; one that is let through fails if the roles change before it is applied.

@@ -100,7 +100,7 @@ impl Builtin for RootTokenPaths {
             ("attempt", Operation::Read) => Ok(show(family, Purpose::RootToken)),
             ("attempt", Operation::Delete) => Ok(cancel(Purpose::RootToken)),
             ("attempt", _) => {
-                ctx.kernel.standing().check_local_writes()?; // The token could not be stored.
+                ctx.kernel.standing().check_operator_writes()?; // The token could not be stored.
                 begin(ctx, request, family, Purpose::RootToken)
             }
             _ => update(request, family, Purpose::RootToken),

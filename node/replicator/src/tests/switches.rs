@@ -6,11 +6,12 @@ use std::time::Duration;
 use arca_barrier::Class;
 use arca_kernel::replication::{Kind, Mode, ReplicationPort as _, RoleRecord, SecondaryUpdate, Serves};
 use arca_raft_storage::{Replica as _, Version};
-use arca_replication::{Announcement, Call, Epoch, LinkError, Refusal};
+use arca_replication::{Announcement, Call, Epoch, LinkError, Refusal, load_cursor};
 use serde_json::json;
 
 use super::region::{Region, refused};
 use crate::records::announcement_path;
+use crate::shipped;
 
 impl Region {
     async fn promote(&self, is_forced: bool) -> Result<(), arca_kernel::KernelError> {
@@ -237,6 +238,8 @@ async fn who_takes_over_from_a_performance_secondary_is_one() {
     east.set_cut(true);
     west.promote(false).await.unwrap();
     assert_eq!(RoleRecord::load(&west.tx(), Kind::Performance).unwrap(), follows);
+    let (cursor, at) = load_cursor(west.replica.view().as_ref(), shipped(Kind::Performance)).unwrap();
+    assert!(cursor.is_unknown() && at != Version::ABSENT, "it compares, wherever it had followed before");
     assert_eq!(*west.now.kernel.standing().serves(), Serves::PerformanceSecondary);
     // Whoever follows nobody any more says so.
     commit(RoleRecord { epoch: 6, ..RoleRecord::default() }).await.unwrap();
@@ -259,7 +262,7 @@ async fn a_bounded_primary_stops_while_it_is_cut_off() {
     let text = refused(bound(5)).await;
     assert!(text.contains("no DR secondary has been heard for 5 seconds"), "{text}");
     let text = refused(east.port().revoke_secondary(Kind::Dr, "west")).await;
-    assert!(text.contains("the only DR secondary"), "{text}");
+    assert!(text.contains("the only DR secondary that is heard"), "{text}");
     east.set_cut(false);
     east.until("a word of the secondary", |east| !east.now.kernel.standing().is_fenced()).await;
     east.write("c").await.unwrap();

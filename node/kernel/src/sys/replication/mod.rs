@@ -249,7 +249,7 @@ fn configure(request: &Request, standing: &Standing, kind: Kind) -> Result<Built
 /// The token is shown as a wrapping token would be, and nothing else with it.
 fn secondary_token(request: &Request, standing: &Standing, kind: Kind) -> Result<BuiltinAnswer, KernelError> {
     if standing.is_fenced() {
-        standing.check_writes()?; // Whoever came now would follow a primary of the past.
+        standing.check_local_writes()?; // Whoever came now would follow a primary of the past.
     }
     let wanted = fields::wanted_token(request)?;
     let path = format!("sys/{}", request.path);
