@@ -13,6 +13,7 @@ use std::time::Duration;
 use arca_raft_storage::{Changes, watch};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::time::{Instant, timeout_at};
 
 use crate::codec::{Malformed, Reader};
 use crate::cursor::{Cursor, Epoch};
@@ -21,6 +22,9 @@ use crate::known::Known;
 use crate::link::{Call, PayloadStream, Refusal};
 use crate::message::{Announcement, Answer, CursorMessage};
 use crate::sieve::{Kind, Sieve, Sieves};
+
+/// Longest wait until a member knows the role that it has applied.
+const ROLE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Wall clock, milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -268,11 +272,14 @@ impl Source {
 
     /// The cursor that the message carries, once it is known to be of this cluster's history.
     async fn hear_cursor(&self, from: &str, kind: Kind, payload: Bytes) -> Result<Cursor, Refusal> {
-        let epoch = self.admit(from, kind)?;
+        let mut epoch = self.admit(from, kind)?;
         let CursorMessage(cursor) = CursorMessage::decode(&mut Reader::new(payload)).map_err(malformed)?;
         let now_ms = (self.clock)();
         self.note(from, kind, |status| status.heard_at_ms = Some(now_ms));
         credible(cursor.epoch, epoch)?;
+        if cursor.epoch > epoch {
+            epoch = self.epoch_once_known(from, kind, cursor.epoch).await?;
+        }
         if cursor.epoch > epoch {
             return Err(self.hear(kind, Heard { epoch: cursor.epoch, ..Heard::default() }));
         }
@@ -286,6 +293,21 @@ impl Source {
             checked => checked?,
         }
         Ok(cursor)
+    }
+
+    /// The epoch here, once this member is not behind: it may have been another one of this cluster that told the secondary of
+    /// `wanted`, and a member learns what its cluster is a moment after it has applied it.
+    async fn epoch_once_known(&self, from: &str, kind: Kind, wanted: Epoch) -> Result<Epoch, Refusal> {
+        self.replica.read_barrier().await.map_err(|err| Refusal::Busy(err.to_string()))?;
+        let mut roles = self.roles.subscribe();
+        let deadline = Instant::now() + ROLE_PATIENCE;
+        loop {
+            roles.borrow_and_update();
+            let epoch = self.admit(from, kind)?;
+            if epoch >= wanted || !matches!(timeout_at(deadline, roles.changed()).await, Ok(Ok(()))) {
+                return Ok(epoch);
+            }
+        }
     }
 
     fn check(&self, cursor: &Cursor) -> Result<(), Refusal> {

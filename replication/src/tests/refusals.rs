@@ -189,6 +189,22 @@ async fn a_follower_of_a_newer_epoch_fences_whom_it_asks() {
     assert_eq!(west.ended().await, Ended::Refused(Refusal::Fenced(Epoch(9))));
 }
 
+/// The epoch may have been heard of another member of the same cluster, which this one is a moment behind.
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_behind_takes_its_own_cluster_for_no_other() {
+    let (mut east, west, road) = pair(1).await;
+    let newer = Cursor { epoch: Epoch(2), ..west.cursor().await };
+    let asked = road.stream(Call::Follow, CursorMessage(newer).encode().into());
+    let learned = async {
+        sleep(Duration::from_millis(200)).await;
+        let secondaries = ["west".to_owned()].into();
+        east.set_primary(Some(Primary { epoch: Epoch(2), secondaries, fence: None }));
+    };
+    let (asked, ()) = tokio::join!(asked, learned);
+    assert!(asked.is_ok(), "{:?}", asked.err());
+    assert!(east.sources().iter().all(|source| source.heard().borrow().is_empty()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_segment_of_an_older_epoch_is_refused() {
     let (mut east, west, road) = pair(1).await;
