@@ -10,7 +10,6 @@ use arca_replication::codec::Reader;
 use arca_replication::{Announcement, Call, Cursor, Epoch, Heard, LinkError, PrimaryLink, Refusal, Unserved};
 use bytes::Bytes;
 
-use super::follower::is_alive;
 use super::primary::busy;
 use super::records::{AnnouncementRecord, announcement_path};
 use super::{Replicator, sieve};
@@ -83,7 +82,7 @@ impl Replicator {
             Err(err) => return Err(err.to_string()),
         };
         let role = self.role(kind).unwrap_or_default();
-        let welcome = is_alive(link, &self.greeting(&role)).await.map_err(|err| err.to_string())?;
+        let welcome = link.greet(&self.greeting(&role)).await.map_err(|err| err.to_string())?;
         let is_none = [Mode::Secondary, Mode::Disabled].iter().any(|mode| mode.name() == welcome.mode);
         match newer {
             _ if is_none || welcome.is_fenced => Ok(()),

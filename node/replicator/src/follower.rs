@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use arca_kernel::KernelError;
 use arca_kernel::replication::{Kind, Mode, RoleRecord, UpstreamRecord};
-use arca_replication::{
-    Ended, Greeting, Link, LinkError, PrimaryLink, Progress, Refusal, Sink, SinkSettings, Welcome,
-};
+use arca_replication::{Ended, Greeting, Link, PrimaryLink, Progress, Refusal, Sink, SinkSettings, Welcome};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -275,9 +273,4 @@ async fn learn(replicator: &Replicator, told: &Told, role: &RoleRecord, welcome:
     if let Err(err) = stored.await {
         tracing::debug!(error = %err, "new addresses of the primary will be written down later");
     }
-}
-
-/// Whether the old primary still is one, by its own word.
-pub(super) async fn is_alive(link: &dyn PrimaryLink, greeting: &Greeting) -> Result<Welcome, LinkError> {
-    link.greet(greeting).await
 }

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::activation::Activated;
-use super::follower::{NO_PRIMARY, Told, is_alive};
+use super::follower::{NO_PRIMARY, Told};
 use super::records::{
     AnnouncementRecord, BootstrapRecord, SecondaryRecord, TokenRecord, announcement_path, bootstrap_path,
     check_id, order_path, tail_path, token_key_path,
@@ -149,7 +149,7 @@ impl Replicator {
             Some(told) => Arc::clone(&told.link),
             None => self.link_to(role).map_err(|err| LinkError::Unreachable(err.to_string()))?,
         };
-        is_alive(link.as_ref(), &self.greeting(role)).await
+        link.greet(&self.greeting(role)).await
     }
 
     /// Refuses to take over from a primary that is well; waits for the last of one that was demoted. Answers the epoch that
