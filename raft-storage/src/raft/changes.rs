@@ -1,18 +1,21 @@
 //! What committed entries changed, read back from the log in order: what replication ships to other clusters.
 //!
 //! The log says what was proposed, the marks of the state what was refused of it. Only what is applied here is told, so
-//! nothing that is told can be taken back.
+//! nothing that is told can be taken back. A state that came as a snapshot is ahead of the log until that is purged: what the
+//! log says until then, of a leader that was deposed perhaps, nobody may have committed, and it is not told.
 
 use std::sync::atomic::Ordering;
 
 use arca_danger::Bug;
 
 use super::RaftReplica;
+use super::machine::applied_id;
 use super::shared::Shared;
 use crate::command::Command;
-use crate::log::openraft::TAG_NORMAL;
+use crate::log::openraft::{TAG_NORMAL, log_id};
 use crate::log::{LogError, SegmentInfo};
-use crate::state::{MARKS_KEPT, Mark};
+use crate::state::{MARKS_KEPT, Mark, StateError};
+use crate::types::LogId;
 use crate::{KvError, Replica, Write, watch};
 
 /// A replica that tells what its entries changed, and how its history hangs together.
@@ -31,7 +34,7 @@ pub trait Changes: Replica {
     /// The applied index, as a stream of changes.
     fn applied(&self) -> watch::Receiver<u64>;
 
-    /// The term of the entry at `index`, if the log tells.
+    /// The term of the entry at `index`, if that is applied here and the log tells.
     fn term_at(&self, index: u64) -> Option<u64>;
 
     /// The last index whose entry is of `term` or of one before it, if the log tells.
@@ -55,9 +58,14 @@ impl Changes for RaftReplica {
     }
 
     fn term_at(&self, index: u64) -> Option<u64> {
+        let applied = applied_id(self.shared.state.view().meta()).ok()??;
+        if index == applied.index {
+            return Some(applied.leader_id.term);
+        }
         let log = &self.shared.log;
         let purged = || log.state().purged.filter(|purged| purged.index == index);
-        log.id_of(index).or_else(purged).map(|id| id.term)
+        let found = log.id_of(index).or_else(purged).filter(|_| index < applied.index);
+        found.filter(|_| self.shared.tells(applied)).map(|id| id.term)
     }
 
     fn term_end(&self, term: u64) -> Option<u64> {
@@ -144,6 +152,9 @@ pub enum ChangesError {
     /// The log failed or an entry is damaged.
     #[error("reading the log: {0}")]
     Log(#[from] LogError),
+    /// The state does not say where it is.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// An entry is not what it was when it was applied.
     #[error("entry {index} of the log: {problem}")]
     Entry {
@@ -170,7 +181,7 @@ impl Shared {
         let (Some((begin, _)), Some((last, _))) = (entries.first(), entries.last()) else {
             return Err(self.gone(first));
         };
-        if begin.index != first {
+        if begin.index != first || !applied_id(view.meta())?.is_some_and(|applied| self.tells(applied)) {
             return Err(self.gone(first));
         }
         let mut marks = view.marks(first, last.index)?;
@@ -185,6 +196,12 @@ impl Shared {
                 Ok(Changed { at, what: what(command, marks.remove(&id.index)) })
             })
             .collect()
+    }
+
+    /// Whether what the log has up to `applied` is what was applied: it is if it has that entry, as two logs that agree on one
+    /// agree on all before it.
+    fn tells(&self, applied: LogId) -> bool {
+        self.log.id_of(applied.index).is_some_and(|found| log_id(found) == applied)
     }
 
     fn gone(&self, wanted: u64) -> ChangesError {

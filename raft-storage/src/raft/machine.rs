@@ -165,7 +165,7 @@ fn builds_a_store((entry, _): &EntryResponder<TypeConfig>) -> bool {
     matches!(&entry.payload, EntryPayload::Normal(data) if Command::builds_a_store(&data.0))
 }
 
-fn receive_all(state: &State, exporter: Exporter) -> Result<Staged, StateError> {
+pub(super) fn receive_all(state: &State, exporter: Exporter) -> Result<Staged, StateError> {
     let mut receiver = state.receive()?;
     for frame in exporter {
         receiver.push(&frame?)?;
@@ -235,12 +235,18 @@ pub fn members_of(state: &State) -> Result<Vec<Member>, StateError> {
     Ok(meta.last_membership.nodes().map(|(_, member)| member.clone()).collect())
 }
 
-/// How far a state is, in openraft's words.
-pub(super) fn snapshot_meta(meta: &Meta) -> Result<SnapshotMetaOf<TypeConfig>, StateError> {
-    let last_log_id: Option<LogId> = if meta.is_empty() { None } else { Some(decode(&meta.log_id)?) };
-    if last_log_id.is_some_and(|log_id| log_id.index != meta.index) {
+/// The last entry that was applied to a state.
+pub(super) fn applied_id(meta: &Meta) -> Result<Option<LogId>, StateError> {
+    let applied: Option<LogId> = if meta.is_empty() { None } else { Some(decode(&meta.log_id)?) };
+    if applied.is_some_and(|applied| applied.index != meta.index) {
         return Err(StateError::Damaged(format!("log id and index {} of the state differ", meta.index)));
     }
+    Ok(applied)
+}
+
+/// How far a state is, in openraft's words.
+pub(super) fn snapshot_meta(meta: &Meta) -> Result<SnapshotMetaOf<TypeConfig>, StateError> {
+    let last_log_id = applied_id(meta)?;
     let last_membership =
         if meta.membership.is_empty() { StoredMembership::default() } else { decode(&meta.membership)? };
     Ok(SnapshotMeta { last_log_id, last_membership })

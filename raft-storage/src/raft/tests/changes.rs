@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use futures::StreamExt as _;
 
 use super::support::{Cluster, LONG, bytes, put};
+use crate::raft::machine::receive_all;
 use crate::raft::{Changed, Changes as _, ChangesError, What};
-use crate::state::Mark;
+use crate::state::{Mark, Scope};
 use crate::{MemberId, ProposeError, RaftReplica, Replica as _, Version, Visit, Write, WriteSet};
 
 /// All changes since the first entry, taken in small pieces.
@@ -139,6 +140,34 @@ async fn a_restored_backup_is_told_as_such() {
         if writes.iter().any(|write| matches!(write, Write::Put(_, value) if value == b"lost")))
     });
     assert!(!lost);
+}
+
+/// Its state is replaced first and its log is purged after it: in between the log holds what it proposed and nobody took.
+#[tokio::test(start_paused = true)]
+async fn a_deposed_leader_tells_nothing_of_what_a_snapshot_made_void() {
+    let cluster = Cluster::new(3).await;
+    let old = cluster.leader().await;
+    let after = old.read_barrier().await.unwrap();
+    let id = old.status().id;
+    cluster.net.isolate(id);
+    for _ in 0..3 {
+        old.propose(put("void", "x")).await.unwrap_err();
+    }
+    let others: Vec<_> = cluster.ids().into_iter().filter(|other| *other != id).collect();
+    let new = cluster.leader_among(&others).await;
+    let newest = new.propose(put("taken", "x")).await.unwrap().index;
+    assert!(old.log().state().last.unwrap().index > after);
+    assert_eq!(old.changes(after, usize::MAX).unwrap(), Vec::new());
+    assert_eq!(old.term_at(newest), None);
+
+    let snapshot = new.shared.state.export(Scope::Member, b"");
+    let staged = receive_all(&old.shared.state, snapshot).unwrap();
+    assert!(old.shared.state.install(staged).unwrap());
+    assert_eq!(old.view().index(), newest);
+    let told = old.changes(after, usize::MAX);
+    assert!(matches!(told, Err(ChangesError::Gone { .. })), "{told:?}");
+    assert_eq!(old.term_at(after + 1), None);
+    assert_eq!(old.term_at(newest), new.term_at(newest), "where its state is, it says all the same");
 }
 
 #[tokio::test(start_paused = true)]
