@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arca_raft_storage::{Changed, ChangesError, Write, watch};
 use bytes::Bytes;
@@ -29,6 +30,7 @@ pub(crate) fn stream(
         heard: source.heard.subscribe(),
         applied: source.replica.applied(),
         history: History::default(),
+        gather_until: Instant::now(),
         beat_at: Instant::now(),
         lonely_beats: 0,
         open,
@@ -88,6 +90,8 @@ struct Follower {
     applied: watch::Receiver<u64>,
     /// As last looked at: generations are only ever added.
     history: History,
+    /// When the next segment may be cut.
+    gather_until: Instant,
     /// When the next heartbeat is due.
     beat_at: Instant,
     /// Heartbeats that were due while this member knew no leader.
@@ -114,9 +118,14 @@ impl Follower {
             self.heard.borrow_and_update();
             let applied = *self.applied.borrow_and_update();
             let epoch = self.open.source.admit(&self.open.to, self.open.kind)?;
+            let is_gathering = applied > self.cursor.index && Instant::now() < self.gather_until;
             if applied > self.cursor.index
+                && !is_gathering
                 && let Some(segment) = self.cut(epoch)?
             {
+                let pause =
+                    if segment.to < applied { Duration::ZERO } else { self.open.source.settings.gather };
+                self.gather_until = Instant::now() + pause;
                 return Ok(self.send(segment));
             }
             if Instant::now() >= self.beat_at && self.is_lonely()? {
@@ -128,9 +137,10 @@ impl Follower {
             }
             let closed = tokio::select! {
                 biased;
-                changed = self.applied.changed() => changed.is_err(),
+                changed = self.applied.changed(), if !is_gathering => changed.is_err(),
                 changed = self.roles.changed() => changed.is_err(),
                 changed = self.heard.changed() => changed.is_err(),
+                () = sleep_until(self.gather_until), if is_gathering => false,
                 () = sleep_until(self.beat_at) => false,
             };
             if closed {

@@ -87,7 +87,7 @@ impl Default for SinkSettings {
             queue_bytes: 4 << 20,
             answer_timeout: Duration::from_secs(10),
             silence: Duration::from_secs(5),
-            acknowledge: Duration::from_millis(250),
+            acknowledge: Duration::from_millis(100),
             presence: Duration::from_secs(1),
             pause_min: Duration::from_millis(100),
             pause_max: Duration::from_secs(5),

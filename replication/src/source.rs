@@ -34,6 +34,8 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 pub struct SourceSettings {
     /// A segment takes no further entry beyond this.
     pub segment_bytes: usize,
+    /// Between two segments of a stream that has told all there is: under load they carry more then, and cost less.
+    pub gather: Duration,
     /// How long a stream is silent at most.
     pub heartbeat: Duration,
     /// How often it is looked at which part of the log is needed.
@@ -50,6 +52,7 @@ impl Default for SourceSettings {
     fn default() -> Self {
         Self {
             segment_bytes: 256 << 10,
+            gather: Duration::from_millis(20),
             heartbeat: Duration::from_secs(1),
             retention_check: Duration::from_secs(5),
             retention_time: Duration::from_secs(72 * 3600),

@@ -28,7 +28,7 @@ impl Sieves for ByRecord {
     }
 }
 
-async fn primary() -> Region {
+pub(super) async fn primary() -> Region {
     let mut east = Region::new("east", 1).await;
     east.lead(1, &[Road::new("west", Sieve::new(Kind::Dr))]).await;
     for source in east.sources() {
@@ -39,21 +39,21 @@ async fn primary() -> Region {
 }
 
 /// Where a secondary is that has the state as it is now.
-async fn cursor(east: &Region) -> Cursor {
+pub(super) async fn cursor(east: &Region) -> Cursor {
     let leader = east.leader().await;
     let view = leader.view();
     let generation = History::at(leader.as_ref(), view.as_ref()).unwrap();
     Cursor::after_copy(crate::Epoch(0), generation, view.index())
 }
 
-async fn follow(east: &Region, cursor: Cursor) -> PayloadStream {
+pub(super) async fn follow(east: &Region, cursor: Cursor) -> PayloadStream {
     let source = east.source(MemberId(1));
     let payload: Bytes = CursorMessage(cursor).encode().into();
     source.follow("far", Kind::Performance, Arc::new(ByRecord), payload).await.unwrap()
 }
 
 /// Keys of the next segment that has any.
-async fn next(stream: &mut PayloadStream) -> Result<Vec<Vec<u8>>, LinkError> {
+pub(super) async fn next(stream: &mut PayloadStream) -> Result<Vec<Vec<u8>>, LinkError> {
     loop {
         let segment = Segment::decode(stream.next().await.unwrap()?).unwrap().1;
         let writes = segment.entries.iter().flat_map(|entry| &entry.writes);

@@ -1,10 +1,11 @@
-//! A secondary keeps up with a busy primary over a long way.
+//! A secondary keeps up with a busy primary over a long way, and costs it little.
 
 use std::time::Duration;
 
 use arca_raft_storage::{Replica as _, Write, WriteSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use super::filters::{cursor, follow, next, primary};
 use super::region::{clock, dr_sieve, key};
 use super::shipping::pair;
 
@@ -41,4 +42,31 @@ async fn a_second_is_the_most_that_is_behind_at_five_thousand_writes_a_second() 
     assert!(late <= 1000, "{late} ms behind");
     west.catch_up_with(&east).await;
     west.check_equal(&east, &dr_sieve()).await;
+}
+
+/// Each one costs both sides something, however little is in it.
+#[tokio::test(start_paused = true)]
+async fn segments_of_a_busy_primary_carry_several_entries() {
+    let east = primary().await;
+    let mut stream = follow(&east, cursor(&east).await).await;
+    let name = |n: u64| key(1, &n.to_string());
+    east.write(name(0), b"x").await;
+    let began = Instant::now();
+    assert_eq!(next(&mut stream).await, Ok(vec![name(0)]));
+    assert_eq!(began.elapsed(), Duration::ZERO, "what comes after silence is sent at once");
+    let writes = async {
+        for n in 1..=10 {
+            sleep(Duration::from_millis(1)).await;
+            east.write(name(n), b"x").await;
+        }
+    };
+    let reads = async {
+        let mut segments = Vec::new();
+        while segments.iter().map(Vec::len).sum::<usize>() < 10 {
+            segments.push(next(&mut stream).await.unwrap());
+        }
+        segments
+    };
+    let ((), segments) = tokio::join!(writes, reads);
+    assert_eq!(segments, [(1..=10).map(name).collect::<Vec<_>>()]);
 }
