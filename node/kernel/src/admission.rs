@@ -342,6 +342,7 @@ impl Kernel {
             token: admitted.caller.as_ref().map(|caller| caller.entry.as_ref()),
             acl: admitted.caller.as_ref().map(|caller| caller.acl.as_ref()),
             incoming: &asked.incoming,
+            secondary_id: asked.behalf.as_ref().map(|behalf| behalf.secondary_id.as_str()),
             entity: &asked.entity,
             incoming_body: &asked.stream,
         }

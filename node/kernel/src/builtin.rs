@@ -49,6 +49,8 @@ pub(crate) struct BuiltinCtx<'a> {
     pub(crate) acl: Option<&'a Acl>,
     /// The request as it arrived, without its body.
     pub(crate) incoming: &'a Incoming,
+    /// The performance secondary that it runs for, if it does.
+    pub(crate) secondary_id: Option<&'a str>,
     /// On a performance secondary, what the primary said about the entity that the request is to do with.
     pub(crate) entity: &'a Mutex<EntityKnown>,
     /// A streamed body: whoever reads it takes it out, after the commit.

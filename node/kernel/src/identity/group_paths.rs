@@ -246,10 +246,16 @@ fn read_alias(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, Kerne
 fn delete_alias(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError> {
     let book = book(ctx);
     if let Some(mut group) = book.group_by_alias_id(request.param("id"))? {
+        check_alias_given(ctx, group.alias.as_ref())?;
         book.clear_group_alias(&mut group)?;
         save_with_alias(&book, &group)?;
     }
     Ok(Response::empty())
+}
+
+fn check_alias_given(ctx: &BuiltinCtx<'_>, alias: Option<&AliasRecord>) -> Result<(), KernelError> {
+    let Some(alias) = alias else { return Ok(()) };
+    MountNames::of(ctx)?.check_given(ctx, &alias.mount_accessor)
 }
 
 fn save_with_alias(book: &Book<'_>, group: &GroupRecord) -> Result<(), KernelError> {
@@ -266,6 +272,7 @@ fn write_alias(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, Kern
         return Err(KernelError::invalid("invalid group alias ID"));
     }
     let old = holder.as_ref().and_then(|group| group.alias.clone());
+    check_alias_given(ctx, old.as_ref())?;
     let (mut name, mut accessor) = (text("name")?, text("mount_accessor")?);
     if let Some(old) = &old {
         name = if name.is_empty() { old.name.clone() } else { name };
@@ -306,6 +313,7 @@ fn check_alias(ctx: &BuiltinCtx<'_>, name: &str, accessor: &str) -> Result<(), K
     }
     check_name(name)?;
     let names = MountNames::of(ctx)?;
+    names.check_given(ctx, accessor)?;
     let mount = names.mount(accessor).ok_or_else(|| KernelError::invalid("invalid mount accessor"))?;
     let (key, version) = &mount.guard;
     ctx.tx.guard(key, *version); // It must still be there when this commits.

@@ -9,6 +9,7 @@ use super::book::Book;
 use super::record::{AliasRecord, EntityRecord, GroupRecord, Metadata};
 use super::resolve::with_parents;
 use crate::builtin::BuiltinCtx;
+use crate::replication::filter;
 use crate::router::{Mount, Router};
 use crate::{KernelError, rfc3339};
 
@@ -29,6 +30,17 @@ impl MountNames {
     pub(super) fn mount(&self, accessor: &str) -> Option<&Mount> {
         let found = self.router.by_accessor(&self.namespace_id, accessor);
         found.map(AsRef::as_ref).filter(|mount: &&Mount| mount.is_active())
+    }
+
+    /// Refuses what a secondary asks for about an auth method that is kept from it: who is who there is not for it to say.
+    pub(super) fn check_given(&self, ctx: &BuiltinCtx<'_>, accessor: &str) -> Result<(), KernelError> {
+        let (Some(secondary_id), Some(mount)) = (ctx.secondary_id, self.mount(accessor)) else {
+            return Ok(());
+        };
+        if filter::withholds(ctx.tx, secondary_id, mount)? {
+            return Err(KernelError::invalid(filter::METHOD_KEPT));
+        }
+        Ok(())
     }
 
     /// Path and type; empty for a mount that is gone.

@@ -186,7 +186,7 @@ impl Kernel {
         if let Some(mount) = mount
             && filter::withholds(tx, secondary_id, mount)?
         {
-            return Err(KernelError::invalid("this auth method is kept from this cluster by a filter"));
+            return Err(KernelError::invalid(filter::METHOD_KEPT));
         }
         if !question.is_local && !question.alias_name.is_empty() {
             let mount = mount.filter(|mount| {

@@ -156,6 +156,9 @@ impl Filter {
     }
 }
 
+/// What a secondary is told that asks about an auth method that is kept from it.
+pub(crate) const METHOD_KEPT: &str = "this auth method is kept from this cluster by a filter";
+
 /// Whether `mount` is kept from a secondary: then nothing is done in it for that one either.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 use arca_engine_api::Operation::{Delete, Update};
 use serde_json::{Value, json};
 
+use super::filter::METHOD_KEPT;
 use super::question::{EntityQuestion, Question, Reply};
 use super::secondary_tests::Regions;
 use crate::mounts::MountRecord;
@@ -84,6 +85,36 @@ async fn nobody_is_made_known_at_a_method_that_is_kept_from_a_secondary() {
             matches!(&reply, Reply::Refused { messages, .. } if messages[0].contains("by a filter")),
             "{is_local} {alias}: {reply:?}"
         );
+    }
+    assert_eq!(regions.primary.view().index(), before);
+}
+
+/// Nor by the paths of identity, which are shared: those who log in at such a method are as the primary has them.
+#[tokio::test(start_paused = true)]
+async fn aliases_of_a_method_that_is_kept_from_a_secondary_are_not_changed_from_there() {
+    let regions = Regions::new().await;
+    let accessor = record(&regions.primary, "auth/people/").unwrap().accessor;
+    let id = async |path: &str, body: Value| {
+        let made = regions.primary.post("root", path, body).await.unwrap();
+        made.data.unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    let ann = id("identity/entity-alias", json!({"name": "ann", "mount_accessor": accessor})).await;
+    let staff = id("identity/group-alias", json!({"name": "staff", "mount_accessor": accessor})).await;
+    regions.link.ship().await;
+    deny(&regions, &["auth/people/"]).await;
+    let before = regions.primary.view().index();
+    let (person, group) =
+        (format!("identity/entity-alias/id/{ann}"), format!("identity/group-alias/id/{staff}"));
+    for (operation, path, body) in [
+        (Update, "identity/entity-alias", json!({"name": "bob", "mount_accessor": accessor})),
+        (Update, "identity/group-alias", json!({"name": "others", "mount_accessor": accessor})),
+        (Update, &person, json!({"name": "bob"})),
+        (Update, &group, json!({"name": "others"})),
+        (Delete, &person, json!({})),
+        (Delete, &group, json!({})),
+    ] {
+        let refused = text(regions.secondary.ask("root", operation, path, body, None).await);
+        assert_eq!(refused, METHOD_KEPT, "{operation:?} {path}");
     }
     assert_eq!(regions.primary.view().index(), before);
 }
