@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use arca_barrier::Class;
 use arca_engine_api::{Page, UnixMillis};
+use futures::stream::{self, StreamExt as _};
 use serde::{Deserialize, Serialize};
 
 use crate::KernelError;
@@ -29,6 +30,8 @@ use crate::tx::{Mode, Tx};
 const SEEN: &str = "root/core/seen-mount/";
 /// Entries changed with one commit.
 const BATCH: usize = 512;
+/// Mounts whose end is waited for at a time.
+const ENDING_AT_ONCE: usize = 16;
 /// How long entries of class `Local` of a mount are kept that vanished and was not seen being disabled.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -135,19 +138,26 @@ impl Kernel {
         }
         // Before anything is waited for: once the mount is gone it is good to know that it was to go.
         self.note_mounts(&router, &noted, &left).await?;
-        let mut is_settled = left.is_empty();
-        for mount in shared(&router).filter(|mount| !mount.is_active()) {
-            is_settled = false; // Looked at again until it is gone, or has moved.
-            let (uuid, seen) = (mount.record.uuid.as_str(), Seen::of(mount));
-            let ended = self.end_of_mount(&seen.namespace_id, &seen.path, seen.work_of(&router, uuid));
+        let going: Vec<_> = shared(&router).filter(|mount| !mount.is_active()).cloned().collect();
+        // Looked at again until they are gone, or have moved.
+        if left.is_empty() && going.is_empty() {
+            *followed = router.built_at();
+        }
+        self.end_of_going(&router, going).await;
+        Ok(())
+    }
+
+    /// Ends what hangs on mounts that go, of several at once: the primary waits a while only before it removes them, and what
+    /// one of them has to be asked may hang.
+    async fn end_of_going(&self, router: &Router, going: Vec<Arc<Mount>>) {
+        let ending = going.into_iter().map(|mount| async move {
+            let (uuid, seen) = (mount.record.uuid.as_str(), Seen::of(&mount));
+            let ended = self.end_of_mount(&seen.namespace_id, &seen.path, seen.work_of(router, uuid));
             if let Err(err) = ended.await {
                 tracing::warn!(mount = uuid, error = %err, "leases of a mount that goes are tried again");
             }
-        }
-        if is_settled {
-            *followed = router.built_at();
-        }
-        Ok(())
+        });
+        stream::iter(ending).buffer_unordered(ENDING_AT_ONCE).collect::<()>().await;
     }
 
     /// Does what a mount that was noted leaves to do, if it is not where it was.
