@@ -114,12 +114,10 @@ pub trait ReplicationPort: Debug + Send + Sync {
     /// When this node is not the active one.
     async fn await_secondaries(
         &self,
-        _kind: Kind,
-        _index: u64,
-        _patience: Duration,
-    ) -> Result<usize, KernelError> {
-        Ok(0)
-    }
+        kind: Kind,
+        index: u64,
+        patience: Duration,
+    ) -> Result<usize, KernelError>;
 
     /// Has the primary answer `question`, which is made and read by kernels alone: it goes to the primary's active node
     /// ([`Kernel::answer_secondary`](crate::Kernel::answer_secondary)) over the link of a performance secondary. Asked on
@@ -129,9 +127,7 @@ pub trait ReplicationPort: Debug + Send + Sync {
     /// [`KernelError::NoPrimary`] when it cannot be reached and nothing was done there,
     /// [`arca_raft_storage::ProposeError::OutcomeUnknown`] when the link broke while the answer was waited for. What the
     /// primary's kernel has against the question is in the answer.
-    async fn ask_primary(&self, _question: Bytes) -> Result<Bytes, KernelError> {
-        Err(KernelError::NoPrimary { reason: "this node follows nobody".to_owned() })
-    }
+    async fn ask_primary(&self, question: Bytes) -> Result<Bytes, KernelError>;
 
     /// Waits until the primary's entry `index` is applied here, at most `patience`. False if it is not in time. An index that
     /// is none of the primary's log, as it was seen before another cluster became the primary, is not waited for once the
@@ -139,18 +135,12 @@ pub trait ReplicationPort: Debug + Send + Sync {
     ///
     /// # Errors
     /// When this cluster is nobody's performance secondary.
-    async fn await_primary(&self, _index: u64, _patience: Duration) -> Result<bool, KernelError> {
-        Ok(false)
-    }
+    async fn await_primary(&self, index: u64, patience: Duration) -> Result<bool, KernelError>;
 
     /// The newest entry of the primary that is applied here, for `X-Vault-Index`; none when nothing is known of it.
-    fn primary_index(&self) -> Option<u64> {
-        None
-    }
+    fn primary_index(&self) -> Option<u64>;
 
     /// Whether what the primary writes comes here as it is written. While states are compared it does not, for as long as
     /// that takes.
-    fn is_current(&self) -> bool {
-        true
-    }
+    fn is_current(&self) -> bool;
 }

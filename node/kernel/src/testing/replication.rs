@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arca_engine_api::Map;
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -124,5 +125,29 @@ impl ReplicationPort for NotingReplication {
     async fn tail(&self, kind: Kind, after: Option<String>, limit: usize) -> Result<Map, KernelError> {
         self.note(format!("{} tail after {after:?}, {limit}", kind.name()))?;
         Ok(object(json!({"writes": []})))
+    }
+    async fn await_secondaries(
+        &self,
+        _kind: Kind,
+        _index: u64,
+        _patience: Duration,
+    ) -> Result<usize, KernelError> {
+        Ok(0)
+    }
+
+    async fn ask_primary(&self, _question: Bytes) -> Result<Bytes, KernelError> {
+        Err(KernelError::NoPrimary { reason: "this node follows nobody".to_owned() })
+    }
+
+    async fn await_primary(&self, _index: u64, _patience: Duration) -> Result<bool, KernelError> {
+        Ok(false)
+    }
+
+    fn primary_index(&self) -> Option<u64> {
+        None
+    }
+
+    fn is_current(&self) -> bool {
+        true
     }
 }
