@@ -17,6 +17,7 @@ const HELP: &str = "usage: arca-regions [drill|lag] [OPTION VALUE]…
     --seconds N       of each turn (15)
     --rounds N        turns of each kind (2)
     --writers N       at once (64)
+    --rate N          writes a second at the most (as many as go)
   The arca binary is the one beside this program, or ARCA_BIN.";
 
 enum Plan {
@@ -50,6 +51,7 @@ impl Plan {
             (Self::Lag(plan), "--seconds") => plan.seconds = value.max(1),
             (Self::Lag(plan), "--rounds") => plan.rounds = count?,
             (Self::Lag(plan), "--writers") => plan.writers = count?,
+            (Self::Lag(plan), "--rate") => plan.rate = Some(f64::from(u32::try_from(value).ok()?.max(1))),
             _ => return None,
         }
         Some(())

@@ -1,5 +1,5 @@
-//! What a DR secondary costs its primary, and how far it is behind: writes as fast as they go, by turns with the secondary cut
-//! off and with it following over a line that takes its time.
+//! What a DR secondary costs its primary, and how far it is behind: writes as fast as they go, or as many a second as asked
+//! for, by turns with the secondary cut off and with it following over a line that takes its time.
 //!
 //! The primary's nodes are kept on one processor, and everything else on the others: otherwise what is measured is
 //! that the secondary's nodes, which would be other machines, take processors away.
@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
@@ -36,11 +36,13 @@ pub struct Plan {
     pub rounds: usize,
     /// Connections that write at once.
     pub writers: usize,
+    /// Writes a second that are tried at the most; as many as go, if none are given.
+    pub rate: Option<f64>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { round_trip: Duration::from_millis(80), seconds: 15, rounds: 2, writers: 64 }
+        Self { round_trip: Duration::from_millis(80), seconds: 15, rounds: 2, writers: 64, rate: None }
     }
 }
 
@@ -155,16 +157,16 @@ pub async fn run(plan: Plan, binary: &Path, dir: &Path) -> Result<Report> {
     west.until("the copy", is_whole).await?;
     west.cluster.shares.clone_from(&east.cluster.shares);
     let mut report = Report::default();
-    load(&east, plan.writers, WARM_UP, None).await?;
+    load(&east, plan, WARM_UP, None).await?;
     let turn = Duration::from_secs(plan.seconds);
     for _ in 0..plan.rounds {
         to_east.cut();
-        report.alone.push(load(&east, plan.writers, turn, None).await?);
+        report.alone.push(load(&east, plan, turn, None).await?);
         to_east.mend();
         // By the primary's word: the secondary may not have noticed yet that it was cut off.
         let caught_up = east.until("the secondary to have what it missed", has_all).await?;
         report.caught_up = report.caught_up.max(caught_up);
-        report.followed.push(load(&east, plan.writers, turn, Some(&mut report.lags)).await?);
+        report.followed.push(load(&east, plan, turn, Some(&mut report.lags)).await?);
         east.until("the secondary to have the rest", has_all).await?;
     }
     report.lags.sort_by(f64::total_cmp);
@@ -172,24 +174,46 @@ pub async fn run(plan: Plan, binary: &Path, dir: &Path) -> Result<Report> {
     Ok(report)
 }
 
+/// When each write is due, and how many were made.
+struct Pace {
+    began: Instant,
+    until: Instant,
+    /// Between two writes of all writers together.
+    gap: Duration,
+    turn: AtomicU32,
+    written: AtomicU64,
+}
+
+impl Pace {
+    /// Waits until one more write is due; false when time is up.
+    async fn next(&self) -> bool {
+        if !self.gap.is_zero() {
+            let due = self.began + self.gap * self.turn.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep_until(due.min(self.until).into()).await;
+        }
+        Instant::now() < self.until
+    }
+}
+
 /// Writes for `turn`; answers how many a second. Notes lags meanwhile, if they are wanted.
-async fn load(
-    region: &Region,
-    writers: usize,
-    turn: Duration,
-    mut lags: Option<&mut Vec<f64>>,
-) -> Result<f64> {
+async fn load(region: &Region, plan: Plan, turn: Duration, mut lags: Option<&mut Vec<f64>>) -> Result<f64> {
     let node = region.cluster.active().await?;
     let node = region.cluster.nodes.get(node).ok_or_else(|| HarnessError("no such node".to_owned()))?;
-    let (written, until) = (Arc::<AtomicU64>::default(), Instant::now() + turn);
-    let tasks: Vec<_> = (0..writers)
+    let began = Instant::now();
+    let pace = Arc::new(Pace {
+        began,
+        until: began + turn,
+        gap: plan.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(rate.recip())),
+        turn: AtomicU32::new(0),
+        written: AtomicU64::new(0),
+    });
+    let tasks: Vec<_> = (0..plan.writers)
         .map(|at| {
-            let (written, port, token) = (Arc::clone(&written), node.port, region.cluster.root_token.clone());
-            tokio::spawn(write_until(port, token, at, until, written))
+            let (pace, port, token) = (Arc::clone(&pace), node.port, region.cluster.root_token.clone());
+            tokio::spawn(async move { write_until(port, &token, at, &pace).await })
         })
         .collect();
-    let began = Instant::now();
-    while Instant::now() < until {
+    while Instant::now() < pace.until {
         tokio::time::sleep(LOOK).await;
         if let Some(lags) = &mut lags {
             lags.extend(lag_seconds(&region.status().await?));
@@ -199,28 +223,22 @@ async fn load(
         task.await.map_err(|err| HarnessError::new("a writer", err))??;
     }
     #[expect(clippy::cast_precision_loss)]
-    Ok(written.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64())
+    Ok(pace.written.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64())
 }
 
-async fn write_until(
-    port: u16,
-    token: String,
-    at: usize,
-    until: Instant,
-    written: Arc<AtomicU64>,
-) -> Result<()> {
+async fn write_until(port: u16, token: &str, at: usize, pace: &Pace) -> Result<()> {
     let failed = |err| HarnessError::new("writing", err);
     let mut connection = Connection::open(port).await.map_err(failed)?;
     let path = format!("/v1/secret/data/lag-{at}");
     let mut number = 0;
-    while Instant::now() < until {
+    while pace.next().await {
         number += 1;
         let body = json!({"data": {"number": number, "filler": "x".repeat(100)}}).to_string();
-        let answer = connection.call("POST", &path, &token, &body).await.map_err(failed)?;
+        let answer = connection.call("POST", &path, token, &body).await.map_err(failed)?;
         if answer.status != 200 {
             return Err(HarnessError(format!("a write was answered {}: {}", answer.status, answer.text())));
         }
-        written.fetch_add(1, Ordering::Relaxed);
+        pace.written.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
 }
