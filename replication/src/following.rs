@@ -299,7 +299,7 @@ impl Following<'_> {
                 status.complete_at_ms = Some(now_ms);
                 status.lag_bytes = 0;
             } else {
-                status.complete_at_ms = reached.or(status.complete_at_ms);
+                status.complete_at_ms = reached.max(status.complete_at_ms);
                 status.lag_bytes = status.lag_bytes.max(queued);
             }
         });

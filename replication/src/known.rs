@@ -25,8 +25,9 @@ impl Known {
     /// The secondary has everything up to entry `index`, at a moment when everything up to `applied` is applied here.
     pub(crate) fn has(&mut self, index: u64, applied: u64, now_ms: u64) {
         self.moments.note(applied, now_ms);
-        let reached = if index >= applied { Some(now_ms) } else { self.moments.reached(index) };
-        self.status.complete_at_ms = reached.or(self.status.complete_at_ms);
+        let reached = self.moments.reached(index);
+        let reached = if index >= applied { Some(now_ms) } else { reached };
+        self.status.complete_at_ms = reached.max(self.status.complete_at_ms);
     }
 
     /// How long it has shown no life, by what is recorded of it and what came to this member.
@@ -39,5 +40,24 @@ impl Known {
                 Duration::ZERO
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_complete_once_is_not_of_an_earlier_moment_later() {
+        let mut known = Known::default();
+        let mut at = |index, applied, now_ms| {
+            known.has(index, applied, now_ms);
+            known.status.complete_at_ms
+        };
+        assert_eq!(at(3, 9, 1_000), None);
+        assert_eq!(at(9, 9, 4_000), Some(4_000));
+        assert_eq!(at(9, 9, 60_000), Some(60_000), "nothing is written, and it is there");
+        assert_eq!(at(9, 20, 61_000), Some(60_000));
+        assert_eq!(at(20, 30, 62_000), Some(61_000));
     }
 }

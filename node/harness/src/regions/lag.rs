@@ -1,8 +1,9 @@
 //! What a DR secondary costs its primary, and how far it is behind: writes as fast as they go, or as many a second as asked
 //! for, by turns with the secondary cut off and with it following over a line that takes its time.
 //!
-//! The primary's nodes are kept on one processor, and everything else on the others: otherwise what is measured is
-//! that the secondary's nodes, which would be other machines, take processors away.
+//! The primary's nodes and those who write are kept on one processor, and everything else on the others: otherwise what is
+//! measured is that the secondary's nodes, which would be other machines, take processors away. Every second round begins with the
+//! secondary following: what is stored grows, and later turns are slower.
 
 use std::fmt;
 use std::path::Path;
@@ -22,6 +23,8 @@ type Result<T> = std::result::Result<T, HarnessError>;
 
 /// Between two looks at the primary's status.
 const LOOK: Duration = Duration::from_millis(50);
+/// The processor of the primary.
+const FIRST: &str = "0";
 /// For the first connections and caches.
 const WARM_UP: Duration = Duration::from_secs(3);
 
@@ -102,17 +105,26 @@ impl fmt::Display for Report {
 }
 
 /// Keeps processes on some processors.
-fn pin(pids: impl IntoIterator<Item = u32>, processors: &str) -> Result<()> {
-    for pid in pids {
-        let mut taskset = Command::new("taskset");
-        let done =
-            taskset.args(["--all-tasks", "--cpu-list", "--pid", processors, &pid.to_string()]).output();
-        let done = done.map_err(|err| HarnessError::new("taskset", err))?;
-        if !done.status.success() {
-            return Err(HarnessError(format!("taskset: {}", String::from_utf8_lossy(&done.stderr))));
-        }
+fn pin_all(pids: impl IntoIterator<Item = u32>, processors: &str) -> Result<()> {
+    pids.into_iter().try_for_each(|pid| pin(&["--all-tasks"], &pid.to_string(), processors))
+}
+
+fn pin(options: &[&str], task: &str, processors: &str) -> Result<()> {
+    let mut taskset = Command::new("taskset");
+    let done = taskset.args(options).args(["--cpu-list", "--pid", processors, task]).output();
+    let done = done.map_err(|err| HarnessError::new("taskset", err))?;
+    if !done.status.success() {
+        return Err(HarnessError(format!("taskset: {}", String::from_utf8_lossy(&done.stderr))));
     }
     Ok(())
+}
+
+/// Keeps the thread that calls it where the primary is.
+fn pin_thread() -> Result<()> {
+    let failed = |err| HarnessError::new("finding the thread", err);
+    let path = std::fs::read_link("/proc/thread-self").map_err(failed)?;
+    let task = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    pin(&[], task, FIRST)
 }
 
 fn pids(region: &Region) -> impl Iterator<Item = u32> + '_ {
@@ -139,10 +151,11 @@ pub async fn run(plan: Plan, binary: &Path, dir: &Path) -> Result<Report> {
     let east = Region::up("east", binary, dir).await?;
     let mut west = Region::up("west", binary, dir).await?;
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    if processors > 1 {
+    let is_pinned = processors > 1;
+    if is_pinned {
         let others = format!("1-{}", processors - 1);
-        pin(pids(&east), "0")?;
-        pin(pids(&west).chain([std::process::id()]), &others)?;
+        pin_all(pids(&east), FIRST)?;
+        pin_all(pids(&west).chain([std::process::id()]), &others)?;
     }
     let to_east = Link::open(east.cluster_ports(), plan.round_trip / 2).await?;
     let address = format!("127.0.0.1:{}", to_east.port);
@@ -157,17 +170,25 @@ pub async fn run(plan: Plan, binary: &Path, dir: &Path) -> Result<Report> {
     west.until("the copy", is_whole).await?;
     west.cluster.shares.clone_from(&east.cluster.shares);
     let mut report = Report::default();
-    load(&east, plan, WARM_UP, None).await?;
+    let ground = Ground { region: &east, plan, is_pinned };
+    ground.load(WARM_UP, None).await?;
     let turn = Duration::from_secs(plan.seconds);
-    for _ in 0..plan.rounds {
-        to_east.cut();
-        report.alone.push(load(&east, plan, turn, None).await?);
-        to_east.mend();
-        // By the primary's word: the secondary may not have noticed yet that it was cut off.
-        let caught_up = east.until("the secondary to have what it missed", has_all).await?;
-        report.caught_up = report.caught_up.max(caught_up);
-        report.followed.push(load(&east, plan, turn, Some(&mut report.lags)).await?);
-        east.until("the secondary to have the rest", has_all).await?;
+    for round in 0..plan.rounds {
+        let turns = if round % 2 == 0 { [false, true] } else { [true, false] };
+        for is_followed in turns {
+            if is_followed {
+                report.followed.push(ground.load(turn, Some(&mut report.lags)).await?);
+            } else {
+                to_east.cut();
+                report.alone.push(ground.load(turn, None).await?);
+                to_east.mend();
+            }
+            // By the primary's word: the secondary may not have noticed yet that it was cut off.
+            let caught_up = east.until("the secondary to have the rest", has_all).await?;
+            if !is_followed {
+                report.caught_up = report.caught_up.max(caught_up);
+            }
+        }
     }
     report.lags.sort_by(f64::total_cmp);
     same(&east, &west).await?;
@@ -195,35 +216,53 @@ impl Pace {
     }
 }
 
-/// Writes for `turn`; answers how many a second. Notes lags meanwhile, if they are wanted.
-async fn load(region: &Region, plan: Plan, turn: Duration, mut lags: Option<&mut Vec<f64>>) -> Result<f64> {
-    let node = region.cluster.active().await?;
-    let node = region.cluster.nodes.get(node).ok_or_else(|| HarnessError("no such node".to_owned()))?;
-    let began = Instant::now();
-    let pace = Arc::new(Pace {
-        began,
-        until: began + turn,
-        gap: plan.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(rate.recip())),
-        turn: AtomicU32::new(0),
-        written: AtomicU64::new(0),
-    });
-    let tasks: Vec<_> = (0..plan.writers)
-        .map(|at| {
-            let (pace, port, token) = (Arc::clone(&pace), node.port, region.cluster.root_token.clone());
-            tokio::spawn(async move { write_until(port, &token, at, &pace).await })
-        })
-        .collect();
-    while Instant::now() < pace.until {
-        tokio::time::sleep(LOOK).await;
-        if let Some(lags) = &mut lags {
-            lags.extend(lag_seconds(&region.status().await?));
+/// Where is written, and how.
+struct Ground<'a> {
+    region: &'a Region,
+    plan: Plan,
+    /// The primary has a processor of its own.
+    is_pinned: bool,
+}
+
+impl Ground<'_> {
+    /// Writes for `turn`; answers how many a second. Notes lags meanwhile, if they are wanted.
+    async fn load(&self, turn: Duration, mut lags: Option<&mut Vec<f64>>) -> Result<f64> {
+        let (plan, cluster) = (self.plan, &self.region.cluster);
+        let node = cluster.nodes.get(cluster.active().await?);
+        let port = node.ok_or_else(|| HarnessError("no such node".to_owned()))?.port;
+        let began = Instant::now();
+        let pace = Arc::new(Pace {
+            began,
+            until: began + turn,
+            gap: plan.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(rate.recip())),
+            turn: AtomicU32::new(0),
+            written: AtomicU64::new(0),
+        });
+        let (ended, ends) = tokio::sync::oneshot::channel();
+        let (token, its, is_pinned) = (cluster.root_token.clone(), Arc::clone(&pace), self.is_pinned);
+        std::thread::spawn(move || {
+            let pinned = if is_pinned { pin_thread() } else { Ok(()) };
+            // Nobody waits any more if a look at the status failed.
+            let _ = ended.send(pinned.and_then(|()| write_all(port, &token, plan.writers, &its)));
+        });
+        while Instant::now() < pace.until {
+            tokio::time::sleep(LOOK).await;
+            if let Some(lags) = &mut lags {
+                lags.extend(lag_seconds(&self.region.status().await?));
+            }
         }
+        ends.await.map_err(|err| HarnessError::new("the writers", err))??;
+        #[expect(clippy::cast_precision_loss)]
+        Ok(pace.written.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64())
     }
-    for task in tasks {
-        task.await.map_err(|err| HarnessError::new("a writer", err))??;
-    }
-    #[expect(clippy::cast_precision_loss)]
-    Ok(pace.written.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64())
+}
+
+/// Runs all writers.
+fn write_all(port: u16, token: &str, writers: usize, pace: &Pace) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|err| HarnessError::new("making a runtime", err))?;
+    let writing = (0..writers).map(|at| write_until(port, token, at, pace));
+    runtime.block_on(futures::future::try_join_all(writing)).map(drop)
 }
 
 async fn write_until(port: u16, token: &str, at: usize, pace: &Pace) -> Result<()> {
