@@ -1,10 +1,11 @@
 //! A request's way in and out: form checked, kernel asked, answer rendered; carried to the active node if only that
 //! one can serve it.
 //! **Invariant:** the path the kernel sees is the canonical one, and every header that must be single is.
+//! Futures are pinned where they are awaited, as in [`crate::server`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,7 +131,7 @@ impl Api {
         let started = self.clock.monotonic();
         let namespace = request.headers.get(&names::NAMESPACE).cloned();
         let mut response = match self.judged(&request) {
-            Ok(Verdict::Unconcerned) => self.routed(request).await,
+            Ok(Verdict::Unconcerned) => pin!(self.routed(request)).await,
             Ok(Verdict::Serve(headers)) => with_headers(self.routed(request).await, headers),
             Ok(Verdict::Answer(headers)) => {
                 with_headers(full(Rendered { status: StatusCode::OK, body: Bytes::new() }), headers)
@@ -243,7 +244,7 @@ impl Api {
         loop {
             let is_restore = matches!(request.body, RawBody::Stream(_));
             if (request.allows_stale || !self.system.is_behind())
-                && let Some(response) = self.here(&kernel, &path, &namespace, &mut request).await
+                && let Some(response) = pin!(self.here(&kernel, &path, &namespace, &mut request)).await
             {
                 return response;
             }
@@ -274,7 +275,7 @@ impl Api {
             Err(Refusal(status, text)) => return Some(full(render::errors(status, &[text]))),
         };
         let (operation, request_id) = (incoming.operation, incoming.id.clone());
-        match kernel.handle(incoming).await {
+        match pin!(kernel.handle(incoming)).await {
             Ok(answer) => Some(finished(answer, operation)),
             Err(err) if err.fault() == Fault::NeedsActive => None,
             Err(err) if err.fault() == Fault::Sealed && request.forwarded_from.is_some() => None,

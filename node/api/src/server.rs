@@ -5,6 +5,7 @@
 //! What clients can make a listener hold is bounded three times over: connections, and streams of each; bodies that are
 //! still coming, in number ([`crate::coming`]) and in bytes ([`crate::body_room`]); and requests being served, which
 //! are counted only once they are here whole, so that a body that never comes takes nobody's place.
+//! Futures on the road of a request are pinned where they are awaited: by value they are moved twice, and they are large.
 //! Read next: [`crate::connection`] for a connection's life, [`crate::handler`] for a request's.
 
 use std::net::SocketAddr;
@@ -277,7 +278,7 @@ impl Connection {
         let exchanging = Arc::clone(&this);
         let service = service_fn(move |request| {
             let this = Arc::clone(&exchanging);
-            async move { Ok::<_, std::convert::Infallible>(this.exchange(request).await) }
+            async move { Ok::<_, std::convert::Infallible>(pin!(this.exchange(request)).await) }
         });
         let mut serving = pin!(builder.serve_connection(stream, service));
         let mut timer = pin!(tokio::time::sleep(this.shared.options.header_timeout));
@@ -301,7 +302,7 @@ impl Connection {
     async fn exchange(&self, request: Request<Incoming>) -> Response<SentBody> {
         let serving = self.activity.serving(request.version() == Version::HTTP_2);
         let is_head = request.method() == Method::HEAD;
-        let mut response = match self.served(request).await {
+        let mut response = match pin!(self.served(request)).await {
             Ok(response) => response,
             Err((status, text)) => refused(status, &text),
         };
@@ -318,14 +319,14 @@ impl Connection {
         let shared = &self.shared;
         within_limits(request.headers())?;
         let limit = shared.options.request_duration_max;
-        let (request, place) = self.read(request, limit).await?;
+        let (request, place) = pin!(self.read(request, limit)).await?;
         let slot = if is_probe(&request) { None } else { Some(self.slot()?) };
         // A streamed restore or backup has no time limit of its own: size, not slowness, makes it long.
         let is_streamed = matches!(request.body, RawBody::Stream(_));
         let api = Arc::clone(&shared.api);
         let request = Finishing::new(&shared.requests, async move {
             let _held = (slot, place);
-            api.respond(request).await
+            pin!(api.respond(request)).await
         });
         let ended = if is_streamed { Ok(request.await) } else { tokio::time::timeout(limit, request).await };
         match ended {

@@ -3,6 +3,7 @@
 //! **Invariant:** no other file calls an engine's `handle`, so nothing runs unchecked or unaudited; a request makes
 //! at most one Raft entry. A conflict runs the request again on fresh state, decisions included; the audit log hears
 //! of it once.
+//! Futures on the road of a request are pinned where they are awaited: by value they are moved twice, and they are large.
 //! Read next: [`crate::admission`] for the decisions, [`crate::grants`] for tokens, leases and wrapping,
 //! `replication/ask.rs` for what a performance secondary has done at its primary.
 
@@ -79,7 +80,7 @@ impl Kernel {
             self.store.read_barrier().await?;
         }
         self.await_stated(&asked.incoming).await?;
-        self.serve_asked(&mut asked).await
+        pin!(self.serve_asked(&mut asked)).await
     }
 
     /// Decides and runs, until nothing gets in between.
@@ -93,9 +94,10 @@ impl Kernel {
                 return Err(KernelError::NeedsActive);
             }
             if attempt == 0 {
-                self.audit_request(asked, &admitted).await?;
+                pin!(self.audit_request(asked, &admitted)).await?;
             }
-            let result = match self.attempt(tx, asked, &mut admitted).await {
+            let attempted = pin!(self.attempt(tx, asked, &mut admitted)).await;
+            let result = match attempted {
                 Err(err) if err.is_conflict() => {
                     metrics::counter!("vault.core.conflicts").increment(1);
                     asked.data = std::mem::take(&mut admitted.request.data);
@@ -120,7 +122,7 @@ impl Kernel {
                     }
                 }
             };
-            self.audit_response(asked, &admitted, &result).await?;
+            pin!(self.audit_response(asked, &admitted, &result)).await?;
             return result;
         }
         Box::pin(self.give_up(asked)).await
@@ -241,7 +243,7 @@ impl Kernel {
         }
         let may_only_read = !admitted.writes() && asked.incoming.wrap_ttl.is_none() && asked.behalf.is_none();
         if may_only_read && !self.takes_use(admitted) {
-            match self.run(&tx, asked, admitted).await {
+            match pin!(self.run(&tx, asked, admitted)).await {
                 Err(err) if is_read_only(&err) && self.is_active() => {}
                 Err(err) if is_read_only(&err) => return Err(KernelError::NeedsActive),
                 other => return other.map(|ran| Attempted { ran, committed: None }),
@@ -342,7 +344,7 @@ impl Kernel {
         let mut answer = match found.group.and_then(|at| self.groups(mount).get(at)) {
             Some(group) => group.handle(&self.builtin_ctx(tx, asked, admitted), &admitted.request).await?,
             None => {
-                let response = self.call_engine(tx, asked, admitted).await?;
+                let response = pin!(self.call_engine(tx, asked, admitted)).await?;
                 if response.intent.is_some() {
                     return self.intend(tx, asked, admitted, response);
                 }
@@ -366,7 +368,7 @@ impl Kernel {
         let ctx = called.ctx();
         // A login for a secondary was watched there.
         let watched = asked.behalf.is_none();
-        let tried = if watched { self.watch_login(tx, admitted, called.engine()).await? } else { None };
+        let tried = if watched { pin!(self.watch_login(tx, admitted, called.engine())).await? } else { None };
         let answered = called.engine().handle(&ctx, &admitted.request).await;
         if let Some(tried) = tried {
             self.settle_login(tx, &tried, &answered)?;
