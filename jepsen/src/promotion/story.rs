@@ -387,7 +387,7 @@ impl Story<'_> {
             let is_demoted = |status: &Status| text(status, "mode") == "secondary";
             let demoted = self.west.order("primary/demote", async || Ok(json!({})), is_demoted).await?;
             heard.lock().extend(demoted);
-            let body = async || Ok(json!({ "dr_operation_token": operator }));
+            let body = async || Ok(json!({ "dr_operation_token": operator, "planned": true }));
             let promoted = self.east.order("secondary/promote", body, is_primary).await?;
             heard.lock().extend(promoted);
             self.east.first_write().await?;

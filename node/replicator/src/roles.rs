@@ -13,7 +13,8 @@ use arca_kernel::KernelError;
 use arca_kernel::ids::uuid;
 use arca_kernel::key_keeper::ROOT_KEY_PATH;
 use arca_kernel::replication::{
-    ActivationToken, Kind, Mode, ReplicationPort, RoleRecord, SecondaryToken, SecondaryUpdate, UpstreamRecord,
+    ActivationToken, Kind, Mode, Promotion, ReplicationPort, RoleRecord, SecondaryToken, SecondaryUpdate,
+    UpstreamRecord,
 };
 use arca_kernel::tx::Tx;
 use arca_raft_storage::{Replica as _, Version, Write};
@@ -154,7 +155,13 @@ impl Replicator {
 
     /// Refuses to take over from a primary that is well; waits for the last of one that was demoted. Answers the epoch that
     /// it said, zero if it said nothing.
-    async fn check_primary_is_over(&self, kind: Kind, role: &RoleRecord) -> Result<u64, KernelError> {
+    async fn check_primary_is_over(
+        &self,
+        kind: Kind,
+        role: &RoleRecord,
+        promotion: Promotion,
+    ) -> Result<u64, KernelError> {
+        let is_planned = promotion == Promotion::Planned;
         let welcome = match self.welcome_of_primary(kind, role).await {
             Ok(welcome) => welcome,
             Err(LinkError::Refused(Refusal::Revoked)) => {
@@ -162,6 +169,12 @@ impl Replicator {
                     "the primary answers, and says that it has revoked this secondary: it is well, and would not be told \
                      of the promotion. If it is to be replaced all the same, demote it there, and give force=true",
                 ));
+            }
+            Err(err) if is_planned => {
+                return Err(KernelError::Invalid(format!(
+                    "the old primary does not answer ({err}): nobody knows whether everything that it wrote is here. Try \
+                     again; or promote without planned, if it is lost"
+                )));
             }
             Err(_) => return Ok(0),
         };
@@ -184,6 +197,8 @@ impl Replicator {
         }
         if welcome.mode == Mode::Secondary.name() {
             self.drain(kind, welcome.epoch).await?;
+        } else if is_planned {
+            return Err(KernelError::invalid("the old primary was not demoted: that comes first"));
         }
         Ok(welcome.epoch)
     }
@@ -216,7 +231,13 @@ impl Replicator {
         )))
     }
 
-    async fn promoted(&self, kind: Kind, cluster_addr: String, is_forced: bool) -> Result<u64, KernelError> {
+    async fn promoted(
+        &self,
+        kind: Kind,
+        cluster_addr: String,
+        promotion: Promotion,
+    ) -> Result<u64, KernelError> {
+        let is_forced = promotion == Promotion::Forced;
         let role = self.active()?.role(kind);
         expect(kind, &role, Mode::Secondary)?;
         if self.bootstrap_record(kind)?.is_some() {
@@ -234,7 +255,7 @@ impl Replicator {
         let mut heard =
             self.told(kind).and_then(|told| told.heard.lock().welcome.as_ref().map(|said| said.epoch));
         if !is_forced {
-            heard = heard.max(Some(self.check_is_free(kind, &role).await?));
+            heard = heard.max(Some(self.check_is_free(kind, &role, promotion).await?));
         }
         // Nothing of the old primary's is applied from here on.
         let _paused = self.pause().await;
@@ -273,9 +294,14 @@ impl Replicator {
 
     /// Refuses a promotion while another cluster is the primary, as far as this one knows or can ask. Answers the newest
     /// epoch that was said.
-    async fn check_is_free(&self, kind: Kind, role: &RoleRecord) -> Result<u64, KernelError> {
+    async fn check_is_free(
+        &self,
+        kind: Kind,
+        role: &RoleRecord,
+        promotion: Promotion,
+    ) -> Result<u64, KernelError> {
         if role.upstream.is_some() {
-            return self.check_primary_is_over(kind, role).await;
+            return self.check_primary_is_over(kind, role, promotion).await;
         }
         let Some(fence) = &role.fence else { return Ok(0) };
         Err(KernelError::Invalid(format!(
@@ -612,10 +638,10 @@ impl ReplicationPort for Replicator {
         &self,
         kind: Kind,
         cluster_addr: String,
-        is_forced: bool,
+        promotion: Promotion,
     ) -> Result<(), KernelError> {
         let _order = self.orders.lock().await;
-        let promoted = self.promoted(kind, cluster_addr, is_forced).await;
+        let promoted = self.promoted(kind, cluster_addr, promotion).await;
         let me = self.me()?;
         // What is done is done: a generation that could not be begun is begun in a moment.
         if promoted.is_ok()

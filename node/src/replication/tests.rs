@@ -225,7 +225,7 @@ async fn an_old_primary_is_fenced_and_comes_back_by_comparison() {
     // A planned change back: what was written last is waited for.
     west.write("kv/last", json!({ "value": "3" })).await;
     west.write(&format!("{DR}/primary/demote"), json!({})).await;
-    let promote = json!({ "dr_operation_token": east.operation_token(&east.share).await });
+    let promote = json!({ "dr_operation_token": east.operation_token(&east.share).await, "planned": true });
     east.write(&format!("{DR}/secondary/promote"), promote).await;
     east.wait("the promotion", |status| status["mode"] == "primary").await;
     for (path, value) in [("kv/before", "1"), ("kv/new", "2"), ("kv/last", "3")] {

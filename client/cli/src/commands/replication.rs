@@ -178,9 +178,10 @@ pub struct Revoke {
 /// Makes a secondary the primary.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "For a planned change demote the primary first: what it wrote last is waited for. When it is gone, promote \
-alone; should it come back it is told, and takes no writes any more.\n\n\
-Example: arca operator replication promote -dr-token=TOKEN"
+    after_help = "For a planned change demote the primary first, and give -planned: then what it wrote last is waited for, and \
+without it nothing is promoted. When the primary is gone, promote alone; should it come back it is told, and takes no writes any \
+more.\n\nExamples:\n  arca operator replication promote -dr-token=TOKEN\n  \
+arca operator replication promote -planned -dr-token=TOKEN"
 )]
 pub struct Promote {
     #[command(flatten)]
@@ -189,8 +190,11 @@ pub struct Promote {
     #[arg(long, value_name = "ADDRESS")]
     primary_cluster_addr: Option<String>,
     /// Although the primary is well, or the state here is not whole.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "planned")]
     force: bool,
+    /// Only if the primary was demoted, and everything that it wrote is here.
+    #[arg(long)]
+    planned: bool,
 }
 
 /// Says when a DR primary stops taking writes by itself.
@@ -369,6 +373,9 @@ impl Promote {
         body.extend(self.primary_cluster_addr.map(|addr| ("primary_cluster_addr".to_owned(), addr.into())));
         if self.force {
             body.insert("force".to_owned(), true.into());
+        }
+        if self.planned {
+            body.insert("planned".to_owned(), true.into());
         }
         let path = self.operated.of.path("secondary/promote");
         let said = write(context, &path, body.into(), "promote the secondary").await?;

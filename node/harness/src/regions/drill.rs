@@ -327,7 +327,9 @@ impl Drill {
         let began = Instant::now();
         self.west.order("primary/demote", &json!({})).await?;
         let address = format!("127.0.0.1:{}", self.to_east.port);
-        let order = json!({ "dr_operation_token": self.kept.token, "primary_cluster_addr": address });
+        let order = json!({
+            "dr_operation_token": self.kept.token, "primary_cluster_addr": address, "planned": true,
+        });
         self.east.order("secondary/promote", &order).await?;
         self.report.switched = self.first_write(&self.east, began).await?;
         let token = self.east.secondary_token("west-again").await?;

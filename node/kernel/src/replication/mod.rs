@@ -30,7 +30,7 @@ pub(crate) use answer::{Behalf, no_lease};
 pub(crate) use ask::EntityKnown;
 pub use contact::Contact;
 pub use filter::{Filter, FilterMode};
-pub use port::{ActivationToken, ReplicationPort, SecondaryToken, SecondaryUpdate};
+pub use port::{ActivationToken, Promotion, ReplicationPort, SecondaryToken, SecondaryUpdate};
 pub use question::EntityQuestion;
 pub use record::{Fence, Kind, Mode, RoleRecord, UpstreamRecord};
 pub use recorded::RecordedActivation;

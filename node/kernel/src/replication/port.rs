@@ -48,6 +48,17 @@ pub enum SecondaryUpdate {
     Forget,
 }
 
+/// What a secondary demands of its old primary before it takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promotion {
+    /// Nothing: it is fenced, with what it had not shipped by then.
+    Forced,
+    /// That it is not well. If it answers and was demoted, what it wrote last is waited for.
+    Ordinary,
+    /// That it was demoted, and that everything it wrote is here. Refused if it does not answer: nobody could know.
+    Planned,
+}
+
 /// Roles of this cluster. Every call but [`Self::status`] is refused with [`KernelError::NeedsActive`] on a standby.
 #[async_trait]
 pub trait ReplicationPort: Debug + Send + Sync {
@@ -83,12 +94,12 @@ pub trait ReplicationPort: Debug + Send + Sync {
     /// whole. Returns when the copy has begun.
     async fn enable_secondary(&self, kind: Kind, token: Zeroizing<String>) -> Result<(), KernelError>;
 
-    /// Makes a secondary the primary. Unless `is_forced`, refused while the old primary answers.
+    /// Makes a secondary the primary, as far as `promotion` lets it.
     async fn promote_secondary(
         &self,
         kind: Kind,
         cluster_addr: String,
-        is_forced: bool,
+        promotion: Promotion,
     ) -> Result<(), KernelError>;
 
     /// Makes a secondary nothing to any other. It keeps what it holds. Unless `is_forced`, refused for a copy whose primary did

@@ -15,7 +15,8 @@ use zeroize::Zeroizing;
 
 use super::question::{AskingToken, Question, Reply, RequestQuestion};
 use super::{
-    ActivationToken, Kind, Mode, ReplicationPort, RoleRecord, SecondaryToken, SecondaryUpdate, Serves,
+    ActivationToken, Kind, Mode, Promotion, ReplicationPort, RoleRecord, SecondaryToken, SecondaryUpdate,
+    Serves,
 };
 use crate::testing::LocalReplica;
 use crate::tokens::rig::{Rig, copy_shared, text};
@@ -96,7 +97,7 @@ impl ReplicationPort for Link {
         &self,
         _kind: Kind,
         _cluster_addr: String,
-        _is_forced: bool,
+        _promotion: Promotion,
     ) -> Result<(), KernelError> {
         unused()
     }

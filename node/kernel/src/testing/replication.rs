@@ -11,7 +11,9 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::KernelError;
-use crate::replication::{ActivationToken, Kind, ReplicationPort, SecondaryToken, SecondaryUpdate};
+use crate::replication::{
+    ActivationToken, Kind, Promotion, ReplicationPort, SecondaryToken, SecondaryUpdate,
+};
 
 /// See the file's header.
 #[derive(Debug, Default)]
@@ -95,9 +97,9 @@ impl ReplicationPort for NotingReplication {
         &self,
         kind: Kind,
         cluster_addr: String,
-        is_forced: bool,
+        promotion: Promotion,
     ) -> Result<(), KernelError> {
-        self.note(format!("promote {} secondary at {cluster_addr:?}, forced {is_forced}", kind.name()))
+        self.note(format!("promote {} secondary at {cluster_addr:?}, {promotion:?}", kind.name()))
     }
 
     async fn disable_secondary(&self, kind: Kind, is_forced: bool) -> Result<(), KernelError> {

@@ -2,7 +2,7 @@
 
 use arca_barrier::Class;
 use arca_kernel::key_keeper::SUCCESSOR_PATH;
-use arca_kernel::replication::{Kind, Mode, ReplicationPort as _, Serves};
+use arca_kernel::replication::{Kind, Mode, Promotion, ReplicationPort as _, Serves};
 use arca_raft_storage::Version;
 use zeroize::Zeroizing;
 
@@ -15,7 +15,7 @@ async fn a_primary_that_rotated_in_its_tail_comes_back_and_is_still_itself() {
     for both in [false, true] {
         let (mut east, west) = Region::pair().await;
         east.set_cut(true);
-        west.port().promote_secondary(Kind::Dr, String::new(), false).await.unwrap();
+        west.port().promote_secondary(Kind::Dr, String::new(), Promotion::Ordinary).await.unwrap();
         east.rotate().await;
         if both {
             west.rotate().await;
@@ -38,7 +38,7 @@ async fn a_primary_that_rotated_in_its_tail_comes_back_and_is_still_itself() {
         west.write("after").await.unwrap();
         east.catch_up_with(&west).await;
         west.port().demote_primary(Kind::Dr).await.unwrap();
-        east.port().promote_secondary(Kind::Dr, String::new(), false).await.unwrap();
+        east.port().promote_secondary(Kind::Dr, String::new(), Promotion::Ordinary).await.unwrap();
         assert!(east.has("after") && east.write("more").await.is_ok(), "both: {both}");
         assert_eq!(east.tx().version(Class::Node, SUCCESSOR_PATH).unwrap(), Version::ABSENT);
     }

@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arca_barrier::Class;
-use arca_kernel::replication::{Kind, Mode, ReplicationPort as _, RoleRecord, SecondaryUpdate, Serves};
+use arca_kernel::replication::{
+    Kind, Mode, Promotion, ReplicationPort as _, RoleRecord, SecondaryUpdate, Serves,
+};
 use arca_raft_storage::{Replica as _, Version};
 use arca_replication::{Announcement, Call, Epoch, LinkError, Refusal, load_cursor};
 use serde_json::json;
@@ -14,8 +16,8 @@ use crate::records::announcement_path;
 use crate::shipped;
 
 impl Region {
-    async fn promote(&self, is_forced: bool) -> Result<(), arca_kernel::KernelError> {
-        self.port().promote_secondary(Kind::Dr, String::new(), is_forced).await
+    async fn promote(&self, promotion: Promotion) -> Result<(), arca_kernel::KernelError> {
+        self.port().promote_secondary(Kind::Dr, String::new(), promotion).await
     }
 
     fn is_announcing(&self) -> bool {
@@ -52,7 +54,7 @@ async fn a_promotion_is_taken_as_told_once_the_fence_is_on_disk() {
 async fn a_promotion_is_announced_until_the_old_primary_says_that_it_is_over() {
     let (mut east, west) = Region::pair().await;
     east.set_cut(true);
-    west.promote(false).await.unwrap();
+    west.promote(Promotion::Ordinary).await.unwrap();
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert!(west.is_announcing());
     let status = west.port().status(Kind::Dr).unwrap();
@@ -69,7 +71,7 @@ async fn a_promotion_is_announced_until_the_old_primary_says_that_it_is_over() {
     let text = refused(east.port().disable_primary(Kind::Dr)).await;
     assert!(text.contains("another cluster is the primary since epoch 2"), "{text}");
     east.port().demote_primary(Kind::Dr).await.unwrap();
-    let text = refused(east.promote(false)).await;
+    let text = refused(east.promote(Promotion::Ordinary)).await;
     assert!(text.contains("has taken over from this one"), "{text}");
 }
 
@@ -98,16 +100,33 @@ async fn a_planned_switch_takes_everything_along_into_an_epoch_of_its_own() {
     let (east, west) = Region::pair().await;
     east.write("last").await.unwrap();
     east.port().demote_primary(Kind::Dr).await.unwrap();
-    west.promote(false).await.unwrap();
+    west.promote(Promotion::Planned).await.unwrap();
     assert!(west.has("last"));
     assert_eq!((east.stored_role().epoch, west.stored_role().epoch), (2, 3));
     // The one that was demoted is told, and remembers.
     west.until("the answer", |west| !west.is_announcing()).await;
     assert_eq!(east.stored_role().fence.map(|fence| fence.epoch), Some(3));
-    let text = refused(east.promote(false)).await;
+    let text = refused(east.promote(Promotion::Ordinary)).await;
     assert!(text.contains("since epoch 3 (at west:1)"), "{text}");
-    east.promote(true).await.unwrap();
+    east.promote(Promotion::Forced).await.unwrap();
     assert_eq!(east.stored_role().epoch, 4, "never two primaries of one epoch");
+}
+
+/// What was written last may be with a primary that does not answer: gone from both, if its role were taken.
+#[tokio::test(start_paused = true)]
+async fn a_planned_promotion_takes_nothing_on_trust() {
+    let (east, west) = Region::pair().await;
+    let planned = async || refused(west.promote(Promotion::Planned)).await;
+    assert!(planned().await.contains("demote it first"));
+    east.set_cut(true);
+    assert!(planned().await.contains("does not answer"));
+    east.write("last").await.unwrap();
+    east.port().demote_primary(Kind::Dr).await.unwrap();
+    assert!(planned().await.contains("does not answer"));
+    assert_eq!(west.stored_role().mode, Mode::Secondary);
+    east.set_cut(false);
+    west.promote(Promotion::Planned).await.unwrap();
+    assert!(west.has("last"));
 }
 
 /// A node that lost its cluster still says what that was: found by killing a primary's nodes while it was being demoted.
@@ -115,22 +134,22 @@ async fn a_planned_switch_takes_everything_along_into_an_epoch_of_its_own() {
 async fn what_a_node_without_a_leader_says_of_its_primary_is_not_relied_on() {
     let (east, west) = Region::pair().await;
     east.world.is_leaderless.store(true, Ordering::SeqCst);
-    let text = refused(west.promote(false)).await;
+    let text = refused(west.promote(Promotion::Ordinary)).await;
     assert!(text.contains("knows of no active node"), "{text}");
     east.port().demote_primary(Kind::Dr).await.unwrap();
-    assert!(refused(west.promote(false)).await.contains("knows of no active node"));
+    assert!(refused(west.promote(Promotion::Ordinary)).await.contains("knows of no active node"));
     east.world.is_leaderless.store(false, Ordering::SeqCst);
-    west.promote(false).await.unwrap();
+    west.promote(Promotion::Ordinary).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_primary_that_revoked_its_secondary_is_not_taken_for_one_that_is_gone() {
     let (east, west) = Region::pair().await;
     east.port().revoke_secondary(Kind::Dr, "west").await.unwrap();
-    let text = refused(west.promote(false)).await;
+    let text = refused(west.promote(Promotion::Ordinary)).await;
     assert!(text.contains("has revoked this secondary"), "{text}");
     assert_eq!(west.stored_role().mode, Mode::Secondary);
-    west.promote(true).await.unwrap();
+    west.promote(Promotion::Forced).await.unwrap();
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert!(west.is_announcing(), "nobody listens there, which is not to have been told");
 }
@@ -158,7 +177,7 @@ async fn a_copy_does_not_go_on_by_itself_beside_its_primary() {
 #[tokio::test(start_paused = true)]
 async fn a_cluster_that_came_back_can_be_told_to_compare_again() {
     let (east, west) = Region::pair().await;
-    west.promote(true).await.unwrap();
+    west.promote(Promotion::Forced).await.unwrap();
     east.until("the fence", |east| east.stored_role().fence.is_some()).await;
     east.port().demote_primary(Kind::Dr).await.unwrap();
     east.follow(&west).await;
@@ -210,7 +229,7 @@ async fn a_planned_switch_outlives_an_election_at_the_demoted_primary() {
     east.elect().await;
     assert!(east.replica.status().term > term);
     east.set_cut(false);
-    west.promote(false).await.unwrap();
+    west.promote(Promotion::Ordinary).await.unwrap();
     assert!(west.has("last"));
 }
 
@@ -236,7 +255,7 @@ async fn who_takes_over_from_a_performance_secondary_is_one() {
     east.until("the entry", |east| said(east) != Version::ABSENT).await;
     west.catch_up_with(&east).await;
     east.set_cut(true);
-    west.promote(false).await.unwrap();
+    west.promote(Promotion::Ordinary).await.unwrap();
     assert_eq!(RoleRecord::load(&west.tx(), Kind::Performance).unwrap(), follows);
     let (cursor, at) = load_cursor(west.replica.view().as_ref(), shipped(Kind::Performance)).unwrap();
     assert!(cursor.is_unknown() && at != Version::ABSENT, "it compares, wherever it had followed before");
@@ -268,7 +287,7 @@ async fn a_bounded_primary_stops_while_it_is_cut_off() {
     east.write("c").await.unwrap();
     west.catch_up_with(&east).await;
     east.port().demote_primary(Kind::Dr).await.unwrap();
-    west.promote(false).await.unwrap();
+    west.promote(Promotion::Ordinary).await.unwrap();
     assert_eq!(west.stored_role().fence_after_s, 0, "it is followed by nobody yet");
     bound(0).await.unwrap_err();
 }

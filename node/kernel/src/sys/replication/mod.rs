@@ -25,7 +25,7 @@ use crate::KernelError;
 use crate::answer::{Shape, WrapInfo};
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx, Done};
 use crate::kernel::Kernel;
-use crate::replication::{Kind, Mode, ReplicationPort, Standing, filter};
+use crate::replication::{Kind, Mode, Promotion, ReplicationPort, Standing, filter};
 use crate::root_keys::Purpose;
 use crate::tokens::lifetime::seconds;
 
@@ -332,13 +332,19 @@ fn enable_secondary(
 
 fn promote(ctx: &BuiltinCtx<'_>, request: &Request, kind: Kind) -> Result<BuiltinAnswer, KernelError> {
     let addr = fields::cluster_addr(request)?;
-    let is_forced = request.fields().boolean("force")?.unwrap_or_default();
+    let is_set = |name| request.fields().boolean(name).map(Option::unwrap_or_default);
+    let promotion = match (is_set("force")?, is_set("planned")?) {
+        (true, true) => return Err(KernelError::invalid("force and planned are opposites")),
+        (true, false) => Promotion::Forced,
+        (false, true) => Promotion::Planned,
+        (false, false) => Promotion::Ordinary,
+    };
     // A DR secondary has everything, whatever filters there are.
-    if kind == Kind::Performance && !is_forced && filter::is_part(ctx.tx)? {
+    if kind == Kind::Performance && promotion != Promotion::Forced && filter::is_part(ctx.tx)? {
         return Err(KernelError::invalid(FILTERED));
     }
     Ok(last_act(&[], move |kernel| {
-        Box::pin(async move { kernel.replication()?.promote_secondary(kind, addr, is_forced).await })
+        Box::pin(async move { kernel.replication()?.promote_secondary(kind, addr, promotion).await })
     }))
 }
 

@@ -228,6 +228,7 @@ const PROMOTE_FIELDS: &[Field] = &[
     OPERATION_TOKEN,
     CLUSTER_ADDR,
     Field::new("force", FieldKind::Bool, "Although the primary still answers."),
+    Field::new("planned", FieldKind::Bool, "Only if the primary was demoted, and all that it wrote is here."),
 ];
 
 const FILTER_FIELDS: &[Field] = &[

@@ -166,7 +166,7 @@ async fn a_dr_secondary_takes_three_kinds_of_tokens() {
     let root = made(json!({"policies": "root"})).await;
     roles.become_one(&role(Mode::Secondary)).await;
     let operation = roles.operation_token().await;
-    let promoted = "promote dr secondary at \"\", forced false";
+    let promoted = "promote dr secondary at \"\", Ordinary";
     let cases = [(&good, true), (&root, true), (&powerless, false), (&service, false), (&counted, false)];
     for (token, is_taken) in cases {
         let want = if is_taken { promoted } else { "permission denied" };
@@ -208,7 +208,7 @@ async fn an_operation_token_is_good_until_it_is_replaced_used_or_deleted() {
     roles.port.refuse(true);
     assert_eq!(roles.told("", PROMOTE, with(&third)).await, "refused by the node");
     roles.port.refuse(false);
-    assert_eq!(roles.told("", PROMOTE, with(&third)).await, "promote dr secondary at \"\", forced false");
+    assert_eq!(roles.told("", PROMOTE, with(&third)).await, "promote dr secondary at \"\", Ordinary");
     assert_eq!(roles.told("", reindex, with(&third)).await, "permission denied");
     // The root token of the copied state does not show it, nor can it be used anywhere else.
     let fourth = roles.operation_token().await;
@@ -343,11 +343,13 @@ async fn a_filtered_secondary_is_promoted_by_force_alone() {
     let promote = "sys/replication/performance/secondary/promote";
     let told = roles.told("root", promote, json!({})).await;
     assert!(told.starts_with("a path filter keeps a part"), "{told}");
+    let both = roles.told("root", promote, json!({"force": true, "planned": true})).await;
+    assert_eq!(both, "force and planned are opposites");
     let forced = roles.told("root", promote, json!({"force": true})).await;
-    assert_eq!(forced, "promote performance secondary at \"\", forced true");
+    assert_eq!(forced, "promote performance secondary at \"\", Forced");
     become_secondary(false).await;
     let told = roles.told("root", promote, json!({})).await;
-    assert_eq!(told, "promote performance secondary at \"\", forced false", "others' filters are no matter");
+    assert_eq!(told, "promote performance secondary at \"\", Ordinary", "others' filters are no matter");
 }
 
 /// What passes to a secondary of this name, by the path of what is stored.
@@ -742,8 +744,7 @@ async fn what_a_dr_secondary_serves_is_audited() {
     assert!(roles.rig.get("root", "sys/mounts").await.is_err());
     assert_eq!(lines().len(), before);
     let token = roles.operation_token().await;
-    for (given, want) in
-        [("guess", "permission denied"), (&token, "promote dr secondary at \"\", forced false")]
+    for (given, want) in [("guess", "permission denied"), (&token, "promote dr secondary at \"\", Ordinary")]
     {
         let before = lines().len();
         assert_eq!(roles.told("", PROMOTE, json!({"dr_operation_token": given})).await, want);
