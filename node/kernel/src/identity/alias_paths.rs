@@ -90,20 +90,11 @@ fn read(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError
 fn delete(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError> {
     let (book, id) = (book(ctx), request.param("id"));
     if let Some(mut entity) = book.entity_by_alias_id(id)? {
-        check_alias_given(ctx, &MountNames::of(ctx)?, &entity, id)?;
+        show::check_all_given(ctx, entity.alias(id))?;
         book.take_alias(&mut entity, id)?;
         book.save_entity(&entity)?;
     }
     Ok(Response::empty())
-}
-
-fn check_alias_given(
-    ctx: &BuiltinCtx<'_>,
-    names: &MountNames,
-    entity: &EntityRecord,
-    alias_id: &str,
-) -> Result<(), KernelError> {
-    entity.alias(alias_id).map_or(Ok(()), |alias| names.check_given(ctx, &alias.mount_accessor))
 }
 
 /// What a write says of an alias; empty texts say nothing.
@@ -130,7 +121,7 @@ fn write(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelErro
     if !id.is_empty() {
         let entity = book.entity_by_alias_id(&id)?;
         let entity = entity.ok_or_else(|| KernelError::invalid("invalid alias ID provided"))?;
-        check_alias_given(ctx, &names, &entity, &id)?;
+        show::check_all_given(ctx, entity.alias(&id))?;
         return update(&book, &names, entity, &id, wanted);
     }
     if wanted.name.is_empty() || wanted.mount_accessor.is_empty() {

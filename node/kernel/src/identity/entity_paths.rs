@@ -136,6 +136,7 @@ fn read(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError
 
 fn delete(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError> {
     if let Some(entity) = find(ctx, request)? {
+        show::check_all_given(ctx, &entity.aliases)?;
         book(ctx).delete_entity(&entity)?;
     }
     Ok(Response::empty())
@@ -197,6 +198,7 @@ fn batch_delete(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, Ker
     let book = book(ctx);
     for id in ids.into_iter().collect::<BTreeSet<_>>() {
         if let Some(entity) = book.entity(&id)? {
+            show::check_all_given(ctx, &entity.aliases)?;
             book.delete_entity(&entity)?;
         }
     }
@@ -219,6 +221,12 @@ fn merge(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelErro
             "at most {DELETE_MANY_MAX} entities can be merged at once"
         )));
     }
-    book(ctx).merge(&merge)?;
+    let book = book(ctx);
+    for id in merge.from.iter().chain([&merge.into]) {
+        if let Some(entity) = book.entity(id)? {
+            show::check_all_given(ctx, &entity.aliases)?;
+        }
+    }
+    book.merge(&merge)?;
     Ok(Response::empty())
 }

@@ -133,6 +133,7 @@ fn read(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError
 
 fn delete(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError> {
     if let Some(group) = find(ctx, request)? {
+        show::check_all_given(ctx, &group.alias)?;
         book(ctx).delete_group(group)?;
     }
     Ok(Response::empty())
@@ -246,16 +247,11 @@ fn read_alias(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, Kerne
 fn delete_alias(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError> {
     let book = book(ctx);
     if let Some(mut group) = book.group_by_alias_id(request.param("id"))? {
-        check_alias_given(ctx, group.alias.as_ref())?;
+        show::check_all_given(ctx, &group.alias)?;
         book.clear_group_alias(&mut group)?;
         save_with_alias(&book, &group)?;
     }
     Ok(Response::empty())
-}
-
-fn check_alias_given(ctx: &BuiltinCtx<'_>, alias: Option<&AliasRecord>) -> Result<(), KernelError> {
-    let Some(alias) = alias else { return Ok(()) };
-    MountNames::of(ctx)?.check_given(ctx, &alias.mount_accessor)
 }
 
 fn save_with_alias(book: &Book<'_>, group: &GroupRecord) -> Result<(), KernelError> {
@@ -272,7 +268,7 @@ fn write_alias(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, Kern
         return Err(KernelError::invalid("invalid group alias ID"));
     }
     let old = holder.as_ref().and_then(|group| group.alias.clone());
-    check_alias_given(ctx, old.as_ref())?;
+    show::check_all_given(ctx, &old)?;
     let (mut name, mut accessor) = (text("name")?, text("mount_accessor")?);
     if let Some(old) = &old {
         name = if name.is_empty() { old.name.clone() } else { name };
@@ -290,6 +286,8 @@ fn write_alias(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, Kern
             group_for_alias(&book, &canonical_id)?
         }
     };
+    // Its own alias so far is lost to the new one.
+    show::check_all_given(ctx, &group.alias)?;
     let alias = AliasRecord {
         id: if id.is_empty() { ids::uuid(book.entropy)? } else { id },
         name,

@@ -98,20 +98,35 @@ async fn aliases_of_a_method_that_is_kept_from_a_secondary_are_not_changed_from_
         let made = regions.primary.post("root", path, body).await.unwrap();
         made.data.unwrap()["id"].as_str().unwrap().to_owned()
     };
+    let other = id("identity/entity", json!({"name": "other"})).await;
+    regions.primary.post("root", "sys/auth/open", json!({"type": "notes"})).await.unwrap();
+    let open = record(&regions.primary, "auth/open/").unwrap().accessor;
     let ann = id("identity/entity-alias", json!({"name": "ann", "mount_accessor": accessor})).await;
     let staff = id("identity/group-alias", json!({"name": "staff", "mount_accessor": accessor})).await;
     regions.link.ship().await;
     deny(&regions, &["auth/people/"]).await;
     let before = regions.primary.view().index();
+    let owner = async |path: String| {
+        let read = regions.primary.get("root", &path).await.unwrap();
+        read.data.unwrap()["canonical_id"].as_str().unwrap().to_owned()
+    };
     let (person, group) =
         (format!("identity/entity-alias/id/{ann}"), format!("identity/group-alias/id/{staff}"));
+    let (whose, which) = (owner(person.clone()).await, owner(group.clone()).await);
+    let (entity, holder) = (format!("identity/entity/id/{whose}"), format!("identity/group/id/{which}"));
     for (operation, path, body) in [
         (Update, "identity/entity-alias", json!({"name": "bob", "mount_accessor": accessor})),
         (Update, "identity/group-alias", json!({"name": "others", "mount_accessor": accessor})),
         (Update, &person, json!({"name": "bob"})),
         (Update, &group, json!({"name": "others"})),
+        (Update, "identity/group-alias", json!({"name": "s", "mount_accessor": open, "canonical_id": which})),
+        (Update, "identity/entity/merge", json!({"from_entity_ids": [whose], "to_entity_id": other})),
+        (Update, "identity/entity/merge", json!({"from_entity_ids": [other], "to_entity_id": whose})),
+        (Update, "identity/entity/batch-delete", json!({"entity_ids": [whose]})),
         (Delete, &person, json!({})),
         (Delete, &group, json!({})),
+        (Delete, &entity, json!({})),
+        (Delete, &holder, json!({})),
     ] {
         let refused = text(regions.secondary.ask("root", operation, path, body, None).await);
         assert_eq!(refused, METHOD_KEPT, "{operation:?} {path}");

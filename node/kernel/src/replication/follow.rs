@@ -31,7 +31,7 @@ const SEEN: &str = "root/core/seen-mount/";
 /// Entries changed with one commit.
 const BATCH: usize = 512;
 /// Mounts whose end is waited for at a time.
-const ENDING_AT_ONCE: usize = 16;
+const ENDING_AT_ONCE: usize = 4;
 /// How long entries of class `Local` of a mount are kept that vanished and was not seen being disabled.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
