@@ -299,7 +299,8 @@ impl Following<'_> {
                 status.complete_at_ms = Some(now_ms);
                 status.lag_bytes = 0;
             } else {
-                status.complete_at_ms = reached.max(status.complete_at_ms);
+                // A moment that lies ahead is of before the clock was set back.
+                status.complete_at_ms = reached.max(status.complete_at_ms.filter(|at_ms| *at_ms <= now_ms));
                 status.lag_bytes = status.lag_bytes.max(queued);
             }
         });

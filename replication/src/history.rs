@@ -127,7 +127,8 @@ impl History {
     pub fn at(replica: &dyn Changes, view: &dyn ReadView) -> Result<Generation, Refusal> {
         let busy = |why: &str| Refusal::Busy(why.to_owned());
         let history = Self::load(view).map_err(|err| Refusal::Busy(err.to_string()))?;
-        let term = replica.term_at(view.index()).ok_or_else(|| busy("the log went past the view"))?;
+        let term =
+            replica.term_at(view.index()).ok_or_else(|| busy("the log does not tell where the view is"))?;
         history.of_term(term).ok_or_else(|| busy("no member of this cluster is active yet"))
     }
 

@@ -27,7 +27,9 @@ impl Known {
         self.moments.note(applied, now_ms);
         let reached = self.moments.reached(index);
         let reached = if index >= applied { Some(now_ms) } else { reached };
-        self.status.complete_at_ms = reached.max(self.status.complete_at_ms);
+        // A moment that lies ahead is of before the clock was set back.
+        let known = self.status.complete_at_ms.filter(|at_ms| *at_ms <= now_ms);
+        self.status.complete_at_ms = reached.max(known);
     }
 
     /// How long it has shown no life, by what is recorded of it and what came to this member.
@@ -59,5 +61,7 @@ mod tests {
         assert_eq!(at(9, 9, 60_000), Some(60_000), "nothing is written, and it is there");
         assert_eq!(at(9, 20, 61_000), Some(60_000));
         assert_eq!(at(20, 30, 62_000), Some(61_000));
+        assert_eq!(at(20, 40, 10_000), None, "the clock was set back: how far behind is not known");
+        assert_eq!(at(40, 50, 11_000), Some(10_000));
     }
 }

@@ -18,6 +18,9 @@ pub(crate) struct Moments {
 impl Moments {
     /// At `now_ms` everything up to `index` was there to be had.
     pub(crate) fn note(&mut self, index: u64, now_ms: u64) {
+        if self.noted.back().is_some_and(|(_, last_ms)| *last_ms > now_ms) {
+            *self = Self::default(); // The clock was set back: they are of another time.
+        }
         if self.noted.len() >= MOMENTS_MAX {
             let mut place = 0;
             self.noted.retain(|_| {

@@ -25,6 +25,8 @@ type Result<T> = std::result::Result<T, HarnessError>;
 const LOOK: Duration = Duration::from_millis(50);
 /// The processor of the primary.
 const FIRST: &str = "0";
+/// A tick of Linux, which it has a hundred of a second.
+const TICK_US: f64 = 10_000.0;
 /// For the first connections and caches.
 const WARM_UP: Duration = Duration::from_secs(3);
 
@@ -56,6 +58,10 @@ pub struct Report {
     pub alone: Vec<f64>,
     /// The same, with it.
     pub followed: Vec<f64>,
+    /// Processor time of the primary's nodes for a write, microseconds, in each turn without the secondary.
+    pub alone_us: Vec<f64>,
+    /// The same, with it.
+    pub followed_us: Vec<f64>,
     /// Seconds that the secondary was behind while it followed, as the primary's status had it, ascending.
     pub lags: Vec<f64>,
     /// Until it had everything again after a turn in which it was cut off: the longest.
@@ -87,18 +93,21 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rates =
             |rates: &[f64]| rates.iter().map(|rate| format!("{rate:.0}")).collect::<Vec<_>>().join(", ");
+        let times = |times: &[f64]| format!("{} µs", rates(times));
         let ms = |seconds: f64| format!("{:.0} ms", seconds * 1e3);
         let rows = [
             ("writes a second, secondary cut off", rates(&self.alone)),
             ("writes a second, secondary following", rates(&self.followed)),
             ("rate that the primary keeps", format!("{:.1} %", self.kept() * 100.0)),
+            ("primary's processor time a write, cut off", times(&self.alone_us)),
+            ("primary's processor time a write, following", times(&self.followed_us)),
             ("lag, acknowledgement and all: median", ms(self.lag(0.5))),
             ("lag: 99 % of the time below", ms(self.lag(0.99))),
             ("lag: largest", ms(self.lag(1.0))),
             ("caught up after a turn cut off", format!("{} ms", self.caught_up.as_millis())),
         ];
         for (name, value) in rows {
-            writeln!(f, "| {name:<40} | {value:>16} |")?;
+            writeln!(f, "| {name:<43} | {value:>16} |")?;
         }
         Ok(())
     }
@@ -171,16 +180,21 @@ pub async fn run(plan: Plan, binary: &Path, dir: &Path) -> Result<Report> {
     west.cluster.shares.clone_from(&east.cluster.shares);
     let mut report = Report::default();
     let ground = Ground { region: &east, plan, is_pinned };
-    ground.load(WARM_UP, None).await?;
+    ground.load(WARM_UP).await?;
     let turn = Duration::from_secs(plan.seconds);
     for round in 0..plan.rounds {
         let turns = if round % 2 == 0 { [false, true] } else { [true, false] };
         for is_followed in turns {
             if is_followed {
-                report.followed.push(ground.load(turn, Some(&mut report.lags)).await?);
+                let Turn { rate, processor_us, lags } = ground.load(turn).await?;
+                report.followed.push(rate);
+                report.followed_us.push(processor_us);
+                report.lags.extend(lags);
             } else {
                 to_east.cut();
-                report.alone.push(ground.load(turn, None).await?);
+                let Turn { rate, processor_us, .. } = ground.load(turn).await?;
+                report.alone.push(rate);
+                report.alone_us.push(processor_us);
                 to_east.mend();
             }
             // By the primary's word: the secondary may not have noticed yet that it was cut off.
@@ -220,17 +234,28 @@ impl Pace {
 struct Ground<'a> {
     region: &'a Region,
     plan: Plan,
-    /// The primary has a processor of its own.
+    /// The primary and the writers share a processor with nothing else.
     is_pinned: bool,
 }
 
+/// What a turn showed.
+struct Turn {
+    /// Writes a second.
+    rate: f64,
+    /// Processor time of the primary's nodes for a write, microseconds.
+    processor_us: f64,
+    /// What its status said of the lag, looked at in turns of both kinds, as a look costs it something.
+    lags: Vec<f64>,
+}
+
 impl Ground<'_> {
-    /// Writes for `turn`; answers how many a second. Notes lags meanwhile, if they are wanted.
-    async fn load(&self, turn: Duration, mut lags: Option<&mut Vec<f64>>) -> Result<f64> {
+    /// Writes for `turn`.
+    async fn load(&self, turn: Duration) -> Result<Turn> {
         let (plan, cluster) = (self.plan, &self.region.cluster);
         let node = cluster.nodes.get(cluster.active().await?);
         let port = node.ok_or_else(|| HarnessError("no such node".to_owned()))?.port;
-        let began = Instant::now();
+        let (began, spent_before) = (Instant::now(), processor_ticks(self.region)?);
+        let mut lags = Vec::new();
         let pace = Arc::new(Pace {
             began,
             until: began + turn,
@@ -247,22 +272,39 @@ impl Ground<'_> {
         });
         while Instant::now() < pace.until {
             tokio::time::sleep(LOOK).await;
-            if let Some(lags) = &mut lags {
-                lags.extend(lag_seconds(&self.region.status().await?));
-            }
+            lags.extend(lag_seconds(&self.region.status().await?));
         }
-        ends.await.map_err(|err| HarnessError::new("the writers", err))??;
+        let elapsed: Duration = ends.await.map_err(|err| HarnessError::new("the writers", err))??;
+        let spent = processor_ticks(self.region)? - spent_before;
         #[expect(clippy::cast_precision_loss)]
-        Ok(pace.written.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64())
+        let (written, spent) = (pace.written.load(Ordering::Relaxed) as f64, spent as f64);
+        Ok(Turn { rate: written / elapsed.as_secs_f64(), processor_us: spent * TICK_US / written, lags })
     }
 }
 
-/// Runs all writers.
-fn write_all(port: u16, token: &str, writers: usize, pace: &Pace) -> Result<()> {
+/// Processor time that a region's nodes have taken so far, in the system's ticks (`proc_pid_stat(5)`).
+fn processor_ticks(region: &Region) -> Result<u64> {
+    let of_one = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        let stat = stat.map_err(|err| HarnessError::new("reading a node's times", err))?;
+        // Behind the name, which may hold anything: the state is the first field, times of user and system are 12 and 13.
+        let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect::<Vec<_>>());
+        let field = |at: usize| fields.as_ref()?.get(at)?.parse::<u64>().ok();
+        field(11)
+            .zip(field(12))
+            .map(|(user, system)| user + system)
+            .ok_or_else(|| HarnessError("a node's times cannot be read".to_owned()))
+    };
+    pids(region).map(of_one).sum()
+}
+
+/// Runs all writers; answers how long they took.
+fn write_all(port: u16, token: &str, writers: usize, pace: &Pace) -> Result<Duration> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|err| HarnessError::new("making a runtime", err))?;
     let writing = (0..writers).map(|at| write_until(port, token, at, pace));
-    runtime.block_on(futures::future::try_join_all(writing)).map(drop)
+    runtime.block_on(futures::future::try_join_all(writing))?;
+    Ok(pace.began.elapsed())
 }
 
 async fn write_until(port: u16, token: &str, at: usize, pace: &Pace) -> Result<()> {
