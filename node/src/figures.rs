@@ -59,7 +59,7 @@ fn figures(node: &Node) -> Vec<Figure> {
     let of_cluster = [("cluster", name.as_str())];
     let under_way = unsealed.as_ref().map_or(0, |unsealed| unsealed.kernel.requests_under_way());
     let mut figures = vec![
-        gauge("vault.core.active", &of_cluster, flag(node.is_active())),
+        gauge("vault.core.active", &of_cluster, flag(node.is_known_active())),
         gauge("vault.core.unsealed", &of_cluster, flag(unsealed.is_some())),
         gauge("vault.core.in_flight_requests", &of_cluster, float(under_way as u64)),
     ];

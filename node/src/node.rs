@@ -10,7 +10,7 @@ use arca_api::{RequestIds, SealStatus};
 use arca_barrier::{Offer, RootKey, SealConfig, Share, UnsealProgress, boot_key};
 use arca_engine_api::{Clock, EngineType, Entropy, UnixMillis};
 use arca_kernel::key_keeper::LockedOut;
-use arca_raft_storage::{Member, Version};
+use arca_raft_storage::{Member, Replica as _, Version};
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -296,7 +296,7 @@ impl Node {
         }
         NodeError::Invalid(
             "server is not yet initialized: it has not found the cluster named in its retry_join so far, and its log \
-             says why. Initialize one node of a cluster, not this one as well"
+             says why. If this is to be a new cluster, initialize it on one of its nodes, and on no second one"
                 .to_owned(),
         )
     }
@@ -462,6 +462,14 @@ impl Node {
     /// Whether another node leads, or this one does, as Raft knows now.
     pub(crate) fn is_active(&self) -> bool {
         self.unsealed.load().as_ref().is_some_and(|unsealed| unsealed.kernel.is_active())
+    }
+
+    /// Whether this node is the active one as far as anybody is told: one that has lost its quorum does not know whether another
+    /// is by now.
+    pub(crate) fn is_known_active(&self) -> bool {
+        let leads =
+            |unsealed: &Unsealed| unsealed.kernel.is_active() && unsealed.replica.status().leader.is_some();
+        self.unsealed.load().as_ref().is_some_and(|unsealed| leads(unsealed))
     }
 
     /// Waits until this node can no longer trust its disk or its state. Whoever runs it ends the process then, at once and

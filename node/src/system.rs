@@ -44,7 +44,7 @@ impl System for NodeSystem {
 
     fn health(&self) -> Health {
         let status = self.0.seal_status();
-        let is_active = self.0.is_active();
+        let is_active = self.0.is_known_active();
         let has_leader =
             self.0.unsealed.load().as_ref().map(|unsealed| unsealed.replica.status().leader.is_some());
         Health {
@@ -74,7 +74,7 @@ impl System for NodeSystem {
         };
         let status = unsealed.replica.status();
         let leader = status.leader.unwrap_or_default();
-        let is_self = unsealed.kernel.is_active();
+        let is_self = self.0.is_known_active();
         let active_since = unsealed.kernel.active_since().filter(|_| is_self);
         LeaderStatus {
             ha_enabled: self.0.disk.is_clustered(),

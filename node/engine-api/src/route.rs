@@ -30,6 +30,8 @@ pub enum Effect {
     /// About the node that is asked, whatever its role: carried to no other. A standby cannot take a use of the token
     /// for it, so only the active node does.
     ThisNode,
+    /// Reads what the active node alone knows: carried to it while one is known, answered as well as can be otherwise.
+    AsksActive,
     /// Writes, or issues something leased: the active node serves it.
     Writes,
 }

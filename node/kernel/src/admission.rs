@@ -90,6 +90,11 @@ impl Admitted {
         self.effect() == Some(Effect::ThisNode)
     }
 
+    /// Whether it is about what the active node alone knows.
+    pub(crate) fn asks_active(&self) -> bool {
+        self.effect() == Some(Effect::AsksActive)
+    }
+
     fn effect(&self) -> Option<Effect> {
         self.found.and_then(|found| found.method).map(|method| method.effect)
     }

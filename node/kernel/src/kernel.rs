@@ -217,6 +217,12 @@ impl Kernel {
         self.active.load(Ordering::Acquire)
     }
 
+    /// Whether another node is the active one, as far as this one knows.
+    pub(crate) fn can_ask_active(&self) -> bool {
+        let status = self.store.replica().status();
+        !self.is_active() && status.leader.is_some_and(|leader| leader.id != status.id)
+    }
+
     /// Since when, if it is.
     #[must_use]
     pub fn active_since(&self) -> Option<UnixMillis> {

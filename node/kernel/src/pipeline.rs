@@ -169,7 +169,9 @@ impl Kernel {
     /// A standby passes on what writes; one that answers from what it has also passes on every refusal, since it
     /// may not have heard of the token or the policy yet.
     fn is_for_active(&self, asked: &Asked, admitted: &Admitted) -> bool {
-        admitted.needs_active(asked) || (asked.incoming.allows_stale && admitted.refusal.is_some())
+        admitted.needs_active(asked)
+            || (admitted.asks_active() && self.can_ask_active())
+            || (asked.incoming.allows_stale && admitted.refusal.is_some())
     }
 
     async fn give_up(&self, asked: &mut Asked) -> Result<Box<Answer>, KernelError> {

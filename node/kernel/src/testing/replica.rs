@@ -90,6 +90,11 @@ impl LocalReplica {
         self.0.status.send_modify(|status| status.role = Role::Follower);
     }
 
+    /// Has this member know of a leader.
+    pub fn hear_of_leader(&self, id: MemberId) {
+        self.0.status.send_modify(|status| status.leader = Some(Member { id, ..Member::default() }));
+    }
+
     /// Refuses the next `count` sets proposed here as if they had conflicted.
     pub fn refuse_next(&self, count: u64) {
         self.0.conflicts.lock().1 = count;

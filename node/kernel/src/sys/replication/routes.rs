@@ -65,9 +65,12 @@ const fn sudo(
     Route { access: Access::Sudo, ..Route::new(id, pattern, methods, fields, summary) }
 }
 
+/// Links and lags are the active node's to know.
+const SHOW_AS_ACTIVE: &[Method] = &[Method::with_effect(Operation::Read, Effect::AsksActive, "Show.")];
+
 pub(super) static ROUTES: &[Route] = &[
-    open("status", "replication/status", SHOW, &[], "What this cluster is to others."),
-    open("status-of", "replication/{kind}/status", SHOW, &[], "The same, of one kind."),
+    open("status", "replication/status", SHOW_AS_ACTIVE, &[], "What this cluster is to others."),
+    open("status-of", "replication/{kind}/status", SHOW_AS_ACTIVE, &[], "The same, of one kind."),
     Route::new("recover", "replication/recover", DO, &[], "Goes on after a standstill."),
     sudo(
         "reindex",

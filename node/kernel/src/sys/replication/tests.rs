@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arca_engine_api::{Fault, Operation};
+use arca_raft_storage::MemberId;
 use serde_json::{Value, json};
 
 use crate::answer::Shape;
@@ -240,7 +241,13 @@ async fn only_the_active_node_acts_and_every_node_refuses() {
     assert_eq!(text(roles.rig.post("x", PROMOTE, json!({})).await), "permission denied");
     let refused = roles.rig.post(&token, PROMOTE, json!({})).await;
     assert!(matches!(refused, Err(KernelError::NeedsActive)), "carried to the active node");
-    assert!(roles.rig.get("", "sys/replication/dr/status").await.is_ok());
+    let status = async || roles.rig.get("", "sys/replication/dr/status").await;
+    assert!(status().await.is_ok(), "nobody else is known to be asked");
+    roles.rig.replica.hear_of_leader(MemberId(1));
+    assert!(
+        matches!(status().await, Err(KernelError::NeedsActive)),
+        "links and lags are the active node's to know"
+    );
 }
 
 /// Lines of `mode | path | body | what the node was asked to do, or what the caller was told`.
