@@ -63,6 +63,6 @@ fn runs_that_are_not_begun() {
         "there is no fault \"fire\"; there are bitflip-log",
     );
     run(&["run", "--report", report, "--workload", "work"], 2, "possible values: all, counters");
-    run(&["run", "--report", report, "--nodes", "2"], 2, "2 is not in 3..=5");
+    run(&["run", "--report", report, "--nodes", "4"], 2, "it is 3 or 5");
     run(&["promotion", "--report", report, "--clients", "1"], 2, "1 is not in 2..=100");
 }

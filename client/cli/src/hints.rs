@@ -119,6 +119,7 @@ fn api(err: &ApiError, console: &Console) -> Option<String> {
         404 if err.method == Method::PATCH => {
             Some("there is nothing to change yet: write it first (`arca kv put`, or `arca write`).".into())
         }
+        405 if err.mentions("listener") => None,
         405 => {
             Some(format!("this path does not know that verb; `arca path-help {path}` shows what it knows."))
         }
@@ -132,6 +133,8 @@ fn api(err: &ApiError, console: &Console) -> Option<String> {
         503 if err.mentions("ealed") => {
             Some("unseal the server with `arca operator unseal`; `arca status` shows how far it is.".into())
         }
+        // What happened, and what to do about it, is in the answer.
+        503 if err.mentions("no longer the primary") || err.mentions("DR secondary") => None,
         503 => {
             Some(
                 "no active server at the moment: a quorum of the servers must run, unsealed, and reach each other. \

@@ -567,6 +567,11 @@ fn section(name: &str, status: &Value) -> String {
         rows.push(("Fenced Since".to_owned(), of("heard_at")));
         rows.push(("New Primary".to_owned(), of("primary_cluster_addrs")));
     }
+    let pending = status.get("pending").and_then(Value::as_array).into_iter().flatten();
+    rows.extend(pending.map(|pending| ("Pending".to_owned(), table::plain(pending))));
+    if let Some(after) = status.get("fence_after").and_then(Value::as_u64).filter(|after| *after > 0) {
+        rows.push(("Fence After".to_owned(), table::short_duration(after)));
+    }
     let mut out = table::pairs(rows);
     out.push_str(&peers(status, "secondaries", "Secondary"));
     out.push_str(&peers(status, "primaries", "Primary Node"));

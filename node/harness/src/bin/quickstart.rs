@@ -234,8 +234,9 @@ fn leave_running(mut cluster: Cluster, dir: &Path) -> Result<(), HarnessError> {
     println!("    {} status", cluster::find_binary()?.display());
     println!("    {} kv get secret/demo", cluster::find_binary()?.display());
     println!(
-        "Unseal keys: {}. Stop and delete it all: deploy/quickstart --stop",
-        dir.join("unseal-keys").display()
+        "Unseal keys: {}. Stop and delete it all: deploy/quickstart --stop --dir {}",
+        dir.join("unseal-keys").display(),
+        dir.display()
     );
     Ok(())
 }

@@ -18,6 +18,7 @@ const HELP: &str = "usage: arca-regions [drill|lag] [OPTION VALUE]…
     --rounds N        turns of each kind (2)
     --writers N       at once (64)
     --rate N          writes a second at the most (as many as go)
+  Fails when what a secondary is to have is missing, a role does not change in two minutes, or the states differ in the end.
   The arca binary is the one beside this program, or ARCA_BIN.";
 
 enum Plan {
@@ -60,8 +61,12 @@ impl Plan {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    if std::env::args().skip(1).any(|arg| matches!(arg.as_str(), "-h" | "--help")) {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
     let Some(plan) = Plan::of(std::env::args().skip(1)) else {
-        eprintln!("{HELP}");
+        eprintln!("regions: unknown or incomplete arguments\n{HELP}");
         return ExitCode::FAILURE;
     };
     match run(plan).await {
