@@ -271,7 +271,7 @@ async fn orders_reach_the_node_in_the_mode_they_are_for() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 40);
+    assert_eq!(checked, 41);
 }
 
 #[tokio::test]
