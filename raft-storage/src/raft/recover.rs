@@ -17,7 +17,7 @@ use openraft::vote::RaftLeaderId as _;
 use super::OpenError;
 use super::config::RaftConfig;
 use super::machine::snapshot_meta;
-use super::replica::{RaftParts, open_files};
+use super::replica::{RaftParts, drop_contradicted, open_files};
 use crate::Member;
 use crate::log::openraft::RaftLog;
 use crate::state::State;
@@ -34,6 +34,7 @@ pub async fn recover_single(config: RaftConfig, parts: RaftParts, me: Member) ->
     }
     let (_node, log) = open_files(&config, &parts)?;
     let state = Arc::new(State::open(parts.home.clone())?);
+    drop_contradicted(&log, &state)?;
     let applied = snapshot_meta(state.view().meta())?.last_log_id;
     let mut storage = RaftLog::new(log.clone());
     let result = write(&mut storage, applied, me).await;

@@ -143,7 +143,7 @@ fn check_fit(log: &SegmentLog, state: &State) -> Result<(), OpenError> {
 
 /// A power loss may take from the log what the state machine had applied, and kept. What the log has in its place is an
 /// earlier leader's and was never committed: it goes, and the log goes on behind the state.
-fn drop_contradicted(log: &SegmentLog, state: &State) -> Result<(), OpenError> {
+pub(super) fn drop_contradicted(log: &SegmentLog, state: &State) -> Result<(), OpenError> {
     let Some(applied) = snapshot_meta(state.view().meta())?.last_log_id else { return Ok(()) };
     if log.id_of(applied.index).is_some_and(|found| log_id(found) != applied) {
         tracing::warn!(index = applied.index, "dropped the end of the log: the state is of a later leader");

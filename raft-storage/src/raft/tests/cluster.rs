@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 
 use super::support::{Cluster, LONG, bytes, member, put};
 use crate::kv::ModelHome;
+use crate::raft::machine::receive_all;
 use crate::raft::{OpenError, RaftConfig, RaftParts, RaftReplica, Threads, recover_single};
+use crate::state::Scope;
 use crate::testing::{ModelNet, ModelVfs, Operation};
 use crate::{MemberId, MemberKind, ProposeError, Replica, ReplicaError, Role, Version, Write, WriteSet};
 
@@ -533,6 +535,38 @@ async fn the_last_member_goes_on_alone() {
     cluster.write("a", "2").await;
     let id = cluster.join().await;
     assert_eq!(cluster.read(id, "a").await.as_deref(), Some("2"));
+}
+
+/// The power was lost when the state was a snapshot's already, and the log still had what nobody took.
+#[tokio::test(start_paused = true)]
+async fn the_last_member_goes_on_alone_from_a_snapshot_that_its_log_contradicts() {
+    let mut cluster = Cluster::new(3).await;
+    cluster.write("a", "1").await;
+    let old = cluster.leader().await;
+    let last = old.status().id;
+    cluster.net.isolate(last);
+    let void = (0..4).map(async |n: u64| {
+        tokio::time::sleep(Duration::from_millis(n)).await;
+        old.propose(put("a", "void")).await.unwrap_err()
+    });
+    futures::future::join_all(void).await;
+    let others: Vec<_> = cluster.ids().into_iter().filter(|id| *id != last).collect();
+    let new = cluster.leader_among(&others).await;
+    let newest = new.propose(put("a", "2")).await.unwrap().index;
+    assert!(old.log().state().last.unwrap().index > newest);
+    let snapshot = new.shared.state.export(Scope::Member, b"");
+    let staged = receive_all(&old.shared.state, snapshot).unwrap();
+    assert!(old.shared.state.install(staged).unwrap());
+    drop((old, new));
+    for id in cluster.ids() {
+        cluster.crash(id);
+    }
+    let (config, parts) = (cluster.nodes[&last].config.clone(), cluster.parts(last));
+    recover_single(config, parts, member(last)).await.unwrap();
+    cluster.net.heal();
+    cluster.start(last).await;
+    assert_eq!(cluster.read(last, "a").await.as_deref(), Some("2"));
+    cluster.write("a", "3").await;
 }
 
 #[tokio::test(start_paused = true)]
