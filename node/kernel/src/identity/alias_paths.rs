@@ -8,7 +8,7 @@ use super::book::{Book, check_name};
 use super::fields::{book, metadata, path_or_body};
 use super::record::{AliasRecord, EntityRecord, Metadata, folded};
 use super::show::{self, MountNames};
-use super::{LIST, ONE, PAGE_FIELDS, WRITE};
+use super::{LIST, ONE, PAGE_FIELDS, WRITE, withheld};
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
 use crate::replication::{EntityKnown, EntityQuestion};
@@ -90,7 +90,7 @@ fn read(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError
 fn delete(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError> {
     let (book, id) = (book(ctx), request.param("id"));
     if let Some(mut entity) = book.entity_by_alias_id(id)? {
-        show::check_all_given(ctx, entity.alias(id))?;
+        withheld::check_aliases(ctx, entity.alias(id))?;
         book.take_alias(&mut entity, id)?;
         book.save_entity(&entity)?;
     }
@@ -117,11 +117,11 @@ fn write(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelErro
     };
     let id = path_or_body(request, "id")?;
     let names = MountNames::of(ctx)?;
-    names.check_given(ctx, &wanted.mount_accessor)?;
+    withheld::check_method(ctx, &wanted.mount_accessor)?;
     if !id.is_empty() {
         let entity = book.entity_by_alias_id(&id)?;
         let entity = entity.ok_or_else(|| KernelError::invalid("invalid alias ID provided"))?;
-        show::check_all_given(ctx, entity.alias(&id))?;
+        withheld::check_aliases(ctx, entity.alias(&id))?;
         return update(&book, &names, entity, &id, wanted);
     }
     if wanted.name.is_empty() || wanted.mount_accessor.is_empty() {

@@ -10,7 +10,7 @@ use super::fields::{book, check_spelling, metadata, path_or_body, policies};
 use super::merge::Merge;
 use super::record::EntityRecord;
 use super::show::{self, MountNames};
-use super::{DELETE_MANY_MAX, LIST, ONE, PAGE_FIELDS, WRITE};
+use super::{DELETE_MANY_MAX, LIST, ONE, PAGE_FIELDS, WRITE, withheld};
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
 use crate::tokens::handlers::page;
@@ -136,7 +136,7 @@ fn read(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError
 
 fn delete(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError> {
     if let Some(entity) = find(ctx, request)? {
-        show::check_all_given(ctx, &entity.aliases)?;
+        withheld::check_aliases(ctx, &entity.aliases)?;
         book(ctx).delete_entity(&entity)?;
     }
     Ok(Response::empty())
@@ -198,7 +198,7 @@ fn batch_delete(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, Ker
     let book = book(ctx);
     for id in ids.into_iter().collect::<BTreeSet<_>>() {
         if let Some(entity) = book.entity(&id)? {
-            show::check_all_given(ctx, &entity.aliases)?;
+            withheld::check_aliases(ctx, &entity.aliases)?;
             book.delete_entity(&entity)?;
         }
     }
@@ -224,7 +224,7 @@ fn merge(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelErro
     let book = book(ctx);
     for id in merge.from.iter().chain([&merge.into]) {
         if let Some(entity) = book.entity(id)? {
-            show::check_all_given(ctx, &entity.aliases)?;
+            withheld::check_aliases(ctx, &entity.aliases)?;
         }
     }
     book.merge(&merge)?;

@@ -10,7 +10,7 @@ use super::book::{Book, check_name};
 use super::fields::{book, check_spelling, metadata, path_or_body, policies};
 use super::record::{AliasRecord, GroupKind, GroupRecord};
 use super::show::{self, MountNames};
-use super::{LIST, ONE, PAGE_FIELDS, WRITE};
+use super::{LIST, ONE, PAGE_FIELDS, WRITE, withheld};
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
 use crate::tokens::handlers::page;
 use crate::{KernelError, ids};
@@ -133,7 +133,7 @@ fn read(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError
 
 fn delete(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError> {
     if let Some(group) = find(ctx, request)? {
-        show::check_all_given(ctx, &group.alias)?;
+        withheld::check_aliases(ctx, &group.alias)?;
         book(ctx).delete_group(group)?;
     }
     Ok(Response::empty())
@@ -247,7 +247,7 @@ fn read_alias(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, Kerne
 fn delete_alias(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError> {
     let book = book(ctx);
     if let Some(mut group) = book.group_by_alias_id(request.param("id"))? {
-        show::check_all_given(ctx, &group.alias)?;
+        withheld::check_aliases(ctx, &group.alias)?;
         book.clear_group_alias(&mut group)?;
         save_with_alias(&book, &group)?;
     }
@@ -268,7 +268,7 @@ fn write_alias(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, Kern
         return Err(KernelError::invalid("invalid group alias ID"));
     }
     let old = holder.as_ref().and_then(|group| group.alias.clone());
-    show::check_all_given(ctx, &old)?;
+    withheld::check_aliases(ctx, &old)?;
     let (mut name, mut accessor) = (text("name")?, text("mount_accessor")?);
     if let Some(old) = &old {
         name = if name.is_empty() { old.name.clone() } else { name };
@@ -287,7 +287,7 @@ fn write_alias(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, Kern
         }
     };
     // Its own alias so far is lost to the new one.
-    show::check_all_given(ctx, &group.alias)?;
+    withheld::check_aliases(ctx, &group.alias)?;
     let alias = AliasRecord {
         id: if id.is_empty() { ids::uuid(book.entropy)? } else { id },
         name,
@@ -311,7 +311,7 @@ fn check_alias(ctx: &BuiltinCtx<'_>, name: &str, accessor: &str) -> Result<(), K
     }
     check_name(name)?;
     let names = MountNames::of(ctx)?;
-    names.check_given(ctx, accessor)?;
+    withheld::check_method(ctx, accessor)?;
     let mount = names.mount(accessor).ok_or_else(|| KernelError::invalid("invalid mount accessor"))?;
     let (key, version) = &mount.guard;
     ctx.tx.guard(key, *version); // It must still be there when this commits.

@@ -21,6 +21,7 @@ mod resolve;
 mod show;
 #[cfg(test)]
 mod tests;
+mod withheld;
 
 pub(crate) use book::Book;
 pub(crate) use login::AliasOf;

@@ -9,7 +9,6 @@ use super::book::Book;
 use super::record::{AliasRecord, EntityRecord, GroupRecord, Metadata};
 use super::resolve::with_parents;
 use crate::builtin::BuiltinCtx;
-use crate::replication::filter;
 use crate::router::{Mount, Router};
 use crate::{KernelError, rfc3339};
 
@@ -32,34 +31,10 @@ impl MountNames {
         found.map(AsRef::as_ref).filter(|mount: &&Mount| mount.is_active())
     }
 
-    /// Refuses what a secondary asks for about an auth method that is kept from it: who is who there is not for it to say.
-    pub(super) fn check_given(&self, ctx: &BuiltinCtx<'_>, accessor: &str) -> Result<(), KernelError> {
-        let Some(secondary_id) = ctx.secondary_id else { return Ok(()) };
-        // Also of one that is being moved, which requests do not reach meanwhile.
-        match self.router.by_accessor(&self.namespace_id, accessor) {
-            Some(mount) if filter::withholds(ctx.tx, secondary_id, mount)? => {
-                Err(KernelError::invalid(filter::METHOD_KEPT))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Path and type; empty for a mount that is gone.
     fn path_and_type(&self, accessor: &str) -> (&str, &str) {
         self.mount(accessor).map_or(("", ""), |mount| (&mount.record.path, &mount.record.engine))
     }
-}
-
-/// The same about each of some aliases.
-pub(super) fn check_all_given<'a>(
-    ctx: &BuiltinCtx<'_>,
-    aliases: impl IntoIterator<Item = &'a AliasRecord>,
-) -> Result<(), KernelError> {
-    if ctx.secondary_id.is_none() {
-        return Ok(());
-    }
-    let names = MountNames::of(ctx)?;
-    aliases.into_iter().try_for_each(|alias| names.check_given(ctx, &alias.mount_accessor))
 }
 
 /// `null` where there is nothing.

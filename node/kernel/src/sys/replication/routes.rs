@@ -9,7 +9,9 @@ const SHOW: &[Method] = &[Method::new(Operation::Read, "Show.")];
 const SHOW_AND_SET: &[Method] =
     &[Method::new(Operation::Read, "Show."), Method::new(Operation::Update, "Set.")];
 const DO: &[Method] = &[Method::new(Operation::Update, "Do it.")];
-/// Only the active node has looked for it.
+/// Links and lags are the active node's to know.
+const SHOW_OF_ACTIVE: &[Method] = &[Method::with_effect(Operation::Read, Effect::AsksActive, "Show.")];
+/// Only the active node has looked for it: there is nothing to show without one.
 const SHOW_ON_ACTIVE: &[Method] = &[Method::with_effect(Operation::Read, Effect::Writes, "Show.")];
 const ANY: &[Method] = &[
     Method::new(Operation::Read, "Show."),
@@ -65,12 +67,9 @@ const fn sudo(
     Route { access: Access::Sudo, ..Route::new(id, pattern, methods, fields, summary) }
 }
 
-/// Links and lags are the active node's to know.
-const SHOW_AS_ACTIVE: &[Method] = &[Method::with_effect(Operation::Read, Effect::AsksActive, "Show.")];
-
 pub(super) static ROUTES: &[Route] = &[
-    open("status", "replication/status", SHOW_AS_ACTIVE, &[], "What this cluster is to others."),
-    open("status-of", "replication/{kind}/status", SHOW_AS_ACTIVE, &[], "The same, of one kind."),
+    open("status", "replication/status", SHOW_OF_ACTIVE, &[], "What this cluster is to others."),
+    open("status-of", "replication/{kind}/status", SHOW_OF_ACTIVE, &[], "The same, of one kind."),
     Route::new("recover", "replication/recover", DO, &[], "Goes on after a standstill."),
     sudo(
         "reindex",
