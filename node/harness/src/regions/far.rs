@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use arca_client::{Client, Token};
 use serde_json::{Map, Value, json};
 
-use super::region::{PERFORMANCE, Region};
+use super::orders::PERFORMANCE;
+use super::region::Region;
 use crate::HarnessError;
 
 type Result<T> = std::result::Result<T, HarnessError>;

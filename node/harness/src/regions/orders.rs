@@ -1,5 +1,4 @@
-//! What an operator asks of a cluster about replication, by any client of its active node: for whoever builds regions in
-//! another way than [`super::region`] does.
+//! What an operator asks of a cluster about replication, by any client of its active node.
 
 use arca_client::{Client, Error, Request, Secret};
 use serde_json::{Map, Value, json};
@@ -8,12 +7,25 @@ use crate::HarnessError;
 
 type Result<T> = std::result::Result<T, HarnessError>;
 
+/// Paths of one kind of replication.
+pub const DR: &str = "sys/replication/dr";
+/// The same, of performance replication.
+pub const PERFORMANCE: &str = "sys/replication/performance";
+
 /// Orders something below `sys/replication/dr/`.
 ///
 /// # Errors
 /// When it is refused, or nobody answers.
 pub async fn order(client: &Client, path: &str, body: &Value) -> Result<Option<Secret>> {
-    let done = client.write(&format!("sys/replication/dr/{path}"), body).await;
+    order_of(client, DR, path, body).await
+}
+
+/// The same, below the paths of a kind.
+///
+/// # Errors
+/// When it is refused, or nobody answers.
+pub async fn order_of(client: &Client, kind: &str, path: &str, body: &Value) -> Result<Option<Secret>> {
+    let done = client.write(&format!("{kind}/{path}"), body).await;
     done.map_err(|err| HarnessError::new(path, err))
 }
 
@@ -22,7 +34,15 @@ pub async fn order(client: &Client, path: &str, body: &Value) -> Result<Option<S
 /// # Errors
 /// When nobody answers.
 pub async fn status(client: &Client) -> Result<Map<String, Value>> {
-    let read = client.read("sys/replication/dr/status").await;
+    status_of(client, DR).await
+}
+
+/// The same, of a kind.
+///
+/// # Errors
+/// When nobody answers.
+pub async fn status_of(client: &Client, kind: &str) -> Result<Map<String, Value>> {
+    let read = client.read(&format!("{kind}/status")).await;
     let secret = read.map_err(|err| HarnessError::new("replication status", err))?;
     Ok(secret.and_then(|secret| secret.data).unwrap_or_default())
 }
@@ -32,7 +52,16 @@ pub async fn status(client: &Client) -> Result<Map<String, Value>> {
 /// # Errors
 /// When it is refused.
 pub async fn secondary_token(client: &Client, id: &str) -> Result<String> {
-    let made = order(client, "primary/secondary-token", &json!({ "id": id, "ttl": "10m" })).await?;
+    secondary_token_of(client, DR, id).await
+}
+
+/// The same, of a kind.
+///
+/// # Errors
+/// When it is refused.
+pub async fn secondary_token_of(client: &Client, kind: &str, id: &str) -> Result<String> {
+    let wanted = json!({ "id": id, "ttl": "10m" });
+    let made = order_of(client, kind, "primary/secondary-token", &wanted).await?;
     let token = made.and_then(|made| made.wrap_info).map(|info| info.token.expose().to_owned());
     token.ok_or_else(|| HarnessError("no token was made".to_owned()))
 }

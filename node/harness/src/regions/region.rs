@@ -3,20 +3,16 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use arca_client::{Client, Error, Request, Token};
-use serde_json::{Map, Value, json};
+use arca_client::{Client, Token};
+use serde_json::{Map, Value};
 
+use super::orders::{self, DR};
 use crate::{Cluster, ClusterOptions, HarnessError};
 
 type Result<T> = std::result::Result<T, HarnessError>;
 
 /// For a role to change, a copy to be whole, or two states to be the same.
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// Paths of one kind of replication.
-pub const DR: &str = "sys/replication/dr";
-/// The same, of performance replication.
-pub const PERFORMANCE: &str = "sys/replication/performance";
 
 /// See the file's header.
 #[derive(Debug)]
@@ -86,8 +82,8 @@ impl Region {
         path: &str,
         body: &Value,
     ) -> Result<Option<arca_client::Secret>> {
-        let done = self.active().await?.write(&format!("{kind}/{path}"), body).await;
-        done.map_err(|err| HarnessError::new(&format!("{} of {}", path, self.name), err))
+        let done = orders::order_of(&self.active().await?, kind, path, body).await;
+        done.map_err(|err| HarnessError::new(self.name, err.0))
     }
 
     /// The fields of `sys/replication/dr/status`, as the active node sees them.
@@ -103,9 +99,7 @@ impl Region {
     /// # Errors
     /// When it does not answer.
     pub async fn status_of(&self, kind: &str) -> Result<Map<String, Value>> {
-        let read = self.active().await?.read(&format!("{kind}/status")).await;
-        let secret = read.map_err(|err| HarnessError::new("replication status", err))?;
-        Ok(secret.and_then(|secret| secret.data).unwrap_or_default())
+        orders::status_of(&self.active().await?, kind).await
     }
 
     /// Waits until the status says so.
@@ -154,10 +148,7 @@ impl Region {
     /// # Errors
     /// When it is refused.
     pub async fn secondary_token_of(&self, kind: &str, id: &str) -> Result<String> {
-        let wanted = json!({ "id": id, "ttl": "10m" });
-        let made = self.order_of(kind, "primary/secondary-token", &wanted).await?;
-        let token = made.and_then(|made| made.wrap_info).map(|info| info.token.expose().to_owned());
-        token.ok_or_else(|| HarnessError("no token was made".to_owned()))
+        orders::secondary_token_of(&self.active().await?, kind, id).await
     }
 
     /// Makes an operation token out of key shares, on a secondary that answers to no other.
@@ -165,34 +156,8 @@ impl Region {
     /// # Errors
     /// When a share is refused.
     pub async fn operation_token(&self, shares: &[String], threshold: usize) -> Result<String> {
-        let path = "secondary/generate-operation-token";
-        let begun = self.raw(&format!("{path}/attempt"), &json!({})).await?;
-        let text = |of: &Map<String, Value>, name: &str| {
-            of.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
-        };
-        let (nonce, pad) = (text(&begun, "nonce"), text(&begun, "otp"));
-        let mut encoded = String::new();
-        for share in shares.iter().take(threshold) {
-            let step = self.raw(&format!("{path}/update"), &json!({ "key": share, "nonce": nonce })).await?;
-            encoded = text(&step, "encoded_token");
-        }
-        let body = json!({ "encoded_token": encoded, "otp": pad });
-        let token = self.active().await?.write("sys/decode-token", &body).await;
-        let token = token.map_err(|err| HarnessError::new("taking the pad off", err))?;
-        let token = token.and_then(|token| Some(token.field("token")?.as_str()?.to_owned()));
-        token.ok_or_else(|| HarnessError("no operation token was made".to_owned()))
-    }
-
-    /// An order whose answer has its fields at the top.
-    async fn raw(&self, path: &str, body: &Value) -> Result<Map<String, Value>> {
-        let failed = |err: Error| HarnessError::new(path, err);
-        let request = Request::put(format!("sys/replication/dr/{path}")).json(body).map_err(failed)?;
-        let answered = self.active().await?.send(request).await.map_err(failed)?;
-        let all: Map<String, Value> = answered.json().map_err(failed)?;
-        match all.get("data") {
-            Some(Value::Object(data)) => Ok(data.clone()),
-            _ => Ok(all),
-        }
+        orders::operation_token(&self.active().await?, shares.iter().take(threshold).map(String::as_str))
+            .await
     }
 
     /// A client of the active node with another token.
