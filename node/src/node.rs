@@ -459,7 +459,7 @@ impl Node {
         self.unsealed.load().as_ref().map(|unsealed| unsealed.cluster.cluster_name()).unwrap_or_default()
     }
 
-    /// Whether another node leads, or this one does, as Raft knows now.
+    /// Whether this node leads, as far as it knows.
     pub(crate) fn is_active(&self) -> bool {
         self.unsealed.load().as_ref().is_some_and(|unsealed| unsealed.kernel.is_active())
     }
@@ -467,9 +467,9 @@ impl Node {
     /// Whether this node is the active one as far as anybody is told: one that has lost its quorum does not know whether another
     /// is by now.
     pub(crate) fn is_known_active(&self) -> bool {
-        let leads =
-            |unsealed: &Unsealed| unsealed.kernel.is_active() && unsealed.replica.status().leader.is_some();
-        self.unsealed.load().as_ref().is_some_and(|unsealed| leads(unsealed))
+        let unsealed = self.unsealed.load();
+        self.is_active()
+            && unsealed.as_ref().is_some_and(|unsealed| unsealed.replica.status().leader.is_some())
     }
 
     /// Waits until this node can no longer trust its disk or its state. Whoever runs it ends the process then, at once and
