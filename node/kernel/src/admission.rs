@@ -399,7 +399,11 @@ impl Admitted {
 
     /// Why there is nothing to run, said only once the caller is known to be allowed.
     fn misrouted(&self) -> Option<KernelError> {
+        let asks_for_help = self.request.operation == Operation::Help;
         let Some(found) = self.found else {
+            if asks_for_help && self.mount.is_some() && self.request.path.is_empty() {
+                return None;
+            }
             if self.path.ends_with('/') && self.request.operation.writes_entry() {
                 return Some(KernelError::invalid("cannot write to a path ending in '/'"));
             }
@@ -410,7 +414,7 @@ impl Admitted {
             };
             return Some(KernelError::NotFound(text));
         };
-        let is_served = found.method.is_some() || self.request.operation == Operation::Help;
+        let is_served = found.method.is_some() || asks_for_help;
         (!is_served).then_some(KernelError::Unsupported)
     }
 }

@@ -103,6 +103,20 @@ async fn help_on_a_protected_path_needs_no_sudo() {
 }
 
 #[tokio::test]
+async fn help_at_the_root_of_a_mount_lists_its_paths() {
+    let rig = Rig::active().await;
+    let token = rig.made("root", json!({"policies": "default"})).await;
+    for (root, path) in [("auth/token/", "lookup-self"), ("identity", "entity/merge"), ("sys/", "step-down")]
+    {
+        let stranger = rig.ask("nobody", Operation::Help, root, Value::Null, None).await;
+        assert_eq!(text(stranger), "permission denied", "{root}");
+        let answer = rig.ask(&token, Operation::Help, root, Value::Null, None).await.unwrap().data.unwrap();
+        assert!(answer["help"].as_str().unwrap().contains(&format!("\n    {path}\n")), "{root}: {answer:?}");
+        assert!(answer["openapi"]["paths"].as_object().is_some_and(|paths| !paths.is_empty()));
+    }
+}
+
+#[tokio::test]
 async fn the_types_of_one_kind_are_for_sudo() {
     let rig = Rig::active().await;
     for (capability, want) in [(r#""list""#, "permission denied"), (r#""list", "sudo""#, "stubborn")] {

@@ -37,15 +37,28 @@ pub(crate) const fn kind_word(kind: FieldKind) -> &'static str {
     }
 }
 
-/// The answer to a request for help.
-pub(crate) fn answer(mount: &Mount, tables: Vec<&RouteTable>, found: &Found, request: &Request) -> Answer {
-    let help = if request.path.is_empty() { of_mount(mount, &tables) } else { of_route(found, request) };
-    let document = openapi::document("", std::iter::once(("/", found.route)));
+/// The answer to a request for help: about the route that serves the path, or about the whole mount when asked at its root.
+pub(crate) fn answer(
+    mount: &Mount,
+    tables: &[&RouteTable],
+    found: Option<&Found>,
+    request: &Request,
+) -> Result<Answer, KernelError> {
+    let (help, document) = match found {
+        Some(found) if !request.path.is_empty() => {
+            (of_route(found, request), openapi::document("", std::iter::once(("/", found.route))))
+        }
+        _ if request.path.is_empty() => {
+            let routes = tables.iter().flat_map(|table| table.routes());
+            (of_mount(mount, tables), openapi::document("", routes.map(|route| ("/", route))))
+        }
+        _ => return Err(KernelError::Bug("help was asked for at a path without a route".to_owned())),
+    };
     let mut data = Map::new();
     data.insert("help".to_owned(), help.into());
     data.insert("openapi".to_owned(), document);
     data.insert("see_also".to_owned(), Value::Null);
-    Answer { request_id: request.id.clone(), data: Some(data), shape: Shape::Bare, ..Answer::default() }
+    Ok(Answer { request_id: request.id.clone(), data: Some(data), shape: Shape::Bare, ..Answer::default() })
 }
 
 // Writing to a String cannot fail, so the results of `writeln!` below say nothing.

@@ -336,13 +336,14 @@ impl Kernel {
 
     /// Calls the engine or the built-in path, then adds what the kernel owes its answer.
     async fn run(&self, tx: &Tx, asked: &Asked, admitted: &Admitted) -> Result<Ran, KernelError> {
-        let (Some(mount), Some(found)) = (&admitted.mount, admitted.found) else {
-            return Err(KernelError::Bug("an admitted request has no route".to_owned()));
-        };
+        let bug = || KernelError::Bug("an admitted request has no route".to_owned());
+        let mount = admitted.mount.as_ref().ok_or_else(bug)?;
         if admitted.request.operation == Operation::Help {
-            let answer = help::answer(mount, self.tables(mount)?, &found, &admitted.request);
+            let tables = self.tables(mount)?;
+            let answer = help::answer(mount, &tables, admitted.found.as_ref(), &admitted.request)?;
             return Ok(Ran::answered(answer, None));
         }
+        let found = admitted.found.ok_or_else(bug)?;
         let mut answer = match found.group.and_then(|at| self.groups(mount).get(at)) {
             Some(group) => group.handle(&self.builtin_ctx(tx, asked, admitted), &admitted.request).await?,
             None => {
