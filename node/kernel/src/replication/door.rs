@@ -54,12 +54,17 @@ const BY_TOKEN: &[&str] = &[
     "sys/replication/dr/secondary/reindex",
     "sys/replication/dr/secondary/update-primary",
     "sys/replication/dr/tail",
+    "sys/step-down",
     "sys/storage/raft/configuration",
     "sys/storage/raft/remove-peer",
 ];
 
-/// A backup is read here, never restored: the state is the primary's.
-const BY_TOKEN_READ: &[&str] = &["sys/storage/raft/snapshot"];
+/// A backup is read here, never restored, and autopilot's settings are shown, never changed: the state is the primary's.
+pub(crate) const BY_TOKEN_READ: &[&str] = &[
+    "sys/storage/raft/autopilot/configuration",
+    "sys/storage/raft/autopilot/state",
+    "sys/storage/raft/snapshot",
+];
 
 fn door(incoming: &Incoming) -> Option<Door> {
     let path = incoming.path.as_str();

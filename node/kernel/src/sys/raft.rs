@@ -27,10 +27,12 @@ const fn route(
     Route { id, pattern, access, methods, fields, takes_any_field: false, summary }
 }
 
-const SERVER_ID: &[Field] = &[
-    Field::new("server_id", FieldKind::String, "node_id of the member."),
-    Field::new("dr_operation_token", FieldKind::String, "Only on disaster-recovery secondaries."),
-];
+/// The token may come in a field there, as Vault's own commands send it.
+const DR_OPERATION_TOKEN: Field =
+    Field::new("dr_operation_token", FieldKind::String, "Only on disaster-recovery secondaries.");
+
+const SERVER_ID: &[Field] =
+    &[Field::new("server_id", FieldKind::String, "node_id of the member."), DR_OPERATION_TOKEN];
 
 static ROUTES: &[Route] = &[
     route(
@@ -38,7 +40,7 @@ static ROUTES: &[Route] = &[
         "step-down",
         Access::Sudo,
         &[Method::new(Operation::Update, "Hand leadership to another node.")],
-        &[],
+        &[DR_OPERATION_TOKEN],
         "Makes the active node a standby.",
     ),
     route(
@@ -65,7 +67,7 @@ static ROUTES: &[Route] = &[
             Method::new(Operation::Read, "List the members."),
             Method::with_effect(Operation::Update, Effect::Reads, "The same, with a token in the body."),
         ],
-        &[Field::new("dr_operation_token", FieldKind::String, "Only on disaster-recovery secondaries.")],
+        &[DR_OPERATION_TOKEN],
         "The members of the Raft cluster.",
     ),
     route(
@@ -116,7 +118,7 @@ static ROUTES: &[Route] = &[
         "storage/raft/autopilot/state",
         Access::Token,
         &[Method::with_effect(Operation::Read, Effect::Writes, "Show the members' health.")],
-        &[],
+        &[DR_OPERATION_TOKEN],
         "The health of the cluster as the active node sees it.",
     ),
     route(

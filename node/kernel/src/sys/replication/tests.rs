@@ -8,6 +8,7 @@ use arca_raft_storage::MemberId;
 use serde_json::{Value, json};
 
 use crate::answer::Shape;
+use crate::replication::door::BY_TOKEN_READ;
 use crate::replication::{Fence, Filter, FilterMode, Kind, Mode, ReplicationPort, RoleRecord, Serves};
 use crate::testing::NotingReplication;
 use crate::tokens::rig::{Rig, text};
@@ -108,19 +109,20 @@ async fn a_dr_secondary_serves_nobody() {
             }
         }
     }
-    for path in
-        [PROMOTE, "sys/storage/raft/remove-peer", "sys/storage/raft/configuration", "sys/replication/dr/tail"]
-    {
+    for path in [PROMOTE, "sys/storage/raft/remove-peer", "sys/storage/raft/configuration", "sys/step-down"] {
         for token in ["", "wrong"] {
             let refused = roles.rig.post(token, path, json!({"server_id": "node-2"})).await;
             assert!(matches!(refused, Err(KernelError::Denied)), "{path}");
         }
     }
-    // A backup is read with a token and never restored.
-    let restored = roles.rig.post("root", "sys/storage/raft/snapshot", json!({})).await;
-    assert!(matches!(restored, Err(KernelError::DrSecondary)));
-    assert!(roles.rig.get("root", "sys/storage/raft/snapshot").await.is_ok());
-    assert!(roles.rig.get("", "sys/storage/raft/snapshot").await.is_err());
+    // A backup is read with a token and never restored, autopilot shown and never changed.
+    for path in BY_TOKEN_READ {
+        let changed = roles.rig.post("root", path, json!({})).await;
+        assert!(matches!(changed, Err(KernelError::DrSecondary)), "{path}");
+        assert!(roles.rig.get("root", path).await.is_ok(), "{path}");
+        assert!(roles.rig.get("", path).await.is_err(), "{path}");
+    }
+    assert_eq!(roles.told("root", "sys/step-down", json!({})).await, "None []");
     assert_eq!((roles.index(), roles.rig.cluster.take_notes()), (index, Vec::new()));
     assert!(roles.port.take_notes().is_empty());
 }
