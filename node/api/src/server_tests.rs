@@ -93,6 +93,10 @@ const LEADER: &[u8] = b"GET /v1/sys/leader HTTP/1.1\r\nhost: a\r\n\r\n";
 #[track_caller]
 fn check_status(answer: &str, want: u16) {
     assert!(answer.starts_with(&format!("HTTP/1.1 {want} ")), "wanted {want}, got {answer:?}");
+    assert!(
+        want < 400 || !answer.contains("127.0.0.1"),
+        "no refusal tells an address (CVE-2021-3024): {answer:?}"
+    );
 }
 
 /// The one shape of a refusal.
