@@ -416,6 +416,20 @@ fn operators_scripts_find_what_they_look_for() {
 }
 
 #[test]
+fn a_tail_that_never_was_is_not_called_empty() {
+    let body = r#"{"errors":["this cluster has no tail"]}"#;
+    let none = Step::Answer { status: 404, headers: vec![], body: body.into() };
+    server([none]).check(
+        "operator replication tail",
+        expect![[r#"
+            > GET /v1/sys/replication/dr/tail
+            Error: this cluster has no tail: no newer primary was heard of while it was one
+            exit 2
+        "#]],
+    );
+}
+
+#[test]
 fn headers_and_addresses_by_flag() {
     server([]).check("read -policy-override -mfa=id:1 -namespace=a -output-curl-string x", expect![[r#"
         curl -H 'x-vault-mfa: (hidden)' -H 'x-vault-policy-override: true' -H 'x-vault-request: true' -H 'x-vault-namespace: a' -H "X-Vault-Token: $(arca print token)" 'http://server/v1/x'

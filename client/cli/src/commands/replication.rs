@@ -472,7 +472,8 @@ impl Tail {
                 request = request.query("after", after);
             }
             let said = client.read_request(request).await.doing(|| "list the tail".to_owned())?;
-            let mut data = said.and_then(|said| said.data).unwrap_or_default();
+            let none = "this cluster has no tail: no newer primary was heard of while it was one";
+            let mut data = said.ok_or_else(|| CliError::Server(none.into()))?.data.unwrap_or_default();
             if let Some(Value::Array(writes)) = data.remove("writes") {
                 rows.extend(writes);
             }
