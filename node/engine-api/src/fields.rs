@@ -86,8 +86,9 @@ impl<'a> Fields<'a> {
     /// When it is negative, too long, or no duration.
     pub fn duration(&self, name: &str) -> Result<Option<Duration>, EngineError> {
         let Some(value) = self.raw(name) else { return Ok(None) };
-        let text = scalar_text(value).ok_or_else(|| wrong(name, "duration"))?;
-        parse_duration(&text).map(Some).ok_or_else(|| wrong(name, "duration"))
+        let wanted = "duration, such as 90m or 24h, of at most 100 years";
+        let text = scalar_text(value).ok_or_else(|| wrong(name, wanted))?;
+        parse_duration(&text).map(Some).ok_or_else(|| wrong(name, wanted))
     }
 
     /// A list of strings: a JSON list, or comma-separated text. Blanks around items are dropped, as are empty items.

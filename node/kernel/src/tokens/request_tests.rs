@@ -28,7 +28,7 @@ async fn a_token_looks_after_itself() {
     let renewed = rig.post(&token, "auth/token/renew-self", json!({"increment": "2h"})).await.unwrap();
     assert_eq!(renewed.auth.unwrap().lease_duration, 7_200);
     let negative = rig.post(&token, "auth/token/renew-self", json!({"increment": "-5"})).await;
-    assert!(text(negative).ends_with("expected a duration"));
+    assert!(text(negative).ends_with("expected a duration, such as 90m or 24h, of at most 100 years"));
     assert!(rig.list(&token, "auth/token/accessors/").await.is_err());
     rig.post(&token, "auth/token/revoke-self", json!({})).await.unwrap();
     assert_eq!(text(rig.get(&token, "auth/token/lookup-self").await), "permission denied");
