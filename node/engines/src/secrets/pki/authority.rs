@@ -49,6 +49,12 @@ async fn own_key(call: &Call<'_>) -> Result<OwnKey, EngineError> {
     }
     let name = call.text("key_name")?;
     if is_existing {
+        let bits = call.fields().integer("key_bits")?.unwrap_or_default();
+        if bits != 0 || !call.text("key_type")?.is_empty() {
+            return Err(EngineError::invalid(
+                "key_type and key_bits are of new keys; with an existing one they cannot be given",
+            ));
+        }
         let reference = call.text("key_ref")?;
         let reference = if reference.is_empty() { issuers::DEFAULT } else { &reference };
         let key = keys::required(call.ctx, reference)?;
@@ -70,6 +76,19 @@ fn open_role(call: &Call<'_>) -> Result<Role, EngineError> {
     role.use_csr_sans = false;
     role.use_csr_common_name = false;
     Ok(role)
+}
+
+/// What an authority's certificate says. User ids are for persons: an authority has none, neither by the request's own
+/// fields nor out of a CSR whose subject is not taken as it is.
+fn open_plan(
+    call: &Call<'_>,
+    role: &Role,
+    source: Source<'_>,
+    signed: Option<Signed<'_>>,
+) -> Result<Plan, EngineError> {
+    let mut plan = plan::make(call, role, source, signed)?;
+    plan.subject.user_ids.clear();
+    Ok(plan)
 }
 
 fn path_len(call: &Call<'_>) -> Result<Option<i64>, EngineError> {
@@ -111,7 +130,7 @@ pub(super) async fn generate_root(call: &Call<'_>) -> Result<Response, EngineErr
         "next".clone_into(&mut name);
     }
     let role = open_role(call)?;
-    let plan = plan::make(call, &role, Source::Fields, None)?;
+    let plan = open_plan(call, &role, Source::Fields, None)?;
     let path_len_max = path_len(call)?.and_then(|len| u32::try_from(len).ok());
     let authority = authority(call, path_len_max)?;
     let own = own_key(call).await?;
@@ -215,7 +234,7 @@ pub(super) fn after_new_issuers(call: &Call<'_>, ids: &[&str]) -> Result<(), Eng
 pub(super) async fn generate_intermediate(call: &Call<'_>) -> Result<Response, EngineError> {
     let format = Format::of(call)?;
     let role = open_role(call)?;
-    let plan = plan::make(call, &role, Source::Fields, None)?;
+    let plan = open_plan(call, &role, Source::Fields, None)?;
     let own = own_key(call).await?;
     let signer = Signer::of(&own.private)?;
     let mut extensions = Vec::new();
@@ -275,7 +294,7 @@ pub(super) fn sign_intermediate(call: &Call<'_>) -> Result<Response, EngineError
     // An intermediate may outlive who signs it: cross-signing and renewal need it.
     let signed = Signed { not_after: issuer.not_after, leaf_not_after_behavior: "permit" };
     let source = if is_verbatim { Source::Verbatim(&csr) } else { Source::Csr(&csr) };
-    let plan = plan::make(call, &role, source, Some(signed))?;
+    let plan = open_plan(call, &role, source, Some(signed))?;
     let (path_len_max, is_capped) = behind(&issuer, path_len(call)?)?;
     let urls = issuer.urls(call.ctx)?;
     let has_urls = !urls.is_empty();

@@ -269,6 +269,13 @@ pub(super) fn extensions(issuer: &Issuer, number: u64, base: Option<u64>) -> Vec
     out
 }
 
+/// Where the delta is, for whoever has only the complete list. A URL that cannot be filled in yet is left out: a list
+/// without it is better than none.
+fn freshest(ctx: &Ctx<'_>, issuer: &Issuer) -> Result<Option<Extension>, EngineError> {
+    let urls = issuer.urls_if_known(ctx)?;
+    Ok(urls.and_then(|urls| extension::freshest_crl(&urls.delta_crl_distribution_points)))
+}
+
 /// Signs a list of a set. Nobody who may sign it is no error: its certificates can only be checked elsewhere.
 pub(super) fn build(call: &Call<'_>, set: &str, kind: Kind) -> Result<(), EngineError> {
     let ctx = call.ctx;
@@ -298,7 +305,11 @@ pub(super) fn build(call: &Call<'_>, set: &str, kind: Kind) -> Result<(), Engine
     if entries_len > 0 {
         front.extend(der::header(der::SEQUENCE, entries_len));
     }
-    let back = der::write(der::EXPLICIT_0, &[&extension::encode(&extensions(&issuer, lists.number, base))]);
+    let mut extensions = extensions(&issuer, lists.number, base);
+    if kind == Kind::Complete {
+        extensions.extend(freshest(ctx, &issuer)?);
+    }
+    let back = der::write(der::EXPLICIT_0, &[&extension::encode(&extensions)]);
     let body_len = front.len() + entries_len + back.len();
     let front = [der::header(der::SEQUENCE, body_len), front].concat();
     let pieces = std::iter::once(Ok(Zeroizing::new(front.clone())))
@@ -372,7 +383,28 @@ pub(super) fn build_all(call: &Call<'_>) -> Result<(), EngineError> {
 /// `crl/rotate`.
 pub(super) fn rotate(call: &Call<'_>) -> Result<Response, EngineError> {
     build_all(call)?;
-    Ok(Response::data(json!({ "success": true })))
+    let mut response = Response::data(json!({ "success": true }));
+    for ids in unsigned(call.ctx)? {
+        response = response.with_warning(format!(
+            "no issuer with this name and key may sign lists of revoked certificates (usage crl-signing), so \
+             their list was not signed anew: {ids}"
+        ));
+    }
+    Ok(response)
+}
+
+/// The ids of issuers whose lists nobody may sign though there is a key for it, a text a set.
+fn unsigned(ctx: &Ctx<'_>) -> Result<Vec<String>, EngineError> {
+    let (all, mut out) = (issuers::all(ctx)?, Vec::new());
+    for set in sets(ctx)? {
+        let members: Vec<_> = all.iter().filter(|issuer| issuer.set == set).collect();
+        let has_key = members.iter().any(|issuer| !issuer.record.key_id.is_empty());
+        if has_key && !is_signed(ctx, &set)? {
+            let ids: Vec<&str> = members.iter().map(|issuer| issuer.record.id.as_str()).collect();
+            out.push(ids.join(", "));
+        }
+    }
+    Ok(out)
 }
 
 /// `crl/rotate-delta`.

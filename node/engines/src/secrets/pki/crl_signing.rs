@@ -133,11 +133,11 @@ fn entry(one: &arca_engine_api::Map) -> Result<(Vec<u8>, Vec<u8>), EngineError> 
     let serial = text("serial_number")
         .and_then(store::serial_in)
         .ok_or_else(|| EngineError::invalid("revoked_certs has an entry without a serial_number"))?;
-    let at = match text("revocation_time") {
-        None | Some("") => {
+    let at = match one.get("revocation_time") {
+        None | Some(Value::Null) => {
             return Err(EngineError::invalid("revoked_certs has an entry without a revocation_time"));
         }
-        Some(at) => time::parse("revocation_time", at)?,
+        Some(at) => time::parse_value("revocation_time", at)?,
     };
     let extensions = extensions(one.get("extensions"), "extensions of revoked_certs")?;
     let extensions = if extensions.is_empty() { Vec::new() } else { extension::encode(&extensions) };

@@ -79,7 +79,7 @@ pub(super) fn sign(call: &Call<'_>) -> Result<Response, EngineError> {
 }
 
 /// `sign-verbatim(/:role)`: a certificate for a request, with whatever it asks for. Of the role only the times, the
-/// issuer, and whether it is stored and leased are taken.
+/// issuer, whether it is stored and leased, and whether the certificate says that it is no authority's are taken.
 pub(super) fn sign_verbatim(call: &Call<'_>) -> Result<Response, EngineError> {
     let role = verbatim_role(call)?;
     let format = Format::of(call)?;
@@ -112,8 +112,8 @@ fn verbatim_role(call: &Call<'_>) -> Result<Role, EngineError> {
     if open.ext_key_usage_oids.iter().any(|text| oid::parse(text).is_none()) {
         return Err(EngineError::invalid("ext_key_usage_oids has what could not be parsed as a valid oid"));
     }
-    open.basic_constraints_valid_for_non_ca =
-        fields.boolean("basic_constraints_valid_for_non_ca")?.unwrap_or_default();
+    let says_no_ca = fields.boolean("basic_constraints_valid_for_non_ca")?;
+    open.basic_constraints_valid_for_non_ca = says_no_ca.unwrap_or_default();
     let in_path = call.request.param("role");
     let name = if in_path.is_empty() { call.text("role")? } else { in_path.to_owned() };
     if name.is_empty() {
@@ -121,6 +121,8 @@ fn verbatim_role(call: &Call<'_>) -> Result<Role, EngineError> {
     } else {
         let role =
             role::find(call, &name)?.ok_or_else(|| EngineError::Invalid(format!("unknown role: {name}")))?;
+        open.basic_constraints_valid_for_non_ca =
+            says_no_ca.unwrap_or(role.basic_constraints_valid_for_non_ca);
         open.ttl = role.ttl;
         open.max_ttl = role.max_ttl;
         open.generate_lease = role.generate_lease;

@@ -10,7 +10,7 @@ use super::issuers::{self, Issuer, Record};
 use super::plan::duration_text;
 use super::x509::algorithm::Algorithm;
 use super::x509::certificate::colons;
-use super::{config, crl, output, revoke};
+use super::{config, crl, output, revoke, role};
 
 /// Lists the issuers.
 pub(super) fn list(call: &Call<'_>) -> Result<Response, EngineError> {
@@ -227,15 +227,24 @@ fn delete(call: &Call<'_>, reference: &str) -> Result<Response, EngineError> {
         config::put_default_issuer(call.ctx, "")?;
     }
     issuers::rebuild_chains(call.ctx)?;
-    Ok(if was_default {
-        Response::empty().with_warning(format!(
+    let mut response = Response::empty();
+    if was_default {
+        response = response.with_warning(format!(
             "Deleted issuer {} (via issuer_ref {reference}); this was configured as the default issuer. \
              Operations without an explicit issuer will not work until a new default is configured.",
             issuer.record.id
-        ))
-    } else {
-        Response::empty()
-    })
+        ));
+    }
+    let names = [issuer.record.id.as_str(), &issuer.record.name, issuers::DEFAULT];
+    let names: Vec<&str> = names
+        .into_iter()
+        .filter(|name| !name.is_empty() && (was_default || *name != issuers::DEFAULT))
+        .collect();
+    let roles = role::referring(call.ctx, &names)?;
+    if roles > 0 {
+        response = response.with_warning(format!("{roles} roles reference the deleted issuer"));
+    }
+    Ok(response)
 }
 
 /// `issuer/:ref/revoke`: takes from an issuer that it may sign certificates.

@@ -180,15 +180,19 @@ impl Issuer {
 
     /// What goes into the certificates it signs.
     pub(super) fn urls(&self, ctx: &Ctx<'_>) -> Result<Urls, EngineError> {
-        let filled = match &self.record.urls {
-            Some(urls) => urls.filled(ctx, &self.record.id)?,
-            None => config::urls(ctx)?.filled(ctx, &self.record.id)?,
-        };
-        filled.ok_or_else(|| {
+        self.urls_if_known(ctx)?.ok_or_else(|| {
             EngineError::invalid(
                 "unable to template AIA URLs as we lack local cluster address information; set config/cluster",
             )
         })
+    }
+
+    /// The URLs; `None` if a template among them cannot be filled in.
+    pub(super) fn urls_if_known(&self, ctx: &Ctx<'_>) -> Result<Option<Urls>, EngineError> {
+        match &self.record.urls {
+            Some(urls) => urls.filled(ctx, &self.record.id),
+            None => config::urls(ctx)?.filled(ctx, &self.record.id),
+        }
     }
 
     /// Its chain, itself first.

@@ -241,7 +241,12 @@ fn rename(call: &Call<'_>, reference: &str) -> Result<Response, EngineError> {
         }
         let renamed = Key { name, ..(*key).clone() };
         renamed.put(call.ctx)?;
-        return Ok(Response::data(described(&renamed)?));
+        let response = Response::data(described(&renamed)?);
+        return Ok(if renamed.name.is_empty() {
+            response.with_warning(format!("The key has no name any more; its id is {}", renamed.id))
+        } else {
+            response
+        });
     }
     Ok(Response::data(described(&key)?))
 }

@@ -3,7 +3,7 @@
 //! Names are taken as they are, letter for letter: `Admin` and `admin` are two roles, in storage as in policies, so no
 //! policy about one is missed by spelling it otherwise.
 
-use arca_engine_api::{Cidr, EngineError, Fields, Operation, Response, StorageExt as _};
+use arca_engine_api::{Cidr, Ctx, EngineError, Fields, Operation, Page, Response, StorageExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -77,6 +77,8 @@ pub(super) struct Role {
 }
 
 const LAYOUT: u8 = 1;
+/// Roles that are looked at when an issuer goes.
+const REFERRING_MAX: usize = 1_000;
 
 fn texts(values: &[&str]) -> Vec<String> {
     values.iter().map(|value| (*value).to_owned()).collect()
@@ -387,7 +389,6 @@ fn check_signature_bits(bits: i64) -> Result<(), EngineError> {
 fn cn_validations(asked: &[String]) -> Result<Vec<String>, EngineError> {
     let mut taken: Vec<String> = asked.iter().map(|word| word.to_ascii_lowercase()).collect();
     taken.sort();
-    taken.dedup();
     if taken.is_empty() {
         return Ok(texts(&["email", "hostname"]));
     }
@@ -397,6 +398,11 @@ fn cn_validations(asked: &[String]) -> Result<Vec<String>, EngineError> {
     }
     if taken.len() > 1 && taken.iter().any(|word| word == "disabled") {
         return Err(EngineError::invalid("cn_validations value incorrect: disabled goes with nothing else"));
+    }
+    let asked_len = taken.len();
+    taken.dedup();
+    if taken.len() < asked_len {
+        return Err(EngineError::invalid("cn_validations has a value twice"));
     }
     Ok(taken)
 }
@@ -503,6 +509,17 @@ pub(super) fn serve(call: &Call<'_>) -> Result<Response, EngineError> {
         });
     }
     Ok(response)
+}
+
+/// How many of the first roles name an issuer by one of these references.
+pub(super) fn referring(ctx: &Ctx<'_>, references: &[&str]) -> Result<usize, EngineError> {
+    let page = Page { limit: Some(REFERRING_MAX), ..Page::default() };
+    let mut found = 0;
+    for name in ctx.storage.list("role/", &page)? {
+        let role = ctx.storage.get_shared::<Role>(&key(&name))?;
+        found += usize::from(role.is_some_and(|role| references.contains(&role.issuer_ref.as_str())));
+    }
+    Ok(found)
 }
 
 /// The names of the roles.

@@ -253,9 +253,8 @@ pub(super) fn status(call: &Call<'_>) -> Result<Response, EngineError> {
     for (name, value) in settings {
         data.insert(name, of(&|_| value.clone()));
     }
-    if let Some(finished) = run.as_ref().filter(|run| run.is_automatic).and_then(|run| run.finished_at) {
-        output::put(&mut data, "last_auto_tidy_finished", at(finished));
-    }
+    let automatic = run.as_ref().filter(|run| run.is_automatic).and_then(|run| run.finished_at);
+    output::put(&mut data, "last_auto_tidy_finished", automatic.map_or(Value::Null, at));
     Ok(output::answer(data, Vec::new()))
 }
 
@@ -318,6 +317,12 @@ pub(super) fn serve_auto(call: &Call<'_>) -> Result<Response, EngineError> {
                 return Err(EngineError::invalid("interval_duration must be greater than zero"));
             }
             auto.interval_duration = span.as_secs();
+        }
+        if auto.publish_stored_certificate_count_metrics && !auto.maintain_stored_certificate_counts {
+            return Err(EngineError::invalid(
+                "publish_stored_certificate_count_metrics needs maintain_stored_certificate_counts: what is not \
+                 counted cannot be published",
+            ));
         }
         auto.settings.take(call)?;
         if auto.enabled && !auto.settings.does_something() {

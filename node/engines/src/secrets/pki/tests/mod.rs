@@ -6,6 +6,7 @@ mod issuing;
 mod layouts;
 mod lists;
 mod names;
+mod points;
 mod requests;
 mod revoking;
 mod tidying;

@@ -1,6 +1,7 @@
 //! Moments as certificates write them, whole seconds only.
 
 use arca_engine_api::{EngineError, UnixMillis, rfc3339};
+use serde_json::Value;
 use x509_parser::time::ASN1Time;
 
 use crate::crypto::der;
@@ -54,8 +55,27 @@ pub(crate) fn parse(field: &str, text: &str) -> Result<UnixMillis, EngineError> 
         .ok_or_else(|| EngineError::Invalid(format!("{field} is no moment in RFC 3339 text")))
 }
 
+/// A moment in a caller's object: RFC 3339 text, or seconds since the epoch as a number or its digits.
+pub(crate) fn parse_value(field: &str, value: &Value) -> Result<UnixMillis, EngineError> {
+    let seconds = match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) if !text.bytes().all(|byte| byte.is_ascii_digit()) => return parse(field, text),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    seconds
+        .and_then(|seconds| seconds.checked_mul(1_000))
+        .map(UnixMillis)
+        .filter(|moment| *moment <= LAST)
+        .ok_or_else(|| {
+            EngineError::Invalid(format!("{field} is neither RFC 3339 text nor seconds since the epoch"))
+        })
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -71,6 +91,17 @@ mod tests {
         assert_eq!(parse("not_after", "9999-12-31T23:59:59Z").unwrap(), LAST);
         for bad in ["", "1", "tomorrow", "10000-01-01T00:00:00Z"] {
             assert!(parse("not_after", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn moments_in_objects_may_be_numbers() {
+        let want = UnixMillis(1_700_000_000_000);
+        for good in [json!(1_700_000_000), json!("1700000000"), json!("2023-11-14T22:13:20Z")] {
+            assert_eq!(parse_value("at", &good).unwrap(), want, "{good}");
+        }
+        for bad in [json!(""), json!(-5), json!(1.5), json!("x"), json!(u64::MAX), json!(true), json!([])] {
+            assert!(parse_value("at", &bad).is_err(), "{bad}");
         }
     }
 }
