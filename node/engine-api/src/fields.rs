@@ -63,7 +63,7 @@ impl<'a> Fields<'a> {
         if let Value::Bool(flag) = value {
             return Ok(Some(*flag));
         }
-        match scalar_text(value).unwrap_or_default().as_str() {
+        match scalar_text(value).ok_or_else(|| wrong(name, "boolean"))?.as_str() {
             "true" | "True" | "TRUE" | "t" | "T" | "1" => Ok(Some(true)),
             "false" | "False" | "FALSE" | "f" | "F" | "0" | "" => Ok(Some(false)),
             _ => Err(wrong(name, "boolean")),
@@ -250,6 +250,7 @@ mod tests {
             fields.object("m").unwrap_err().to_string(),
             fields.duration("d").unwrap_err().to_string(),
             fields.boolean("n").unwrap_err().to_string(),
+            fields.boolean("l").unwrap_err().to_string(),
             fields.string("l").unwrap_err().to_string(),
             fields.string_map("m").unwrap_err().to_string(),
         ] {

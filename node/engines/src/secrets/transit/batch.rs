@@ -146,7 +146,7 @@ pub(super) fn answer_with_status(
     if !failed {
         return Ok(response);
     }
-    let wished = request.fields().integer("partial_failure_response_code")?.filter(|_| went_well);
+    let wished = status_wished(request)?.filter(|_| went_well);
     let valid = wished.and_then(|code| u16::try_from(code).ok()).filter(|code| (200..=599).contains(code));
     let response = Response { status: Some(valid.unwrap_or(400)), ..response };
     Ok(match (wished, valid) {
@@ -157,14 +157,41 @@ pub(super) fn answer_with_status(
     })
 }
 
+/// A field of text that means bytes. A boolean is none: the letters of `true` would pass for base64.
+pub(super) fn string(fields: Fields<'_>, name: &str) -> Result<Option<String>, EngineError> {
+    match fields.raw(name) {
+        Some(Value::Bool(_)) => Err(no_string(name)),
+        _ => fields.string(name),
+    }
+}
+
+/// Refuses a field that is there and no string: digits would pass for base64 as well.
+pub(super) fn check_string(fields: Fields<'_>, name: &str) -> Result<(), EngineError> {
+    match fields.raw(name) {
+        None | Some(Value::Null | Value::String(_)) => Ok(()),
+        Some(_) => Err(no_string(name)),
+    }
+}
+
+fn no_string(name: &str) -> EngineError {
+    EngineError::Invalid(format!(
+        "field validation failed: error converting input for field {name:?}: expected a string"
+    ))
+}
+
 /// A field of base64; empty when absent.
 pub(super) fn bytes(fields: Fields<'_>, name: &str) -> Result<Zeroizing<Vec<u8>>, EngineError> {
-    text::decode(&fields.string(name)?.unwrap_or_default())
+    text::decode(&string(fields, name)?.unwrap_or_default())
 }
 
 /// Context of a request about one key, with an error that names it.
 pub(super) fn context(fields: Fields<'_>) -> Result<Zeroizing<Vec<u8>>, EngineError> {
     bytes(fields, "context").map_err(|_| EngineError::invalid("failed to base64-decode context"))
+}
+
+/// The status a caller would rather have than 400 if only some items fail.
+pub(super) fn status_wished(request: &Request) -> Result<Option<i64>, EngineError> {
+    request.fields().integer("partial_failure_response_code")
 }
 
 /// An object of these pairs.

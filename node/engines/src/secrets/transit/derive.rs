@@ -18,15 +18,14 @@ use super::{ec, generate, symmetric};
 pub(super) fn derive_key(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
     let (keys, fields, name) = (Keys::of(ctx), request.fields(), request.param("name"));
     let text = |field| Ok::<_, EngineError>(fields.string(field)?.unwrap_or_default());
-    let algorithm = text("key_derivation_algorithm")?;
-    if !matches!(algorithm.as_str(), "" | "ecdh") {
+    if fields.string("key_derivation_algorithm")?.is_some_and(|algorithm| algorithm != "ecdh") {
         return Err(EngineError::invalid("key derivation algorithm not supported"));
     }
     let peer = text("peer_public_key")?;
     if peer.is_empty() {
         return Err(EngineError::invalid("peer public key not provided"));
     }
-    let cipher = cipher(&text("derived_key_type")?)?;
+    let cipher = cipher(fields.string("derived_key_type")?)?;
     let shared = agreed(&keys, &text("base_key_name")?, fields, &peer)?;
     let secret = symmetric::derive(&shared, &[], cipher.key_len())?;
     let kind = Kind::Aead(cipher);
@@ -47,8 +46,8 @@ pub(super) fn derive_key(ctx: &Ctx<'_>, request: &Request) -> Result<Response, E
     Ok(Response::empty())
 }
 
-fn cipher(name: &str) -> Result<Cipher, EngineError> {
-    let kind = if name.is_empty() { Some(Kind::DEFAULT) } else { Kind::named(&name.to_ascii_lowercase()) };
+fn cipher(name: Option<String>) -> Result<Cipher, EngineError> {
+    let kind = name.map_or(Some(Kind::DEFAULT), |name| Kind::named(&name.to_ascii_lowercase()));
     match kind {
         Some(Kind::Aead(cipher)) => Ok(cipher),
         _ => Err(EngineError::invalid("unknown key type")),

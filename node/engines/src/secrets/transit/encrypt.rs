@@ -18,6 +18,16 @@ use super::{generate, slow, text};
 
 const NO_KEY: &str = "encryption key not found";
 
+/// Text of an item of a list that is encrypted or decrypted.
+const TEXTS: [&str; 4] = ["associated_data", "ciphertext", "context", "plaintext"];
+
+fn check_texts(batch: &Batch<'_>, fields: Fields<'_>) -> Result<(), EngineError> {
+    if !batch.is_list {
+        return Ok(());
+    }
+    TEXTS.iter().try_for_each(|name| batch::check_string(fields, name))
+}
+
 /// One thing to encrypt or decrypt, as sent.
 struct Ask {
     input: Option<Zeroizing<String>>,
@@ -33,10 +43,10 @@ impl Ask {
             check_nonce(fields)?;
         }
         Ok(Self {
-            input: fields.string(input)?.map(Zeroizing::new),
-            context: fields.string("context")?.unwrap_or_default(),
+            input: batch::string(fields, input)?.map(Zeroizing::new),
+            context: batch::string(fields, "context")?.unwrap_or_default(),
             key_version: fields.integer("key_version")?.unwrap_or_default(),
-            associated_data: fields.string("associated_data")?.unwrap_or_default(),
+            associated_data: batch::string(fields, "associated_data")?.unwrap_or_default(),
         })
     }
 
@@ -85,8 +95,10 @@ fn check_contexts(asks: &[Ask]) -> Result<(), EngineError> {
 /// Encrypts, by a new key if there is none and the caller may make one. It is kept if anything was encrypted by it.
 pub(super) async fn encrypt(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
     let keys = Keys::of(ctx);
+    batch::status_wished(request)?;
     let batch = Batch::of(request)?;
     let asks = batch.read(|fields| {
+        check_texts(&batch, fields)?;
         let ask = Ask::read(fields, "plaintext")?;
         if ask.input.is_none() {
             return Err(EngineError::invalid("missing plaintext to encrypt"));
@@ -157,7 +169,7 @@ fn make_key(keys: &Keys<'_>, request: &Request, is_derived: bool) -> Result<(Key
         ));
     }
     let kind = match fields.string("type")?.as_deref() {
-        None | Some("") => Kind::DEFAULT,
+        None => Kind::DEFAULT,
         Some(kind) => Kind::named(kind).ok_or_else(|| EngineError::invalid("unknown key type"))?,
     };
     if !matches!(kind, Kind::Aead(_)) {
@@ -178,7 +190,9 @@ fn make_key(keys: &Keys<'_>, request: &Request, is_derived: bool) -> Result<(Key
 /// Decrypts.
 pub(super) async fn decrypt(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
     let keys = Keys::of(ctx);
+    batch::status_wished(request)?;
     let (batch, asks) = ciphertexts(request)?;
+    batch.read(|fields| check_texts(&batch, fields))?;
     let name = request.param("name");
     let key = keys.require(name, NO_KEY)?;
     batch.limit_for(key.kind)?;
@@ -278,7 +292,7 @@ pub(super) fn data_key(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Eng
         Some(512) => 64,
         Some(_) => return Err(EngineError::invalid("invalid bit length")),
     };
-    let aad = associated_data(&fields.string("associated_data")?.unwrap_or_default(), &key, None)?;
+    let aad = associated_data(&batch::string(fields, "associated_data")?.unwrap_or_default(), &key, None)?;
     let secret = generate::bytes(keys.entropy, len)?;
     let wanted = fields.integer("key_version")?.unwrap_or_default();
     let (ciphertext, version) = Ring::new(keys, name, &key).encrypt(wanted, &context, &secret, &aad)?;

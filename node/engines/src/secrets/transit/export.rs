@@ -218,7 +218,7 @@ pub(super) fn byok(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineE
         return Err(EngineError::invalid("key is not exportable"));
     }
     key.check_shown().map_err(|_| hidden("source"))?;
-    let hash = request.fields().string("hash")?.filter(|hash| !hash.is_empty());
+    let hash = request.fields().string("hash")?;
     let hash = Oaep::named(hash.as_deref().unwrap_or("SHA256"))
         .ok_or_else(|| EngineError::invalid("unknown hash function"))?;
     if !target.kind.signs() {

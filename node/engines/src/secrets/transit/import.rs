@@ -37,7 +37,7 @@ fn brought(keys: &Keys<'_>, fields: Fields<'_>, kind: Kind) -> Result<Brought, E
         }
         return Ok(Brought::Public(fields.string("public_key")?.unwrap_or_default()));
     };
-    let hash = fields.string("hash_function")?.filter(|hash| !hash.is_empty());
+    let hash = fields.string("hash_function")?;
     let hash = Oaep::named(hash.as_deref().unwrap_or("SHA256"))
         .ok_or_else(|| EngineError::invalid("unknown hash function"))?;
     let wrapped = text::decode(&ciphertext)?;
@@ -60,7 +60,7 @@ pub(super) fn import(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engin
     }
     let flag = |name| Ok::<_, EngineError>(fields.boolean(name)?.unwrap_or_default());
     let kind = match fields.string("type")?.as_deref() {
-        None | Some("") => Kind::DEFAULT,
+        None => Kind::DEFAULT,
         Some(kind) => {
             Kind::named(&kind.to_ascii_lowercase()).ok_or_else(|| EngineError::invalid("unknown key type"))?
         }

@@ -46,7 +46,7 @@ pub(super) async fn create(ctx: &Ctx<'_>, request: &Request) -> Result<Response,
 fn wanted(fields: Fields<'_>) -> Result<Key, EngineError> {
     let flag = |name| Ok::<_, EngineError>(fields.boolean(name)?.unwrap_or_default());
     let kind = match fields.string("type")?.as_deref() {
-        None | Some("") => Kind::DEFAULT,
+        None => Kind::DEFAULT,
         Some(kind) => Kind::named(kind).ok_or_else(|| EngineError::invalid("unknown key type"))?,
     };
     let key = Key {

@@ -284,7 +284,7 @@ pub(super) static ROUTES: &[Route] = &[
         "key-import-version",
         "keys/{name}/import_version",
         &[Method::new(Operation::Update, "Make a version of a key from outside, or complete one.")],
-        &[CIPHERTEXT, HASH_FUNCTION, PUBLIC_KEY, VERSION],
+        &[CIPHERTEXT, HASH_FUNCTION, PUBLIC_KEY, TYPE, VERSION],
         "Imports of versions.",
     ),
     Route::new(

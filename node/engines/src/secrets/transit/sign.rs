@@ -43,7 +43,7 @@ impl How {
         let fields = request.fields();
         let hash = tools::named_hash(request)?;
         let marshaling = match fields.string("marshaling_algorithm")?.as_deref() {
-            None | Some("" | "asn1") => Marshaling::Asn1,
+            None | Some("asn1") => Marshaling::Asn1,
             Some("jws") => Marshaling::Jws,
             Some(_) => return Err(EngineError::invalid("invalid marshaling type")),
         };
@@ -101,9 +101,9 @@ impl How {
 }
 
 fn salt(fields: Fields<'_>) -> Result<Salt, EngineError> {
-    let text = fields.string("salt_length")?.unwrap_or_default().to_ascii_lowercase();
-    match text.as_str() {
-        "" | "auto" | "0" => Ok(Salt::Auto),
+    let Some(text) = fields.string("salt_length")? else { return Ok(Salt::Auto) };
+    match text.to_ascii_lowercase().as_str() {
+        "auto" | "0" => Ok(Salt::Auto),
         "hash" | "-1" => Ok(Salt::Digest),
         number => match number.parse::<i64>() {
             Ok(len) => usize::try_from(len)
@@ -124,9 +124,9 @@ struct Ask {
 impl Ask {
     fn read(fields: Fields<'_>) -> Result<Self, EngineError> {
         Ok(Self {
-            input: fields.string("input")?,
-            context: fields.string("context")?.unwrap_or_default(),
-            signature: fields.string("signature")?.unwrap_or_default(),
+            input: batch::string(fields, "input")?,
+            context: batch::string(fields, "context")?.unwrap_or_default(),
+            signature: batch::string(fields, "signature")?.unwrap_or_default(),
         })
     }
 

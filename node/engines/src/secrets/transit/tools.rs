@@ -62,35 +62,40 @@ fn written(bytes: &[u8], format: &str) -> Result<String, EngineError> {
     }
 }
 
+const HASH_DEFAULT: &str = "sha2-256";
+
 /// The name in the path, or else in the body.
-fn algorithm(request: &Request, fields: &[&str]) -> Result<String, EngineError> {
+fn algorithm(request: &Request) -> Result<String, EngineError> {
     let in_path = request.param("algorithm");
     if !in_path.is_empty() {
         return Ok(in_path.to_owned());
     }
-    for field in fields {
-        if let Some(name) = request.fields().string(field)?.filter(|name| !name.is_empty()) {
-            return Ok(name);
-        }
-    }
-    Ok("sha2-256".to_owned())
+    Ok(request.fields().string("algorithm")?.unwrap_or_else(|| HASH_DEFAULT.to_owned()))
 }
 
 /// The hash function a request names for signing and the like; `None` for none at all.
 pub(super) fn named_hash(request: &Request) -> Result<Option<Hash>, EngineError> {
-    let name = algorithm(request, &["hash_algorithm", "algorithm"])?;
+    let fields = request.fields();
+    let names = [
+        Some(request.param("algorithm").to_owned()),
+        fields.string("hash_algorithm")?,
+        fields.string("algorithm")?,
+    ];
+    // Unlike where only a hash is asked for, an empty name counts as none here.
+    let name = names.into_iter().flatten().find(|name| !name.is_empty());
+    let name = name.as_deref().unwrap_or(HASH_DEFAULT);
     if name == "none" {
         return Ok(None);
     }
-    Hash::named(&name).map(Some).ok_or_else(|| EngineError::invalid("invalid hash algorithm"))
+    Hash::named(name).map(Some).ok_or_else(|| EngineError::invalid("invalid hash algorithm"))
 }
 
 /// The hash of something.
 pub(super) fn hash(request: &Request) -> Result<Response, EngineError> {
     let fields = request.fields();
-    let input = fields.string("input")?.ok_or_else(|| EngineError::invalid("input missing"))?;
+    let input = batch::string(fields, "input")?.ok_or_else(|| EngineError::invalid("input missing"))?;
     let input = base64(&input)?;
-    let hash = Hash::named(&algorithm(request, &["algorithm"])?).filter(|hash| *hash != Hash::Sha1);
+    let hash = Hash::named(&algorithm(request)?).filter(|hash| *hash != Hash::Sha1);
     let format = fields.string("format")?.unwrap_or_else(|| "hex".to_owned());
     let hash = hash.ok_or_else(|| EngineError::invalid("unsupported algorithm"))?;
     Ok(Response::data(json!({ "sum": written(&hash.digest(&input), &format)? })))
@@ -113,10 +118,10 @@ pub(super) fn hmac(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineE
         return Err(EngineError::invalid("cannot generate HMAC: version is too old (disallowed by policy)"));
     }
     let version = hmac_version(&key, wanted)?;
-    let hash = Hash::named(&algorithm(request, &["algorithm"])?)
-        .ok_or_else(|| EngineError::invalid("unsupported algorithm"))?;
+    let hash =
+        Hash::named(&algorithm(request)?).ok_or_else(|| EngineError::invalid("unsupported algorithm"))?;
     let batch = Batch::of(request)?;
-    let inputs = batch.read(|fields| fields.string("input"))?;
+    let inputs = batch.read(|fields| batch::string(fields, "input"))?;
     let mut ring = Ring::new(keys, name, &key);
     let secret = secret(&mut ring, version)?;
     let done = batch::each(&inputs, |_, input| {
@@ -155,7 +160,8 @@ pub(super) fn verify_hmac(
     let key = keys.require(name, "encryption key not found")?;
     key.check_shown()?;
     let hash = named_hash(request)?.ok_or_else(|| EngineError::invalid("invalid hash algorithm"))?;
-    let asks = batch.read(|fields: Fields<'_>| Ok((fields.string("input")?, fields.string("hmac")?)))?;
+    let asks = batch
+        .read(|fields: Fields<'_>| Ok((batch::string(fields, "input")?, batch::string(fields, "hmac")?)))?;
     let mut ring = Ring::new(keys, name, &key);
     let done = batch::each(&asks, |_, (input, tag)| {
         let input = match input {

@@ -104,7 +104,9 @@ fn what_cannot_be_agreed_on_is_refused() {
         "base private key type ecdsa-p256 does not match peer public key curve",
     );
     check(json!({"key_derivation_algorithm": "x"}), "key derivation algorithm not supported");
+    check(json!({"key_derivation_algorithm": ""}), "key derivation algorithm not supported");
     check(json!({"derived_key_type": "ed25519"}), "unknown key type");
+    check(json!({"derived_key_type": ""}), "unknown key type");
     check(json!({"base_key_version": -1}), "requested version of the base key is negative");
     check(
         json!({"base_key_version": 2}),
