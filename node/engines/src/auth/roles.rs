@@ -2,17 +2,21 @@
 //!
 //! Stored at `role/<name>`, the name in its one form ([`names::name`]).
 
-use arca_engine_api::{Ctx, EngineError, Fields, Request, Response, StorageExt as _};
+use arca_engine_api::{Ctx, EngineError, Field, Fields, Request, Response, StorageExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::names;
+use super::token_params::{TokenParams, warn_of_max_ttl, with_empty_lists};
 
 /// What a method keeps of a role.
 pub(super) trait StoredRole:
     Clone + Default + DeserializeOwned + Send + Serialize + Sync + 'static
 {
+    /// What it is written with.
+    const FIELDS: &'static [Field];
+
     /// Takes what a request says.
     ///
     /// # Errors
@@ -27,6 +31,9 @@ pub(super) trait StoredRole:
 
     /// As clients see it.
     fn show(&self) -> Value;
+
+    /// What its tokens are like.
+    fn token(&self) -> &TokenParams;
 }
 
 fn key(name: &str) -> String {
@@ -64,13 +71,14 @@ pub(super) fn delete(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engin
     Ok(Response::empty())
 }
 
-/// Makes a role or changes one; answers what it is now.
-pub(super) fn write<R: StoredRole>(ctx: &Ctx<'_>, request: &Request) -> Result<R, EngineError> {
+/// Makes a role or changes one; answers what it is now, and what there is to say to the client.
+pub(super) fn write<R: StoredRole>(ctx: &Ctx<'_>, request: &Request) -> Result<(R, Response), EngineError> {
     let text = "invalid role name: letters, digits and _, with - and . in between";
     let name = names::name(request.param("name")).ok_or_else(|| EngineError::invalid(text))?;
     let mut role = find::<R>(ctx, &name)?.unwrap_or_default();
-    role.update(request.fields())?;
+    role.update(Fields::new(&with_empty_lists(&request.data, R::FIELDS)))?;
     role.check()?;
     ctx.storage.put_record(&key(&name), &role)?;
-    Ok(role)
+    let response = warn_of_max_ttl(ctx, role.token(), Response::empty());
+    Ok((role, response))
 }

@@ -6,12 +6,13 @@
 //! route table; and at a login asks [`TokenParams::check_address`] and begins its answer with [`TokenParams::login`].
 //! [`TokenParams::renewal`] answers a renewal by what the role says now.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use arca_engine_api::{
-    Cidr, EngineError, Field, FieldKind, Fields, LeaseRecord, Login, Map, Request, Response, TokenKind,
+    Cidr, Ctx, EngineError, Field, FieldKind, Fields, LeaseRecord, Login, Map, Request, Response, TokenKind,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -199,6 +200,21 @@ impl TokenParams {
         Ok(())
     }
 
+    /// Takes the kinds that are meant for mounts as what they come to on a role; says so, if it was one of them.
+    pub fn settle_kind(&mut self) -> Option<&'static str> {
+        let (kind, warning) = match self.kind {
+            TokenKind::DefaultBatch => {
+                (TokenKind::Batch, "default-batch has no useful meaning; adjusting to batch")
+            }
+            TokenKind::DefaultService => {
+                (TokenKind::Service, "default-service has no useful meaning; adjusting to service")
+            }
+            _ => return None,
+        };
+        self.kind = kind;
+        Some(warning)
+    }
+
     /// Adds the fields to what is shown of the role, with those that were given by their older spelling.
     pub fn show(&self, data: &mut Map) {
         for Field { name, .. } in FIELDS {
@@ -304,6 +320,35 @@ impl TokenParams {
         let login = Login { ttl: self.ttl, max_ttl: self.max_ttl, period: self.period, ..Login::default() };
         Response { login: Some(login), ..Response::default() }
     }
+}
+
+/// What a request says, with null for a list or a map read as an empty one: clients in Go send a list that has nothing in it
+/// as null. Null for anything else is as good as not sent.
+#[must_use]
+pub fn with_empty_lists<'a>(data: &'a Map, fields: &[Field]) -> Cow<'a, Map> {
+    let mut data = Cow::Borrowed(data);
+    for field in fields {
+        let empty = match field.kind {
+            FieldKind::List => json!([]),
+            FieldKind::Map => json!({}),
+            _ => continue,
+        };
+        if data.get(field.name).is_some_and(Value::is_null) {
+            data.to_mut().insert(field.name.to_owned(), empty);
+        }
+    }
+    data
+}
+
+/// Says that a role's tokens cannot live as long as it says, if so.
+#[must_use]
+pub fn warn_of_max_ttl(ctx: &Ctx<'_>, token: &TokenParams, response: Response) -> Response {
+    if token.max_ttl <= ctx.mount.max_lease_ttl {
+        return response;
+    }
+    response.with_warning(
+        "token_max_ttl is greater than the backend mount's maximum TTL value; issued tokens' max TTL value will be truncated",
+    )
 }
 
 /// Whether two lists name the same policies, whatever their order and spelling; `default` counts for nothing, since it
@@ -449,6 +494,25 @@ mod tests {
             json!({"token_bound_cidrs": "10.0.0.0/8", "token_strictly_bind_ip": true}),
             "'token_strictly_bind_ip' conflicts with 'token_bound_cidrs'; set only one",
         );
+    }
+
+    #[test]
+    fn null_is_an_empty_list_and_nothing_else() {
+        let body =
+            json!({"token_policies": null, "token_bound_cidrs": null, "token_num_uses": null, "other": null});
+        let data = body.as_object().unwrap();
+        let all: [Field; FIELDS_LEN + 1] = fields(&[Field::new("claims", FieldKind::Map, "")]);
+        let mut want = data.clone();
+        want.insert("token_policies".to_owned(), json!([]));
+        want.insert("token_bound_cidrs".to_owned(), json!([]));
+        assert_eq!(*with_empty_lists(data, &all), want);
+        let map = json!({"claims": null});
+        assert_eq!(
+            *with_empty_lists(map.as_object().unwrap(), &all),
+            *json!({"claims": {}}).as_object().unwrap()
+        );
+        let full = json!({"token_policies": ["a"]});
+        assert!(matches!(with_empty_lists(full.as_object().unwrap(), &all), Cow::Borrowed(_)));
     }
 
     #[test]

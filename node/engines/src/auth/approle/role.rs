@@ -12,7 +12,7 @@ use super::keys::{self, Keys};
 use super::owners;
 use super::routes::{self, OLD_NAMES};
 use crate::auth::names;
-use crate::auth::token_params::TokenParams;
+use crate::auth::token_params::{TokenParams, warn_of_max_ttl, with_empty_lists};
 
 /// Longest role id, bytes.
 const ROLE_ID_MAX: usize = 512;
@@ -213,7 +213,8 @@ pub(super) fn write(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engine
         Some(role) => role,
         None => Role::new(names::uuid(ctx.entropy)?, name),
     };
-    let fields = request.fields();
+    let data = with_empty_lists(&request.data, routes::fields_of("role"));
+    let fields = Fields::new(&data);
     if let Some(is_local) = fields.boolean("local_secret_ids")? {
         if !is_new && is_local != role.local_secret_ids {
             return Err(EngineError::invalid("local_secret_ids can only be modified during role creation"));
@@ -221,7 +222,11 @@ pub(super) fn write(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engine
         role.local_secret_ids = is_local;
     }
     role.update(fields)?;
-    let wanted = fields.string("role_id")?.map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
+    let warning = role.token.settle_kind();
+    let wanted = fields.string("role_id")?.map(|id| id.trim().to_owned());
+    if wanted.as_ref().is_some_and(String::is_empty) {
+        return Err(EngineError::invalid("invalid role_id: it is empty"));
+    }
     let role_id = match wanted {
         None if is_new => Some(names::uuid(ctx.entropy)?),
         wanted => wanted,
@@ -230,16 +235,8 @@ pub(super) fn write(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engine
         name_role(ctx, &mut role, role_id)?;
     }
     ctx.storage.put_record(&keys::role(&role.name), &role)?;
-    Ok(warn_of_max_ttl(ctx, &role, Response::empty()))
-}
-
-fn warn_of_max_ttl(ctx: &Ctx<'_>, role: &Role, response: Response) -> Response {
-    if role.token.max_ttl <= ctx.mount.max_lease_ttl {
-        return response;
-    }
-    response.with_warning(
-        "token_max_ttl is greater than the backend mount's maximum TTL value; issued tokens' max TTL value will be truncated",
-    )
+    let response = warn_of_max_ttl(ctx, &role.token, Response::empty());
+    Ok(warning.into_iter().fold(response, Response::with_warning))
 }
 
 /// Gives a role its role id, and takes the old one away.
@@ -294,7 +291,7 @@ pub(super) fn part(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineE
             let mut role = Role::clone(&*of_path(ctx, request)?);
             change_part(ctx, request, &mut role, fields)?;
             ctx.storage.put_record(&keys::role(&role.name), &role)?;
-            Ok(warn_of_max_ttl(ctx, &role, Response::empty()))
+            Ok(warn_of_max_ttl(ctx, &role.token, Response::empty()))
         }
     }
 }
@@ -320,7 +317,7 @@ fn change_part(
     fields: &[Field],
 ) -> Result<(), EngineError> {
     let is_of_part = |name: &str| fields.iter().any(|field| field.name == name);
-    let mut data = request.data.clone();
+    let mut data = with_empty_lists(&request.data, fields).into_owned();
     data.retain(|name, value| is_of_part(name) && !value.is_null());
     let name = fields.first().map_or("", |field| field.name);
     if data.is_empty() {

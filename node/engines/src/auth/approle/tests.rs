@@ -68,6 +68,30 @@ fn a_role_is_shown_as_others_show_it() {
 }
 
 #[test]
+fn what_is_empty_or_null_is_taken_as_others_take_it() {
+    let rig = with_app(&json!({"secret_id_bound_cidrs": "10.0.0.0/8"}));
+    let shown = |name: &str| rig.call(Read, "role/app", &Value::Null).unwrap().data.unwrap()[name].clone();
+    let empty = "error: invalid role_id: it is empty";
+    check(&rig, Update, "role/app", &json!({"role_id": " "}), empty);
+    check(&rig, Update, "role/new", &json!({"role_id": ""}), empty);
+    assert_eq!(rig.exists("role/new"), Some(false));
+    check(&rig, Update, "role/app", &json!({"token_policies": null, "secret_id_bound_cidrs": null}), "none");
+    assert_eq!((shown("token_policies"), shown("secret_id_bound_cidrs")), (json!([]), Value::Null));
+    check(&rig, Update, "role/app/policies", &json!({"token_policies": "q"}), "none");
+    check(&rig, Update, "role/app/policies", &json!({"token_policies": null}), "none");
+    assert_eq!(shown("token_policies"), json!([]));
+    // Null for what is no list is as good as not sent.
+    check(&rig, Update, "role/app", &json!({"bind_secret_id": null, "role_id": null}), "none");
+    assert_eq!(shown("bind_secret_id"), json!(true));
+    for kind in ["batch", "service"] {
+        let warning = format!("default-{kind} has no useful meaning; adjusting to {kind}");
+        let body = json!({"token_type": format!("default-{kind}")});
+        check(&rig, Update, "role/app", &body, &format!("none warning: {warning}"));
+        assert_eq!(shown("token_type"), json!(kind));
+    }
+}
+
+#[test]
 fn every_field_has_a_path() {
     let rig = with_app(&json!({}));
     for (part, body, shown, reset) in [

@@ -130,6 +130,18 @@ impl Key {
         Some(Self { kid: None, alg: None, material })
     }
 
+    /// Whether a text is one key in PEM, before it is stored.
+    ///
+    /// # Errors
+    /// What to say where it is none, or where more follows it, which would be passed over.
+    pub(in crate::auth) fn check_pem(text: &str) -> Result<(), &'static str> {
+        if Self::from_pem(text).is_none() {
+            return Err("data does not contain any valid public keys");
+        }
+        let is_alone = Pem::iter_from_buffer(text.as_bytes()).nth(1).is_none();
+        if is_alone { Ok(()) } else { Err("unexpected trailing data after parsed PEM block") }
+    }
+
     /// Reads a key of a JWK set (RFC 7517). None for keys that sign nothing or are of a kind not used here: a set may hold
     /// them beside others.
     pub(in crate::auth) fn from_jwk(jwk: &Value) -> Option<Self> {

@@ -134,7 +134,10 @@ impl Config {
         if self.jwt_validation_pubkeys.len() > PUBKEYS_MAX {
             return Err(EngineError::invalid(format!("at most {PUBKEYS_MAX} jwt_validation_pubkeys")));
         }
-        self.pubkeys()?;
+        for pem in &self.jwt_validation_pubkeys {
+            let wrong = |why| EngineError::Invalid(format!("error parsing public key: {why}"));
+            Key::check_pem(pem).map_err(wrong)?;
+        }
         if self.jwt_supported_algs.iter().any(|name| Alg::named(name).is_none()) {
             return refuse("invalid jwt_supported_algs: unsupported signing algorithm");
         }
@@ -196,11 +199,12 @@ fn check_unsupported(fields: Fields<'_>) -> Result<(), EngineError> {
 pub(super) async fn read(jwt: &Jwt, ctx: &Ctx<'_>) -> Result<Response, EngineError> {
     let Some(config) = Config::load(ctx)? else { return Ok(Response::empty()) };
     // Whoever skipped the check when writing asks for it here.
-    let status = match config.source().filter(|_| config.skip_jwks_validation) {
-        Some(source) => jwt.provider.check(ctx, &source).await.err().map(|err| err.to_string()),
-        None => None,
-    };
-    Ok(Response::data(config.show(status.as_deref().unwrap_or("valid"))))
+    if let Some(source) = config.source().filter(|_| config.skip_jwks_validation)
+        && let Err(err) = jwt.provider.check(ctx, &source).await
+    {
+        return Ok(Response::data(config.show("invalid")).with_warning(err.to_string()));
+    }
+    Ok(Response::data(config.show("valid")))
 }
 
 /// New settings in place of the old ones.

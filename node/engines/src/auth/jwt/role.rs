@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arca_engine_api::{Ctx, EngineError, Fields, Map, Request, Response};
+use arca_engine_api::{Ctx, EngineError, Field, Fields, Map, Request, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::routes::OLD_NAMES;
+use super::routes::{OLD_NAMES, ROLE_FIELDS};
 use crate::auth::jose::times::Leeways;
 use crate::auth::names;
 use crate::auth::roles::{self, StoredRole};
@@ -89,19 +89,23 @@ pub(super) fn wanted(ctx: &Ctx<'_>, name: &str) -> Result<(String, Role), Engine
 
 /// Makes a role or changes one.
 pub(super) fn write(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
-    let role: Role = roles::write(ctx, request)?;
+    let (role, response) = roles::write::<Role>(ctx, request)?;
     if role.verbose_oidc_logging {
         let warning = "verbose_oidc_logging has been enabled for this role. Nothing of a token is logged here all the same.";
-        return Ok(Response::empty().with_warning(warning));
+        return Ok(response.with_warning(warning));
     }
-    Ok(Response::empty())
+    Ok(response)
 }
 
 impl StoredRole for Role {
+    const FIELDS: &'static [Field] = &ROLE_FIELDS;
+
     fn update(&mut self, fields: Fields<'_>) -> Result<(), EngineError> {
         self.token.update(fields, OLD_NAMES)?;
-        // What a write does not mention stays, but for these three.
-        self.role_type = named(fields, "role_type", &[("jwt", RoleType::Jwt), ("oidc", RoleType::Oidc)])?;
+        // What a write does not mention stays, but for these four.
+        self.oidc_disable_confirmation = fields.boolean("oidc_disable_confirmation")?.unwrap_or_default();
+        let types = [("", RoleType::Oidc), ("jwt", RoleType::Jwt), ("oidc", RoleType::Oidc)];
+        self.role_type = named(fields, "role_type", &types)?;
         let modes = [
             ("client", CallbackMode::Client),
             ("device", CallbackMode::Device),
@@ -165,6 +169,10 @@ impl StoredRole for Role {
         }
     }
 
+    fn token(&self) -> &TokenParams {
+        &self.token
+    }
+
     fn show(&self) -> Value {
         let mut data = json!({
             "allowed_redirect_uris": self.allowed_redirect_uris,
@@ -201,7 +209,6 @@ impl StoredRole for Role {
 impl Role {
     fn update_flags(&mut self, fields: Fields<'_>) -> Result<(), EngineError> {
         for (name, slot) in [
-            ("oidc_disable_confirmation", &mut self.oidc_disable_confirmation),
             ("user_claim_json_pointer", &mut self.user_claim_json_pointer),
             ("verbose_oidc_logging", &mut self.verbose_oidc_logging),
         ] {
@@ -282,20 +289,20 @@ impl Role {
     }
 }
 
-/// One of a few words; the first when it is missing or empty.
+/// One of a few words; what is usual when it is missing.
 fn named<T: Copy + Default>(fields: Fields<'_>, name: &str, words: &[(&str, T)]) -> Result<T, EngineError> {
-    let Some(word) = fields.string(name)?.filter(|word| !word.is_empty()) else { return Ok(T::default()) };
+    let Some(word) = fields.string(name)? else { return Ok(T::default()) };
     let found = words.iter().find(|(known, _)| *known == word).map(|(_, value)| *value);
     found.ok_or_else(|| EngineError::Invalid(format!("invalid '{name}'")))
 }
 
-/// Seconds, where anything negative stands for none.
+/// Seconds, where anything negative stands for none and is shown as it was given.
 fn leeway(fields: Fields<'_>, name: &str) -> Result<Option<i64>, EngineError> {
     let sent = fields.string(name)?.unwrap_or_default();
     if let Some(rest) = sent.trim().strip_prefix('-')
-        && arca_engine_api::fields::parse_duration(rest).is_some_and(|span| !span.is_zero())
+        && let Some(span) = arca_engine_api::fields::parse_duration(rest).filter(|span| !span.is_zero())
     {
-        return Ok(Some(-1));
+        return Ok(Some(-i64::try_from(span.as_secs()).unwrap_or(i64::MAX).max(1)));
     }
     let span = fields.duration(name)?;
     Ok(span.map(|span| i64::try_from(span.as_secs()).unwrap_or(i64::MAX)))

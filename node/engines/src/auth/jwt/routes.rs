@@ -46,7 +46,8 @@ const CONFIG_FIELDS: &[Field] = &[
     Field::new("skip_jwks_validation", FieldKind::Bool, "Only warn if the provider cannot be reached now."),
 ];
 
-const ROLE_FIELDS: [Field; FIELDS_LEN + 28] = fields(&[
+/// What a role is written with.
+pub(super) const ROLE_FIELDS: [Field; FIELDS_LEN + 28] = fields(&[
     Field::new("allowed_redirect_uris", FieldKind::List, "Where OIDC logins may come back to."),
     Field::new("bound_audiences", FieldKind::List, "The aud claim must hold one of these."),
     Field::new("bound_claims", FieldKind::Map, "Claims and the values they must have, one or one of a list."),

@@ -10,8 +10,6 @@ use zeroize::Zeroizing;
 use crate::auth::jose::Key;
 
 const KEY: &str = "config";
-/// The issuer of tokens that lie in secrets, where the settings name none.
-const ISSUER: &str = "kubernetes/serviceaccount";
 /// Most keys.
 const KEYS_MAX: usize = 64;
 
@@ -51,10 +49,10 @@ impl Config {
         self.pem_keys.iter().map(key).collect()
     }
 
-    /// The issuer that tokens must have, if it is looked at.
+    /// The issuer that tokens must have, if it is looked at and there is one to look for: those of secrets and those of pods
+    /// have different ones.
     pub(super) fn wanted_issuer(&self) -> Option<&str> {
-        let issuer = if self.issuer.is_empty() { ISSUER } else { &self.issuer };
-        (!self.disable_iss_validation).then_some(issuer)
+        (!self.disable_iss_validation && !self.issuer.is_empty()).then_some(self.issuer.as_str())
     }
 
     /// The API: what the settings say, and for the rest what the pod has that this node runs in.
@@ -87,7 +85,9 @@ impl Config {
         if self.pem_keys.len() > KEYS_MAX {
             return Err(EngineError::invalid(format!("at most {KEYS_MAX} pem_keys")));
         }
-        self.keys()?;
+        for pem in &self.pem_keys {
+            Key::check_pem(pem).map_err(EngineError::invalid)?;
+        }
         if !self.kubernetes_ca_cert.is_empty() && !holds_certificates(&self.kubernetes_ca_cert) {
             return Err(EngineError::invalid("kubernetes_ca_cert holds no certificate in PEM"));
         }

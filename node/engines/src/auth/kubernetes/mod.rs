@@ -54,7 +54,7 @@ impl Engine for Kubernetes {
             ("login", _) => login::login(ctx, request).await,
             ("role", Operation::Delete) => roles::delete(ctx, request),
             ("role", Operation::Read) => roles::read::<Role>(ctx, request),
-            ("role", _) => roles::write::<Role>(ctx, request).map(|_| Response::empty()),
+            ("role", _) => roles::write::<Role>(ctx, request).map(|(_, response)| response),
             ("roles", _) => roles::list(ctx, request),
             _ => Err(EngineError::Unsupported),
         }

@@ -1,11 +1,11 @@
 //! Roles: which service accounts may log in, and what they get.
 
-use arca_engine_api::{EngineError, Fields};
+use arca_engine_api::{EngineError, Field, Fields};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::account::Account;
-use super::routes::OLD_NAMES;
+use super::routes::{OLD_NAMES, ROLE_FIELDS};
 use super::selector::Selector;
 use crate::auth::names;
 use crate::auth::roles::StoredRole;
@@ -36,6 +36,8 @@ pub(super) struct Role {
 }
 
 impl StoredRole for Role {
+    const FIELDS: &'static [Field] = &ROLE_FIELDS;
+
     fn update(&mut self, fields: Fields<'_>) -> Result<(), EngineError> {
         self.token.update(fields, OLD_NAMES)?;
         if let Some(list) = fields.list("bound_service_account_names")? {
@@ -44,17 +46,15 @@ impl StoredRole for Role {
         if let Some(list) = fields.list("bound_service_account_namespaces")? {
             self.bound_service_account_namespaces = Some(list);
         }
-        for (name, slot) in [
-            ("audience", &mut self.audience),
-            ("bound_service_account_namespace_selector", &mut self.bound_service_account_namespace_selector),
-        ] {
-            if let Some(text) = fields.string(name)? {
-                *slot = text;
-            }
+        if let Some(text) = fields.string("audience")? {
+            self.audience = text;
         }
+        // What a write does not mention stays, but for this: whoever writes the namespaces anew means these alone.
+        let selector = fields.string("bound_service_account_namespace_selector")?;
+        self.bound_service_account_namespace_selector = selector.unwrap_or_default();
         if let Some(source) = fields.string("alias_name_source")? {
             self.alias_name_source = match source.as_str() {
-                "" | "serviceaccount_uid" => AliasSource::Uid,
+                "serviceaccount_uid" => AliasSource::Uid,
                 "serviceaccount_name" => AliasSource::Name,
                 _ => {
                     return Err(EngineError::invalid(
@@ -85,6 +85,10 @@ impl StoredRole for Role {
             Selector::parse(&self.bound_service_account_namespace_selector)?;
         }
         Ok(())
+    }
+
+    fn token(&self) -> &TokenParams {
+        &self.token
     }
 
     fn show(&self) -> Value {

@@ -14,7 +14,8 @@ pub(super) const OLD_NAMES: &[Field] = &[
     deprecated::TTL,
 ];
 
-const ROLE_FIELDS: [Field; FIELDS_LEN + 11] = fields(&[
+/// What a role is written with.
+pub(super) const ROLE_FIELDS: [Field; FIELDS_LEN + 11] = fields(&[
     Field::new("alias_name_source", FieldKind::String, "serviceaccount_uid (safest) or serviceaccount_name."),
     Field::new("audience", FieldKind::String, "The audience that tokens must be for."),
     Field::new(

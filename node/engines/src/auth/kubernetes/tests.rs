@@ -157,6 +157,10 @@ fn settings_are_checked_and_shown_without_the_reviewers_token() {
             "data does not contain any valid public keys",
         ),
         (
+            json!({"kubernetes_host": HOST, "kubernetes_ca_cert": CA, "pem_keys": format!("{0}{0}", signer("rsa").pem())}),
+            "unexpected trailing data after parsed PEM block",
+        ),
+        (
             json!({"kubernetes_host": "a b", "kubernetes_ca_cert": CA}),
             "kubernetes_host is no host and no URL",
         ),
@@ -190,6 +194,10 @@ fn a_role_is_shown_as_others_show_it() {
         ),
         (
             json!({"bound_service_account_names": "a", "bound_service_account_namespaces": "n", "alias_name_source": "zz"}),
+            "invalid alias_name_source, must be one of: serviceaccount_uid, serviceaccount_name",
+        ),
+        (
+            json!({"bound_service_account_names": "a", "bound_service_account_namespaces": "n", "alias_name_source": ""}),
             "invalid alias_name_source, must be one of: serviceaccount_uid, serviceaccount_name",
         ),
     ] {
@@ -312,6 +320,35 @@ fn bad_tokens_are_not_even_asked_about() {
     assert_eq!(text(json!({})), "missing role");
     assert_eq!(text(json!({"role": "r"})), "missing jwt");
     assert_eq!(text(json!({"role": "canary", "jwt": "x"})), "invalid role name");
+}
+
+#[test]
+fn the_issuer_counts_where_one_is_named() {
+    let (rig, _) = mount(json!({"disable_iss_validation": false}), json!({}));
+    check(&rig, &token(&claims()), "U");
+    check(&rig, &token(&old_claims()), "U");
+    let (rig, _) = mount(json!({"disable_iss_validation": false, "issuer": "https://other"}), json!({}));
+    check(&rig, &token(&claims()), "invalid issuer (iss) claim");
+    check(&rig, &token(&old_claims()), "invalid issuer (iss) claim");
+}
+
+#[test]
+fn a_write_without_a_selector_takes_the_selector_away() {
+    let selector = r#"{"matchLabels":{"env":"prod"}}"#;
+    let (rig, cluster) = mount(
+        json!({"token_reviewer_jwt": "rev"}),
+        json!({"bound_service_account_namespace_selector": selector}),
+    );
+    cluster.has_labels(200, json!({"env": "prod"}));
+    let shown = |name: &str| rig.call(Read, "role/r", &Value::Null).unwrap().data.unwrap()[name].clone();
+    assert_eq!(shown("bound_service_account_namespace_selector"), json!(selector));
+    assert_eq!(rig.say(Update, "role/r", &json!({"bound_service_account_namespaces": "m"})), "none");
+    assert_eq!(shown("bound_service_account_namespace_selector"), json!(""));
+    check(&rig, &token(&claims()), "namespace not authorized");
+    assert_eq!(rig.say(Update, "role/r", &json!({"token_policies": null})), "none");
+    assert_eq!(shown("token_policies"), json!([]));
+    let said = rig.say(Update, "role/r", &json!({"bound_service_account_namespaces": null}));
+    assert!(said.starts_with("error: \"bound_service_account_namespaces\" can not be empty"), "{said}");
 }
 
 #[test]

@@ -16,7 +16,8 @@ const PASSWORD_HASH: Field = Field::new(
 );
 const TOKEN_POLICIES: Field = Field::new("token_policies", FieldKind::List, "Policies of its tokens.");
 
-const USER_FIELDS: [Field; FIELDS_LEN + 6] = fields(&[
+/// What a user is written with.
+pub(super) const USER_FIELDS: [Field; FIELDS_LEN + 6] = fields(&[
     PASSWORD,
     PASSWORD_HASH,
     deprecated::BOUND_CIDRS,

@@ -52,6 +52,19 @@ fn a_user_is_shown_as_others_show_it() {
     assert_eq!(rig.say(List, "users", &Value::Null), r#"{"keys":["bob"]}"#);
 }
 
+/// Clients in Go send a list that has nothing in it as null: whoever takes all policies away must not keep them.
+#[test]
+fn a_null_list_takes_what_was_there_away() {
+    for (path, field) in
+        [("users/bob", "token_policies"), ("users/bob/policies", "policies"), ("users/bob", "policies")]
+    {
+        let rig = with_bob();
+        assert_eq!(rig.say(Update, path, &json!({field: null, "password": null, "token_ttl": null})), "none");
+        let login = log_in(&rig, "bob", "Z").unwrap();
+        assert_eq!((login.policies.len(), login.ttl.as_secs()), (0, 60), "{path} {field}");
+    }
+}
+
 #[test]
 fn a_login_says_who_it_is() {
     let rig = with_bob();

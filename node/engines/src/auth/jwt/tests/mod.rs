@@ -123,6 +123,10 @@ fn settings_are_checked_and_shown_without_the_secret() {
             "error parsing public key: data does not contain any valid public keys",
         ),
         (
+            json!({"jwt_validation_pubkeys": [format!("{pem}{}", signer("p256").pem())]}),
+            "error parsing public key: unexpected trailing data after parsed PEM block",
+        ),
+        (
             json!({"oidc_discovery_url": "http://h", "oidc_client_id": "x"}),
             "both 'oidc_client_id' and 'oidc_client_secret' must be set for OIDC",
         ),
@@ -162,7 +166,8 @@ fn settings_are_checked_and_shown_without_the_secret() {
     let warning = "error checking oidc discovery URL: no other system can be reached";
     assert_eq!(rig.say(Update, "config", &skipped), format!("none warning: {warning}"));
     let shown = rig.say(Read, "config", &Value::Null);
-    assert!(!shown.contains("canary") && shown.contains(&format!(r#""status":"{warning}""#)), "{shown}");
+    assert!(!shown.contains("canary") && shown.contains(r#""status":"invalid""#), "{shown}");
+    assert!(shown.ends_with(&format!(" warning: {warning}")), "{shown}");
     assert!(shown.contains(r#""namespace_in_state":true"#), "{shown}");
 }
 
@@ -198,7 +203,13 @@ fn a_role_that_takes_anybody_or_makes_no_sense_is_refused() {
         (json!({"role_type": "oidc"}), uris),
         (json!({"role_type": ""}), uris),
         (json!({"bound_claims_type": "zz"}), "invalid 'bound_claims_type'"),
+        (json!({"bound_claims_type": ""}), "invalid 'bound_claims_type'"),
         (json!({"callback_mode": "zz"}), "invalid 'callback_mode'"),
+        (json!({"callback_mode": ""}), "invalid 'callback_mode'"),
+        (
+            json!({"bound_audiences": null}),
+            "must have at least one bound constraint when creating/updating a role",
+        ),
         (json!({"oauth2_metadata": "zz"}), "Unrecognized oauth2 metadata name"),
         (
             json!({"claim_mappings": {"a": "role"}}),
@@ -211,6 +222,33 @@ fn a_role_that_takes_anybody_or_makes_no_sense_is_refused() {
         assert_eq!(with(more.clone()), format!("error: {want}"), "{more}");
         assert_eq!(rig.say(Read, "role/r", &Value::Null), "none");
     }
+}
+
+/// What a field of the role `r` shows after a further write.
+fn after(rig: &Rig, change: &Value, name: &str) -> Value {
+    let mut write = json!({"role_type": "jwt"});
+    write.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    assert_eq!(rig.say(Update, "role/r", &write), "none", "{change}");
+    rig.call(Read, "role/r", &Value::Null).unwrap().data.unwrap()[name].clone()
+}
+
+#[test]
+fn what_a_write_leaves_out_stays_or_not_as_others_have_it() {
+    let rig = rig();
+    role(
+        &rig,
+        json!({"oidc_disable_confirmation": true, "bound_claims": {"x": "y"}, "clock_skew_leeway": -5}),
+    );
+    assert_eq!(after(&rig, &json!({"groups_claim": "g"}), "oidc_disable_confirmation"), json!(false));
+    assert_eq!(after(&rig, &json!({}), "clock_skew_leeway"), json!(-5));
+    assert_eq!(after(&rig, &json!({"clock_skew_leeway": "-1h"}), "clock_skew_leeway"), json!(-3_600));
+    assert_eq!(after(&rig, &json!({"clock_skew_leeway": "-100ms"}), "clock_skew_leeway"), json!(-1));
+    assert_eq!(after(&rig, &json!({}), "token_policies"), json!(["p"]));
+    assert_eq!(after(&rig, &json!({"token_policies": null}), "token_policies"), json!([]));
+    assert_eq!(after(&rig, &json!({"bound_claims": null}), "bound_claims"), json!({}));
+    let long = json!({"role_type": "jwt", "token_max_ttl": "90000h"});
+    let said = rig.say(Update, "role/r", &long);
+    assert!(said.contains("warning: token_max_ttl is greater than"), "{said}");
 }
 
 #[test]
