@@ -2,11 +2,9 @@
 //!
 //! **Invariant:** no answer holds the password, the one being set, or a key.
 
-use std::time::Duration;
-
 use arca_engine_api::{
     Ctx, EngineError, Entropy, Fields, Map, Page, Request, Response, Secretive, Storage, StorageError,
-    StorageExt as _, UnixMillis,
+    StorageExt as _, UnixMillis, fields::parse_duration,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -118,14 +116,22 @@ impl Config {
     /// Where the database is and how to log in.
     pub(super) fn settings(&self) -> Result<Settings, EngineError> {
         let fields = Fields::new(&self.details);
-        let positive = |name: &str| Ok::<_, EngineError>(fields.integer(name)?.filter(|count| *count > 0));
-        let open_max = positive("max_open_connections")?.unwrap_or(OPEN_DEFAULT).min(OPEN_MAX);
+        // What is empty says nothing.
+        let number = |name: &str| {
+            if self.detail(name)?.is_empty() { Ok(None) } else { fields.integer(name) }
+        };
+        let open_max = number("max_open_connections")?.filter(|count| *count > 0);
+        let open_max = open_max.unwrap_or(OPEN_DEFAULT).min(OPEN_MAX);
         // Below zero none is kept; zero stands for the default.
-        let idle_max = match fields.integer("max_idle_connections")? {
+        let idle_max = match number("max_idle_connections")? {
             None | Some(0) => open_max,
             Some(count) => count.clamp(0, open_max),
         };
-        let lifetime_max = fields.duration("max_connection_lifetime")?.unwrap_or(Duration::ZERO);
+        // Below zero there is no end, as with zero.
+        let lifetime = self.detail("max_connection_lifetime")?;
+        let is_endless = lifetime.strip_prefix('-').is_some_and(|rest| parse_duration(rest).is_some());
+        let lifetime_max =
+            if is_endless { None } else { fields.duration("max_connection_lifetime")? }.unwrap_or_default();
         let count = |count: i64| usize::try_from(count).unwrap_or_default();
         Ok(Settings {
             url: self.detail("connection_url")?,
@@ -230,14 +236,10 @@ pub(super) async fn write(
     let settings = config.settings().and_then(|settings| checked(settings, &config)).map_err(refused)?;
     let database = (kind.open)(&settings).map_err(refused)?;
     if fields.boolean("verify_connection")?.unwrap_or(true) {
-        database.verify().await.map_err(|failure: Failure| {
-            refused(match failure.into_error(&config.secrets()) {
-                EngineError::Upstream(text) => {
-                    EngineError::Upstream(format!("error verifying connection: {text}"))
-                }
-                other => other,
-            })
-        })?;
+        database
+            .verify()
+            .await
+            .map_err(|failure: Failure| refused(verifying(failure.into_error(&config.secrets()))))?;
     }
     config.store(ctx.storage, ctx.entropy, name)?;
     connections.forget(name);
@@ -253,6 +255,14 @@ pub(super) async fn write(
             response.with_warning("plugin_version has no effect: databases are built in, in one version");
     }
     Ok(response)
+}
+
+/// Says of a database's refusal what was asked of it.
+pub(super) fn verifying(err: EngineError) -> EngineError {
+    match err {
+        EngineError::Upstream(text) => EngineError::Upstream(format!("error verifying connection: {text}")),
+        other => other,
+    }
 }
 
 /// Refuses another login while the password is being changed. The operator's might hold now and no more in a moment, and
@@ -319,6 +329,9 @@ fn checked(settings: Settings, config: &Config) -> Result<Settings, EngineError>
     let is_place = |text: &str| text.contains("{{username}}") || text.contains("{{password}}");
     if is_place(&settings.username) || config.secrets().into_iter().any(is_place) {
         return Err(EngineError::invalid("username and/or password cannot contain the template variables"));
+    }
+    if config.details.get("username_template").is_some_and(|template| !template.is_string()) {
+        return Err(EngineError::invalid("username_template is no text"));
     }
     let template = config.username_template()?;
     if !template.is_empty() {

@@ -42,7 +42,7 @@ use arca_engine_api::{
 use async_trait::async_trait;
 
 use self::adapter::KINDS;
-use self::config::Config;
+use self::config::{Config, verifying};
 use self::connections::Connections;
 use self::intent::{Intent, from_map};
 
@@ -68,11 +68,12 @@ impl Databases {
         Self { table: RouteTable::new(routes::ROUTES), connections: Connections::new(kinds) }
     }
 
-    /// Opens a connection anew.
-    fn reset(&self, ctx: &Ctx<'_>, name: &str) -> Result<Response, EngineError> {
+    /// Opens a connection anew, and has a look whether the database lets it in.
+    async fn reset(&self, ctx: &Ctx<'_>, name: &str) -> Result<Response, EngineError> {
         let config = Config::require(ctx.storage, name)?;
         self.connections.forget(name);
-        self.connections.database(name, &config)?;
+        let verified = self.connections.database(name, &config)?.verify().await;
+        verified.map_err(|failure| verifying(failure.into_error(&config.secrets())))?;
         Ok(Response::empty())
     }
 }
@@ -91,7 +92,7 @@ impl Engine for Databases {
             ("config", _) => config::write(ctx, connections, request).await,
             ("configs", _) => config::list(ctx, request),
             ("creds", _) => creds::intend(ctx, connections, request),
-            ("reset", _) => self.reset(ctx, name),
+            ("reset", _) => self.reset(ctx, name).await,
             ("role", Operation::Read) => roles::read(ctx, name),
             ("role", Operation::Delete) => roles::delete(ctx, name),
             ("role", _) => roles::write(ctx, request),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arca_engine_api::{EngineError, Secretive};
 use async_trait::async_trait;
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{ChangeUserOpts, ClientIdentity, Conn, Error, Opts, OptsBuilder, SslOpts};
+use mysql_async::{ChangeUserOpts, ClientIdentity, Conn, DriverError, Error, Opts, OptsBuilder, SslOpts};
 use rustls_pki_types::PrivateKeyDer;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -69,7 +69,35 @@ struct MySql {
 
 /// Where to log in: for each password all hosts.
 #[derive(Debug)]
-struct Logins(Vec<Vec<Opts>>);
+struct Logins(Vec<Vec<Place>>);
+
+/// Where to log in, and as whom.
+#[derive(Clone, Debug)]
+struct Place {
+    options: Opts,
+    /// What to do where there is no TLS.
+    plain: Option<Opts>,
+}
+
+impl Place {
+    async fn login(&self) -> Result<Conn, Error> {
+        match (Conn::new(self.options.clone()).await, &self.plain) {
+            (Err(Error::Driver(DriverError::NoClientSslFlagFromServer)), Some(plain)) => {
+                Conn::new(plain.clone()).await
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// As somebody else, who is let in and no more.
+    fn of(&self, username: &str, password: &str) -> Self {
+        let change = |options: &Opts| -> Opts {
+            let options = OptsBuilder::from_opts(options.clone());
+            options.user(Some(username)).pass(Some(password)).setup(Vec::<String>::new()).into()
+        };
+        Self { options: change(&self.options), plain: self.plain.as_ref().map(change) }
+    }
+}
 
 #[derive(Debug)]
 struct Session {
@@ -80,6 +108,10 @@ struct Session {
 }
 
 fn open(settings: &Settings) -> Result<Arc<dyn Database>, EngineError> {
+    Ok(Arc::new(MySql { logins: logins(settings)?, pool: Pool::new(settings.limits) }))
+}
+
+fn logins(settings: &Settings) -> Result<Logins, EngineError> {
     let dsn = Dsn::parse(&settings.url)?;
     let none = [Secretive::from("")];
     let passwords = if settings.passwords.is_empty() { &none[..] } else { &settings.passwords };
@@ -87,24 +119,30 @@ fn open(settings: &Settings) -> Result<Arc<dyn Database>, EngineError> {
     let tls = tls(settings, dsn.tls)?;
     let target = |password: &Secretive| {
         let password = Zeroizing::new(dsn.password.replace("{{password}}", &password.0));
-        let options = |host: &Host| {
+        let options = |host: &Host, tls: Option<SslOpts>| -> Opts {
             let base = OptsBuilder::default()
                 .user(Some(username.clone()))
                 .pass(Some(password.as_str()).filter(|password| !password.is_empty()))
                 .db_name(Some(dsn.database).filter(|name| !name.is_empty()))
                 .enable_cleartext_plugin(dsn.allows_cleartext)
                 .prefer_socket(false)
-                .ssl_opts(tls.clone());
+                .setup(dsn.variables.clone())
+                .ssl_opts(tls);
             match host {
                 Host::Socket(path) => base.socket(Some(path.clone())).prefer_socket(true),
                 Host::Tcp(host, port) => base.ip_or_hostname(host.clone()).tcp_port(*port),
             }
             .into()
         };
-        dsn.hosts.iter().map(options).collect()
+        dsn.hosts
+            .iter()
+            .map(|host| Place {
+                options: options(host, tls.clone()),
+                plain: (dsn.tls == Some(TlsMode::Preferred)).then(|| options(host, None)),
+            })
+            .collect()
     };
-    let logins = Logins(passwords.iter().map(target).collect());
-    Ok(Arc::new(MySql { logins, pool: Pool::new(settings.limits) }))
+    Ok(Logins(passwords.iter().map(target).collect()))
 }
 
 /// As whom the URL logs in.
@@ -119,9 +157,10 @@ fn tls(settings: &Settings, said: Option<TlsMode>) -> Result<Option<SslOpts>, En
     let (ca, own) = (&settings.tls_ca, &settings.tls_certificate_key.0);
     // Who says how TLS is to be wants it.
     let has_more = !(ca.is_empty() && own.is_empty() && settings.tls_server_name.is_empty());
-    if has_more && said == Some(TlsMode::Off) {
+    if has_more && matches!(said, Some(TlsMode::Off | TlsMode::Preferred)) {
         return Err(EngineError::invalid(
-            "tls=false contradicts tls_ca, tls_certificate_key and tls_server_name: leave one or the other out",
+            "tls=false and tls=preferred contradict tls_ca, tls_certificate_key and tls_server_name: leave one or \
+             the other out",
         ));
     }
     let is_wanted = said.unwrap_or(if has_more { TlsMode::On } else { TlsMode::Off });
@@ -147,7 +186,7 @@ fn tls(settings: &Settings, said: Option<TlsMode>) -> Result<Option<SslOpts>, En
     if !settings.tls_server_name.is_empty() {
         options = options.with_danger_tls_hostname_override(Some(settings.tls_server_name.clone()));
     }
-    if settings.tls_skips_verification || is_wanted == TlsMode::OnUnverified {
+    if settings.tls_skips_verification || matches!(is_wanted, TlsMode::OnUnverified | TlsMode::Preferred) {
         options = options.with_danger_accept_invalid_certs(true).with_danger_skip_domain_validation(true);
     }
     Ok(Some(options))
@@ -296,9 +335,7 @@ impl Database for MySql {
         bounded(async {
             let mut refused = Failure::Unreachable("there is nothing to log in with".to_owned());
             for host in self.logins.0.first().into_iter().flatten() {
-                let login =
-                    OptsBuilder::from_opts(host.clone()).user(Some(username)).pass(Some(password)).into();
-                match tokio::time::timeout(CONNECT_PATIENCE, Conn::new::<Opts>(login)).await {
+                match tokio::time::timeout(CONNECT_PATIENCE, host.of(username, password).login()).await {
                     Ok(Ok(_)) => return Ok(true),
                     Ok(Err(err)) if code_of(&err) == Some(PASSWORD_REFUSED) => return Ok(false),
                     Ok(Err(err)) => refused = Failure::Unreachable(words(&err)),
@@ -333,8 +370,8 @@ impl Database for MySql {
     }
 }
 
-async fn connect(options: &Opts) -> Result<Session, Error> {
-    prepared(Conn::new(options.clone()).await?).await
+async fn connect(place: &Place) -> Result<Session, Error> {
+    prepared(place.login().await?).await
 }
 
 /// The session as it is used: what its server takes quoted text for, and with an end to what a statement may take.
@@ -471,9 +508,26 @@ mod tests {
             let mut settings = settings("u@tcp(h)/", "u", "p");
             change(&mut settings);
             assert!(matches!(tls(&settings, None), Ok(Some(_))));
-            assert!(matches!(tls(&settings, Some(TlsMode::Off)), Err(EngineError::Invalid(_))));
+            for mode in [TlsMode::Off, TlsMode::Preferred] {
+                assert!(matches!(tls(&settings, Some(mode)), Err(EngineError::Invalid(_))));
+            }
         }
         assert!(matches!(tls(&settings("u@tcp(h)/", "u", "p"), None), Ok(None)));
+    }
+
+    #[test]
+    fn only_who_prefers_tls_goes_on_without_it() {
+        for (mode, want) in [("false", false), ("skip-verify", false), ("true", false), ("preferred", true)] {
+            let places =
+                logins(&settings(&format!("u@tcp(a,b)/?tls={mode}&autocommit=1"), "u", "p")).unwrap();
+            for place in places.0.iter().flatten() {
+                assert_eq!(place.plain.is_some(), want, "{mode}");
+                assert_eq!(place.options.ssl_opts().is_some(), mode != "false", "{mode}");
+                assert_eq!(place.options.setup(), ["SET SESSION autocommit = 1"]);
+                // Who is only let in may not be allowed to set it.
+                assert!(place.of("x", "y").options.setup().is_empty());
+            }
+        }
     }
 
     #[test]

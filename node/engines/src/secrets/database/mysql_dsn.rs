@@ -2,6 +2,7 @@
 //! Username and password are filled in after the text is taken apart, so nothing in them can mean anything.
 
 use arca_engine_api::EngineError;
+use percent_encoding::percent_decode_str;
 
 /// The port unless one is said.
 const PORT: u16 = 3_306;
@@ -9,6 +10,7 @@ const PORT: u16 = 3_306;
 const HOSTS_MAX: usize = 16;
 /// Options of Go's driver that say nothing to ours, or nothing here.
 const WITHOUT_EFFECT: &[&str] = &[
+    "allowAllFiles",
     "allowFallbackToPlaintext",
     "allowNativePasswords",
     "allowOldPasswords",
@@ -17,6 +19,8 @@ const WITHOUT_EFFECT: &[&str] = &[
     "clientFoundRows",
     "collation",
     "columnsWithAlias",
+    "compress",
+    "connectionAttributes",
     "interpolateParams",
     "loc",
     "maxAllowedPacket",
@@ -41,6 +45,8 @@ pub(super) enum TlsMode {
     Off,
     On,
     OnUnverified,
+    /// Unverified, and without it if it cannot be.
+    Preferred,
 }
 
 /// A connection string, taken apart.
@@ -54,6 +60,8 @@ pub(super) struct Dsn<'a> {
     /// None when nothing is said.
     pub(super) tls: Option<TlsMode>,
     pub(super) allows_cleartext: bool,
+    /// Statements that set the server's variables in each session.
+    pub(super) variables: Vec<String>,
 }
 
 impl<'a> Dsn<'a> {
@@ -77,23 +85,52 @@ impl<'a> Dsn<'a> {
             "unix" if !address.is_empty() => vec![Host::Socket(address.to_owned())],
             _ => return Err(bad("the network is tcp or unix")),
         };
-        let mut dsn = Self { username, password, hosts, database, tls: None, allows_cleartext: false };
+        let mut dsn = Self {
+            username,
+            password,
+            hosts,
+            database,
+            tls: None,
+            allows_cleartext: false,
+            variables: Vec::new(),
+        };
         for pair in options.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             match (key, value) {
                 ("tls", "true") => dsn.tls = Some(TlsMode::On),
                 ("tls", "false") => dsn.tls = Some(TlsMode::Off),
                 ("tls", "skip-verify") => dsn.tls = Some(TlsMode::OnUnverified),
+                ("tls", "preferred") => dsn.tls = Some(TlsMode::Preferred),
                 ("tls", _) => {
-                    return Err(bad("tls is true, false or skip-verify; give authorities by tls_ca"));
+                    return Err(bad(
+                        "tls is true, false, skip-verify or preferred; give authorities by tls_ca",
+                    ));
                 }
                 ("allowCleartextPasswords", _) => dsn.allows_cleartext = value == "true",
                 _ if WITHOUT_EFFECT.contains(&key) => {}
-                _ => return Err(bad("an option is not known")),
+                _ => dsn.variables.push(variable(key, value).ok_or_else(|| bad("an option is malformed"))?),
             }
         }
         Ok(dsn)
     }
+}
+
+/// The statement that sets a variable to a word, a number or quoted text. None if it is something else, or more.
+fn variable(name: &str, value: &str) -> Option<String> {
+    let value = percent_decode_str(value).decode_utf8().ok()?;
+    let quoted = value.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+    let is_good = match quoted {
+        Some(inner) => !inner.contains(['\'', '\\']) && !inner.contains(char::is_control),
+        None => {
+            !value.is_empty() && value.chars().all(|letter| is_word(letter) || matches!(letter, '-' | ','))
+        }
+    };
+    (is_good && !name.is_empty() && name.chars().all(is_word))
+        .then(|| format!("SET SESSION {name} = {value}"))
+}
+
+fn is_word(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || matches!(letter, '_' | '.')
 }
 
 fn tcp_hosts(address: &str) -> Option<Vec<Host>> {
@@ -146,7 +183,15 @@ mod tests {
     #[track_caller]
     fn check(text: &str, username: &str, password: &str, hosts: &[(&str, u16)], tls: Option<TlsMode>) {
         let hosts = hosts.iter().map(|(host, port)| Host::Tcp((*host).to_owned(), *port)).collect();
-        let want = Dsn { username, password, hosts, database: "db", tls, allows_cleartext: false };
+        let want = Dsn {
+            username,
+            password,
+            hosts,
+            database: "db",
+            tls,
+            allows_cleartext: false,
+            variables: Vec::new(),
+        };
         assert_eq!(Dsn::parse(text).map_err(|err| err.to_string()), Ok(want), "{text}");
     }
 
@@ -162,6 +207,7 @@ mod tests {
             &[("a", 3306), ("::1", 7)],
             Some(TlsMode::OnUnverified),
         );
+        check("u@tcp(h)/db?tls=preferred", "u", "", &[("h", 3306)], Some(TlsMode::Preferred));
         check("u@/db", "u", "", &[("127.0.0.1", 3306)], None);
         assert_eq!(Dsn::parse("u@unix(/run/s)/").unwrap().hosts, [Host::Socket("/run/s".to_owned())]);
     }
@@ -173,11 +219,26 @@ mod tests {
             "u:canary@tcp(h/db",
             "u:canary@udp(h)/db",
             "u:canary@tcp(h:canary)/db",
-            "u:canary@tcp(h)/db?canary=1",
+            "u:canary@tcp(h)/db?canary",
+            "u:canary@tcp(h)/db?can;ary=1",
+            "u:canary@tcp(h)/db?sql_mode='canary'';'",
+            "u:canary@tcp(h)/db?autocommit=1;canary",
             "u:canary@tcp(h)/db?tls=canary",
         ] {
             let refused = Dsn::parse(text).unwrap_err().to_string();
             assert!(!refused.contains("canary"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn other_options_are_variables_of_the_server() {
+        for (options, want) in [
+            ("autocommit=1", "SET SESSION autocommit = 1"),
+            ("sql_mode=ANSI", "SET SESSION sql_mode = ANSI"),
+            ("time_zone=%27Europe%2FBerlin%27", "SET SESSION time_zone = 'Europe/Berlin'"),
+            ("sql_mode='ANSI,NO_BACKSLASH_ESCAPES'", "SET SESSION sql_mode = 'ANSI,NO_BACKSLASH_ESCAPES'"),
+        ] {
+            assert_eq!(Dsn::parse(&format!("u@tcp(h)/db?{options}")).unwrap().variables, [want]);
         }
     }
 

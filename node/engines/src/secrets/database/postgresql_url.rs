@@ -1,11 +1,12 @@
 //! Connection strings of PostgreSQL, in both of libpq's shapes: `postgresql://…` and `key=value …`. What they say of TLS
-//! is read here, for the driver knows less of it; the rest is the driver's.
+//! is read here, for the driver knows less of it, and settings of the server's, of which it knows none; the rest is the
+//! driver's.
 
 use std::borrow::Cow;
 
 use arca_engine_api::{EngineError, Secretive};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use zeroize::Zeroizing;
 
 use super::adapter::{Login, Settings};
@@ -15,6 +16,44 @@ use super::tls::Check;
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// Encoded in what is left of a query.
 const QUERY: &AsciiSet = &CONTROLS.add(b'%').add(b'&').add(b' ').add(b'#').add(b'+').add(b'@');
+/// Options that the driver reads.
+const DRIVERS: &[&str] = &[
+    "application_name",
+    "channel_binding",
+    "connect_timeout",
+    "dbname",
+    "host",
+    "hostaddr",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "load_balance_hosts",
+    "options",
+    "password",
+    "port",
+    "sslnegotiation",
+    "target_session_attrs",
+    "tcp_user_timeout",
+    "user",
+];
+/// Options of other drivers that say nothing to ours, or nothing here: every session is in UTC and UTF-8.
+const WITHOUT_EFFECT: &[&str] = &[
+    "TimeZone",
+    "binary_parameters",
+    "client_encoding",
+    "default_query_exec_mode",
+    "description_cache_capacity",
+    "fallback_application_name",
+    "gssencmode",
+    "krbspn",
+    "krbsrvname",
+    "max_protocol_version",
+    "min_protocol_version",
+    "sslsni",
+    "statement_cache_capacity",
+    "timezone",
+];
 const USERNAME: &str = "{{username}}";
 const PASSWORD: &str = "{{password}}";
 
@@ -47,7 +86,7 @@ fn target(settings: &Settings, password: &str) -> Result<Target, EngineError> {
     };
     let text = write(&settings.username, USERNAME, &settings.url);
     let text = write(password, PASSWORD, &text);
-    let (text, tls) = if is_url { split_url(&text)? } else { split_pairs(&text)? };
+    let (text, more) = if is_url { split_url(&text)? } else { split_pairs(&text)? };
     // The driver's own words may repeat a part of the text.
     let mut config: tokio_postgres::Config = text.parse().map_err(|_| {
         EngineError::invalid(
@@ -61,7 +100,14 @@ fn target(settings: &Settings, password: &str) -> Result<Target, EngineError> {
         config.application_name("arca");
     }
     let has_more = !settings.tls_server_name.is_empty() || !settings.tls_certificate_key.0.is_empty();
-    let (mode, check) = tls.read(!settings.tls_ca.is_empty(), has_more)?;
+    if more.wants_primary {
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
+    if !more.settings.is_empty() {
+        let options = format!("{}{}", config.get_options().unwrap_or_default(), more.settings);
+        config.options(options);
+    }
+    let (mode, check) = more.read(!settings.tls_ca.is_empty(), has_more)?;
     config.ssl_mode(mode);
     Ok(Target { config, check })
 }
@@ -70,27 +116,50 @@ fn is_url(text: &str) -> bool {
     text.starts_with("postgresql://") || text.starts_with("postgres://")
 }
 
-/// What a connection string says of TLS.
+/// What a connection string says that is not for the driver.
 #[derive(Debug, Default)]
-struct Tls {
+struct More {
+    /// How TLS is begun.
     mode: Option<String>,
+    /// What the server sets in each session, as its command line has it.
+    settings: String,
+    /// Of several servers the one that is no standby; the driver has another word for it.
+    wants_primary: bool,
 }
 
-impl Tls {
+impl More {
     /// Takes an option that is not the driver's. False for one that is.
     fn take(&mut self, key: &str, value: &str) -> Result<bool, EngineError> {
         match key {
             "sslmode" => self.mode = Some(value.to_owned()),
-            "sslcert" | "sslcrl" | "sslkey" | "sslpassword" | "sslrootcert" => {
+            "passfile" | "service" | "servicefile" | "sslcert" | "sslcrl" | "sslinline" | "sslkey"
+            | "sslpassword" | "sslrootcert" => {
                 return Err(EngineError::invalid(
                     "the connection url names files; give their content by tls_ca and tls_certificate_key",
                 ));
             }
-            // Every session is in UTC.
-            "TimeZone" | "timezone" => {}
-            _ => return Ok(false),
+            "target_session_attrs" if value == "primary" => self.wants_primary = true,
+            _ if WITHOUT_EFFECT.contains(&key) => {}
+            _ if DRIVERS.contains(&key) => return Ok(false),
+            _ => self.set(key, value)?,
         }
         Ok(true)
+    }
+
+    /// Takes a setting of the server's, which says itself what it knows.
+    fn set(&mut self, name: &str, value: &str) -> Result<(), EngineError> {
+        let is_word = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '.');
+        if name.is_empty() || !name.chars().all(is_word) || value.contains(char::is_control) {
+            return Err(EngineError::invalid("cannot parse connection url: it has a malformed option"));
+        }
+        self.settings.push_str(&format!(" -c {name}="));
+        for letter in value.chars() {
+            if letter == '\\' || letter.is_ascii_whitespace() {
+                self.settings.push('\\');
+            }
+            self.settings.push(letter);
+        }
+        Ok(())
     }
 
     /// As libpq: `require` verifies the chain when there is an authority to verify it by. Who says more of TLS wants it,
@@ -115,14 +184,16 @@ impl Tls {
     }
 }
 
-fn split_url(text: &str) -> Result<(Zeroizing<String>, Tls), EngineError> {
-    let mut tls = Tls::default();
-    let Some((head, query)) = text.split_once('?') else { return Ok((Zeroizing::new(text.to_owned()), tls)) };
+fn split_url(text: &str) -> Result<(Zeroizing<String>, More), EngineError> {
+    let mut more = More::default();
+    let Some((head, query)) = text.split_once('?') else {
+        return Ok((Zeroizing::new(text.to_owned()), more));
+    };
     let mut kept = Zeroizing::new(head.to_owned());
     let mut separator = '?';
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = parameter(pair);
-        if !tls.take(&key, &value)? {
+        if !more.take(&key, &value)? {
             kept.push(separator);
             kept.push_str(&format!(
                 "{}={}",
@@ -132,7 +203,7 @@ fn split_url(text: &str) -> Result<(Zeroizing<String>, Tls), EngineError> {
             separator = '&';
         }
     }
-    Ok((kept, tls))
+    Ok((kept, more))
 }
 
 /// A parameter of a URL's query, decoded.
@@ -142,15 +213,15 @@ fn parameter(pair: &str) -> (Cow<'_, str>, Cow<'_, str>) {
     (decode(key), decode(value))
 }
 
-fn split_pairs(text: &str) -> Result<(Zeroizing<String>, Tls), EngineError> {
-    let (mut tls, mut kept) = (Tls::default(), Zeroizing::new(String::with_capacity(text.len() * 2)));
+fn split_pairs(text: &str) -> Result<(Zeroizing<String>, More), EngineError> {
+    let (mut more, mut kept) = (More::default(), Zeroizing::new(String::with_capacity(text.len() * 2)));
     for (key, value) in pairs(text)? {
-        if !tls.take(key, &value)? {
+        if !more.take(key, &value)? {
             let value = value.replace('\\', "\\\\").replace('\'', "\\'");
             kept.push_str(&format!("{key}='{value}' "));
         }
     }
-    Ok((kept, tls))
+    Ok((kept, more))
 }
 
 /// The pairs of `key=value key='value with blanks'`.
@@ -302,7 +373,9 @@ mod tests {
         for url in [
             ":: nonsense canary {{password}}",
             "postgresql://u:canary@[::1/db",
-            "postgresql://{{username}}:{{password}}@h/db?canary=1",
+            "postgresql://{{username}}:{{password}}@h/db?can%20ary=1",
+            "postgresql://{{username}}:{{password}}@h/db?search_path=can%0Aary",
+            "postgresql://{{username}}:{{password}}@h/db?passfile=/canary",
             "postgresql://h/db?sslmode=canary",
             "postgresql://h/db?sslrootcert=/canary",
             "host=h password='canary",
@@ -311,6 +384,29 @@ mod tests {
             let refused = read(url, "u", "canary").map(|_| ()).unwrap_err().to_string();
             assert!(!refused.contains("canary"), "{refused}");
         }
+    }
+
+    #[test]
+    fn settings_of_the_server_are_passed_on() {
+        let url = "postgresql://{{username}}:{{password}}@h/db";
+        for (url, want) in [
+            (
+                format!("{url}?search_path=app,%20public&statement_timeout=5s"),
+                Some(" -c search_path=app,\\ public -c statement_timeout=5s"),
+            ),
+            (format!("{url}?options=-c%20geqo%3Doff&my.name=a%5Cb"), Some("-c geqo=off -c my.name=a\\\\b")),
+            ("host=h user={{username}} search_path = 'a b'".to_owned(), Some(" -c search_path=a\\ b")),
+            (format!("{url}?default_query_exec_mode=simple_protocol&client_encoding=latin1"), None),
+            (format!("{url}?connect_timeout=3&target_session_attrs=read-write&keepalives=1"), None),
+        ] {
+            assert_eq!(read(&url, "u", "p").unwrap().config.get_options(), want, "{url}");
+        }
+    }
+
+    #[test]
+    fn of_several_servers_the_primary_can_be_wanted() {
+        let target = read("host=a,b user=u target_session_attrs=primary", "u", "p").unwrap();
+        assert_eq!(target.config.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
     }
 
     #[track_caller]

@@ -37,6 +37,9 @@ impl Schedule {
         let period = period(fields)?;
         let cron = fields.string("rotation_schedule")?.filter(|cron| !cron.is_empty());
         let window = fields.duration("rotation_window")?;
+        // Clients that send every field send zero for what is not said.
+        let period = period.filter(|period| cron.is_none() || !period.is_zero());
+        let window = window.filter(|window| period.is_none() || !window.is_zero());
         if window.is_some_and(|window| !window.is_zero() && window < WINDOW_MIN) {
             return Err(EngineError::invalid("rotation_window must be 3600 seconds or more"));
         }
@@ -146,6 +149,8 @@ mod tests {
             json!({"rotation_period": 60, "rotation_window": 3600}),
             json!({"rotation_schedule": "0 0 * * *", "rotation_window": 60}),
             json!({"rotation_window": 3600}),
+            json!({"rotation_period": 0}),
+            json!({"rotation_period": 0, "rotation_window": 3600}),
             json!({"rotation_schedule": "0 0 * *"}),
             json!({"rotation_schedule": "0 0 0 * * *"}),
             json!({"rotation_schedule": "61 0 * * *"}),
@@ -155,6 +160,13 @@ mod tests {
             assert!(refused.as_ref().is_err_and(|text| !text.contains("canary")), "{body}: {refused:?}");
         }
         assert_eq!(read(&json!({})), Ok(None));
+        let minute = Ok(Some(Schedule::Period(Duration::from_secs(60))));
+        for nothing in [json!(0), json!("")] {
+            let body = json!({"rotation_period": 60, "rotation_window": nothing, "rotation_schedule": ""});
+            assert_eq!(read(&body), minute);
+            let body = json!({"rotation_period": nothing, "rotation_schedule": "@daily"});
+            assert!(matches!(read(&body), Ok(Some(Schedule::Calendar { .. }))), "{body}");
+        }
     }
 
     #[test]

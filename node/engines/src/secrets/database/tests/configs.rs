@@ -61,6 +61,14 @@ async fn connections_that_cannot_be_are_refused() {
             "none warning: Password found in connection_url, use a templated url to enable root rotation and prevent read access to password information.",
         ),
         (json!({"password": "wrong", "verify_connection": false}), "none"),
+        (
+            json!({"username_template": 5}),
+            "Invalid: error creating database object: username_template is no text",
+        ),
+        (
+            json!({"max_open_connections": "", "max_idle_connections": "", "max_connection_lifetime": "-1"}),
+            "none",
+        ),
     ] {
         let mut body = base.clone();
         body.as_object_mut().unwrap().extend(change.as_object().cloned().unwrap());
@@ -73,6 +81,20 @@ async fn connections_that_cannot_be_are_refused() {
     );
     assert!(talk.write("config/-x", Value::Null).await.starts_with("Invalid: a name is made of"));
     assert_eq!(talk.read("config/deaf").await, "none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_says_whether_the_database_lets_in() {
+    let talk = Talk::new().await;
+    assert_eq!(talk.write("reset/db", Value::Null).await, "none");
+    talk.server.is(Mood::Unreachable);
+    assert_eq!(talk.write("reset/db", Value::Null).await, "Upstream: error verifying connection: no way");
+    talk.server.is(Mood::Well);
+    assert_eq!(talk.write("reset/db", Value::Null).await, "none");
+    assert_eq!(
+        talk.write("reset/none", Value::Null).await,
+        "Invalid: failed to find entry for connection with name: \"none\""
+    );
 }
 
 #[tokio::test(start_paused = true)]
