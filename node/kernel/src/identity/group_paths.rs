@@ -92,12 +92,12 @@ impl Builtin for GroupPaths {
 }
 
 fn list(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError> {
-    let book = book(ctx);
+    let (book, names) = (book(ctx), MountNames::of(ctx)?);
     let keys = book.group_ids(&page(request)?)?;
     let mut infos = Map::new();
     for id in &keys {
         if let Some(group) = book.group(id)? {
-            infos.insert(id.clone(), show::group_info(&book, &group)?);
+            infos.insert(id.clone(), show::group_info(&book, &names, &group)?);
         }
     }
     Ok(super::listed(keys, infos))
@@ -139,8 +139,19 @@ fn delete(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelErr
     Ok(Response::empty())
 }
 
+/// A text that is there and empty names nothing: a script whose variable is unset would make a group at each run.
+fn check_said(fields: Fields<'_>) -> Result<(), KernelError> {
+    for (name, text) in [("id", "empty group ID"), ("name", "empty group name")] {
+        if fields.string(name)?.is_some_and(|said| said.is_empty()) {
+            return Err(KernelError::invalid(text));
+        }
+    }
+    Ok(())
+}
+
 fn write(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelError> {
     let (book, fields) = (book(ctx), request.fields());
+    check_said(fields)?;
     let (id, name) = (path_or_body(request, "id")?, path_or_body(request, "name")?);
     let found = if !id.is_empty() {
         Some(book.group(&id)?.ok_or_else(|| KernelError::invalid("invalid group ID"))?)

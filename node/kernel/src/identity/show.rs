@@ -96,18 +96,21 @@ pub(super) fn alias_info(names: &MountNames, owner_id: &str, alias: &AliasRecord
     })
 }
 
+/// An alias of what is in a list.
+fn alias_named(names: &MountNames, alias: &AliasRecord) -> Value {
+    let (path, kind) = names.path_and_type(&alias.mount_accessor);
+    json!({
+        "id": alias.id,
+        "mount_accessor": alias.mount_accessor,
+        "mount_path": path,
+        "mount_type": kind,
+        "name": alias.name,
+    })
+}
+
 /// An entity in a list of entities.
 pub(super) fn entity_info(names: &MountNames, entity: &EntityRecord) -> Value {
-    let aliases = entity.aliases.iter().map(|alias| {
-        let (path, kind) = names.path_and_type(&alias.mount_accessor);
-        json!({
-            "id": alias.id,
-            "mount_accessor": alias.mount_accessor,
-            "mount_path": path,
-            "mount_type": kind,
-            "name": alias.name,
-        })
-    });
+    let aliases = entity.aliases.iter().map(|alias| alias_named(names, alias));
     let mut info = object(json!({"name": entity.name}));
     if !entity.aliases.is_empty() {
         info.insert("aliases".to_owned(), aliases.collect());
@@ -164,10 +167,18 @@ pub(super) fn group(book: &Book<'_>, names: &MountNames, group: &GroupRecord) ->
 }
 
 /// A group in a list of groups.
-pub(super) fn group_info(book: &Book<'_>, group: &GroupRecord) -> Result<Value, KernelError> {
-    Ok(json!({
+pub(super) fn group_info(
+    book: &Book<'_>,
+    names: &MountNames,
+    group: &GroupRecord,
+) -> Result<Value, KernelError> {
+    let mut info = object(json!({
         "name": group.name,
         "num_member_entities": book.tally(&group.id)?.members,
         "num_parent_groups": group.parent_ids.len(),
-    }))
+    }));
+    if let Some(alias) = &group.alias {
+        info.insert("alias".to_owned(), alias_named(names, alias));
+    }
+    Ok(Value::Object(info))
 }

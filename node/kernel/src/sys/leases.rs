@@ -17,7 +17,7 @@ use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
 use crate::leases::jobs::{Progress, Work};
 use crate::leases::{self, LeaseEntry, LeaseState};
 use crate::policy::AclRequest;
-use crate::tokens::handlers::{TIDY_STARTED, TIDY_UNDER_WAY, accepted, increment, page};
+use crate::tokens::handlers::{increment, page, tidying};
 use crate::tokens::lifetime::seconds;
 use crate::tokens::store::by_path_prefix;
 use crate::tokens::{TokenEntry, TokenRef};
@@ -90,7 +90,7 @@ static ROUTES: &[Route] = &[
     route("revoke", "leases/revoke/{url_lease_id...}", Access::Token, UPDATE, REVOKE_FIELDS, REVOKE_TEXT),
     route("prefix", "leases/revoke-prefix/{prefix...}", Access::Sudo, UPDATE, &[SYNC], PREFIX_TEXT),
     route("force", "leases/revoke-force/{prefix...}", Access::Sudo, UPDATE, &[], FORCE_TEXT),
-    route("tidy", "leases/tidy", Access::Sudo, UPDATE, &[], "Looks for leases whose token is gone."),
+    route("tidy", "leases/tidy", Access::Token, UPDATE, &[], "Looks for leases whose token is gone."),
     route("renew", "renew", Access::Token, UPDATE, RENEW_FIELDS, RENEW_TEXT),
     route("renew", "renew/{url_lease_id...}", Access::Token, UPDATE, RENEW_FIELDS, RENEW_TEXT),
     route("revoke", "revoke", Access::Token, UPDATE, REVOKE_FIELDS, REVOKE_TEXT),
@@ -380,6 +380,6 @@ impl Call<'_> {
         let kernel = self.ctx.kernel;
         let (tx, work) = (self.ctx.tx, Work::TidyLeases);
         let is_new = kernel.leases.begin_once(tx, &kernel.tokens, self.now, self.namespace_id(), work)?;
-        Ok(accepted(self.request, if is_new { TIDY_STARTED } else { TIDY_UNDER_WAY }))
+        Ok(tidying(self.request, is_new))
     }
 }

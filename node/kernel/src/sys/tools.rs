@@ -23,7 +23,11 @@ const COMPUTE: &[Method] = &[Method::with_effect(Operation::Update, Effect::Read
 const RANDOM_FIELDS: &[Field] = &[
     Field { name: "bytes", kind: FieldKind::Int, summary: "How many; 32 by default." },
     Field { name: "format", kind: FieldKind::String, summary: "base64 (default) or hex." },
-    Field { name: "source", kind: FieldKind::String, summary: "platform, the one source." },
+    Field {
+        name: "source",
+        kind: FieldKind::String,
+        summary: "platform, the one source; seal and all mean it too.",
+    },
 ];
 const HASH_FIELDS: &[Field] = &[
     Field { name: "input", kind: FieldKind::String, summary: "Base64 of what is hashed." },
@@ -89,9 +93,10 @@ fn encode(bytes: &[u8], format: &str) -> Result<String, KernelError> {
 fn random(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
     let fields = request.fields();
     let (first, second) = (request.param("first"), request.param("second"));
-    let is_source = |text: &str| matches!(text, "platform" | "all");
+    let is_source = |text: &str| matches!(text, "platform" | "seal" | "all");
     if !(first.is_empty() || is_source(first) || (second.is_empty() && first.parse::<usize>().is_ok())) {
-        return Err(KernelError::invalid("unsupported entropy source: it must be \"platform\""));
+        let text = "unsupported entropy source: it must be \"platform\", \"seal\" or \"all\"";
+        return Err(KernelError::invalid(text));
     }
     let in_path = if second.is_empty() { first } else { second };
     let wanted = match in_path.parse::<i64>() {
@@ -106,14 +111,22 @@ fn random(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, Kern
     let mut bytes = Zeroizing::new(vec![0; count]);
     ctx.kernel.entropy.fill(&mut bytes).map_err(EngineError::from)?;
     let format = fields.string("format")?.unwrap_or_else(|| "base64".to_owned());
-    Ok(Response::data(json!({ "random_bytes": encode(&bytes, &format)? })).into())
+    let response = Response::data(json!({ "random_bytes": encode(&bytes, &format)? }));
+    if first == "seal" {
+        return Ok(response
+            .with_warning("the seal gives no randomness: these bytes are the platform's")
+            .into());
+    }
+    Ok(response.into())
 }
 
 fn hash(request: &Request) -> Result<BuiltinAnswer, KernelError> {
     let fields = request.fields();
     let input = fields.string("input")?.unwrap_or_default();
-    let input =
-        STANDARD.decode(input).map_err(|_| KernelError::invalid("unable to decode input as base64"))?;
+    // Tools that write base64 break it into lines.
+    let input = Zeroizing::new(input.replace(['\r', '\n'], ""));
+    let input = STANDARD.decode(input.as_bytes());
+    let input = input.map_err(|_| KernelError::invalid("unable to decode input as base64"))?;
     let in_path = request.param("algorithm");
     let algorithm =
         if in_path.is_empty() { fields.string("algorithm")?.unwrap_or_default() } else { in_path.to_owned() };
@@ -150,5 +163,26 @@ mod tests {
             let answer = rig.post("root", &path, json!({"input": "aGVsbG8="})).await.unwrap();
             assert!(answer.data.unwrap()["sum"].as_str().unwrap().starts_with(start), "{algorithm}");
         }
+        let sum = async |input: &str| {
+            let answer = rig.post("root", "sys/tools/hash", json!({"input": input})).await;
+            answer.map(|answer| answer.data.unwrap()["sum"].clone()).ok()
+        };
+        assert_eq!(sum("aGVs\r\nbG8=\n").await, sum("aGVsbG8=").await, "lines as base64 tools write them");
+        assert_eq!(sum("aGVs bG8=").await, None);
+    }
+
+    #[tokio::test]
+    async fn randomness_of_the_seal_is_the_platforms_and_says_so() {
+        let rig = Rig::active().await;
+        for (path, length, warnings) in
+            [("platform/16", 32, 0), ("seal/16", 32, 1), ("seal", 64, 1), ("all", 64, 0)]
+        {
+            let body = json!({"format": "hex"});
+            let answer = rig.post("root", &format!("sys/tools/random/{path}"), body).await.unwrap();
+            let data = answer.data.unwrap();
+            assert_eq!(data["random_bytes"].as_str().unwrap().len(), length, "{path}");
+            assert_eq!(answer.warnings.len(), warnings, "{path}");
+        }
+        assert!(rig.post("root", "sys/tools/random/nope/16", json!({})).await.is_err());
     }
 }

@@ -89,8 +89,17 @@ pub(crate) fn page(request: &Request) -> Result<Page, KernelError> {
     Ok(Page { after: fields.string("after")?.filter(|after| !after.is_empty()), limit })
 }
 
+/// The answer to whoever wants a look after everything: the first begins it.
+pub(crate) fn tidying(request: &Request, is_new: bool) -> BuiltinAnswer {
+    if is_new {
+        accepted(request, TIDY_STARTED)
+    } else {
+        Response::empty().with_warning(TIDY_UNDER_WAY).into()
+    }
+}
+
 /// An answer of status 202.
-pub(crate) fn accepted(request: &Request, text: &str) -> BuiltinAnswer {
+fn accepted(request: &Request, text: &str) -> BuiltinAnswer {
     let body = json!({
         "request_id": request.id, "lease_id": "", "renewable": false, "lease_duration": 0, "data": null,
         "wrap_info": null, "warnings": [text], "auth": null,
@@ -100,8 +109,8 @@ pub(crate) fn accepted(request: &Request, text: &str) -> BuiltinAnswer {
     Response { raw: Some(raw), ..Response::default() }.into()
 }
 
-pub(crate) const TIDY_STARTED: &str = "Tidy operation successfully started. Any information from the operation will be printed to the server's logs.";
-pub(crate) const TIDY_UNDER_WAY: &str = "Tidy operation already in progress.";
+const TIDY_STARTED: &str = "Tidy operation successfully started. Any information from the operation will be printed to the server's logs.";
+const TIDY_UNDER_WAY: &str = "Tidy operation already in progress.";
 
 struct Call<'a> {
     ctx: &'a BuiltinCtx<'a>,
@@ -244,7 +253,7 @@ impl Call<'_> {
 
     fn lookup(&self) -> Result<BuiltinAnswer, KernelError> {
         let token = self.token_field()?;
-        if token.is_empty() || self.request.operation == Operation::Read {
+        if token.is_empty() {
             return self.lookup_self();
         }
         let bad = || EngineError::Forbidden("bad token".to_owned());
@@ -386,7 +395,7 @@ impl Call<'_> {
             &self.ctx.namespace.id,
             Work::TidyTokens,
         )?;
-        Ok(accepted(self.request, if is_new { TIDY_STARTED } else { TIDY_UNDER_WAY }))
+        Ok(tidying(self.request, is_new))
     }
 }
 

@@ -86,7 +86,8 @@ impl TokenStore {
     fn wish(&self, tx: &Tx, entry: &TokenEntry, renewal: &Renewal) -> Result<Wish, KernelError> {
         let mut wish = Wish {
             ttl: renewal.increment,
-            fallback_ttl: entry.ttl,
+            // What somebody asked for at the last renewal is the usual from then on; a login says its own.
+            fallback_ttl: entry.granted().filter(|_| entry.login.is_none()).unwrap_or(entry.ttl),
             period: entry.period,
             explicit_max_ttl: entry.explicit_max_ttl,
             ..Wish::default()

@@ -368,7 +368,77 @@ async fn a_role_with_odd_bounds_comes_with_warnings() {
              this is fixed attempting to create tokens against this role will result in an error"
         ]
     );
+    assert!(write(json!({"orphan": true})).await.is_empty(), "said once");
     assert!(write(json!({"token_explicit_max_ttl": "1h"})).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_roles_patterns_are_read_in_their_one_form() {
+    let rig = Rig::active().await;
+    let body = json!({
+        "allowed_policies_glob": ["z*", " a* ", "A*", ""], "disallowed_policies_glob": "B*,b*",
+        "allowed_entity_aliases": ["Al*"],
+    });
+    rig.post("root", "auth/token/roles/r", body).await.unwrap();
+    let read = rig.get("root", "auth/token/roles/r").await.unwrap().data.unwrap();
+    assert_eq!(read["allowed_policies_glob"], json!(["a*", "z*"]));
+    assert_eq!(read["disallowed_policies_glob"], json!(["b*"]));
+    assert_eq!(read["allowed_entity_aliases"], json!(["al*"]));
+}
+
+#[tokio::test]
+async fn a_token_named_in_the_query_is_the_one_looked_up() {
+    let rig = Rig::active().await;
+    let token = rig.made("root", json!({"policies": "default"})).await;
+    let look = |body: Value| rig.ask("root", Operation::Read, "auth/token/lookup", body, None);
+    assert_eq!(look(json!({"token": token})).await.unwrap().data.unwrap()["id"], json!(token));
+    assert_eq!(look(json!({})).await.unwrap().data.unwrap()["id"], json!("root"));
+    assert_eq!(text(look(json!({"token": "nope"})).await), "bad token");
+}
+
+/// `no_parent` says nothing beside a role: it needs no sudo and makes no orphan.
+#[tokio::test]
+async fn a_role_decides_who_is_an_orphan() {
+    let rig = Rig::active().await;
+    let policy = r#"path "auth/token/create/*" { capabilities = ["update"] }"#;
+    rig.post("root", "sys/policies/acl/maker", json!({"policy": policy})).await.unwrap();
+    let maker = rig.made("root", json!({"policies": "maker", "ttl": "1h"})).await;
+    for is_orphan in [false, true] {
+        rig.post("root", "auth/token/roles/r", json!({"orphan": is_orphan})).await.unwrap();
+        for (caller, no_parent) in [("root", true), (maker.as_str(), true), (maker.as_str(), false)] {
+            let body = json!({"no_parent": no_parent});
+            let made = rig.post(caller, "auth/token/create/r", body).await.unwrap().auth.unwrap();
+            assert_eq!(made.is_orphan, is_orphan, "{no_parent}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bare_renewal_gives_what_was_given_last() {
+    let rig = Rig::active().await;
+    let token = rig.made("root", json!({"ttl": "1h", "policies": "default"})).await;
+    let renew = async |body| {
+        let answer = rig.post(&token, "auth/token/renew-self", body).await.unwrap();
+        answer.auth.unwrap().lease_duration
+    };
+    assert_eq!(renew(json!({})).await, 3_600);
+    for (asked, seconds) in [("2h", 7_200), ("10m", 600)] {
+        assert_eq!(renew(json!({"increment": asked})).await, seconds);
+        rig.advance(60);
+        assert_eq!(renew(json!({})).await, seconds, "{asked}");
+        assert_eq!(renew(json!({"increment": 0})).await, seconds, "{asked}");
+    }
+}
+
+/// Like `auth/token/tidy`, it takes nothing away that is still good.
+#[tokio::test]
+async fn leases_are_tidied_without_sudo() {
+    let rig = Rig::active().await;
+    let policy = r#"path "sys/leases/tidy" { capabilities = ["update"] }"#;
+    rig.post("root", "sys/policies/acl/tidier", json!({"policy": policy})).await.unwrap();
+    let token = rig.made("root", json!({"policies": "tidier", "ttl": "1h"})).await;
+    let answer = rig.post(&token, "sys/leases/tidy", json!({})).await.unwrap();
+    assert!(matches!(&answer.body, AnswerBody::Raw(raw) if raw.status == 202));
 }
 
 /// The texts clients of this family look for.

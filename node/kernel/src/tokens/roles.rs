@@ -100,14 +100,14 @@ impl RoleRecord {
     #[must_use]
     pub fn allows(&self, policy: &str) -> bool {
         self.allowed_policies.iter().any(|name| name == policy)
-            || self.allowed_policies_glob.iter().any(|pattern| glob(pattern, policy))
+            || self.allowed_policies_glob.iter().any(|pattern| glob(&pattern.to_lowercase(), policy))
     }
 
     /// Whether a policy is listed as not allowed.
     #[must_use]
     pub fn disallows(&self, policy: &str) -> bool {
         self.disallowed_policies.iter().any(|name| name == policy)
-            || self.disallowed_policies_glob.iter().any(|pattern| glob(pattern, policy))
+            || self.disallowed_policies_glob.iter().any(|pattern| glob(&pattern.to_lowercase(), policy))
     }
 
     /// Whether an entity alias may be asked for.
@@ -165,14 +165,14 @@ impl RoleRecord {
         };
         policies("allowed_policies", &mut self.allowed_policies)?;
         policies("disallowed_policies", &mut self.disallowed_policies)?;
-        let lists = [
+        let patterns = [
             ("allowed_policies_glob", &mut self.allowed_policies_glob),
             ("disallowed_policies_glob", &mut self.disallowed_policies_glob),
             ("allowed_entity_aliases", &mut self.allowed_entity_aliases),
         ];
-        for (name, old) in lists {
+        for (name, old) in patterns {
             if let Some(list) = fields.list(name)? {
-                *old = list;
+                *old = canonical_patterns(&list);
             }
         }
         let flags = [
@@ -209,7 +209,8 @@ impl RoleRecord {
             format!("Both '{new}' and deprecated '{old}' value supplied, ignoring the deprecated value")
         };
         let mut warnings: Vec<String> = names.into_iter().filter(are_both).map(text).collect();
-        if self.explicit_max_ttl > limits.max_ttl {
+        let says_max = written.has("token_explicit_max_ttl") || written.has("explicit_max_ttl");
+        if says_max && self.explicit_max_ttl > limits.max_ttl {
             warnings.push(format!(
                 "Given explicit max TTL of {} is greater than system/mount allowed value of {} seconds; until this is \
                  fixed attempting to create tokens against this role will result in an error",
@@ -264,6 +265,19 @@ impl RoleRecord {
             None => Ok(()),
         }
     }
+}
+
+/// Patterns as the names they stand for are written: in lower case, sorted, each once. One of another case would never
+/// match, so that what it forbids would be allowed.
+fn canonical_patterns(patterns: &[String]) -> Vec<String> {
+    let mut patterns: Vec<String> = patterns
+        .iter()
+        .map(|pattern| pattern.trim().to_lowercase())
+        .filter(|text| !text.is_empty())
+        .collect();
+    patterns.sort_unstable();
+    patterns.dedup();
+    patterns
 }
 
 fn checked_type(kind: &str) -> Result<String, KernelError> {
@@ -375,6 +389,18 @@ mod tests {
         check("a*a", "a", false);
         check("a*c", "abd", false);
         check("", "a", false);
+    }
+
+    /// Roles that were written before patterns had one form.
+    #[test]
+    fn old_patterns_hold_whatever_their_case() {
+        let old = RoleRecord {
+            allowed_policies_glob: vec!["Team-*".to_owned()],
+            disallowed_policies_glob: vec!["*-ADMIN".to_owned()],
+            ..RoleRecord::new("r")
+        };
+        assert!(old.allows("team-a") && !old.allows("a"));
+        assert!(old.disallows("db-admin") && !old.disallows("db"));
     }
 
     #[test]

@@ -61,7 +61,7 @@ const PAGE_FIELDS: &[Field] = &[
 
 const CREATE: &[Method] = &[Method::new(Operation::Update, "Make a token.")];
 const LOOKUP: &[Method] = &[
-    Method::new(Operation::Read, "Look at the caller's own token."),
+    Method::new(Operation::Read, "Look at a token: the caller's own where none is named."),
     Method::with_effect(Operation::Update, Effect::Reads, "Look at a token."),
 ];
 const LOOKUP_SELF: &[Method] = &[

@@ -249,7 +249,10 @@ impl Asker<'_> {
     }
 
     fn is_orphan(&self, spec: &NewTokenSpec) -> Result<bool, KernelError> {
-        if self.wants_orphan || self.role.is_some_and(|role| role.is_orphan) {
+        if let Some(role) = self.role {
+            return Ok(role.is_orphan); // A role decides, whatever is asked for.
+        }
+        if self.wants_orphan {
             return Ok(true);
         }
         if spec.is_orphan && !self.has_sudo {

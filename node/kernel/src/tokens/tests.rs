@@ -430,7 +430,7 @@ async fn renewal_of_a_roles_token_follows_the_role() {
     let entropy = rig.kernel.entropy.as_ref();
     let token = rig.commit(|tx| rig.kernel.tokens.issue(tx, entropy, draft.entry, None)).await.unwrap();
     assert_eq!((token.entry.period, token.entry.ttl), (secs(0), secs(3_600)), "the role's stays the role's");
-    for (period, max, want) in [("10m", "0", 600), ("2h", "0", 7_200), ("0", "20m", 1_200), ("0", "0", 3_600)]
+    for (period, max, want) in [("10m", "0", 600), ("2h", "0", 7_200), ("0", "20m", 1_200), ("0", "0", 1_200)]
     {
         write(json!({"token_period": period, "token_explicit_max_ttl": max})).await.unwrap();
         let renewed = renew(&rig, &token, 0).await.unwrap();
@@ -489,6 +489,8 @@ async fn roles_limit_policies() {
         (json!({"disallowed_policies_glob": "def*"}), &["d"], "d"),
         (json!({"disallowed_policies_glob": "*"}), &["d"], "refused"),
         (json!({"disallowed_policies_glob": "x*"}), &["xy"], "refused"),
+        (json!({"disallowed_policies_glob": "X*"}), &["xy"], "refused"),
+        (json!({"allowed_policies_glob": " G-* "}), &["g-1"], "default g-1"),
         (json!({"token_no_default_policy": true, "allowed_policies": "a"}), &[], "a"),
         (json!({"token_no_default_policy": true, "allowed_policies": "a"}), &["a", "default"], "refused"),
         (json!({"orphan": true}), &["other"], "refused"),

@@ -67,6 +67,36 @@ async fn members_of_member_groups_are_members() {
 }
 
 #[tokio::test]
+async fn a_list_of_groups_shows_their_aliases() {
+    let world = World::new().await;
+    let group = world.make("group", json!({"name": "g", "type": "external"})).await;
+    let alias = json!({"name": "devs", "mount_accessor": world.people, "canonical_id": group});
+    let alias = world.make("group-alias", alias).await;
+    let listed = world.list("group/id").await;
+    let want = json!({
+        "alias": {
+            "id": alias, "mount_accessor": world.people, "mount_path": "auth/people/", "mount_type": "notes",
+            "name": "devs",
+        },
+        "name": "g", "num_member_entities": 0, "num_parent_groups": 0,
+    });
+    assert_eq!(listed["key_info"][&group], want);
+}
+
+/// A script whose variable is unset makes no groups.
+#[tokio::test]
+async fn a_group_said_to_be_nothing_is_refused() {
+    let world = World::new().await;
+    for (body, want) in
+        [(json!({"name": ""}), "empty group name"), (json!({"id": "", "name": "g"}), "empty group ID")]
+    {
+        assert_eq!(world.refused("group", body).await, want);
+    }
+    assert_eq!(world.list("group/id").await, json!({}));
+    world.make("group", json!({"policies": "p"})).await;
+}
+
+#[tokio::test]
 async fn groups_that_cannot_be() {
     let world = World::new().await;
     let alice = world.make("entity", json!({"name": "alice"})).await;
