@@ -10,6 +10,10 @@ use zeroize::Zeroizing;
 use crate::auth::jose::Key;
 
 const KEY: &str = "config";
+
+/// The issuer of tokens that lie in secrets, where the settings name none.
+const ISSUER: &str = "kubernetes/serviceaccount";
+
 /// Most keys.
 const KEYS_MAX: usize = 64;
 
@@ -49,10 +53,11 @@ impl Config {
         self.pem_keys.iter().map(key).collect()
     }
 
-    /// The issuer that tokens must have, if it is looked at and there is one to look for: those of secrets and those of pods
-    /// have different ones.
+    /// The issuer that tokens must have, if it is looked at. Without one in the settings it is that of tokens in secrets, as
+    /// Vault has it: who asks for the check gets one.
     pub(super) fn wanted_issuer(&self) -> Option<&str> {
-        (!self.disable_iss_validation && !self.issuer.is_empty()).then_some(self.issuer.as_str())
+        let issuer = if self.issuer.is_empty() { ISSUER } else { &self.issuer };
+        (!self.disable_iss_validation).then_some(issuer)
     }
 
     /// The API: what the settings say, and for the rest what the pod has that this node runs in.

@@ -323,9 +323,9 @@ fn bad_tokens_are_not_even_asked_about() {
 }
 
 #[test]
-fn the_issuer_counts_where_one_is_named() {
+fn an_issuer_that_is_looked_at_counts_named_or_not() {
     let (rig, _) = mount(json!({"disable_iss_validation": false}), json!({}));
-    check(&rig, &token(&claims()), "U");
+    check(&rig, &token(&claims()), "invalid issuer (iss) claim");
     check(&rig, &token(&old_claims()), "U");
     let (rig, _) = mount(json!({"disable_iss_validation": false, "issuer": "https://other"}), json!({}));
     check(&rig, &token(&claims()), "invalid issuer (iss) claim");
