@@ -10,13 +10,14 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use super::key::{HMAC_KEY_LEN, Key, Stamp};
+use super::key::{HMAC_KEY_LEN, Kdf, Key, Stamp};
 use super::keys::Keys;
 use super::kind::Kind;
 use super::material::{Material, Secret};
 use super::{decimal, ec, ed25519, generate, rsa_keys, show, text};
 
-/// The one way keys are derived: HKDF with SHA-256.
+/// The ways keys are derived, as backups number them.
+const COUNTER: u64 = 0;
 const HKDF: u64 = 1;
 /// The one way convergent nonces are made.
 const CONVERGENT_VERSION: i64 = 3;
@@ -86,7 +87,7 @@ fn settings(name: &str, key: &Key) -> String {
         "name": name,
         "key_size": key.hmac_len.unwrap_or_default(),
         "derived": key.is_derived,
-        "kdf": if key.is_derived { HKDF } else { 0 },
+        "kdf": if key.is_derived && key.kdf == Kdf::Hkdf { HKDF } else { COUNTER },
         "convergent_encryption": key.is_convergent,
         "exportable": key.is_exportable,
         "min_decryption_version": key.min_decryption,
@@ -359,12 +360,16 @@ pub(super) fn restore(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engi
 
 fn settings_of(policy: &Policy<'_>) -> Result<Key, EngineError> {
     let kind = Kind::numbered(policy.kind).ok_or_else(|| damaged("its key type is unknown"))?;
-    if policy.derived && policy.kdf != HKDF {
-        return Err(damaged("its key derivation is out of use"));
-    }
+    let kdf = match policy.kdf {
+        _ if !policy.derived => Kdf::default(),
+        HKDF => Kdf::Hkdf,
+        COUNTER if Kdf::of_imported(kind) == Kdf::Counter && !policy.convergent_encryption => Kdf::Counter,
+        _ => return Err(damaged("its key derivation is out of use")),
+    };
     let stamp = |info: &Info| Some(Stamp { at: rfc3339::parse(&info.time)?, version: info.version });
     let key = Key {
         is_derived: policy.derived,
+        kdf,
         is_convergent: policy.convergent_encryption,
         is_exportable: policy.exportable,
         allows_backup: policy.allow_plaintext_backup,

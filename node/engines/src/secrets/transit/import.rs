@@ -5,7 +5,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::der::{self, Reader};
-use super::key::{HMAC_KEY_LEN, Key};
+use super::key::{HMAC_KEY_LEN, Kdf, Key};
 use super::keys::Keys;
 use super::kind::{Curve, Kind, Modulus};
 use super::material::{Material, Secret};
@@ -67,6 +67,7 @@ pub(super) fn import(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engin
     };
     let mut key = Key {
         is_derived: flag("derived")?,
+        kdf: Kdf::of_imported(kind),
         is_exportable: flag("exportable")?,
         allows_backup: flag("allow_plaintext_backup")?,
         rotate_after_seconds: manage::rotate_after(fields)?.unwrap_or_default(),

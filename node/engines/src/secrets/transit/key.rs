@@ -36,6 +36,38 @@ pub(super) struct Stamp {
     pub(super) version: u32,
 }
 
+/// How the key of a context is made of a version's secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Kdf {
+    /// HKDF with SHA-256, RFC 5869.
+    #[default]
+    #[serde(rename = "hkdf_sha256")]
+    Hkdf,
+    /// HMAC-SHA-256 in counter mode, NIST SP 800-108 section 4.1. The older way, which OpenBao keeps for what is imported: only
+    /// so do both understand what either makes.
+    #[serde(rename = "hmac-sha256-counter")]
+    Counter,
+}
+
+impl Kdf {
+    /// As keys and the API name it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Hkdf => "hkdf_sha256",
+            Self::Counter => "hmac-sha256-counter",
+        }
+    }
+
+    /// That of a key that comes from outside. A seed for Ed25519 never was made in the older way.
+    pub(super) fn of_imported(kind: Kind) -> Self {
+        if matches!(kind, Kind::Aead(_)) { Self::Counter } else { Self::Hkdf }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// See the file's header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +78,9 @@ pub(super) struct Key {
     pub(super) versions: BTreeMap<u32, UnixMillis>,
     /// Each context has a key of its own, derived of this one.
     pub(super) is_derived: bool,
+    /// How, if it is derived. Left out of the record as long as it is HKDF: records from before there was a choice have none.
+    #[serde(default, skip_serializing_if = "Kdf::is_default")]
+    pub(super) kdf: Kdf,
     /// Equal plaintexts give equal ciphertexts.
     pub(super) is_convergent: bool,
     pub(super) is_exportable: bool,
@@ -79,6 +114,7 @@ impl Key {
             kind,
             versions: BTreeMap::new(),
             is_derived: false,
+            kdf: Kdf::default(),
             is_convergent: false,
             is_exportable: false,
             allows_backup: false,
@@ -191,6 +227,11 @@ mod tests {
         let golden = r#"{"layout":1,"kind":"aes256-gcm96","versions":{"1":1000},"is_derived":false,"is_convergent":false,"is_exportable":false,"allows_backup":false,"allows_deletion":false,"min_decryption":1,"min_encryption":0,"min_available":0,"rotate_after_seconds":0,"hmac_len":null,"is_imported":false,"allows_rotation":false,"is_hidden":false,"backed_up":{"at":2000,"version":1},"restored":null}"#;
         assert_eq!(serde_json::to_string(&key).unwrap(), golden);
         assert_eq!(serde_json::from_str::<Key>(golden).unwrap(), key);
+        key.kdf = Kdf::Counter;
+        let derived =
+            golden.replace(r#","is_convergent""#, r#","kdf":"hmac-sha256-counter","is_convergent""#);
+        assert_eq!(serde_json::to_string(&key).unwrap(), derived);
+        assert_eq!(serde_json::from_str::<Key>(&derived).unwrap(), key);
         for (from, to) in
             [("\"layout\":1", "\"layout\":2"), ("aes256-gcm96", "rot13"), ("\"is_hidden\"", "\"more\"")]
         {

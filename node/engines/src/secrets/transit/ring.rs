@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arca_engine_api::EngineError;
 use zeroize::Zeroizing;
 
-use super::key::Key;
+use super::key::{Kdf, Key};
 use super::keys::Keys;
 use super::kind::{Cipher, Kind};
 use super::material::{Material, Secret};
@@ -167,13 +167,16 @@ impl<'a> Ring<'a> {
         context: &[u8],
         len: usize,
     ) -> Result<Zeroizing<Vec<u8>>, EngineError> {
-        let is_derived = self.key.is_derived;
+        let (is_derived, kdf) = (self.key.is_derived, self.key.kdf);
         if is_derived && context.is_empty() {
             return Err(EngineError::invalid(NO_CONTEXT));
         }
         let secret = self.secret(version)?.ok_or_else(|| EngineError::invalid("no such key version"))?;
         if is_derived {
-            return symmetric::derive(secret.expose(), context, len);
+            return match kdf {
+                Kdf::Hkdf => symmetric::derive(secret.expose(), context, len),
+                Kdf::Counter => symmetric::derive_by_counter(secret.expose(), context, len),
+            };
         }
         Ok(Zeroizing::new(secret.expose().to_vec()))
     }

@@ -72,7 +72,7 @@ fn settings(name: &str, key: &Key) -> Map {
         add("restore_info", shown_stamp(stamp));
     }
     if key.is_derived {
-        add("kdf", Value::from("hkdf_sha256"));
+        add("kdf", Value::from(key.kdf.name()));
         add("convergent_encryption", Value::from(key.is_convergent));
         if key.is_convergent {
             // Which scheme is a matter of each version; all are of the third.

@@ -138,3 +138,18 @@ pub(super) fn derive(secret: &[u8], context: &[u8], len: usize) -> Result<Zeroiz
         .map_err(|_| EngineError::Bug("a key could not be derived".to_owned()))?;
     Ok(out)
 }
+
+/// A key for `context` alone, of `len` bytes, 32 at most: the first block of HMAC-SHA-256 in counter mode, NIST SP 800-108 section
+/// 4.1, with the counter before the context and 256 bits as the length asked for. The counter begins at zero, where the
+/// standard begins at one, as it did in Vault.
+pub(super) fn derive_by_counter(
+    secret: &[u8],
+    context: &[u8],
+    len: usize,
+) -> Result<Zeroizing<Vec<u8>>, EngineError> {
+    let input = [&0_u32.to_be_bytes(), context, &256_u32.to_be_bytes()].concat();
+    let block = Zeroizing::new(Hash::Sha256.hmac(secret, &input));
+    let key =
+        block.get(..len).ok_or_else(|| EngineError::Bug("too long a key was to be derived".to_owned()))?;
+    Ok(Zeroizing::new(key.to_vec()))
+}

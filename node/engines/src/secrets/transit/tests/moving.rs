@@ -142,6 +142,35 @@ fn a_public_half_waits_for_its_private_half() {
     assert_eq!(said, "error: cannot decrypt ciphertext, key version does not have a private counterpart");
 }
 
+/// What OpenBao 2.7.2 encrypted by keys of the bytes 0, 1, 2, …, imported with `derived`.
+#[test]
+fn imported_keys_are_derived_as_openbao_does() {
+    let rig = rig();
+    let wrapping = wrapping_key(&rig);
+    let bytes: Vec<u8> = (0..32).collect();
+    for (kind, made) in [
+        ("aes128-gcm96", "vault:v1:Yx/aSV7hZ5iVNn83EHqbzIBdBZy7GXu0QDBsXL3qz9jH7t5nhx64LRKXTb/GpHg="),
+        ("aes256-gcm96", "vault:v1:zYBKdsrejn6VzKwDA00zpVyCiDQ1TnDBQa1tEiIM8dGeFdC2+8Dx6e5IZbv7LVs="),
+        ("chacha20-poly1305", "vault:v1:Wu5CxpCqhDg9nv+C8A8Upgl0I+NCWvq3SvJ37X3HjhCeOus7k3Hev4xsZ84xnPY="),
+        (
+            "xchacha20-poly1305",
+            "vault:v1:NT7/Q+C/qTOzVEvy1cgb81uVMxzDCM9W1S6EvrIfanyxDqwHuUuBVHRuNDJQxszh8RwJPqi5Vwo5+Qk=",
+        ),
+    ] {
+        let key = &bytes[..if kind == "aes128-gcm96" { 16 } else { 32 }];
+        let ask = json!({"type": kind, "ciphertext": wrapped(&wrapping, key), "derived": true});
+        data(&rig, &format!("keys/{kind}/import"), &ask);
+        let shown = rig.call(Read, &format!("keys/{kind}"), &json!({})).unwrap().data.unwrap();
+        assert_eq!(shown["kdf"], "hmac-sha256-counter");
+        let plain =
+            data(&rig, &format!("decrypt/{kind}"), &json!({"ciphertext": made, "context": "Y29udGV4dA=="}));
+        assert_eq!(
+            text::decode(plain["plaintext"].as_str().unwrap()).unwrap().as_slice(),
+            b"the quick brown fox"
+        );
+    }
+}
+
 #[test]
 fn imports_that_make_no_sense_are_refused() {
     let rig = rig();
@@ -288,7 +317,12 @@ fn damaged_backups_are_refused_whole() {
         "\"min_decryption_version\":2",
         "its minimum versions contradict each other",
     );
-    check(&a, "\"derived\":false", "\"derived\":true", "its key derivation is out of use");
+    let out_of_use = "its key derivation is out of use";
+    let derived = a.replace(r#""derived":false"#, r#""derived":true"#);
+    check(&derived, r#""kdf":0"#, r#""kdf":2"#, out_of_use);
+    let (not_convergent, convergent) =
+        (r#""convergent_encryption":false"#, r#""convergent_encryption":true"#);
+    check(&derived, not_convergent, convergent, out_of_use);
     check(&a, "\"key\":\"BwcH", "\"key\":\"!wcH", "a key is no base64");
     check(&a, "\"policy\"", "\"other\"", "it is no backup of a key");
     for name in ["ec_x", "ec_y", "ec_d"] {
