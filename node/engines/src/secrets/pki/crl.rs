@@ -293,7 +293,7 @@ pub(super) fn build(call: &Call<'_>, set: &str, kind: Kind) -> Result<(), Engine
     let slices = lists.slices(kind, &config);
     let entries_len: usize = slices.iter().map(|slice| slice.2 - slice.1).sum();
     let (this_update, next_update) =
-        (time::whole(call.now()), call.now().after(std::time::Duration::from_secs(config.expiry)));
+        (time::whole(call.now()), call.now().after(std::time::Duration::from_secs(config.expiry.as_secs())));
     let mut front = [
         der::write_unsigned(&[1]).to_vec(),
         algorithm.encode(),
@@ -427,7 +427,7 @@ pub(super) fn tick(call: &Call<'_>) -> Result<(), EngineError> {
     let config = crl_config::of(call.ctx)?;
     let now = call.now();
     // Without automatic rebuilding a list that nothing is added to would expire; it is renewed as well.
-    let grace_seconds = config.auto_rebuild_grace_period.min(config.expiry / 2);
+    let grace_seconds = config.auto_rebuild_grace_period.as_secs().min(config.expiry.as_secs() / 2);
     let due = now.after(std::time::Duration::from_secs(grace_seconds));
     let mut built = 0;
     for set in sets(call.ctx)? {
@@ -454,7 +454,8 @@ fn is_delta_due(lists: &Lists, config: &CrlConfig, now: UnixMillis) -> bool {
     let Some(delta) = &lists.delta else { return true };
     let age_seconds = now.since(delta.this_update).as_secs();
     let has_more = delta.slices != lists.slices(Kind::Delta, config);
-    (has_more && age_seconds >= config.delta_rebuild_interval) || age_seconds >= config.expiry / 2
+    (has_more && age_seconds >= config.delta_rebuild_interval.as_secs())
+        || age_seconds >= config.expiry.as_secs() / 2
 }
 
 /// Forgets the lists of a set that no issuer belongs to and that has no entries.

@@ -220,8 +220,8 @@ fn single(
     } else {
         der::write(0x80, &[]).to_vec()
     };
-    let next = (config.ocsp_expiry > 0).then(|| {
-        let until = call.now().after(Duration::from_secs(config.ocsp_expiry));
+    let next = (config.ocsp_expiry.as_secs() > 0).then(|| {
+        let until = call.now().after(Duration::from_secs(config.ocsp_expiry.as_secs()));
         der::write(der::EXPLICIT_0, &[&time::generalized(until)])
     });
     Ok(der::write(

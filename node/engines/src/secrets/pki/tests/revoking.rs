@@ -160,6 +160,17 @@ fn lists_that_make_themselves_and_deltas() {
     }
 }
 
+#[test]
+fn spans_of_lists_are_shown_as_they_were_written() {
+    let rig = rig_with_role(&json!({}));
+    for (sent, shown) in
+        [(json!("1440m"), "1440m"), (json!(3_600), "3600"), (json!("1d"), "1d"), (json!(""), "72h")]
+    {
+        write(&rig, "config/crl", &json!({ "expiry": sent }));
+        assert_eq!(call(&rig, Read, "config/crl", &json!({}))["expiry"], shown, "{sent}");
+    }
+}
+
 /// CVE-2021-29653: whatever else happens, a revoked certificate that has not ended is in the list.
 #[test]
 fn cve_2021_29653_what_is_revoked_stays_in_the_list() {
