@@ -146,12 +146,8 @@ impl Sys<'_> {
     }
 
     /// Puts a member out.
-    pub async fn raft_remove_peer(&self, node_id: &str, dr_token: Option<&str>) -> Result<(), Error> {
-        let mut body = Map::from_iter([("server_id".to_owned(), Value::from(node_id))]);
-        if let Some(token) = dr_token {
-            body.insert("dr_operation_token".to_owned(), Value::from(token));
-        }
-        self.client.write("sys/storage/raft/remove-peer", &body).await.map(drop)
+    pub async fn raft_remove_peer(&self, node_id: &str) -> Result<(), Error> {
+        self.client.write("sys/storage/raft/remove-peer", &json!({"server_id": node_id})).await.map(drop)
     }
 
     /// Gives a member a vote.

@@ -474,7 +474,7 @@ impl Cluster {
         self.wait(&format!("{name} to be removed"), Duration::from_secs(30), async || {
             for other in (0..self.nodes.len()).filter(|other| *other != at) {
                 let Ok(client) = self.client(other) else { continue };
-                if client.sys().raft_remove_peer(&name, None).await.is_ok() {
+                if client.sys().raft_remove_peer(&name).await.is_ok() {
                     return Some(());
                 }
                 let peers = client.sys().raft_peers().await.unwrap_or_default();

@@ -468,3 +468,19 @@ fn completion_knows_every_command() {
         }
     }
 }
+
+#[test]
+fn operators_of_a_dr_secondary_name_their_token() {
+    for (command, answer) in [
+        ("list-peers", r#"{"data":{"config":{"servers":[]}}}"#),
+        ("promote n2", "{}"),
+        ("demote n2", "{}"),
+        ("remove-peer n2", "{}"),
+        ("autopilot state", r#"{"data":{}}"#),
+        ("autopilot get-config", r#"{"data":{"min_quorum":3}}"#),
+        ("autopilot set-config -min-quorum=3", "{}"),
+    ] {
+        server([Step::ok(answer)])
+            .check_tokens(&format!("operator raft {command} -dr-token=hvs.dr"), &["hvs.dr"]);
+    }
+}

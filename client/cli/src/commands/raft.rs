@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use arca_client::raft::{AutopilotState, Join, Peer};
-use arca_client::{Secret, duration};
+use arca_client::{Client, Secret, Token, duration};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
@@ -70,17 +70,37 @@ pub struct JoinCluster {
     leader: Option<String>,
 }
 
+/// Who asks on a disaster-recovery secondary, where the primary's tokens do not count.
+#[derive(Args, Debug)]
+pub struct Operator {
+    /// Operation token, on a disaster-recovery secondary.
+    #[arg(long, value_name = "TOKEN")]
+    dr_token: Option<String>,
+}
+
+impl Operator {
+    fn client(self, context: &Context<'_>) -> Result<Client, CliError> {
+        let client = context.client()?;
+        Ok(match self.dr_token {
+            Some(token) => client.with_token(Some(Token::new(token))),
+            None => client,
+        })
+    }
+}
+
 /// Lists the members.
 #[derive(Args, Debug)]
-pub struct ListPeers {}
+pub struct ListPeers {
+    #[command(flatten)]
+    operator: Operator,
+}
 
 /// Puts a member out.
 #[derive(Args, Debug)]
 #[command(after_help = "The id of the member is never used again.")]
 pub struct RemovePeer {
-    /// Operation token, on a disaster-recovery secondary.
-    #[arg(long, value_name = "TOKEN")]
-    dr_token: Option<String>,
+    #[command(flatten)]
+    operator: Operator,
     /// Id of the member.
     node_id: String,
 }
@@ -88,6 +108,8 @@ pub struct RemovePeer {
 /// Names a member.
 #[derive(Args, Debug)]
 pub struct Member {
+    #[command(flatten)]
+    operator: Operator,
     /// Id of the member.
     node_id: String,
 }
@@ -105,11 +127,17 @@ pub enum Autopilot {
 
 /// Shows the health of the members.
 #[derive(Args, Debug)]
-pub struct State {}
+pub struct State {
+    #[command(flatten)]
+    operator: Operator,
+}
 
 /// Shows the settings.
 #[derive(Args, Debug)]
-pub struct GetConfig {}
+pub struct GetConfig {
+    #[command(flatten)]
+    operator: Operator,
+}
 
 /// Changes the settings; what is not named stays.
 #[derive(Args, Debug)]
@@ -117,6 +145,8 @@ pub struct GetConfig {}
     after_help = "Example: arca operator raft autopilot set-config -cleanup-dead-servers=true -min-quorum=3"
 )]
 pub struct SetConfig {
+    #[command(flatten)]
+    operator: Operator,
     /// Put members out that have been gone for long.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     cleanup_dead_servers: Option<bool>,
@@ -144,20 +174,19 @@ impl Raft {
     pub(super) async fn run(self, context: &mut Context<'_>) -> Outcome {
         match self {
             Self::Join(command) => command.run(context).await,
-            Self::ListPeers(_) => list_peers(context).await,
-            Self::RemovePeer(RemovePeer { dr_token, node_id }) => {
-                let client = context.client()?;
-                let removed = client.sys().raft_remove_peer(&node_id, dr_token.as_deref()).await;
-                removed.doing(|| format!("put {node_id} out"))?;
+            Self::ListPeers(ListPeers { operator }) => list_peers(operator, context).await,
+            Self::RemovePeer(RemovePeer { operator, node_id }) => {
+                let client = operator.client(context)?;
+                client.sys().raft_remove_peer(&node_id).await.doing(|| format!("put {node_id} out"))?;
                 context.success(&format!("Out of the cluster: {node_id}"))
             }
-            Self::Promote(Member { node_id }) => {
-                let client = context.client()?;
+            Self::Promote(Member { operator, node_id }) => {
+                let client = operator.client(context)?;
                 client.sys().raft_promote(&node_id).await.doing(|| format!("give {node_id} a vote"))?;
                 context.success(&format!("Has a vote now: {node_id}"))
             }
-            Self::Demote(Member { node_id }) => {
-                let client = context.client()?;
+            Self::Demote(Member { operator, node_id }) => {
+                let client = operator.client(context)?;
                 client.sys().raft_demote(&node_id).await.doing(|| format!("take the vote of {node_id}"))?;
                 context.success(&format!("Has no vote now: {node_id}"))
             }
@@ -193,8 +222,8 @@ impl JoinCluster {
     }
 }
 
-async fn list_peers(context: &mut Context<'_>) -> Outcome {
-    let client = context.client()?;
+async fn list_peers(operator: Operator, context: &mut Context<'_>) -> Outcome {
+    let client = operator.client(context)?;
     let answer = client.sys().raft_configuration().await.doing(|| "list the members".to_owned())?;
     if context.format != Format::Table || context.global.field.is_some() {
         return context.secret(&answer);
@@ -214,9 +243,9 @@ fn peers(answer: &Secret) -> Vec<Peer> {
 
 impl Autopilot {
     async fn run(self, context: &mut Context<'_>) -> Outcome {
-        let client = context.client()?;
         match self {
-            Self::State(_) => {
+            Self::State(State { operator }) => {
+                let client = operator.client(context)?;
                 let state =
                     client.sys().autopilot_state().await.doing(|| "ask how the members are".to_owned())?;
                 if context.is_for_programs() {
@@ -225,7 +254,8 @@ impl Autopilot {
                 context.console.print(state_text(&state).as_bytes());
                 Ok(0)
             }
-            Self::GetConfig(_) => {
+            Self::GetConfig(GetConfig { operator }) => {
+                let client = operator.client(context)?;
                 let answer =
                     client.sys().autopilot_config().await.doing(|| "ask for the settings".to_owned())?;
                 if context.is_for_programs() {
@@ -242,11 +272,9 @@ impl Autopilot {
                 if config.is_empty() {
                     return Err(CliError::Usage("nothing to set: give at least one setting".into()));
                 }
-                client
-                    .sys()
-                    .set_autopilot_config(&config)
-                    .await
-                    .doing(|| "change the settings".to_owned())?;
+                let client = command.operator.client(context)?;
+                let set = client.sys().set_autopilot_config(&config).await;
+                set.doing(|| "change the settings".to_owned())?;
                 context.success("The settings are changed.")
             }
         }

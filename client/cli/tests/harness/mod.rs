@@ -67,6 +67,19 @@ impl Case {
     /// Runs the command line; shows requests, output, errors and exit code as one text.
     #[track_caller]
     pub(crate) fn check(self, line: &str, want: Expect) {
+        want.assert_eq(&self.run(line).0);
+    }
+
+    /// Runs the command line, which must succeed, and checks the token of each request.
+    #[track_caller]
+    pub(crate) fn check_tokens(self, line: &str, want: &[&str]) {
+        let (shown, tokens) = self.run(line);
+        assert!(shown.ends_with("exit 0\n"), "{line}: {shown}");
+        assert_eq!(tokens, want, "{line}: {shown}");
+    }
+
+    /// What there was to see, and the tokens that were sent.
+    fn run(self, line: &str) -> (String, Vec<String>) {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let stub = runtime.block_on(Stub::new(self.steps));
@@ -87,8 +100,9 @@ impl Case {
         };
         let args = std::iter::once("arca").chain(line.split(' ')).map(Into::into);
         let code = run_in(&mut console, args, &[External { path: &["server"], about: "Run a server" }]);
-        let mut shown = String::new();
+        let (mut shown, mut tokens) = (String::new(), Vec::new());
         for asked in stub.asked() {
+            tokens.extend(asked.headers.get("x-vault-token").map(|token| token.to_str().unwrap().to_owned()));
             shown.push_str(format!("> {} {} {}", asked.method, asked.path, asked.body).trim_end());
             shown.push('\n');
         }
@@ -99,7 +113,7 @@ impl Case {
             shown.push_str("(no newline)\n");
         }
         shown.push_str(&format!("exit {code}\n"));
-        want.assert_eq(&shown.replace(&stub.address, "http://server"));
+        (shown.replace(&stub.address, "http://server"), tokens)
     }
 }
 
