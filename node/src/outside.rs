@@ -1,5 +1,7 @@
 //! What engines reach beyond their storage on a real node: other systems over HTTP, threads for long computations.
 
+mod threads;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
@@ -7,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arca_client::TlsConfig;
-use arca_engine_api::{EngineError, Http, HttpAnswer, HttpRequest, Pod, PodFile, Workers};
+use arca_engine_api::{EngineError, Http, HttpAnswer, HttpRequest, Pod, PodFile};
 use arca_kernel::Outside;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,8 +21,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
+
+use self::threads::Threads;
 
 /// Sets of trusted authorities whose connections are kept; of more, the one used least recently goes.
 const CLIENTS_MAX: usize = 64;
@@ -147,33 +150,6 @@ impl Pod for ServiceAccount {
     }
 }
 
-/// As many computations at a time as there are processors: more would only take time from requests.
-#[derive(Debug)]
-struct Threads(Arc<Semaphore>);
-
-impl Default for Threads {
-    fn default() -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self(Arc::new(Semaphore::new(processors)))
-    }
-}
-
-impl Workers for Threads {
-    fn run(&self, work: Box<dyn FnOnce() + Send>) {
-        let places = Arc::clone(&self.0);
-        tokio::spawn(async move {
-            // The semaphore is never closed.
-            let place = places.acquire_owned().await;
-            // A computation that panics is told of by whoever waits for its result.
-            let _ = tokio::task::spawn_blocking(move || {
-                work();
-                drop(place);
-            })
-            .await;
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
@@ -246,14 +222,5 @@ mod tests {
         }
         assert_eq!(pod.read(PodFile::Token).await.unwrap().as_str(), "T");
         assert_eq!(pod.read(PodFile::Authority).await.unwrap().as_str(), "C");
-    }
-
-    #[tokio::test]
-    async fn computations_run_aside_and_a_panic_ends_only_one() {
-        let threads = Threads(Arc::new(Semaphore::new(1)));
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        threads.run(Box::new(|| panic!("on purpose")));
-        threads.run(Box::new(move || sender.send(7).unwrap()));
-        assert_eq!(receiver.await.unwrap(), 7);
     }
 }

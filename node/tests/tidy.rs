@@ -88,3 +88,20 @@ fn changes_are_noted() {
     let decisions = fs::read_dir(root().join("docs/adr")).unwrap().count();
     assert!(decisions >= 5, "{decisions} ADRs");
 }
+
+/// A bug that is named and nowhere planted would be reported as one that nothing finds.
+#[test]
+fn every_planted_bug_is_planted() {
+    let sources = sources();
+    let (_, bugs) = sources.iter().find(|(name, _)| name == "danger/src/bug.rs").unwrap();
+    let variant = |line: &str| Some(line.strip_prefix("    ")?.split_once(" \"")?.0.to_owned());
+    let is_name = |name: &String| name.chars().all(char::is_alphanumeric);
+    let named: Vec<_> = bugs.lines().filter_map(variant).filter(is_name).collect();
+    assert!(named.len() > 40, "only {} bugs found", named.len());
+    for bug in named {
+        let planted = format!("Bug::{bug}");
+        let is_planted =
+            |(name, text): &(String, String)| !name.starts_with("danger/") && text.contains(&planted);
+        assert!(sources.iter().any(is_planted), "{bug} is planted nowhere");
+    }
+}

@@ -33,6 +33,7 @@ struct AuthView<'a> {
     client_token: &'a str,
     accessor: &'a str,
     policies: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     token_policies: &'a [String],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     identity_policies: &'a [String],

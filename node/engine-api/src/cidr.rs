@@ -1,7 +1,7 @@
 //! Address ranges that a token, a login or a credential is bound to.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,16 @@ fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
         IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+/// Whom to count an address against: of IPv6 the network of 64 bits that one customer has all addresses of, of IPv4 the
+/// address itself, also where it is written as IPv6.
+#[must_use]
+pub fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -136,6 +146,18 @@ mod tests {
         check("::/0", "10.0.0.1", false);
         check("2001:db8::/33", "2001:db8:7fff::1", true);
         check("2001:db8::/33", "2001:db8:8000::1", false);
+    }
+
+    #[test]
+    fn a_customer_is_one_source() {
+        for (address, want) in [
+            ("10.0.0.1", "10.0.0.1"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("2001:db8:0:1:2:3:4:5", "2001:db8:0:1::"),
+            ("::1", "::"),
+        ] {
+            assert_eq!(source_of(address.parse().unwrap()).to_string(), want);
+        }
     }
 
     #[test]

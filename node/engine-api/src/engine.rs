@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::channel::oneshot;
 
 use crate::{
-    Clock, EngineError, Entropy, Http, Map, Passwords, Pod, Request, Response, RouteTable, Storage, Workers,
+    Asker, Clock, EngineError, Entropy, Http, Map, Passwords, Pod, Request, Response, RouteTable, Storage,
+    Workers, outside,
 };
 
 /// The mount an engine serves, as far as it may know it.
@@ -58,21 +58,30 @@ pub struct Ctx<'a> {
 
 impl Ctx<'_> {
     /// Runs a computation that takes longer than a millisecond or so (hashing a password, making an RSA key) where it
-    /// keeps no other request waiting.
+    /// keeps no other request waiting. For callers with a token; on a route that takes anybody, use
+    /// [`Self::compute_for`].
     ///
     /// # Errors
-    /// When it panics.
+    /// [`EngineError::Busy`] when too many wait already; when it panics.
     pub async fn compute<T, F>(&self, work: F) -> Result<T, EngineError>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let (sender, receiver) = oneshot::channel();
-        self.workers.run(Box::new(move || {
-            // Nobody waits any more when the request was given up.
-            let _ = sender.send(work());
-        }));
-        receiver.await.map_err(|_| EngineError::Bug("a computation ended without a result".to_owned()))
+        outside::computed(self.workers, Asker::Known, work).await
+    }
+
+    /// As [`Self::compute`], for whoever made `request`. Without a token it waits in a line of its own, so that a flood of
+    /// logins delays nobody who is in already.
+    ///
+    /// # Errors
+    /// [`EngineError::Busy`] when too many wait already; when it panics.
+    pub async fn compute_for<T, F>(&self, request: &Request, work: F) -> Result<T, EngineError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        outside::computed(self.workers, Asker::of(request), work).await
     }
 }
 
@@ -188,6 +197,17 @@ pub trait Engine: Send + Sync {
     /// Logged; tried again next time.
     async fn tick(&self, _ctx: &Ctx<'_>) -> Result<Vec<Map>, EngineError> {
         Ok(Vec::new())
+    }
+
+    /// One more step of housekeeping that is too much for one entry of the log, as a request of its own: what it stages
+    /// is committed before the next. Called behind each tick, and again after the pause it answers, until it answers that
+    /// nothing is left or the next tick is due. The kernel makes the pause longer if that is needed to leave most of the
+    /// time to others.
+    ///
+    /// # Errors
+    /// Logged; tried again behind the next tick.
+    async fn go_on(&self, _ctx: &Ctx<'_>) -> Result<Option<Duration>, EngineError> {
+        Ok(None)
     }
 }
 

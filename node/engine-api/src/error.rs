@@ -19,7 +19,7 @@ pub enum Fault {
     TooLarge,
     /// Wrong content type: 415.
     MediaType,
-    /// Over a quota: 429.
+    /// Over a quota, or too many others wait already: 429. Nothing was done.
     RateLimited,
     /// Ours to fix: 500. Details go to the log only.
     Internal,
@@ -54,6 +54,9 @@ pub enum EngineError {
     /// An assumption of ours broke; the text says which.
     #[error("internal error: {0}")]
     Bug(String),
+    /// Too many wait already for what this would have to wait for: a computation, an answer. Nothing was begun.
+    #[error("too many requests wait already, try again later")]
+    Busy,
     /// The caller may not do this.
     #[error("permission denied")]
     Denied,
@@ -94,6 +97,7 @@ impl EngineError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Bug(_) | Self::Entropy(_) => Fault::Internal,
+            Self::Busy => Fault::RateLimited,
             Self::Denied | Self::Forbidden(_) => Fault::Denied,
             Self::BadLogin { .. } | Self::Invalid(_) => Fault::Invalid,
             Self::Missing(_) | Self::NotFound => Fault::NotFound,

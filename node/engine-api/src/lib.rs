@@ -21,11 +21,11 @@ pub use engine::{Ctx, Engine, EngineKind, EngineType, LeaseRecord, MountView};
 pub use error::{EngineError, Fault};
 pub use fields::Fields;
 pub use outside::{
-    AtOnce, Http, HttpAnswer, HttpRequest, NoHttp, NoPod, Passwords, Pod, PodFile, Secretive, Workers,
+    Asker, AtOnce, Http, HttpAnswer, HttpRequest, NoHttp, NoPod, Passwords, Pod, PodFile, Secretive, Workers,
 };
 pub use request::{Caller, Operation, Request};
 pub use response::{LeaseGrant, Login, Raw, Response, TokenKind};
-pub use route::{Access, Effect, Field, FieldKind, Method, Route, RouteMatch, RouteTable};
+pub use route::{Access, Effect, Field, FieldKind, Method, Route, RouteMatch, RouteTable, fold_name};
 pub use storage::{Class, Decoded, Page, Storage, StorageError, StorageExt};
 pub use world::{Clock, Entropy, EntropyError, UnixMillis};
 

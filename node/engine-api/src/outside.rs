@@ -2,12 +2,17 @@
 //! operator's rules for passwords. Each is a seam: the simulation passes its own.
 
 use std::fmt::Debug;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::channel::oneshot;
 use zeroize::Zeroizing;
 
-use crate::EngineError;
+use crate::cidr::source_of;
+use crate::{EngineError, Request};
 
 /// A request to a system behind an engine.
 #[derive(Clone, Debug)]
@@ -102,10 +107,61 @@ pub trait Http: Debug + Send + Sync {
     async fn send(&self, request: HttpRequest) -> Result<HttpAnswer, EngineError>;
 }
 
+/// Who waits for a computation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// Whoever reaches the node, without a token: from where ([`source_of`]), as far as that is known.
+    Anybody(Option<IpAddr>),
+    /// A caller with a token, or the node itself.
+    Known,
+}
+
+impl Asker {
+    /// Who made a request.
+    #[must_use]
+    pub fn of(request: &Request) -> Self {
+        match request.caller {
+            Some(_) => Self::Known,
+            None => Self::Anybody(request.remote_addr.map(source_of)),
+        }
+    }
+}
+
 /// Runs computations that take long aside, so that no other request waits for them.
+///
+/// What anybody can ask for keeps nobody waiting who has a token, and whatever waits is bounded.
 pub trait Workers: Debug + Send + Sync {
-    /// Runs `work` once.
-    fn run(&self, work: Box<dyn FnOnce() + Send>);
+    /// Runs `work` once. When too many wait already it is dropped, now or later, without being run.
+    fn run(&self, asker: Asker, work: Box<dyn FnOnce() + Send>);
+}
+
+/// What comes of a computation that runs aside. Nothing is computed for somebody who has stopped waiting by the time it
+/// could begin.
+pub(crate) async fn computed<T, F>(workers: &dyn Workers, asker: Asker, work: F) -> Result<T, EngineError>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let (sender, receiver) = oneshot::channel();
+    let has_begun = Arc::new(AtomicBool::new(false));
+    let begun = Arc::clone(&has_begun);
+    workers.run(
+        asker,
+        Box::new(move || {
+            begun.store(true, Ordering::Release);
+            if !sender.is_canceled() {
+                // It may have been given up meanwhile.
+                let _ = sender.send(work());
+            }
+        }),
+    );
+    receiver.await.map_err(|_| {
+        if has_begun.load(Ordering::Acquire) {
+            EngineError::Bug("a computation ended without a result".to_owned())
+        } else {
+            EngineError::Busy
+        }
+    })
 }
 
 /// Workers that run everything at once: for tests and the simulation.
@@ -113,7 +169,7 @@ pub trait Workers: Debug + Send + Sync {
 pub struct AtOnce;
 
 impl Workers for AtOnce {
-    fn run(&self, work: Box<dyn FnOnce() + Send>) {
+    fn run(&self, _: Asker, work: Box<dyn FnOnce() + Send>) {
         work();
     }
 }
@@ -166,5 +222,76 @@ pub struct NoHttp;
 impl Http for NoHttp {
     async fn send(&self, _: HttpRequest) -> Result<HttpAnswer, EngineError> {
         Err(EngineError::Upstream("no other system can be reached".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    /// Workers that begin nothing by themselves.
+    #[derive(Default)]
+    struct Held(Mutex<Vec<Box<dyn FnOnce() + Send>>>);
+
+    impl Debug for Held {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Held")
+        }
+    }
+
+    impl Workers for Held {
+        fn run(&self, _: Asker, work: Box<dyn FnOnce() + Send>) {
+            self.0.lock().unwrap().push(work);
+        }
+    }
+
+    impl Held {
+        fn next(&self) -> Box<dyn FnOnce() + Send> {
+            self.0.lock().unwrap().pop().unwrap()
+        }
+    }
+
+    #[test]
+    fn a_result_comes_back() {
+        let done = computed(&AtOnce, Asker::Known, || 7).now_or_never().unwrap();
+        assert_eq!(done.unwrap(), 7);
+    }
+
+    #[test]
+    fn what_is_dropped_before_it_began_was_too_much() {
+        let held = Held::default();
+        let mut waiting = Box::pin(computed(&held, Asker::Anybody(None), || 7));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(held.next());
+        let refused = waiting.now_or_never().unwrap().unwrap_err();
+        assert_eq!(refused.fault(), crate::Fault::RateLimited, "{refused}");
+    }
+
+    #[test]
+    fn a_panic_is_no_refusal() {
+        let held = Held::default();
+        let mut waiting = Box::pin(computed(&held, Asker::Known, || std::panic::panic_any("as planned")));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        let work = held.next();
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err());
+        let failed: Result<(), _> = waiting.now_or_never().unwrap();
+        assert!(matches!(failed, Err(EngineError::Bug(_))));
+    }
+
+    #[test]
+    fn nothing_is_computed_for_who_is_gone() {
+        let held = Held::default();
+        let ran = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&ran);
+        let mut waiting =
+            Box::pin(computed(&held, Asker::Known, move || seen.store(true, Ordering::Relaxed)));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(waiting);
+        held.next()();
+        assert!(!ran.load(Ordering::Relaxed));
     }
 }

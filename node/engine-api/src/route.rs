@@ -7,6 +7,9 @@
 //!
 //! **Invariant:** two paths that differ by a slash at the end lead to one route only where both list, so policies,
 //! which see the slash, and handlers, which mostly do not, decide on the same thing.
+//!
+//! **Invariant:** where case does not count in a name, its table says so ([`RouteTable::folding`]), and whatever looks at a
+//! path looks at [`RouteTable::one_form`] of it: rules, audit and handlers decide on the same name.
 
 use crate::Operation;
 
@@ -131,19 +134,24 @@ impl Route {
     }
 }
 
+/// What a pattern captured, by name.
+type Params = Vec<(&'static str, String)>;
+
 /// The route that matched, with its captures.
 #[derive(Clone, Debug)]
 pub struct RouteMatch {
     /// [`Route::id`].
     pub id: &'static str,
-    params: Vec<(&'static str, String)>,
+    /// [`Route::fields`].
+    pub fields: &'static [Field],
+    params: Params,
 }
 
 impl RouteMatch {
     /// No route: what a request carries until one is found.
     #[must_use]
     pub const fn none() -> Self {
-        Self { id: "", params: Vec::new() }
+        Self { id: "", fields: &[], params: Vec::new() }
     }
 
     /// Captured text, empty when absent.
@@ -179,11 +187,19 @@ impl Segment {
     }
 }
 
+/// The one form of a name in which case does not count. Such names are of ASCII: every other letter stays as it is, for
+/// the engine to refuse.
+#[must_use]
+pub fn fold_name(name: &str) -> String {
+    name.to_ascii_lowercase()
+}
+
 /// An engine's routes, compiled once.
 #[derive(Debug)]
 pub struct RouteTable {
     routes: &'static [Route],
     compiled: Vec<(Vec<Segment>, &'static Route)>,
+    folding: &'static [&'static str],
 }
 
 impl RouteTable {
@@ -195,7 +211,35 @@ impl RouteTable {
             .map(|route| (route.pattern.split('/').map(Segment::parse).collect(), route))
             .collect();
         compiled.sort_by(|(left, _): &(Vec<Segment>, _), (right, _)| left.cmp(right));
-        Self { routes, compiled }
+        Self { routes, compiled, folding: &[] }
+    }
+
+    /// The same, with the names of captures of one segment in which case does not count.
+    #[must_use]
+    pub fn folding(mut self, names: &'static [&'static str]) -> Self {
+        self.folding = names;
+        self
+    }
+
+    /// `path` (below the mount, no leading slash) with the names in which case does not count in their one form, by
+    /// [`fold_name`]. None if it is in that form already, or no route's. The same for every operation: a rule on a name
+    /// holds for every spelling of it (CVE-2026-89322).
+    #[must_use]
+    pub fn one_form(&self, path: &str) -> Option<String> {
+        if self.folding.is_empty() {
+            return None;
+        }
+        // A route that serves a path for anything is the one that would list it: slashes at the end are for lists.
+        let (segments, ..) = self.serving(Operation::List, path)?;
+        let mut segments = segments.iter();
+        let form = |text: &str| match segments.next() {
+            Some(Segment::Capture(name) | Segment::Optional(name)) if self.folding.contains(name) => {
+                fold_name(text)
+            }
+            _ => text.to_owned(),
+        };
+        let folded = path.split('/').map(form).collect::<Vec<_>>().join("/");
+        (folded != path).then_some(folded)
     }
 
     /// The routes in the order they were declared.
@@ -208,6 +252,11 @@ impl RouteTable {
     /// is written to it, and besides `{name...}` only routes that list lead there, for listing and help.
     #[must_use]
     pub fn find(&self, operation: Operation, path: &str) -> Option<(&'static Route, RouteMatch)> {
+        let (_, route, params) = self.serving(operation, path)?;
+        Some((route, RouteMatch { id: route.id, fields: route.fields, params }))
+    }
+
+    fn serving(&self, operation: Operation, path: &str) -> Option<(&[Segment], &'static Route, Params)> {
         let is_folder = path.ends_with('/');
         if is_folder && operation.writes_entry() {
             return None;
@@ -218,7 +267,7 @@ impl RouteTable {
             if is_folder && !takes_slash && !(is_about_folders && route.lists()) {
                 return None;
             }
-            capture(segments, path).map(|params| (*route, RouteMatch { id: route.id, params }))
+            capture(segments, path).map(|params| (segments.as_slice(), *route, params))
         })
     }
 
@@ -253,7 +302,7 @@ impl Route {
     }
 }
 
-fn capture(segments: &[Segment], path: &str) -> Option<Vec<(&'static str, String)>> {
+fn capture(segments: &[Segment], path: &str) -> Option<Params> {
     let mut params = Vec::new();
     let mut rest = Some(path);
     for segment in segments {
@@ -375,6 +424,28 @@ mod tests {
         }
         check("raw/a%2Fb", r#"raw [("text", "a%2Fb")]"#);
         check("raw/a/b", r#"raw [("text", "a/b")]"#);
+    }
+
+    #[track_caller]
+    fn check_form(path: &str, want: Option<&str>) {
+        let table = RouteTable::new(ROUTES).folding(&["name", "source"]);
+        assert_eq!(table.one_form(path).as_deref(), want, "{path:?}");
+        assert_eq!(RouteTable::new(ROUTES).one_form(path), None, "{path:?} where case counts");
+    }
+
+    /// CVE-2026-89322: a name in which case does not count has one form in a path, whatever stands behind it.
+    #[test]
+    fn cve_2026_89322_names_that_fold_have_one_form() {
+        check_form("keys/BoB", Some("keys/bob"));
+        check_form("keys/BoB/names/", Some("keys/bob/names/"));
+        check_form("keys/BoB/rotate", Some("keys/bob/rotate"));
+        check_form("random/ALL", Some("random/all"));
+        check_form("keys/B\u{c4}\u{212a}", Some("keys/b\u{c4}\u{212a}"));
+        let others =
+            ["keys/bob", "keys", "keys/BoB/", "random", "Keys/BoB", "keys/BoB/Rotate", "data/BoB", ""];
+        for path in others {
+            check_form(path, None);
+        }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arca_engine_api::{
-    AtOnce, Caller, Clock, Ctx, Engine, EngineError, Entropy, EntropyError, Http, LeaseRecord, Map,
-    MountView, NoHttp, NoPod, Operation, Page, Passwords, Pod, Request, Response, RouteMatch, Storage,
+    Access, Asker, AtOnce, Caller, Clock, Ctx, Engine, EngineError, Entropy, EntropyError, Http, LeaseRecord,
+    Map, MountView, NoHttp, NoPod, Operation, Page, Passwords, Pod, Request, Response, RouteMatch, Storage,
     StorageError, UnixMillis, Workers,
 };
 use serde_json::Value;
@@ -99,14 +99,14 @@ impl Passwords for World {
     }
 }
 
-/// Workers that run everything at once, and count it.
+/// Workers that run everything at once, and note for whom.
 #[derive(Debug, Default)]
-struct Counted(AtomicU64);
+struct Noted(std::sync::Mutex<Vec<Asker>>);
 
-impl Workers for Counted {
-    fn run(&self, work: Box<dyn FnOnce() + Send>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        AtOnce.run(work);
+impl Workers for Noted {
+    fn run(&self, asker: Asker, work: Box<dyn FnOnce() + Send>) {
+        self.0.lock().unwrap().push(asker);
+        AtOnce.run(asker, work);
     }
 }
 
@@ -132,7 +132,7 @@ pub(crate) struct Rig {
     world: World,
     http: Arc<dyn Http>,
     pod: Arc<dyn Pod>,
-    workers: Counted,
+    workers: Noted,
     address: Option<IpAddr>,
 }
 
@@ -153,7 +153,7 @@ impl Rig {
             world: World::default(),
             http: Arc::new(NoHttp),
             pod: Arc::new(NoPod),
-            workers: Counted::default(),
+            workers: Noted::default(),
             address: None,
         }
     }
@@ -250,7 +250,8 @@ impl Rig {
     }
 
     fn request(&self, operation: Operation, path: &str, data: &Value) -> Request {
-        let (_, route) = self.engine.routes().find(operation, path).unwrap();
+        let (served_by, route) = self.engine.routes().find(operation, path).unwrap();
+        let has_caller = served_by.access != Access::Unauthenticated;
         Request {
             id: "test".to_owned(),
             operation,
@@ -260,7 +261,7 @@ impl Rig {
             route,
             data: data.as_object().cloned().unwrap_or_else(Map::new),
             headers: BTreeMap::new(),
-            caller: Some(Arc::new(caller())),
+            caller: has_caller.then(|| Arc::new(caller())),
             client_token: None,
             remote_addr: self.address,
             remote_port: 0,
@@ -281,8 +282,13 @@ impl Rig {
     }
 
     /// How many computations ran aside so far.
-    pub(crate) fn computed(&self) -> u64 {
-        self.workers.0.load(Ordering::Relaxed)
+    pub(crate) fn computed(&self) -> usize {
+        self.workers.0.lock().unwrap().len()
+    }
+
+    /// For whom the last one ran.
+    pub(crate) fn computed_for(&self) -> Option<Asker> {
+        self.workers.0.lock().unwrap().last().copied()
     }
 
     /// Lets a test look below the paths.
@@ -321,6 +327,17 @@ impl Rig {
         let Some(intent) = &response.intent else { return Ok(response) };
         let concluded = self.fulfil(intent)?;
         Ok(Response { lease: response.lease, ..concluded })
+    }
+
+    /// A request that may have to wait: the test asks whether it has ended. Nothing is acted on.
+    pub(crate) fn begin<'a>(
+        &'a self,
+        operation: Operation,
+        path: &str,
+        data: &Value,
+    ) -> impl Future<Output = Result<Response, EngineError>> + use<'a> {
+        let request = self.request(operation, path, data);
+        async move { self.engine.handle(&self.ctx(), &request).await }
     }
 
     /// The answer in one line: `none`, `404 {…}`, `{…}`, `error: …`, and its warnings.

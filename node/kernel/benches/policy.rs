@@ -40,7 +40,13 @@ fn decisions(criterion: &mut Criterion) {
             ("none", "other/data/team/x".to_owned()),
         ];
         for (name, path) in paths {
-            let request = AclRequest { operation: Operation::Read, path: &path, data: &data, wrap_ttl: None };
+            let request = AclRequest {
+                operation: Operation::Read,
+                path: &path,
+                data: &data,
+                fields: &[],
+                wrap_ttl: None,
+            };
             assert_eq!(acl.check(request).is_allowed, name != "none", "{path}");
             criterion.bench_function(&format!("policy/{rules} rules/{name}"), |bencher| {
                 bencher.iter(|| black_box(&acl).check(black_box(request)).is_allowed);

@@ -2,7 +2,7 @@
 //!
 //! A refusal is a value, not an early return, because refusals are audited like everything else. **Invariant:** what
 //! is not routed is only said to a caller whose policies allow the path, so nobody learns of mounts by asking.
-//! Read next: [`crate::identify`] for tokens, [`crate::router`] for paths, [`crate::policy::acl`] for the decision.
+//! Read next: [`crate::identify`] for tokens, [`crate::places`] for paths, [`crate::policy::acl`] for the decision.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use crate::identify::Identified;
 use crate::incoming::Body;
 use crate::kernel::Kernel;
 use crate::namespaces::Namespace;
-use crate::policy::{AclDecision, AclRequest, canonical_path};
+use crate::places::Place;
+use crate::policy::{AclDecision, AclRequest};
 use crate::replication::{Behalf, EntityKnown, Serves, filter};
 use crate::router::{Mount, Serves as MountServes};
 use crate::sys;
@@ -69,7 +70,7 @@ pub(crate) struct Admitted {
     pub(crate) decision: AclDecision,
     /// As the handler will see it, and as the audit log records it.
     pub(crate) request: Request,
-    /// Path without the namespace.
+    /// Path without the namespace, in its one form.
     pub(crate) path: String,
     /// Whether something was at the path, if the caller may do only one of creating and updating there.
     pub(crate) existed: Option<bool>,
@@ -122,29 +123,21 @@ impl Kernel {
         let Some(stated) = router.namespaces().at(&asked.incoming.namespace) else {
             return self.outside(asked);
         };
-        let mut full_path = format!("{}{}", stated.path, asked.incoming.path);
-        let namespace = Arc::clone(router.namespaces().owner(&full_path).unwrap_or(stated));
-        if let Some(wanted) = full_path.get(namespace.path.len()..).and_then(canonical_path) {
-            full_path = format!("{}{wanted}", namespace.path);
-        }
-        let path = full_path.get(namespace.path.len()..).unwrap_or_default().to_owned();
-        let target = router
-            .find(&full_path)
-            .filter(|(mount, _)| mount.namespace.id == namespace.id && mount.is_active())
-            .map(|(mount, rest)| (Arc::clone(mount), rest));
-        let mut request =
-            self.request(asked, &namespace, target.as_ref().map(|(mount, rest)| (&**mount, *rest)));
+        let place = Place::find(&router, stated, &asked.incoming.path);
+        let mut request = self.request(asked, &place.namespace, place.target());
         let mut broken = None;
-        let found = match &target {
+        let found = match place.target() {
             None => None,
             Some((mount, rest)) => self.find_route(mount, rest, &mut request).unwrap_or_else(|err| {
                 broken = Some(err);
                 None
             }),
         };
+        let path = place.path().to_owned();
+        let Place { full_path, namespace, mount, .. } = place;
         let mut admitted = Admitted {
             namespace,
-            mount: target.map(|(mount, _)| mount),
+            mount,
             found,
             caller: None,
             decision: AclDecision::default(),
@@ -219,7 +212,9 @@ impl Kernel {
             mount_point: target.map_or_else(String::new, |(mount, _)| mount.record.path.clone()),
             route: RouteMatch::none(),
             data: std::mem::take(&mut asked.data),
-            headers: target.map_or_else(BTreeMap::new, |(mount, _)| passed_headers(mount, &incoming.headers)),
+            headers: target.map_or_else(BTreeMap::new, |(mount, _)| {
+                passed_headers(&mount.record.config.passthrough_request_headers, incoming)
+            }),
             caller: None,
             client_token: incoming.token.clone(),
             remote_addr: incoming.remote_addr,
@@ -292,10 +287,7 @@ impl Kernel {
             admitted.request.operation = Operation::Create;
         }
         let request = &mut admitted.request;
-        let decide = |operation| {
-            let (data, wrap_ttl) = (&request.data, request.wrap_ttl);
-            acl.check(AclRequest { operation, path: full_path, data, wrap_ttl })
-        };
+        let decide = |operation| acl.check(AclRequest::of(request, operation, full_path));
         admitted.decision = decide(request.operation);
         admitted.existed = existed.filter(|existed| {
             let other = if *existed { Operation::Create } else { Operation::Update };
@@ -419,10 +411,18 @@ impl Admitted {
     }
 }
 
-/// The headers a mount's tune lets through, by lower-case name.
-fn passed_headers(mount: &Mount, headers: &BTreeMap<String, Vec<String>>) -> BTreeMap<String, Vec<String>> {
-    let wanted = mount.record.config.passthrough_request_headers.iter();
-    wanted.filter_map(|name| headers.get_key_value(&name.to_ascii_lowercase())).map(owned).collect()
+/// The headers that a mount's tune wants, by lower-case name, without any that carries the caller's token: as a bearer it comes
+/// in `Authorization`, and would reach an engine, and a primary cluster, that has no use for it (CVE-2026-4525).
+fn passed_headers(wanted: &[String], incoming: &Incoming) -> BTreeMap<String, Vec<String>> {
+    let token = incoming.token.as_ref().map(|token| token.as_str()).filter(|token| !token.is_empty());
+    let carries_token =
+        |values: &[String]| token.is_some_and(|token| values.iter().any(|value| value.contains(token)));
+    wanted
+        .iter()
+        .filter_map(|name| incoming.headers.get_key_value(&name.to_ascii_lowercase()))
+        .filter(|(_, values)| !carries_token(values))
+        .map(owned)
+        .collect()
 }
 
 fn owned((name, values): (&String, &Vec<String>)) -> (String, Vec<String>) {

@@ -3,6 +3,7 @@
 use arca_engine_api::{Operation, Route, RouteTable};
 use serde_json::{Value, json};
 
+use crate::Incoming;
 use crate::tokens::rig::{Rig, text};
 
 const WRITES: [Operation; 3] = [Operation::Create, Operation::Patch, Operation::Update];
@@ -125,4 +126,38 @@ async fn the_types_of_one_kind_are_for_sudo() {
         let answer = text(rig.list(&token, "sys/plugins/catalog/auth").await);
         assert!(answer.contains(want), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn a_lease_in_the_path_is_the_one_that_is_meant() {
+    let rig = Rig::active().await;
+    let policy = r#"path "sys/leases/+/aws/creds/mine/*" { capabilities = ["update"] }"#;
+    let token = rig.holder_of(policy).await;
+    let other = rig.lease(&rig.root, "root", "aws/creds/other", 60).await.unwrap();
+    let body = json!({ "lease_id": other.id });
+    for operation in ["revoke", "renew"] {
+        let path = format!("sys/leases/{operation}/aws/creds/mine/x");
+        let asked = rig.post(&token, &path, body.clone()).await;
+        assert_eq!(text(asked), "lease_id is not the lease that the path names", "{operation}");
+    }
+    assert!(rig.has_lease(&other));
+    let path = format!("sys/leases/revoke/{}", other.id);
+    rig.post("root", &path, body).await.unwrap();
+    assert!(!rig.has_lease(&other) || rig.is_undone(&other));
+}
+
+/// CVE-2026-4525: a token that came as a bearer reached the mount.
+#[tokio::test]
+async fn cve_2026_4525_no_header_hands_the_token_on() {
+    let rig = Rig::new().await;
+    let mut incoming = rig.incoming("hvs.mine", Operation::Read, "aws/x");
+    for (name, value) in [("authorization", "Bearer hvs.mine"), ("x-trace", "7")] {
+        incoming.headers.insert(name.to_owned(), vec![value.to_owned()]);
+    }
+    let wanted = ["Authorization", "X-Trace", "X-None"].map(str::to_owned);
+    let passed =
+        |incoming: &Incoming| super::passed_headers(&wanted, incoming).into_keys().collect::<Vec<_>>();
+    assert_eq!(passed(&incoming), ["x-trace"]);
+    incoming.headers.insert("authorization".to_owned(), vec!["Basic dTpw".to_owned()]);
+    assert_eq!(passed(&incoming), ["authorization", "x-trace"]);
 }

@@ -23,6 +23,9 @@ use crate::wrapping::Wrapping;
 const LAST_USE: &str =
     "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.";
 
+/// Said to who wants a wrapping token that says more than a token does.
+pub(crate) const NO_JWT: &str = "wrapping tokens in JWT format are not supported";
+
 impl Kernel {
     /// Turns what was answered into what is sent, with everything that must be recorded for it.
     pub(crate) fn grant(
@@ -53,7 +56,7 @@ impl Kernel {
             && is_worth_wrapping(&answer, asked.incoming.operation)
         {
             if asked.incoming.wants_jwt_wrapping {
-                return Err(KernelError::invalid("wrapping tokens in JWT format are not supported"));
+                return Err(KernelError::invalid(NO_JWT));
             }
             let router = self.mounts.router(&self.store)?;
             let (clock, entropy) = (self.clock.as_ref(), self.entropy.as_ref());
@@ -104,21 +107,22 @@ impl Kernel {
         grant: &LeaseGrant,
         answer: &mut Answer,
     ) -> Result<(), KernelError> {
-        let lease = self.stage_lease(tx, admitted, mount, grant)?;
+        let (lease, warnings) = self.stage_lease(tx, admitted, mount, grant)?;
+        answer.warnings.extend(warnings);
         answer.lease_id.clone_from(&lease.id);
         answer.is_renewable = lease.is_renewable;
         answer.lease_duration = lease.granted_seconds();
         Ok(())
     }
 
-    /// Stages a lease on what a request was given.
+    /// Stages a lease on what a request was given; answers it, and what to warn of.
     pub(crate) fn stage_lease(
         &self,
         tx: &Tx,
         admitted: &Admitted,
         mount: &Mount,
         grant: &LeaseGrant,
-    ) -> Result<LeaseEntry, KernelError> {
+    ) -> Result<(LeaseEntry, Vec<String>), KernelError> {
         if self.is_used_up(tx, admitted)? {
             return Err(KernelError::invalid(LAST_USE));
         }
@@ -166,22 +170,27 @@ impl Kernel {
     }
 }
 
-/// There is something in it, and it is JSON. What is missing may come with facts about it; a list without names is
-/// nothing.
+/// There is something in it, and it is JSON: data, a token, a warning. What is missing may come with facts about it; a
+/// list without names is nothing.
 fn is_worth_wrapping(answer: &Answer, operation: Operation) -> bool {
     let is_list = matches!(operation, Operation::List | Operation::Scan);
     let says_something = |data: &Map| !is_list || data.values().any(|value| *value != json!([]));
+    let is_told = !is_list && !answer.warnings.is_empty();
     matches!(answer.body, AnswerBody::Json)
         && answer.wrap_info.is_none()
-        && (answer.auth.is_some() || answer.data.as_ref().is_some_and(says_something))
+        && (answer.auth.is_some() || is_told || answer.data.as_ref().is_some_and(says_something))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::Value;
 
     use super::*;
     use crate::tokens::rig::Rig;
+
+    const MINUTE: Duration = Duration::from_secs(60);
 
     #[track_caller]
     fn check(operation: Operation, data: Option<Value>, want: bool) {
@@ -204,12 +213,58 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn warnings_are_wrapped_too() {
+        let rig = Rig::active().await;
+        let body = json!({"accessor": "nope"});
+        let path = "auth/token/revoke-accessor";
+        let wrapped = rig.ask("root", Operation::Update, path, body, Some(MINUTE)).await.unwrap();
+        assert!(wrapped.warnings.is_empty());
+        let info = wrapped.wrap_info.unwrap();
+        let answer = rig.post(&info.token, "sys/wrapping/unwrap", json!({})).await.unwrap();
+        let AnswerBody::Raw(raw) = answer.body else { panic!("no raw body") };
+        let inside = serde_json::from_slice::<Value>(&raw.body).unwrap();
+        assert_eq!(inside["warnings"], json!(["No token found with this accessor"]));
+    }
+
+    /// Policies that a token has none of are not spoken of.
+    #[tokio::test]
+    async fn a_wrapped_token_looks_as_if_it_were_not_wrapped() {
+        let rig = Rig::active().await;
+        let body = json!({"policies": "default"});
+        let wrapped =
+            rig.ask("root", Operation::Update, "auth/token/create", body, Some(MINUTE)).await.unwrap();
+        let answer =
+            rig.post(&wrapped.wrap_info.unwrap().token, "sys/wrapping/unwrap", json!({})).await.unwrap();
+        let AnswerBody::Raw(raw) = answer.body else { panic!("no raw body") };
+        let auth = &serde_json::from_slice::<Value>(&raw.body).unwrap()["auth"];
+        assert_eq!(auth["token_policies"], json!(["default"]));
+        assert_eq!((auth.get("identity_policies"), &auth["metadata"]), (None, &Value::Null));
+    }
+
+    #[tokio::test]
     async fn nothing_of_ones_own_can_be_wrapped_too() {
         let rig = Rig::active().await;
         let info = rig.wrapped(json!({})).await;
         let answer = rig.post(&info.token, "sys/wrapping/unwrap", json!({})).await.unwrap();
         let AnswerBody::Raw(raw) = answer.body else { panic!("no raw body") };
         assert_eq!(serde_json::from_slice::<Value>(&raw.body).unwrap()["data"], json!({}));
+    }
+
+    #[tokio::test]
+    async fn what_is_unwrapped_to_be_wrapped_stays_wrapped() {
+        let rig = Rig::active().await;
+        let info = rig.wrapped(json!({"a": 1})).await;
+        let body = json!({"token": info.token.as_str()});
+        let unwrap =
+            async |body, ttl| rig.ask("root", Operation::Update, "sys/wrapping/unwrap", body, ttl).await;
+        let moved = unwrap(body.clone(), Some(MINUTE)).await.unwrap();
+        assert!(moved.data.is_none() && matches!(moved.body, AnswerBody::Json));
+        let again = moved.wrap_info.unwrap();
+        assert_eq!((again.creation_path.as_str(), again.ttl), ("sys/wrapping/unwrap", 60));
+        assert!(unwrap(body, None).await.is_err(), "taken once");
+        let answer = unwrap(json!({"token": again.token.as_str()}), None).await.unwrap();
+        let AnswerBody::Raw(raw) = answer.body else { panic!("no raw body") };
+        assert_eq!(serde_json::from_slice::<Value>(&raw.body).unwrap()["data"], json!({"a": 1}));
     }
 
     /// Whoever wraps a credential for somebody else can end it without having seen it.

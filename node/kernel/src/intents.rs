@@ -18,7 +18,7 @@ use crate::builtin::BuiltinAnswer;
 use crate::calling::{Acted, CARRY_OUT_PATIENCE};
 use crate::kernel::Kernel;
 use crate::leases::LeaseEntry;
-use crate::pipeline::Ran;
+use crate::pipeline::{Ran, warn_of_fields};
 use crate::replication::{EntityKnown, no_lease};
 use crate::router::Mount;
 use crate::tx::{Mode, Tx};
@@ -49,7 +49,7 @@ impl Kernel {
         admitted: &Admitted,
         response: Response,
     ) -> Result<Ran, KernelError> {
-        let Response { intent, lease, warnings, .. } = response;
+        let Response { intent, lease, mut warnings, .. } = response;
         let (Some(intent), Some(mount)) = (intent, admitted.mount.as_deref()) else {
             return Err(KernelError::Bug("no intent, or no mount".to_owned()));
         };
@@ -59,9 +59,15 @@ impl Kernel {
         if asked.behalf.is_some() && lease.is_some() {
             return Err(no_lease(tx));
         }
-        let lease = lease.map(|grant| self.stage_lease(tx, admitted, mount, &grant)).transpose()?;
-        let lease = lease.map(|lease| self.leases.intend(tx, lease, self.clock.now().after(SETTLED_AFTER)));
-        let errand = Errand { intent, warnings, lease: lease.transpose()?, acted: None };
+        let lease = match lease {
+            Some(grant) => {
+                let (lease, capped) = self.stage_lease(tx, admitted, mount, &grant)?;
+                warnings.extend(capped);
+                Some(self.leases.intend(tx, lease, self.clock.now().after(SETTLED_AFTER))?)
+            }
+            None => None,
+        };
+        let errand = Errand { intent, warnings, lease, acted: None };
         Ok(Ran { errand: Some(Box::new(errand)), ..Ran::answered(Answer::default(), None) })
     }
 
@@ -133,8 +139,12 @@ impl Kernel {
         };
         response.warnings.splice(0..0, errand.warnings.iter().cloned());
         let mut answer = BuiltinAnswer::from(response);
-        let Some(lease) = &errand.lease else { return self.grant(tx, asked, admitted, answer) };
+        let Some(lease) = &errand.lease else {
+            warn_of_fields(&mut answer, admitted);
+            return self.grant(tx, asked, admitted, answer);
+        };
         answer.lease = Some(self.leases.confirm(tx, lease, acted.has_ended)?);
+        warn_of_fields(&mut answer, admitted);
         let granted = self.grant(tx, asked, admitted, answer);
         if granted.is_err() {
             self.leases.abandon(tx, lease, acted.has_ended)?;

@@ -116,7 +116,7 @@ async fn what_was_never_made_and_is_revoked_meanwhile_is_gone() {
         assert!(futures::poll!(asking.as_mut()).is_pending());
         tokio::task::yield_now().await;
     }
-    rig.post("root", "sys/leases/revoke-prefix/out", json!({})).await.unwrap();
+    rig.post("root", "sys/leases/revoke-prefix/out", json!({"sync": false})).await.unwrap();
     let before = rig.leftovers();
     assert!(!before.is_empty());
     let ids = rig.list("root", "sys/leases/lookup/out/creds/a/").await.unwrap().data.unwrap();
@@ -304,7 +304,7 @@ async fn a_revocation_waits_for_what_is_under_way() {
     assert_eq!(text(renewed), "lease is not renewable");
     let said = text(rig.post("root", "sys/leases/revoke", json!({"lease_id": id, "sync": true})).await);
     assert!(said.contains("still being made"), "{said}");
-    rig.post("root", "sys/leases/revoke-prefix/out", json!({})).await.unwrap();
+    rig.post("root", "sys/leases/revoke-prefix/out", json!({"sync": false})).await.unwrap();
     rig.keep_house().await;
     assert!(!rig.leftovers().is_empty());
     rig.clock.advance(SETTLED_AFTER);
@@ -321,7 +321,7 @@ async fn what_was_revoked_meanwhile_is_not_handed_out() {
     while rig.accounts.all().is_empty() {
         assert!(futures::poll!(asking.as_mut()).is_pending());
     }
-    rig.post("root", "sys/leases/revoke-prefix/out", json!({})).await.unwrap();
+    rig.post("root", "sys/leases/revoke-prefix/out", json!({"sync": false})).await.unwrap();
     tokio::time::pause();
     tokio::time::advance(crate::calling::CARRY_OUT_PATIENCE + Duration::from_secs(1)).await;
     assert!(asking.await.is_err());

@@ -35,6 +35,7 @@ pub mod namespaces;
 mod openapi;
 pub mod password_policy;
 pub mod pipeline;
+mod places;
 pub mod policy;
 pub mod ports;
 mod recording;

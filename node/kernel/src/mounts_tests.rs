@@ -49,6 +49,11 @@ async fn the_fixed_mounts_are_not_tuned() {
         }
     }
     assert_eq!(text(rig.post("root", "sys/auth/token/tune", json!({"description": "x"})).await), "None []");
+    for wanted in ["batch", "default-service", ""] {
+        let tuned = rig.post("root", "sys/auth/token/tune", json!({"token_type": wanted})).await;
+        let refused = "'token_type' cannot be set for 'token' or 'ns_token' auth mounts";
+        assert_eq!(text(tuned), refused, "{wanted:?}");
+    }
     assert_eq!(
         text(rig.ask("root", Operation::Delete, "sys/mounts/sys", Value::Null, None).await),
         "cannot unmount \"sys/\""

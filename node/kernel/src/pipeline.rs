@@ -354,7 +354,7 @@ impl Kernel {
                 response.into()
             }
         };
-        warn_of_unknown_fields(&mut answer.response, admitted);
+        warn_of_fields(&mut answer, admitted);
         self.grant(tx, asked, admitted, answer)
     }
 
@@ -400,23 +400,51 @@ fn is_read_only(err: &KernelError) -> bool {
         )
 }
 
-fn warn_of_unknown_fields(response: &mut Response, admitted: &Admitted) {
+/// Tells of fields that count for nothing: unknown ones, and those whose place is taken by what the path says. An answer
+/// that has nothing else to say stays without.
+pub(crate) fn warn_of_fields(answer: &mut BuiltinAnswer, admitted: &Admitted) {
     let Some(found) = admitted.found else { return };
-    let takes_fields =
-        matches!(admitted.request.operation, Operation::Create | Operation::Update | Operation::Patch);
-    if !takes_fields || found.route.takes_any_field {
+    let BuiltinAnswer { response, auth, lease, wrap_info, .. } = answer;
+    let is_lease = lease.is_some() || response.lease.is_some();
+    let says_something = response.data.is_some()
+        || !response.warnings.is_empty()
+        || response.login.is_some()
+        || (auth.is_some() || is_lease || wrap_info.is_some());
+    if found.route.takes_any_field || !says_something {
         return;
     }
+    let is_list = matches!(admitted.request.operation, Operation::List | Operation::Scan);
     let is_known = |name: &str| {
         found.route.fields.iter().any(|field| field.name == name)
-            || found.route.pattern.contains(&format!("{{{name}"))
+            || (is_list && matches!(name, "after" | "limit"))
     };
-    let unknown: Vec<&str> =
-        admitted.request.data.keys().map(String::as_str).filter(|name| !is_known(name)).collect();
+    let (mut unknown, mut replaced) = (Vec::new(), Vec::new());
+    for (name, value) in &admitted.request.data {
+        if in_pattern(found.route.pattern, name) {
+            let is_replaced = !admitted.request.param(name).is_empty() && !value.is_null();
+            replaced.extend(is_replaced.then_some(name.as_str()));
+        } else if !is_known(name) {
+            unknown.push(name.as_str());
+        }
+    }
     if !unknown.is_empty() {
         let text = format!("Endpoint ignored these unrecognized parameters: [{}]", unknown.join(" "));
         response.warnings.push(text);
     }
+    if !replaced.is_empty() {
+        response.warnings.push(format!(
+            "Endpoint replaced the value of these parameters with the values captured from the endpoint's path: [{}]",
+            replaced.join(" ")
+        ));
+    }
+}
+
+/// Whether a pattern captures something of that name.
+fn in_pattern(pattern: &str, name: &str) -> bool {
+    pattern.split('/').any(|segment| {
+        let inner = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        inner.is_some_and(|inner| inner.trim_end_matches(['.', '%', '?']) == name)
+    })
 }
 
 /// The answer as far as the response alone decides it.

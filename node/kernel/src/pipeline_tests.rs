@@ -63,3 +63,42 @@ async fn what_is_too_large_is_told_without_where_it_would_lie() {
     let refused = rig.post("root", "notes/a", json!({"a": "x".repeat(1 << 20)})).await;
     assert_eq!(text(refused), "the value is too large: 1048584 bytes, at most 1048576");
 }
+
+/// A field that counts for nothing is spoken of where there is an answer to say it in.
+#[tokio::test]
+async fn fields_that_count_for_nothing_are_told() {
+    let rig = Rig::active().await;
+    let ignored = |names: &str| format!("Endpoint ignored these unrecognized parameters: [{names}]");
+    let replaced = |names: &str| {
+        format!(
+            "Endpoint replaced the value of these parameters with the values captured from the endpoint's path: [{names}]"
+        )
+    };
+    let policy = r#"path "a" { capabilities = ["read"] }"#;
+    for (operation, path, body, want) in [
+        (Operation::Update, "auth/token/roles/r", json!({"foo": 1, "orphan": true}), vec![]),
+        (Operation::Update, "sys/policies/acl/p", json!({"policy": policy, "name": "q", "foo": 1}), vec![]),
+        (Operation::Update, "auth/token/create/r", json!({}), vec![]),
+        (
+            Operation::Update,
+            "auth/token/create/r",
+            json!({"role_name": "r", "foo": 1, "bar": null}),
+            vec![ignored("bar foo"), replaced("role_name")],
+        ),
+        (Operation::Update, "auth/token/create/r", json!({"role_name": null}), vec![]),
+        (Operation::Update, "sys/tools/hash", json!({"input": "", "urlalgorithm": "sha2-512"}), vec![]),
+        (
+            Operation::Update,
+            "sys/tools/hash/sha2-256",
+            json!({"input": "", "urlalgorithm": "sha2-512"}),
+            vec![replaced("urlalgorithm")],
+        ),
+        (Operation::Read, "sys/policies/acl/p", json!({"foo": "1"}), vec![ignored("foo")]),
+        (Operation::List, "sys/policies/acl/", json!({"limit": "1", "foo": "1"}), vec![ignored("foo")]),
+        (Operation::Delete, "sys/policies/acl/p", json!({"foo": "1"}), vec![]),
+    ] {
+        let answer = rig.ask("root", operation, path, body.clone(), None).await.unwrap();
+        let told = answer.warnings.iter().filter(|text| text.starts_with("Endpoint"));
+        assert_eq!(told.cloned().collect::<Vec<_>>(), want, "{operation:?} {path} {body}");
+    }
+}

@@ -188,9 +188,20 @@ impl<'a> Wrapping<'a> {
     /// Moves the answer to a new token, for as long as the old one was made for.
     pub(crate) fn rewrap(&self, entry: &TokenEntry) -> Result<WrapInfo, KernelError> {
         let facts = self.facts(entry)?;
+        self.wrap_again(entry, Duration::from_secs(facts.creation_ttl), &facts.creation_path)
+    }
+
+    /// Moves the answer to a new token that a request to `path` asks for.
+    pub(crate) fn wrap_again(
+        &self,
+        entry: &TokenEntry,
+        ttl: Duration,
+        path: &str,
+    ) -> Result<WrapInfo, KernelError> {
+        let facts = self.facts(entry)?;
         let body = self.unwrap(entry)?;
-        let ttl = Duration::from_secs(facts.creation_ttl);
-        self.put_away(&body, ttl, Wrapped { creation_time: self.now, ..facts })
+        let (creation_ttl, creation_path) = (seconds(ttl), path.to_owned());
+        self.put_away(&body, ttl, Wrapped { creation_ttl, creation_time: self.now, creation_path, ..facts })
     }
 }
 
@@ -209,14 +220,13 @@ fn enveloped(answer: &Answer) -> Value {
     })
 }
 
+/// Policies that there are none of are not spoken of.
 fn auth_value(auth: &AnswerAuth) -> Value {
-    json!({
+    let mut value = json!({
         "client_token": auth.client_token.as_str(),
         "accessor": auth.accessor,
         "policies": auth.policies,
-        "token_policies": auth.token_policies,
-        "identity_policies": auth.identity_policies,
-        "metadata": auth.metadata,
+        "metadata": if auth.metadata.is_empty() { Value::Null } else { json!(auth.metadata) },
         "lease_duration": auth.lease_duration,
         "renewable": auth.is_renewable,
         "entity_id": auth.entity_id,
@@ -224,5 +234,12 @@ fn auth_value(auth: &AnswerAuth) -> Value {
         "orphan": auth.is_orphan,
         "mfa_requirement": null,
         "num_uses": auth.num_uses,
-    })
+    });
+    let lists = [("token_policies", &auth.token_policies), ("identity_policies", &auth.identity_policies)];
+    for (name, policies) in lists.into_iter().filter(|(_, policies)| !policies.is_empty()) {
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert(name.to_owned(), json!(policies));
+        }
+    }
+    value
 }

@@ -72,7 +72,7 @@ pub struct JoinCluster {
 
 /// Who asks on a disaster-recovery secondary, where the primary's tokens do not count.
 #[derive(Args, Debug)]
-pub struct Operator {
+struct Operator {
     /// Operation token, on a disaster-recovery secondary.
     #[arg(long, value_name = "TOKEN")]
     dr_token: Option<String>,

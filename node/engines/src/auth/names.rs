@@ -1,6 +1,6 @@
 //! Names and ids as auth methods take and make them.
 
-use arca_engine_api::{EngineError, Entropy, EntropyError, Fields, Page};
+use arca_engine_api::{EngineError, Entropy, EntropyError, Fields, Page, fold_name};
 
 /// Longest name of a user or a role, bytes.
 const NAME_MAX: usize = 512;
@@ -9,7 +9,9 @@ const NAME_MAX: usize = 512;
 /// `-` and `.` in between.
 ///
 /// What counts failed logins, what finds the record and what the token says all use this form, so that no spelling of a
-/// name passes by what holds for another (CVE-2025-6004).
+/// name passes by what holds for another (CVE-2025-6004). In a path it is there before rules are asked, since the tables of
+/// these methods say that it folds (CVE-2026-89322); here it is for names in bodies, and so that no record is ever looked
+/// for by another form, whoever calls.
 #[must_use]
 pub(super) fn name(text: &str) -> Option<String> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
@@ -19,7 +21,7 @@ pub(super) fn name(text: &str) -> Option<String> {
     let is_name = ends_well
         && text.len() <= NAME_MAX
         && bytes.iter().all(|byte| is_word(*byte) || matches!(byte, b'-' | b'.'));
-    is_name.then(|| text.to_ascii_lowercase())
+    is_name.then(|| fold_name(text))
 }
 
 /// A random id in the usual form of a UUID.
@@ -58,7 +60,33 @@ pub(super) fn glob(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use arca_engine_api::MountView;
+
     use super::*;
+
+    /// Methods whose names are in one form, [`name`].
+    const FOLDING: [&str; 5] = ["approle", "jwt", "kubernetes", "oidc", "userpass"];
+
+    /// CVE-2026-89322: such a method says so of every path with a name in it, so that rules see the form that the handler
+    /// acts on; no other engine does, for there names that differ in case are different ones.
+    #[test]
+    fn cve_2026_89322_paths_fold_where_handlers_do_and_nowhere_else() {
+        for kind in crate::all() {
+            let engine = (kind.make)(&MountView::default()).unwrap();
+            let table = engine.routes();
+            for route in table.routes() {
+                let spelled = |name: &str| {
+                    let segments = route.pattern.split('/');
+                    let shown = segments.map(|segment| if segment.starts_with('{') { name } else { segment });
+                    shown.collect::<Vec<_>>().join("/")
+                };
+                let folds = FOLDING.contains(&kind.name) && route.pattern.contains('{');
+                let want = folds.then(|| spelled("bob"));
+                assert_eq!(table.one_form(&spelled("BoB")), want, "{}: {}", kind.name, route.pattern);
+                assert_eq!(table.one_form(&spelled("bob")), None, "{}: {}", kind.name, route.pattern);
+            }
+        }
+    }
 
     #[track_caller]
     fn check(text: &str, want: Option<&str>) {

@@ -2,21 +2,18 @@
 //!
 //! Stored at `role/<name>`, the name in its one form ([`names::name`]).
 
-use arca_engine_api::{Ctx, EngineError, Field, Fields, Request, Response, StorageExt as _};
+use arca_engine_api::{Ctx, EngineError, Fields, Request, Response, StorageExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::names;
-use super::token_params::{TokenParams, warn_of_max_ttl, with_empty_lists};
+use super::token_params::{TokenParams, warn_of_max_ttl};
 
 /// What a method keeps of a role.
 pub(super) trait StoredRole:
     Clone + Default + DeserializeOwned + Send + Serialize + Sync + 'static
 {
-    /// What it is written with.
-    const FIELDS: &'static [Field];
-
     /// Takes what a request says.
     ///
     /// # Errors
@@ -76,7 +73,7 @@ pub(super) fn write<R: StoredRole>(ctx: &Ctx<'_>, request: &Request) -> Result<(
     let text = "invalid role name: letters, digits and _, with - and . in between";
     let name = names::name(request.param("name")).ok_or_else(|| EngineError::invalid(text))?;
     let mut role = find::<R>(ctx, &name)?.unwrap_or_default();
-    role.update(Fields::new(&with_empty_lists(&request.data, R::FIELDS)))?;
+    role.update(request.fields())?;
     role.check()?;
     ctx.storage.put_record(&key(&name), &role)?;
     let response = warn_of_max_ttl(ctx, role.token(), Response::empty());

@@ -6,7 +6,6 @@
 //! route table; and at a login asks [`TokenParams::check_address`] and begins its answer with [`TokenParams::login`].
 //! [`TokenParams::renewal`] answers a renewal by what the role says now.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -136,10 +135,11 @@ impl TokenParams {
     /// # Errors
     /// When a value has the wrong type, or the values do not fit each other. Nothing may be stored then.
     pub fn update(&mut self, fields: Fields<'_>, old_names: &[Field]) -> Result<(), EngineError> {
-        for Field { name, .. } in FIELDS {
+        for field in FIELDS {
+            let name = field.name;
             let old_name = name.strip_prefix("token_").unwrap_or(name);
-            let has_old = old_names.iter().any(|old| old.name == old_name) && fields.has(old_name);
-            if fields.has(name) {
+            let has_old = old_names.iter().any(|old| old.name == old_name && fields.says(old));
+            if fields.says(&field) {
                 self.set(fields, name, name)?;
                 self.note_spelling(old_name, has_old);
             } else if has_old {
@@ -162,7 +162,7 @@ impl TokenParams {
     fn set(&mut self, fields: Fields<'_>, name: &str, sent: &str) -> Result<(), EngineError> {
         match name {
             "token_bound_cidrs" => {
-                self.bound_cidrs = Cidr::parse_list(&fields.list(sent)?.unwrap_or_default(), sent)?;
+                self.bound_cidrs = Cidr::parse_list(&fields.bounds(sent)?.unwrap_or_default(), sent)?;
             }
             "token_explicit_max_ttl" => self.explicit_max_ttl = whole_seconds(fields, sent)?,
             "token_max_ttl" => self.max_ttl = whole_seconds(fields, sent)?,
@@ -322,24 +322,6 @@ impl TokenParams {
     }
 }
 
-/// What a request says, with null for a list or a map read as an empty one: clients in Go send a list that has nothing in it
-/// as null. Null for anything else is as good as not sent.
-#[must_use]
-pub fn with_empty_lists<'a>(data: &'a Map, fields: &[Field]) -> Cow<'a, Map> {
-    let mut data = Cow::Borrowed(data);
-    for field in fields {
-        let empty = match field.kind {
-            FieldKind::List => json!([]),
-            FieldKind::Map => json!({}),
-            _ => continue,
-        };
-        if data.get(field.name).is_some_and(Value::is_null) {
-            data.to_mut().insert(field.name.to_owned(), empty);
-        }
-    }
-    data
-}
-
 /// Says that a role's tokens cannot live as long as it says, if so.
 #[must_use]
 pub fn warn_of_max_ttl(ctx: &Ctx<'_>, token: &TokenParams, response: Response) -> Response {
@@ -487,6 +469,11 @@ mod tests {
             &format!("{batch} tokens with limited use count"),
         );
         refused(
+            json!({"token_bound_cidrs": [""]}),
+            "field validation failed: error converting input for field \"token_bound_cidrs\": expected a list without \
+             empty items",
+        );
+        refused(
             json!({"token_bound_cidrs": "10.0.0.0/33"}),
             "token_bound_cidrs: not an address or CIDR range",
         );
@@ -497,22 +484,17 @@ mod tests {
     }
 
     #[test]
-    fn null_is_an_empty_list_and_nothing_else() {
-        let body =
-            json!({"token_policies": null, "token_bound_cidrs": null, "token_num_uses": null, "other": null});
-        let data = body.as_object().unwrap();
-        let all: [Field; FIELDS_LEN + 1] = fields(&[Field::new("claims", FieldKind::Map, "")]);
-        let mut want = data.clone();
-        want.insert("token_policies".to_owned(), json!([]));
-        want.insert("token_bound_cidrs".to_owned(), json!([]));
-        assert_eq!(*with_empty_lists(data, &all), want);
-        let map = json!({"claims": null});
-        assert_eq!(
-            *with_empty_lists(map.as_object().unwrap(), &all),
-            *json!({"claims": {}}).as_object().unwrap()
-        );
-        let full = json!({"token_policies": ["a"]});
-        assert!(matches!(with_empty_lists(full.as_object().unwrap(), &all), Cow::Borrowed(_)));
+    fn null_clears_all_but_lifetimes() {
+        let full = json!({
+            "token_bound_cidrs": "10.0.0.0/8", "token_no_default_policy": true, "token_num_uses": 3,
+            "token_policies": "a", "token_ttl": "1h", "token_max_ttl": "2h", "token_type": "service",
+        });
+        let nulls: Map = FIELDS.iter().map(|field| (field.name.to_owned(), Value::Null)).collect();
+        let mut params = TokenParams::default();
+        params.update(Fields::new(full.as_object().unwrap()), &[]).unwrap();
+        params.update(Fields::new(&nulls), &[]).unwrap();
+        let (ttl, max_ttl) = (Duration::from_secs(3_600), Duration::from_secs(7_200));
+        assert_eq!(params, TokenParams { ttl, max_ttl, ..TokenParams::default() });
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub struct Revocation {
 /// Revokes and watches until nothing is left.
 pub(super) async fn watch(plan: &Plan, cluster: &mut Cluster, say: &dyn Fn(&str)) -> Result<Revocation> {
     let began = Instant::now();
-    ask(cluster, "PUT", PREFIX, &json!({})).await?;
+    ask(cluster, "PUT", PREFIX, &json!({"sync": false})).await?;
     let mut revocation = Revocation { answered_after: began.elapsed(), ..Revocation::default() };
     let (mut last, mut moved, mut told) = (Look::default(), Instant::now(), began);
     loop {

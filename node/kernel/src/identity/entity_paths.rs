@@ -163,9 +163,7 @@ fn write(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelErro
     let (policies, metadata) = (policies(fields)?, metadata(fields, "metadata")?);
     let mut entity = match found {
         Some(entity) => {
-            if id.is_empty() {
-                check_spelling(ctx, request, &entity.name)?;
-            }
+            check_spelling(ctx, request, &entity.name)?;
             entity
         }
         None => book.new_entity(&name)?,

@@ -77,7 +77,7 @@ pub(super) fn check_spelling(ctx: &BuiltinCtx<'_>, request: &Request, name: &str
         Operation::Create => Operation::Update,
         other => other,
     };
-    let asked = AclRequest { operation, path: &path, data: &request.data, wrap_ttl: request.wrap_ttl };
+    let asked = AclRequest::of(request, operation, &path);
     let is_allowed = ctx.acl.is_some_and(|acl| acl.check(asked).is_allowed);
     if is_allowed { Ok(()) } else { Err(KernelError::Denied) }
 }

@@ -171,9 +171,7 @@ fn write(ctx: &BuiltinCtx<'_>, request: &Request) -> Result<Response, KernelErro
     let kind = kind(fields)?;
     let mut group = match found {
         Some(group) => {
-            if id.is_empty() {
-                check_spelling(ctx, request, &group.name)?;
-            }
+            check_spelling(ctx, request, &group.name)?;
             group
         }
         None => book.new_group(&name, kind.unwrap_or_default())?,

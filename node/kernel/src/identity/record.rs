@@ -167,9 +167,20 @@ pub(crate) struct Pointer {
     pub(crate) id: String,
 }
 
-/// The one form in which names are compared.
+/// The one form in which names are compared: case does not count. Letters beyond ASCII whose small form is ASCII, the Kelvin sign
+/// for one, stay as they are: who may choose a name at a provider is not taken for somebody of a name that looks alike.
 pub(crate) fn folded(name: &str) -> String {
-    name.to_lowercase()
+    let is_taken_for_ascii =
+        |letter: char| !letter.is_ascii() && letter.to_lowercase().any(|small| small.is_ascii());
+    let mut folded = String::with_capacity(name.len());
+    for letter in name.chars() {
+        if is_taken_for_ascii(letter) {
+            folded.push(letter);
+        } else {
+            folded.extend(letter.to_lowercase());
+        }
+    }
+    folded
 }
 
 /// Stands for a name in a path: of one length, and without slashes.
@@ -350,6 +361,9 @@ mod tests {
         let paths = Paths("root");
         assert_eq!(paths.entity_name("Ärger/x"), paths.entity_name("äRGER/X"));
         assert_ne!(paths.entity_name("a"), paths.entity_name("a "));
+        for (name, lookalike) in [("kate", "\u{212a}ate"), ("ines", "\u{130}nes")] {
+            assert_ne!(paths.entity_name(name), paths.entity_name(lookalike), "{name}");
+        }
         assert_eq!(paths.entity_name("a/../b").matches('/').count(), 4);
     }
 

@@ -43,11 +43,15 @@ const COMMITS_AT_ONCE: usize = 8;
 /// Steps of one token taken in a row: to mark it, to take it away, and some more if much hangs on it.
 const STEPS_IN_A_ROW: usize = 4;
 /// Times a step that conflicts is repeated at once.
-const REPEATS_MAX: usize = 3;
+pub(super) const REPEATS_MAX: usize = 3;
 /// Leases of one mount undone at the same time: engines may wait for systems behind them.
 const AT_ONCE: usize = 16;
 /// Leases of one mount on their way to be undone or committed at the same time.
 const LEASES_IN_FLIGHT: usize = 128;
+/// Leases of one mount that may collide with others before the rest is undone in common transactions.
+const COLLISIONS_MAX: usize = 4;
+/// Leases undone in one transaction.
+const UNDONE_TOGETHER_MAX: usize = 32;
 /// Steps of a job between two looks at how much it has left to be undone.
 const JOB_STEPS: usize = 8;
 /// Wait of a job that is ahead of those who undo what it ended.
@@ -391,28 +395,61 @@ impl Kernel {
         Ok(more)
     }
 
-    /// Undoes leases of one mount. Once its engine fails to answer in time, the rest is left to the next look.
+    /// Undoes leases of one mount, many at the same time. Those that get in each other's way, as where an engine keeps one record
+    /// about all of them, are undone several in one transaction. Once the engine fails to answer in time, the rest is left to
+    /// the next look.
     async fn undo_all(&self, entries: Vec<Entry>, round: &Round) -> Result<usize, KernelError> {
         let (now, engine, mut progress) = (self.due_by(), Semaphore::new(AT_ONCE), 0);
+        let collided = Mutex::new(Vec::new());
         let mut undone = futures::stream::iter(entries)
             .map(|entry| {
-                let engine = &engine;
+                let (engine, collided) = (&engine, &collided);
                 async move {
-                    let result = match self.undo_due(&entry, engine, now).await {
-                        Ok(Undone::Late) => {
-                            engine.close();
-                            return Ok(0);
+                    if collided.lock().len() < COLLISIONS_MAX {
+                        let result = self.undo_due(&entry, engine, now).await;
+                        if !result.as_ref().is_err_and(KernelError::is_conflict) {
+                            return settled(&entry, result, engine, round);
                         }
-                        Ok(Undone::NotTried) => return Ok(0),
-                        Ok(Undone::Done) => Ok(()),
-                        Err(err) => Err(err),
-                    };
-                    round.counted(&entry.path, result)
+                    }
+                    collided.lock().push(entry);
+                    Ok(0)
                 }
             })
             .buffer_unordered(LEASES_IN_FLIGHT);
         while let Some(result) = undone.next().await {
             progress += result?;
+        }
+        drop(undone);
+        for together in collided.into_inner().chunks(UNDONE_TOGETHER_MAX) {
+            progress += self.undo_together(together, &engine, round, now).await?;
+        }
+        Ok(progress)
+    }
+
+    /// Several leases of one mount in one transaction; one by one if that does not work out.
+    async fn undo_together(
+        &self,
+        entries: &[Entry],
+        engine: &Semaphore,
+        round: &Round,
+        now: UnixMillis,
+    ) -> Result<usize, KernelError> {
+        for _ in 0..=REPEATS_MAX {
+            if engine.is_closed() {
+                return Ok(0);
+            }
+            match self.undo_entries(entries, now).await {
+                Ok(Undone::Done) => return Ok(entries.len()),
+                Ok(Undone::Late | Undone::NotTried) => engine.close(),
+                Err(KernelError::NeedsActive) => return Err(KernelError::NeedsActive),
+                Err(err) if err.is_conflict() => {}
+                Err(_) => break,
+            }
+        }
+        let mut progress = 0;
+        for entry in entries {
+            let result = self.undo_due(entry, engine, now).await;
+            progress += settled(entry, result, engine, round)?;
         }
         Ok(progress)
     }
@@ -480,6 +517,24 @@ fn lane_of(router: &Router, path: &str, due: &Due) -> Lane {
             let mount = router.find(&full_path).map(|(mount, _)| mount.record.uuid.clone());
             Lane::Mount(mount.unwrap_or_default())
         }
+    }
+}
+
+/// One step of progress, or none. An engine that did not answer in time is asked no more.
+fn settled(
+    entry: &Entry,
+    undone: Result<Undone, KernelError>,
+    engine: &Semaphore,
+    round: &Round,
+) -> Result<usize, KernelError> {
+    match undone {
+        Ok(Undone::Late) => {
+            engine.close();
+            Ok(0)
+        }
+        Ok(Undone::NotTried) => Ok(0),
+        Ok(Undone::Done) => round.counted(&entry.path, Ok(())),
+        Err(err) => round.counted(&entry.path, Err(err)),
     }
 }
 

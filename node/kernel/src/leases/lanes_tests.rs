@@ -104,3 +104,21 @@ async fn a_job_of_an_earlier_version_stays_in_its_folder() {
         assert!(rig.has_lease(&lease) && rig.lets_in(&token));
     }
 }
+
+/// As the list of revoked certificates: 300 of them were taken away three a second.
+#[tokio::test(start_paused = true)]
+async fn leases_about_which_one_record_is_kept_do_not_wait_for_each_other() {
+    const COUNT: u64 = 300;
+    let rig = Rig::new().await;
+    let path = format!("{}counted", rig.aws_prefix());
+    rig.commit(|tx| Ok(tx.put_record(Class::Replicated, &path, &0_u64)?)).await.unwrap();
+    for _ in 0..COUNT {
+        rig.lease(&rig.root, "root", "aws/creds/x", 60).await.unwrap();
+    }
+    rig.advance(60);
+    let began = tokio::time::Instant::now();
+    rig.kernel.expire_due().await.unwrap();
+    assert!(rig.leftovers().is_empty(), "{:?}", rig.leftovers());
+    assert_eq!(rig.view().get_record::<u64>(Class::Replicated, &path).unwrap(), Some(COUNT));
+    assert!(began.elapsed() < Duration::from_secs(2), "they waited for {:?}", began.elapsed());
+}

@@ -109,7 +109,7 @@ pub(crate) fn token_key_of(lease_id: &str) -> Option<&str> {
 }
 
 impl Leases {
-    /// Stages a lease for what a request granted.
+    /// Stages a lease for what a request granted; answers it, and what to warn of.
     ///
     /// # Errors
     /// When the token is gone or about to end, or randomness or storage fails.
@@ -121,7 +121,7 @@ impl Leases {
         now: UnixMillis,
         to: GrantTo<'_>,
         grant: &LeaseGrant,
-    ) -> Result<LeaseEntry, KernelError> {
+    ) -> Result<(LeaseEntry, Vec<String>), KernelError> {
         let wish = Wish { ttl: grant.ttl, max_ttl: grant.max_ttl, ..Wish::default() };
         let granted = lifetime::grant(&wish, to.limits, now, now)
             .map_err(|_| KernelError::invalid("the lease would end at once"))?;
@@ -158,7 +158,7 @@ impl Leases {
         }
         self.save(tx, &lease)?;
         queue(tx, &lease)?;
-        Ok(lease)
+        Ok((lease, granted.warnings))
     }
 
     /// The record, whatever state it is in, in this namespace and no other (CVE-2026-55774).
@@ -188,7 +188,7 @@ impl Leases {
         increment: Duration,
         limits: Limits,
         now: UnixMillis,
-    ) -> Result<(LeaseEntry, Option<String>), KernelError> {
+    ) -> Result<(LeaseEntry, Vec<String>), KernelError> {
         let at_limit = || KernelError::invalid("past the max TTL, cannot renew");
         let wish = Wish {
             ttl: if answered.ttl.is_zero() { increment } else { answered.ttl },
@@ -210,7 +210,7 @@ impl Leases {
         }
         self.save(tx, &lease)?;
         queue(tx, &lease)?;
-        Ok((lease, granted.warning))
+        Ok((lease, granted.warnings))
     }
 
     /// Marks a lease: what it granted will be undone as soon as possible. Forced: even if undoing fails. One that waits

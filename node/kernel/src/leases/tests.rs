@@ -7,7 +7,7 @@ use arca_engine_api::{EngineKind, LeaseGrant, Operation};
 use serde_json::json;
 
 use super::jobs::Work;
-use super::{ATTEMPTS_MAX, FIRST_IN_LINE, LeaseState, id_path, token_key_of};
+use super::{ATTEMPTS_MAX, FIRST_IN_LINE, GrantTo, LeaseState, id_path, token_key_of};
 use crate::KernelError;
 use crate::tokens::rig::{Rig, spec, text};
 use crate::tokens::spec::NewTokenSpec;
@@ -155,9 +155,72 @@ async fn at_once_means_everything_below() {
     let rig = Rig::active().await;
     let lease = rig.lease(&rig.root, "root", "aws/creds/x", 600).await.unwrap();
     rig.break_engine(true).await;
-    let asked = rig.post("root", "sys/leases/revoke-prefix/aws/creds", json!({"sync": true})).await;
-    assert_eq!(text(asked), "some leases could not be revoked yet; they will be tried again");
+    for body in [json!({"sync": true}), json!({})] {
+        let asked = rig.post("root", "sys/leases/revoke-prefix/aws/creds", body).await;
+        assert_eq!(text(asked), "some leases could not be revoked yet; they will be tried again");
+    }
     assert!(rig.has_lease(&lease));
+}
+
+/// Whoever revokes and then looks finds nothing, unless waiting was not wanted: then the answer says so.
+#[tokio::test]
+async fn what_was_revoked_is_gone_when_that_is_answered() {
+    let rig = Rig::active().await;
+    let status = |answer: crate::Answer| match answer.body {
+        crate::AnswerBody::Raw(raw) => raw.status,
+        _ => 204,
+    };
+    for (path, id_goes_in_body) in
+        [("sys/leases/revoke", true), ("sys/leases/revoke-prefix/aws/creds/x", false)]
+    {
+        for (sync, want) in [(json!(null), 204), (json!(true), 204), (json!(false), 202)] {
+            let lease = rig.lease(&rig.root, "root", "aws/creds/x", 600).await.unwrap();
+            let mut body = json!({});
+            if id_goes_in_body {
+                body["lease_id"] = json!(lease.id);
+            }
+            if !sync.is_null() {
+                body["sync"] = sync;
+            }
+            let got = status(rig.post("root", path, body.clone()).await.unwrap());
+            assert_eq!((got, rig.has_lease(&lease)), (want, want == 202), "{path} {body}");
+            rig.keep_house().await;
+            let shown = rig.post("root", "sys/leases/lookup", json!({"lease_id": lease.id})).await;
+            assert_eq!(text(shown), "invalid lease", "{path} {body}");
+        }
+    }
+}
+
+/// Whoever gets less time than the role says, or than is usual, is told so with what is issued.
+#[tokio::test]
+async fn what_is_issued_for_less_comes_with_a_warning() {
+    let rig = Rig::new().await;
+    let limits = crate::tokens::Limits {
+        default_ttl: Duration::from_secs(3_600),
+        max_ttl: Duration::from_secs(7_200),
+    };
+    for (ttl, max_ttl, want) in [
+        (0, 0, None),
+        (7_200, 0, None),
+        (10_800, 0, Some(("3h", "2h"))),
+        (7_200, 3_600, Some(("2h", "1h"))),
+        (0, 1_800, Some(("1h", "30m"))),
+    ] {
+        let grant = LeaseGrant {
+            ttl: Duration::from_secs(ttl),
+            max_ttl: Duration::from_secs(max_ttl),
+            ..LeaseGrant::default()
+        };
+        let to = GrantTo { namespace_id: "root", path: "aws/creds/x", mount_uuid: "m", limits, token: None };
+        let kernel = &rig.kernel;
+        let granted = rig.commit(|tx| {
+            kernel.leases.grant(tx, &kernel.tokens, kernel.entropy.as_ref(), rig.now(), to, &grant)
+        });
+        let want = want.map(|(wanted, limit)| {
+            format!("TTL of {wanted:?} exceeded the effective max_ttl of {limit:?}; TTL value is capped accordingly")
+        });
+        assert_eq!(granted.await.unwrap().1, want.into_iter().collect::<Vec<_>>(), "{ttl} {max_ttl}");
+    }
 }
 
 /// Vault 0.5.3 note: a failed revocation counted as a success.
@@ -430,7 +493,7 @@ async fn work_on_many_leases_shows_how_far_it_is() {
         data["key_info"].as_object().unwrap().values().next().cloned()
     };
     assert_eq!(shown().await, None);
-    rig.post("root", "sys/leases/revoke-prefix/aws/creds", json!({})).await.unwrap();
+    rig.post("root", "sys/leases/revoke-prefix/aws/creds", json!({"sync": false})).await.unwrap();
     let begun = shown().await.unwrap();
     assert_eq!(
         (&begun["state"], &begun["ended"], &begun["left"]),
@@ -464,7 +527,7 @@ async fn a_lease_that_waits_for_its_next_attempt_can_be_revoked_by_asking() {
         rig.break_engine(false).await;
         rig.keep_house().await;
         assert!(rig.has_lease(&lease), "not by itself before its time");
-        rig.post("root", path, json!({"lease_id": lease.id})).await.unwrap();
+        rig.post("root", path, json!({"lease_id": lease.id, "sync": false})).await.unwrap();
         let stored = rig.kernel.leases.load(&rig.view(), "root", &lease.id).unwrap().unwrap();
         assert_eq!((stored.queued, stored.attempts), (Some(FIRST_IN_LINE), 0), "{path}");
         rig.keep_house().await;
@@ -496,7 +559,7 @@ async fn a_lease_that_is_being_revoked_is_shown_as_ended() {
     rig.advance(10);
     rig.break_engine(true).await;
     let ended = rig.now();
-    rig.post("root", "sys/leases/revoke", json!({"lease_id": lease.id})).await.unwrap();
+    rig.post("root", "sys/leases/revoke", json!({"lease_id": lease.id, "sync": false})).await.unwrap();
     rig.keep_house().await;
     rig.advance(5);
     let shown = rig.post("root", "sys/leases/lookup", json!({"lease_id": lease.id})).await.unwrap();
@@ -514,7 +577,7 @@ async fn a_job_goes_on_while_anything_is_being_undone() {
         leases.push(rig.lease(&rig.root, "root", "aws/creds/x", 600).await.unwrap());
     }
     rig.break_engine(true).await;
-    rig.post("root", "sys/leases/revoke-prefix/aws", json!({})).await.unwrap();
+    rig.post("root", "sys/leases/revoke-prefix/aws", json!({"sync": false})).await.unwrap();
     rig.keep_house().await;
     let jobs = || rig.kernel.leases.jobs(&rig.view(), "root").unwrap();
     assert_eq!(jobs().len(), 1);

@@ -4,6 +4,7 @@
 //! Read next: [`super::lanes`] for who does this to all that is due, [`super::steady`] for what counts as due when a
 //! clock jumps.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use arca_engine_api::{EngineError, LeaseGrant, Response, UnixMillis};
 use tokio::sync::Semaphore;
 
 use super::jobs::{OfMount, Work};
-use super::lanes::{Due, Entry};
+use super::lanes::{Due, Entry, REPEATS_MAX};
 use super::{LeaseEntry, LeaseState};
 use crate::KernelError;
 use crate::kernel::Kernel;
@@ -133,6 +134,42 @@ impl Kernel {
         Ok(if is_late { Undone::Late } else { Undone::Done })
     }
 
+    /// Handles several leases of one mount that are due, in one transaction: all of them, or none.
+    ///
+    /// # Errors
+    /// When one of them cannot be undone, or the transaction conflicts: what the engine did outside is done again then.
+    pub(super) async fn undo_entries(
+        &self,
+        entries: &[Entry],
+        now: UnixMillis,
+    ) -> Result<Undone, KernelError> {
+        // In one order for everybody: nobody who holds one of the claims waits for another that somebody holds who waits for it.
+        let paths: BTreeSet<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
+        let mut claims = Vec::new();
+        for path in paths {
+            claims.push(self.undoing.take(path).await);
+        }
+        let (tx, mut gone) = (self.store.begin(Mode::ReadWrite), Vec::new());
+        for entry in entries {
+            let Due::Lease { namespace_id, id } = &entry.due else { continue };
+            let lease = self.leases.load(&tx, namespace_id, id)?;
+            let Some(lease) = lease.filter(|lease| lease.due().is_some_and(|due| due <= now)) else {
+                tx.delete_timed(Class::Local, TimedIndex::LeaseDeadline, entry.at, &entry.path)?;
+                continue;
+            };
+            match self.undo(&tx, &lease).await? {
+                Undone::Done => self.leases.remove(&tx, &lease)?,
+                late => return Ok(late),
+            }
+            if lease.state == LeaseState::Live {
+                gone.push(entry.at);
+            }
+        }
+        self.store.commit(tx).await?;
+        self.note_lateness(&gone);
+        Ok(Undone::Done)
+    }
+
     async fn undo_failed(&self, namespace_id: &str, id: &str, err: &KernelError) -> Result<(), KernelError> {
         let now = self.due_by();
         let tx = self.store.begin(Mode::ReadWrite);
@@ -148,29 +185,33 @@ impl Kernel {
         Ok(())
     }
 
-    /// Revokes a lease at once, whatever its deadline.
+    /// Revokes a lease at once, whatever its deadline. One that others keep colliding with is left to housekeeping.
     ///
     /// # Errors
     /// When its engine fails: the lease is kept and tried again later.
     pub(crate) async fn revoke_lease_now(&self, namespace_id: &str, id: &str) -> Result<(), KernelError> {
         let path = super::id_path(namespace_id, id);
         let _claim = self.undoing.take(&path).await;
-        let tx = self.store.begin(Mode::ReadWrite);
-        let Some(lease) = self.leases.load(&tx, namespace_id, id)? else { return Ok(()) };
-        if lease.settled_by.is_some_and(|at| at > self.due_by()) {
-            let text = "what the lease granted is still being made; it will be revoked after that";
-            return Err(EngineError::Upstream(text.to_owned()).into());
+        for _ in 0..=REPEATS_MAX {
+            let tx = self.store.begin(Mode::ReadWrite);
+            let Some(lease) = self.leases.load(&tx, namespace_id, id)? else { return Ok(()) };
+            if lease.settled_by.is_some_and(|at| at > self.due_by()) {
+                let text = "what the lease granted is still being made; it will be revoked after that";
+                return Err(EngineError::Upstream(text.to_owned()).into());
+            }
+            if let Err(err) = self.undo(&tx, &lease).await.and_then(Undone::or_late) {
+                self.undo_failed(namespace_id, id, &err).await?;
+                let is_gone =
+                    self.leases.load(&self.store.begin(Mode::ReadOnly), namespace_id, id)?.is_none();
+                return if is_gone { Ok(()) } else { Err(err) };
+            }
+            self.leases.remove(&tx, &lease)?;
+            match self.store.commit(tx).await {
+                Err(err) if err.is_conflict() => {}
+                other => return other.map(|_| ()),
+            }
         }
-        if let Err(err) = self.undo(&tx, &lease).await.and_then(Undone::or_late) {
-            self.undo_failed(namespace_id, id, &err).await?;
-            let is_gone = self.leases.load(&self.store.begin(Mode::ReadOnly), namespace_id, id)?.is_none();
-            return if is_gone { Ok(()) } else { Err(err) };
-        }
-        self.leases.remove(&tx, &lease)?;
-        match self.store.commit(tx).await {
-            Err(err) if err.is_conflict() => Ok(()), // Somebody else took it away, or will.
-            other => other.map(|_| ()),
-        }
+        Ok(())
     }
 
     /// Ends everything that requests to a mount granted, and waits for it.
@@ -303,8 +344,9 @@ impl Kernel {
         let mut response = called.engine().renew(&ctx, &lease.to_record(increment)).await?;
         let answered =
             response.lease.take().unwrap_or_else(|| LeaseGrant { ttl: increment, ..LeaseGrant::default() });
-        let (lease, warning) = self.leases.extend(tx, lease, &answered, increment, limits_of(&mount), now)?;
-        response.warnings.extend(warning);
+        let (lease, warnings) =
+            self.leases.extend(tx, lease, &answered, increment, limits_of(&mount), now)?;
+        response.warnings.extend(warnings);
         Ok((lease, response))
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arca_engine_api::{Map, Operation, UnixMillis};
+use arca_engine_api::{Field, Map, Operation, Request, UnixMillis};
 use serde_json::{Value, json};
 
 use super::matching::{Pattern, Patterns};
@@ -25,8 +25,19 @@ pub struct AclRequest<'a> {
     pub path: &'a str,
     /// The fields, query string included.
     pub data: &'a Map,
+    /// What the route knows of the fields.
+    pub fields: &'a [Field],
     /// The wrapping asked for.
     pub wrap_ttl: Option<Duration>,
+}
+
+impl<'a> AclRequest<'a> {
+    /// What `request` asks for, as `operation` on `path`.
+    #[must_use]
+    pub fn of(request: &'a Request, operation: Operation, path: &'a str) -> Self {
+        let Request { data, wrap_ttl, route, .. } = request;
+        Self { operation, path, data, fields: route.fields, wrap_ttl: *wrap_ttl }
+    }
 }
 
 /// A policy that had a say, as the audit log names it.
@@ -239,7 +250,7 @@ impl Acl {
         );
         let is_allowed = grant.capabilities.contains(needed)
             && grant.allows_wrapping(request.wrap_ttl)
-            && (!carries_fields || grant.parameters.allow(request.data));
+            && (!carries_fields || grant.parameters.allow(request.data, request.fields));
         AclDecision {
             is_allowed,
             is_root: false,

@@ -20,7 +20,7 @@ fn compile(texts: &[&str], identity: Option<&Identity>) -> Acl {
 }
 
 fn decide(acl: &Acl, operation: Operation, path: &str, data: &Value) -> AclDecision {
-    acl.check(AclRequest { operation, path, data: data.as_object().unwrap(), wrap_ttl: None })
+    acl.check(AclRequest { operation, path, data: data.as_object().unwrap(), fields: &[], wrap_ttl: None })
 }
 
 #[track_caller]
@@ -92,7 +92,8 @@ fn wrapping_bounds_hold() {
     let wrapped = |seconds: Option<u64>| {
         let data = Map::new();
         let wrap_ttl = seconds.map(Duration::from_secs);
-        acl.check(AclRequest { operation: Operation::Read, path: "a", data: &data, wrap_ttl }).is_allowed
+        acl.check(AclRequest { operation: Operation::Read, path: "a", data: &data, fields: &[], wrap_ttl })
+            .is_allowed
     };
     assert_eq!([None, Some(4), Some(5), Some(60), Some(61)].map(wrapped), [false, false, true, true, false]);
     let merged = [

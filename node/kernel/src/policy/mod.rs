@@ -72,8 +72,8 @@ const SLASHED: [&str; 8] = [
 const FOLDED: [&str; 3] = ["sys/config/auditing/request-headers/", "sys/policies/acl/", "sys/policy/"];
 
 /// The path in the one form that its handler knows, if it is not in it: policies and audited headers by their names
-/// in lower case, mounts, audit devices and prefixes without the last slash. The pipeline applies this before anything
-/// looks at the path, so that rules, audit and the handler decide on the same thing (CVE-2026-89322).
+/// in lower case, mounts, audit devices and prefixes without the last slash. Applied before anything looks at the path, so
+/// that rules, audit and the handler decide on the same thing (CVE-2026-89322); `places` adds what engines say of names.
 #[must_use]
 pub fn canonical_path(path: &str) -> Option<String> {
     let below = |folders: &[&str]| {

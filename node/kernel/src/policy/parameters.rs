@@ -2,11 +2,13 @@
 //!
 //! Names are compared without regard to case, values deeply; texts may begin or end with `*`. A scalar is compared by
 //! its text as well, because handlers take `"60"` and `60` for the same. Where products differ on list values, both
-//! readings count: a denied element or a denied whole list denies, an allowed whole or all elements allow.
+//! readings count: a denied element or a denied whole list denies, an allowed whole or all elements allow. Text that a handler
+//! reads as a list counts as that list, so that commas, blanks and case lead around no rule.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use arca_engine_api::Map;
+use arca_engine_api::{Field, FieldKind, Fields, Map};
 use serde_json::Value;
 
 /// Field names, lower-case, to values; an empty list stands for any value.
@@ -24,36 +26,29 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Whether `data` keeps to the rules.
+    /// Whether `data` keeps to the rules. `fields` are what the route knows.
     #[must_use]
-    pub fn allow(&self, data: &Map) -> bool {
+    pub fn allow(&self, data: &Map, fields: &[Field]) -> bool {
         if self.required.iter().any(|name| !data.contains_key(name)) {
             return false;
         }
         data.is_empty()
             || (!self.denied.contains_key("*")
-                && data.iter().all(|(name, value)| self.allow_one(name, value)))
+                && data
+                    .iter()
+                    .all(|(name, value)| self.allow_one(name, &Seen::of(data, name, value, fields))))
     }
 
-    fn allow_one(&self, name: &str, value: &Value) -> bool {
+    fn allow_one(&self, name: &str, value: &Seen<'_>) -> bool {
         let name = name.to_lowercase();
-        let is_denied = self.denied.get(&name).is_some_and(|denied| {
-            denied.is_empty()
-                || contains(denied, value)
-                || elements(value).iter().any(|one| contains(denied, one))
-        });
-        if is_denied {
+        if self.denied.get(&name).is_some_and(|denied| denied.is_empty() || value.is_any_of(denied)) {
             return false;
         }
         if self.allowed.is_empty() {
             return true;
         }
-        self.allowed.get(&name).or_else(|| self.allowed.get("*")).is_some_and(|allowed| {
-            let elements = elements(value);
-            allowed.is_empty()
-                || contains(allowed, value)
-                || (!elements.is_empty() && elements.iter().all(|one| contains(allowed, one)))
-        })
+        let allowed = self.allowed.get(&name).or_else(|| self.allowed.get("*"));
+        allowed.is_some_and(|allowed| allowed.is_empty() || value.is_all_of(allowed))
     }
 
     /// Adds another policy's rules for the same pattern: lists are joined, "any value" wins.
@@ -72,6 +67,53 @@ fn merge_lists(own: &mut ValueLists, other: &ValueLists) {
             Some(mine) => mine.extend(values.iter().cloned()),
         }
     }
+}
+
+/// A value as rules see it: as it was sent, and as the items that a handler makes of it.
+struct Seen<'a> {
+    whole: &'a Value,
+    items: Cow<'a, [Value]>,
+    /// The handler reads a list, so that text is split at its commas.
+    is_list: bool,
+}
+
+impl<'a> Seen<'a> {
+    fn of(data: &'a Map, name: &str, whole: &'a Value, fields: &[Field]) -> Self {
+        let is_list = fields.iter().any(|field| field.name == name && field.kind == FieldKind::List);
+        let list = if is_list { Fields::new(data).list(name).ok().flatten() } else { None };
+        let items = match list {
+            // Some handlers split the items of a JSON list as well.
+            Some(items) => {
+                items.iter().flat_map(|item| item.split(',')).map(|item| Value::from(item.trim())).collect()
+            }
+            None => Cow::Borrowed(elements(whole)),
+        };
+        Self { whole, items, is_list }
+    }
+
+    /// Whether anything in it is denied. Handlers read names of policies whatever their case, so items of lists count in any.
+    fn is_any_of(&self, denied: &[Value]) -> bool {
+        contains(denied, self.whole)
+            || self.items.iter().any(|item| contains(denied, item))
+            || self.is_list && self.items.iter().any(|item| contains(&folded(denied), &folded_one(item)))
+    }
+
+    /// Whether everything in it is allowed. A glob is held against each item: it would take what stands behind a comma as well.
+    fn is_all_of(&self, allowed: &[Value]) -> bool {
+        let is_whole = match self.whole {
+            Value::String(_) if self.is_list => allowed.contains(self.whole),
+            whole => contains(allowed, whole),
+        };
+        is_whole || (!self.items.is_empty() && self.items.iter().all(|item| contains(allowed, item)))
+    }
+}
+
+fn folded(list: &[Value]) -> Vec<Value> {
+    list.iter().map(folded_one).collect()
+}
+
+fn folded_one(value: &Value) -> Value {
+    value.as_str().map_or_else(|| value.clone(), |text| Value::from(text.to_lowercase()))
 }
 
 fn elements(value: &Value) -> &[Value] {
@@ -160,7 +202,8 @@ mod tests {
                 .map(|v| v.as_str().unwrap().to_owned())
                 .collect(),
         };
-        assert_eq!(parameters.allow(data.as_object().unwrap()), want, "rules {rules} data {data}");
+        let fields = [Field::new("list", FieldKind::List, "A list.")];
+        assert_eq!(parameters.allow(data.as_object().unwrap(), &fields), want, "rules {rules} data {data}");
     }
 
     #[test]
@@ -195,6 +238,22 @@ mod tests {
         check(json!({"allowed": {"a": ["x"]}}), json!({"a": []}), false);
         check(json!({"denied": {"a": ["root"]}}), json!({"a": ["default", "root"]}), false);
         check(json!({"denied": {"a": [["x", "z"]]}}), json!({"a": ["x", "z"]}), false);
+    }
+
+    #[test]
+    fn text_that_is_read_as_a_list_is_one() {
+        for sent in
+            [json!("x,admin"), json!("x, admin"), json!(["x,admin"]), json!([" ADMIN"]), json!("Admin")]
+        {
+            check(json!({"denied": {"list": ["admin"]}}), json!({ "list": sent }), false);
+        }
+        check(json!({"denied": {"text": ["admin"]}}), json!({"text": "x,admin"}), true);
+        let rules = json!({"allowed": {"list": ["dev-*", "a,b"]}});
+        check(rules.clone(), json!({"list": "dev-a,dev-b"}), true);
+        check(rules.clone(), json!({"list": "dev-a,admin"}), false);
+        check(rules.clone(), json!({"list": "a,b"}), true);
+        check(rules, json!({"list": "dev-a, x"}), false);
+        check(json!({"allowed": {"text": ["dev-*"]}}), json!({"text": "dev-a, the first"}), true);
     }
 
     /// A handler takes 60 and "60" for the same, so the rule does too.

@@ -147,7 +147,7 @@ impl PolicyStore {
         if name == ROOT { Ok(Some(PolicyRecord::default())) } else { read(tx, namespace_id, name) }
     }
 
-    /// Checks and stages a policy. `cas` is the version it must replace, zero for none.
+    /// Checks and stages a policy. `cas` is the version it must replace; zero, and −1, for none.
     ///
     /// # Errors
     /// When the text does not parse, the policy may not be changed, or `cas` does not hold.
@@ -157,7 +157,7 @@ impl PolicyStore {
         namespace_id: &str,
         name: &str,
         mut record: PolicyRecord,
-        cas: Option<u64>,
+        cas: Option<i64>,
     ) -> Result<(), KernelError> {
         changeable(name, "update")?;
         parse::parse(name, &record.text)
@@ -165,11 +165,20 @@ impl PolicyStore {
         let old = tx.get_record::<PolicyRecord>(Class::Replicated, &path_of(namespace_id, name))?;
         // A default policy never written counts as its first version.
         let version = old.as_ref().map_or(u64::from(name == DEFAULT), |old| old.version);
-        if cas.is_none() && old.is_some_and(|old| old.is_cas_required) {
-            return Err(KernelError::invalid("check-and-set parameter required for this policy"));
-        }
-        if cas.is_some_and(|cas| cas != version) {
-            return Err(KernelError::invalid("check-and-set parameter did not match the current version"));
+        let is_required = record.is_cas_required || old.is_some_and(|old| old.is_cas_required);
+        match cas {
+            None if is_required => {
+                return Err(KernelError::invalid("check-and-set parameter required for this call"));
+            }
+            Some(-1) if version > 0 => {
+                return Err(KernelError::invalid("check-and-set parameter set to -1 on existing entry"));
+            }
+            Some(cas) if cas != -1 && u64::try_from(cas) != Ok(version) => {
+                let text =
+                    format!("check-and-set parameter {cas} did not match the current version {version}");
+                return Err(KernelError::invalid(text));
+            }
+            _ => {}
         }
         record.version = version + 1;
         tx.put_record(Class::Replicated, &path_of(namespace_id, name), &record)?;

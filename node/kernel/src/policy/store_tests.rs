@@ -30,7 +30,7 @@ impl World {
         namespace: &str,
         name: &str,
         record: PolicyRecord,
-        cas: Option<u64>,
+        cas: Option<i64>,
     ) -> Result<u64, KernelError> {
         let tx = self.store.begin(Mode::ReadWrite);
         self.policies.put(&tx, namespace, name, record, cas)?;
@@ -136,9 +136,19 @@ async fn writes_check_the_version_they_replace() {
     let world = World::new();
     let record =
         |text: &str| PolicyRecord { text: text.to_owned(), is_cas_required: true, ..PolicyRecord::default() };
-    assert!(world.try_put("root", "a", record(""), Some(1)).await.is_err());
+    let refusal = async |cas| world.try_put("root", "a", record(""), cas).await.unwrap_err().to_string();
+    let required = "check-and-set parameter required for this call";
+    let differs = |cas: i64, version: u64| {
+        format!("check-and-set parameter {cas} did not match the current version {version}")
+    };
+    assert_eq!(refusal(None).await, required, "the first write is one too");
+    assert_eq!(refusal(Some(1)).await, differs(1, 0));
     world.try_put("root", "a", record(""), Some(0)).await.unwrap();
-    assert!(world.try_put("root", "a", record(""), None).await.is_err());
+    assert_eq!(refusal(None).await, required);
+    assert_eq!(refusal(Some(0)).await, differs(0, 1));
+    assert_eq!(refusal(Some(-2)).await, differs(-2, 1));
+    assert_eq!(refusal(Some(-1)).await, "check-and-set parameter set to -1 on existing entry");
+    world.try_put("root", "b", record(""), Some(-1)).await.unwrap();
     world.try_put("root", "a", record(""), Some(1)).await.unwrap();
     assert_eq!(world.policies.get(&world.tx(), "root", "a").unwrap().unwrap().version, 2);
     let refused = world.try_put("root", "a", record("path \"x\" { canary = 1 }"), Some(2)).await.unwrap_err();

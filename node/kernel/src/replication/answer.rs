@@ -286,7 +286,7 @@ fn done(answer: Answer, handed: Handed, index: u64) -> DoneReply {
         is_missing: answer.is_missing,
         status: answer.status,
         lease_seconds: answer.lease_duration,
-        shape: shape.into(),
+        shape,
         login: login.map(LoginReply::from),
         entity_id,
     }

@@ -341,5 +341,5 @@ fn answered(done: &DoneReply) -> Result<BuiltinAnswer, KernelError> {
         lease_duration_hint: (done.lease_seconds > 0).then(|| Duration::from_secs(done.lease_seconds)),
         ..Response::default()
     };
-    Ok(BuiltinAnswer { shape: done.shape.into(), ..response.into() })
+    Ok(BuiltinAnswer { shape: done.shape, ..response.into() })
 }

@@ -135,9 +135,7 @@ impl Kernel {
         }
         let Authority { caller, acl, resolved } = self.authority(tx, &entry)?;
         let request = &mut admitted.request;
-        let (data, wrap_ttl) = (&request.data, request.wrap_ttl);
-        let decision =
-            acl.check(AclRequest { operation: request.operation, path: full_path, data, wrap_ttl });
+        let decision = acl.check(AclRequest::of(request, request.operation, full_path));
         request.caller = Some(Arc::clone(&caller));
         admitted.decision = decision;
         admitted.caller = Some(Identified { entry, caller, acl, resolved });

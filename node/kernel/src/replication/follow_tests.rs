@@ -35,7 +35,8 @@ async fn leased(rig: &Rig, path: &str, account: &str) -> LeaseEntry {
         let internal = Map::from_iter([("account".to_owned(), account.into())]);
         let grant = LeaseGrant { ttl: Duration::from_secs(600), internal, ..LeaseGrant::default() };
         let kernel = &rig.kernel;
-        kernel.leases.grant(tx, &kernel.tokens, kernel.entropy.as_ref(), rig.now(), to, &grant)
+        let granted = kernel.leases.grant(tx, &kernel.tokens, kernel.entropy.as_ref(), rig.now(), to, &grant);
+        granted.map(|(lease, _)| lease)
     })
     .await
     .unwrap()

@@ -157,7 +157,8 @@ pub(crate) struct DoneReply {
     pub(crate) status: Option<u16>,
     /// To be shown; no lease is behind it.
     pub(crate) lease_seconds: u64,
-    pub(crate) shape: ShapeReply,
+    #[serde(with = "ShapeFields")]
+    pub(crate) shape: Shape,
     pub(crate) login: Option<LoginReply>,
     /// Of the login; empty where it names nobody.
     pub(crate) entity_id: String,
@@ -191,40 +192,23 @@ impl RawReply {
     }
 }
 
-/// Where data goes.
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum ShapeReply {
+/// Where data goes, on the wire.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Shape", rename_all = "snake_case")]
+enum ShapeFields {
     Bare,
-    #[default]
     Envelope,
     EnvelopeAndTop,
 }
 
-impl From<Shape> for ShapeReply {
-    fn from(shape: Shape) -> Self {
-        match shape {
-            Shape::Bare => Self::Bare,
-            Shape::Envelope => Self::Envelope,
-            Shape::EnvelopeAndTop => Self::EnvelopeAndTop,
-        }
-    }
-}
-
-impl From<ShapeReply> for Shape {
-    fn from(shape: ShapeReply) -> Self {
-        match shape {
-            ShapeReply::Bare => Self::Bare,
-            ShapeReply::Envelope => Self::Envelope,
-            ShapeReply::EnvelopeAndTop => Self::EnvelopeAndTop,
-        }
-    }
-}
-
-/// A proven identity: the fields of [`Login`].
+/// A proven identity.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LoginReply {
+pub(crate) struct LoginReply(#[serde(with = "LoginFields")] Login);
+
+/// The fields of [`Login`] on the wire. One that is added there and not here does not compile.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Login", deny_unknown_fields)]
+struct LoginFields {
     alias_name: String,
     alias_metadata: BTreeMap<String, String>,
     display_name: String,
@@ -249,84 +233,13 @@ pub(crate) struct LoginReply {
 
 impl From<Login> for LoginReply {
     fn from(login: Login) -> Self {
-        // Named one by one: a new field does not stay behind unseen.
-        let Login {
-            alias_name,
-            alias_metadata,
-            display_name,
-            policies,
-            no_default_policy,
-            metadata,
-            group_aliases,
-            internal,
-            ttl,
-            max_ttl,
-            explicit_max_ttl,
-            period,
-            num_uses,
-            token_kind,
-            bound_cidrs,
-            is_renewable,
-        } = login;
-        Self {
-            alias_name,
-            alias_metadata,
-            display_name,
-            policies,
-            no_default_policy,
-            metadata,
-            group_aliases,
-            internal,
-            ttl,
-            max_ttl,
-            explicit_max_ttl,
-            period,
-            num_uses,
-            token_kind,
-            bound_cidrs,
-            is_renewable,
-        }
+        Self(login)
     }
 }
 
 impl From<LoginReply> for Login {
-    fn from(login: LoginReply) -> Self {
-        let LoginReply {
-            alias_name,
-            alias_metadata,
-            display_name,
-            policies,
-            no_default_policy,
-            metadata,
-            group_aliases,
-            internal,
-            ttl,
-            max_ttl,
-            explicit_max_ttl,
-            period,
-            num_uses,
-            token_kind,
-            bound_cidrs,
-            is_renewable,
-        } = login;
-        Self {
-            alias_name,
-            alias_metadata,
-            display_name,
-            policies,
-            no_default_policy,
-            metadata,
-            group_aliases,
-            internal,
-            ttl,
-            max_ttl,
-            explicit_max_ttl,
-            period,
-            num_uses,
-            token_kind,
-            bound_cidrs,
-            is_renewable,
-        }
+    fn from(reply: LoginReply) -> Self {
+        reply.0
     }
 }
 

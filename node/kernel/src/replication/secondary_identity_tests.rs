@@ -212,3 +212,27 @@ async fn a_primary_that_takes_no_writes_is_as_good_as_out_of_reach() {
         assert!(refused.public_text().contains("it takes no writes"), "{refused}");
     }
 }
+
+/// CVE-2026-89322: the primary, which is told the path as it was typed, means the same name as the secondary.
+#[tokio::test(start_paused = true)]
+async fn cve_2026_89322_a_name_is_the_same_at_the_primary() {
+    let regions = Regions::new().await;
+    regions.primary.post("root", "sys/auth/named", json!({"type": "names"})).await.unwrap();
+    regions.link.ship().await;
+    let policy = "path \"auth/named/*\" { capabilities = [\"create\", \"update\"] }\n\
+                  path \"auth/named/count/admin\" { capabilities = [\"deny\"] }";
+    regions.secondary.post("root", "sys/policies/acl/p", json!({ "policy": policy })).await.unwrap();
+    regions.asked();
+    let token = regions.secondary.made("root", json!({"policies": "p"})).await;
+    for name in ["bob", "BOB"] {
+        regions.secondary.post(&token, &format!("auth/named/count/{name}"), json!({})).await.unwrap();
+        assert_eq!(regions.asked(), 1);
+    }
+    for rig in [&regions.primary, &regions.secondary] {
+        let counted = rig.get("root", "auth/named/count/bob").await.unwrap().data.unwrap();
+        assert_eq!(counted["count"], 2);
+    }
+    let denied = regions.secondary.post(&token, "auth/named/count/Admin", json!({})).await;
+    assert!(matches!(denied, Err(KernelError::Denied)));
+    assert_eq!(regions.asked(), 0, "refused before anybody was asked");
+}

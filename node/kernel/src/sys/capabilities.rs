@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
-use crate::policy::{Acl, canonical_path};
+use crate::places::Place;
+use crate::policy::Acl;
 use crate::tokens::TokenEntry;
 
 /// Paths asked about at once, at most.
@@ -120,11 +121,10 @@ fn acl_of(ctx: &BuiltinCtx<'_>, entry: &TokenEntry) -> Result<Arc<Acl>, KernelEr
 fn answer(ctx: &BuiltinCtx<'_>, acl: &Acl, paths: &[String]) -> Result<BuiltinAnswer, KernelError> {
     let mut data = Map::new();
     let mut last = None;
+    let router = ctx.kernel.mounts.router(&ctx.kernel.store)?;
     for path in paths {
         let bare = path.strip_prefix('/').unwrap_or(path);
-        let one_form = canonical_path(bare);
-        let full = format!("{}{}", ctx.namespace.path, one_form.as_deref().unwrap_or(bare));
-        let words = json!(acl.capabilities(&full));
+        let words = json!(acl.capabilities(&Place::find(&router, ctx.namespace, bare).full_path));
         last = Some(words.clone());
         data.insert(path.clone(), words);
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arca_barrier::Class;
 use arca_engine_api::{
-    Access, Effect, Field, FieldKind, Map, Method, Operation, Page, Request, Response, Route, RouteTable,
+    Access, Effect, Field, FieldKind, Map, Method, Operation, Page, Raw, Request, Response, Route, RouteTable,
 };
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -28,7 +28,11 @@ const IRREVOCABLE_MAX: usize = 10_000;
 
 const LEASE_ID: Field = Field::new("lease_id", FieldKind::String, "Id of the lease.");
 const URL_LEASE_ID: Field = Field::new("url_lease_id", FieldKind::String, "The same, in the path.");
-const SYNC: Field = Field::new("sync", FieldKind::Bool, "Answer only once it is revoked.");
+const SYNC: Field = Field::new(
+    "sync",
+    FieldKind::Bool,
+    "Answer only once it is revoked (default), or once that is recorded.",
+);
 const RENEW_FIELDS: &[Field] =
     &[LEASE_ID, URL_LEASE_ID, Field::new("increment", FieldKind::Duration, "Wanted lifetime from now.")];
 const REVOKE_FIELDS: &[Field] = &[LEASE_ID, URL_LEASE_ID, SYNC];
@@ -159,6 +163,12 @@ fn shown(progress: &Progress) -> Value {
     })
 }
 
+/// The answer to a revocation that is recorded and will be done: status 202 and nothing else.
+fn later() -> BuiltinAnswer {
+    let raw = Raw { status: 202, content_type: "application/json".to_owned(), body: Vec::new() };
+    Response { raw: Some(raw), ..Response::default() }.into()
+}
+
 struct Call<'a> {
     ctx: &'a BuiltinCtx<'a>,
     request: &'a Request,
@@ -170,12 +180,18 @@ impl Call<'_> {
         &self.ctx.namespace.id
     }
 
+    /// The lease that is meant. Policies are judged by the path: if it names a lease, a body cannot mean another.
     fn lease_id(&self) -> Result<String, KernelError> {
-        let fields = self.request.fields();
-        let in_path = self.request.param("url_lease_id").to_owned();
-        let id = [fields.string("lease_id")?, fields.string("url_lease_id")?, Some(in_path)];
-        let id = id.into_iter().flatten().find(|id| !id.is_empty());
-        id.ok_or_else(|| KernelError::invalid("lease_id must be specified"))
+        let (fields, in_path) = (self.request.fields(), self.request.param("url_lease_id"));
+        let said = [fields.string("lease_id")?, fields.string("url_lease_id")?];
+        let mut said = said.into_iter().flatten().filter(|id| !id.is_empty());
+        if in_path.is_empty() {
+            return said.next().ok_or_else(|| KernelError::invalid("lease_id must be specified"));
+        }
+        if said.any(|id| id != in_path) {
+            return Err(KernelError::invalid("lease_id is not the lease that the path names"));
+        }
+        Ok(in_path.to_owned())
     }
 
     fn find(&self, id: &str) -> Result<Option<Leased>, KernelError> {
@@ -223,10 +239,10 @@ impl Call<'_> {
     /// The list of everything shares a route with lookups, which need no sudo.
     fn list_all(&self) -> Result<BuiltinAnswer, KernelError> {
         let path = format!("{}{}{}", self.ctx.namespace.path, self.request.mount_point, self.request.path);
-        let has_sudo = self.ctx.acl.is_some_and(|acl| {
-            let (data, wrap_ttl) = (&self.request.data, self.request.wrap_ttl);
-            acl.check(AclRequest { operation: Operation::List, path: &path, data, wrap_ttl }).has_sudo
-        });
+        let has_sudo = self
+            .ctx
+            .acl
+            .is_some_and(|acl| acl.check(AclRequest::of(self.request, Operation::List, &path)).has_sudo);
         if has_sudo { self.list("") } else { Err(KernelError::Denied) }
     }
 
@@ -264,33 +280,42 @@ impl Call<'_> {
     fn revoke(&self) -> Result<BuiltinAnswer, KernelError> {
         let id = self.lease_id()?;
         let (kernel, tx) = (self.ctx.kernel, self.ctx.tx);
-        let is_sync = self.request.fields().boolean("sync")?.unwrap_or_default();
+        let is_sync = self.is_sync()?;
         let namespace_id = self.namespace_id().to_owned();
-        match self.find(&id)? {
-            None => Ok(Response::empty().into()),
+        let mut answer: BuiltinAnswer = match self.find(&id)? {
+            None => Response::empty().into(),
             Some(Leased::Token(entry)) => {
                 let wanted = entry.reference();
                 kernel.tokens.revoke_tree(tx, &wanted, self.now)?;
-                Ok(BuiltinAnswer::after(move |kernel| {
+                BuiltinAnswer::after(move |kernel| {
                     Box::pin(async move {
                         kernel.reap_soon(wanted).await;
                         Ok(Response::empty())
                     })
-                }))
+                })
             }
             Some(Leased::Secret(lease)) => {
                 kernel.leases.end(tx, *lease, false, self.now)?;
                 if !is_sync {
-                    return Ok(Response::empty().into());
+                    return Ok(later());
                 }
-                Ok(BuiltinAnswer::after(move |kernel| {
+                BuiltinAnswer::after(move |kernel| {
                     Box::pin(async move {
                         kernel.revoke_lease_now(&namespace_id, &id).await?;
                         Ok(Response::empty())
                     })
-                }))
+                })
             }
+        };
+        if !is_sync {
+            answer.response = later().response;
         }
+        Ok(answer)
+    }
+
+    /// Whoever revokes waits for it, unless it is said otherwise: then nothing that was revoked is seen any more.
+    fn is_sync(&self) -> Result<bool, KernelError> {
+        Ok(self.request.fields().boolean("sync")?.unwrap_or(true))
     }
 
     fn revoke_prefix(&self, is_forced: bool) -> Result<BuiltinAnswer, KernelError> {
@@ -299,7 +324,7 @@ impl Call<'_> {
             return Err(KernelError::invalid("prefix must be specified"));
         }
         let (kernel, tx, namespace_id) = (self.ctx.kernel, self.ctx.tx, self.namespace_id().to_owned());
-        let is_sync = is_forced || self.request.fields().boolean("sync")?.unwrap_or_default();
+        let is_sync = is_forced || self.is_sync()?;
         match self.find(&prefix)? {
             Some(Leased::Secret(lease)) => kernel.leases.end(tx, *lease, is_forced, self.now)?,
             Some(Leased::Token(entry)) => kernel.tokens.revoke_tree(tx, &entry.reference(), self.now)?,
@@ -316,7 +341,7 @@ impl Call<'_> {
             }
         }
         if !is_sync {
-            return Ok(Response::empty().into());
+            return Ok(later());
         }
         Ok(BuiltinAnswer::after(move |kernel| {
             Box::pin(async move {

@@ -12,7 +12,9 @@ use super::mount_info::{self, Tuning, shown, shown_tune, tune_from};
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
 use crate::lockout::LockoutTuning;
-use crate::mounts::{MountState, NewMount, UNTUNABLE, canonical_path, refuse_protected, refuse_wrong_table};
+use crate::mounts::{
+    MountState, NewMount, TOKEN_TYPE, UNTUNABLE, canonical_path, refuse_protected, refuse_wrong_table,
+};
 use crate::removal::{Finished, end_migration};
 use crate::router::Mount;
 use crate::tx::EngineStorage;
@@ -194,6 +196,10 @@ fn tune(
     let mut record = mounts.reread(ctx.tx, &ctx.namespace.id, &mount.record)?;
     let fields = request.fields();
     refuse_fixed(&record.path, fields)?;
+    if record.engine == TOKEN_TYPE && fields.has("token_type") {
+        // What is asked for at creation decides there, so the setting would promise what is not kept.
+        return Err(KernelError::invalid("'token_type' cannot be set for 'token' or 'ns_token' auth mounts"));
+    }
     if fields.has("user_lockout_config") {
         mount_info::refuse_lockout(&record, mount.engine().ok().map(AsRef::as_ref))?;
     }

@@ -35,8 +35,8 @@ const POLICY_FIELDS: &[Field] = &[
         summary: "The rules as HCL or JSON, plain or in base64.",
     },
     Field { name: "rules", kind: FieldKind::String, summary: "Old name of policy." },
-    Field { name: "cas", kind: FieldKind::Int, summary: "Write only over this version; 0 for none." },
-    Field { name: "cas_required", kind: FieldKind::Bool, summary: "Refuse later writes without cas." },
+    Field { name: "cas", kind: FieldKind::Int, summary: "Write only over this version; 0 or -1 for none." },
+    Field { name: "cas_required", kind: FieldKind::Bool, summary: "Refuse writes without cas." },
     Field { name: "expiration", kind: FieldKind::String, summary: "Moment from which it grants nothing." },
     Field { name: "ttl", kind: FieldKind::Duration, summary: "Lifetime, in place of expiration." },
 ];
@@ -159,9 +159,7 @@ fn write(ctx: &BuiltinCtx<'_>, request: &Request, name: &str) -> Result<BuiltinA
         expiration: expiration(fields, now)?,
         ..PolicyRecord::default()
     };
-    // Some clients write -1 for "whatever is there".
-    let cas = fields.integer("cas")?.and_then(|cas| u64::try_from(cas).ok());
-    ctx.kernel.policies.put(ctx.tx, &ctx.namespace.id, name, record, cas)?;
+    ctx.kernel.policies.put(ctx.tx, &ctx.namespace.id, name, record, fields.integer("cas")?)?;
     let response = Response::empty();
     Ok(if is_old_name {
         response.with_warning("'rules' is deprecated, please use 'policy' instead")

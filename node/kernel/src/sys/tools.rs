@@ -34,8 +34,9 @@ const HASH_FIELDS: &[Field] = &[
     Field {
         name: "algorithm",
         kind: FieldKind::String,
-        summary: "sha2-224, sha2-256 (default), sha2-384, sha2-512, sha3-256, sha3-384, sha3-512.",
+        summary: "sha2-224, sha2-256 (default), sha2-384, sha2-512, sha3-224, sha3-256, sha3-384, sha3-512.",
     },
+    Field { name: "urlalgorithm", kind: FieldKind::String, summary: "The same, in the path." },
     Field { name: "format", kind: FieldKind::String, summary: "hex (default) or base64." },
 ];
 
@@ -57,7 +58,7 @@ static ROUTES: &[Route] = &[
         "Random bytes; the segment is a source or a count.",
     ),
     route("random", "tools/random/{first}/{second}", RANDOM_FIELDS, "Random bytes of a source."),
-    route("hash", "tools/hash/{algorithm?}", HASH_FIELDS, "A digest."),
+    route("hash", "tools/hash/{urlalgorithm?}", HASH_FIELDS, "A digest."),
 ];
 
 /// These paths.
@@ -86,7 +87,9 @@ fn encode(bytes: &[u8], format: &str) -> Result<String, KernelError> {
     match format {
         "hex" => Ok(hex::encode(bytes)),
         "base64" => Ok(STANDARD.encode(bytes)),
-        _ => Err(KernelError::invalid("unsupported encoding format: it must be \"hex\" or \"base64\"")),
+        _ => Err(KernelError::invalid(format!(
+            "unsupported encoding format {format:?}; must be \"hex\" or \"base64\""
+        ))),
     }
 }
 
@@ -127,18 +130,20 @@ fn hash(request: &Request) -> Result<BuiltinAnswer, KernelError> {
     let input = Zeroizing::new(input.replace(['\r', '\n'], ""));
     let input = STANDARD.decode(input.as_bytes());
     let input = input.map_err(|_| KernelError::invalid("unable to decode input as base64"))?;
-    let in_path = request.param("algorithm");
-    let algorithm =
-        if in_path.is_empty() { fields.string("algorithm")?.unwrap_or_default() } else { in_path.to_owned() };
+    let in_path = request.param("urlalgorithm");
+    let in_field =
+        || Ok::<_, KernelError>(fields.string("algorithm")?.unwrap_or_else(|| "sha2-256".to_owned()));
+    let algorithm = if in_path.is_empty() { in_field()? } else { in_path.to_owned() };
     let sum = match algorithm.as_str() {
         "sha2-224" => sha2::Sha224::digest(&input).to_vec(),
-        "" | "sha2-256" => sha2::Sha256::digest(&input).to_vec(),
+        "sha2-256" => sha2::Sha256::digest(&input).to_vec(),
         "sha2-384" => sha2::Sha384::digest(&input).to_vec(),
         "sha2-512" => sha2::Sha512::digest(&input).to_vec(),
+        "sha3-224" => sha3::Sha3_224::digest(&input).to_vec(),
         "sha3-256" => digest(&SHA3_256, &input).as_ref().to_vec(),
         "sha3-384" => digest(&SHA3_384, &input).as_ref().to_vec(),
         "sha3-512" => digest(&SHA3_512, &input).as_ref().to_vec(),
-        _ => return Err(KernelError::invalid("unsupported hash algorithm")),
+        other => return Err(KernelError::invalid(format!("unsupported algorithm {other}"))),
     };
     let format = fields.string("format")?.unwrap_or_else(|| "hex".to_owned());
     Ok(Response::data(json!({ "sum": encode(&sum, &format)? })).into())
@@ -148,13 +153,14 @@ fn hash(request: &Request) -> Result<BuiltinAnswer, KernelError> {
 mod tests {
     use serde_json::json;
 
-    use crate::tokens::rig::Rig;
+    use crate::tokens::rig::{Rig, text};
 
     #[tokio::test]
     async fn digests_are_the_known_ones() {
         let rig = Rig::active().await;
         for (algorithm, start) in [
             ("sha2-256", "2cf24dba5fb0a30e26e83b2ac5b9e29e"),
+            ("sha3-224", "b87f88c72702fff1748e58b87e9141a4"),
             ("sha3-256", "3338be694f50c5f338814986cdf06864"),
             ("sha3-384", "720aea11019ef06440fbf05d87aa2468"),
             ("sha3-512", "75d527c368f2efe848ecf6b073a36767"),
@@ -162,6 +168,16 @@ mod tests {
             let path = format!("sys/tools/hash/{algorithm}");
             let answer = rig.post("root", &path, json!({"input": "aGVsbG8="})).await.unwrap();
             assert!(answer.data.unwrap()["sum"].as_str().unwrap().starts_with(start), "{algorithm}");
+        }
+        for (body, refusal) in [
+            (json!({"input": "aGVsbG8=", "algorithm": "sha1"}), "unsupported algorithm sha1"),
+            (json!({"input": "aGVsbG8=", "algorithm": ""}), "unsupported algorithm "),
+            (
+                json!({"input": "aGVsbG8=", "format": "x"}),
+                "unsupported encoding format \"x\"; must be \"hex\" or \"base64\"",
+            ),
+        ] {
+            assert_eq!(text(rig.post("root", "sys/tools/hash", body).await), refusal);
         }
         let sum = async |input: &str| {
             let answer = rig.post("root", "sys/tools/hash", json!({"input": input})).await;

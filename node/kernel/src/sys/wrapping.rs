@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
+use crate::grants::NO_JWT;
 use crate::policy::AclRequest;
 use crate::rfc3339;
 use crate::tokens::TokenEntry;
@@ -114,6 +115,15 @@ impl Builtin for WrappingPaths {
         match request.route.id {
             "unwrap" => {
                 take_leave(ctx, request, &entry)?;
+                // Whoever wants the answer wrapped is not to see what is inside either.
+                if let Some(ttl) = request.wrap_ttl {
+                    if ctx.incoming.wants_jwt_wrapping {
+                        return Err(KernelError::invalid(NO_JWT));
+                    }
+                    let path = format!("{}{}", request.mount_point, request.path);
+                    let wrap_info = Some(wrapping.wrap_again(&entry, ttl, &path)?);
+                    return Ok(BuiltinAnswer { wrap_info, ..BuiltinAnswer::default() });
+                }
                 let status = if wrapping.facts(&entry)?.is_missing { 404 } else { 200 };
                 let body = wrapping.unwrap(&entry)?;
                 let raw = Raw {
@@ -148,8 +158,7 @@ fn take_leave(ctx: &BuiltinCtx<'_>, request: &Request, entry: &TokenEntry) -> Re
         return Ok(());
     }
     let path = format!("{}{}{}", ctx.namespace.path, request.mount_point, request.path);
-    let (operation, data, wrap_ttl) = (request.operation, &request.data, request.wrap_ttl);
-    if !acl.check(AclRequest { operation, path: &path, data, wrap_ttl }).is_allowed {
+    if !acl.check(AclRequest::of(request, request.operation, &path)).is_allowed {
         return Err(KernelError::Denied);
     }
     ctx.kernel.tokens.use_once(ctx.tx, caller, ctx.kernel.clock.now()).map(drop)

@@ -1,11 +1,12 @@
 //! An engine for tests: notes under any path, a counter that reads before it writes, an open route, a leased read.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arca_engine_api::{
     Access, Ctx, Effect, Engine, EngineError, EngineKind, EngineType, Field, FieldKind, LeaseGrant,
-    LeaseRecord, Login, Map, Method, Operation, Page, Request, Response, Route, RouteTable, StorageExt,
+    LeaseRecord, Login, Map, Method, MountView, Operation, Page, Request, Response, Route, RouteTable,
+    StorageExt,
 };
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -78,9 +79,7 @@ static ROUTES: &[Route] = &[
     },
 ];
 
-static TABLE: LazyLock<RouteTable> = LazyLock::new(|| RouteTable::new(ROUTES));
-
-struct Notes;
+struct Notes(RouteTable);
 
 fn key(request: &Request) -> String {
     format!("note/{}", request.param("path"))
@@ -119,7 +118,7 @@ impl Notes {
 #[async_trait]
 impl Engine for Notes {
     fn routes(&self) -> &RouteTable {
-        &TABLE
+        &self.0
     }
 
     async fn handle(&self, ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
@@ -214,5 +213,18 @@ impl Engine for Notes {
 /// The engine as a type to mount: `notes`, as secrets engine or auth method.
 #[must_use]
 pub fn notes_engine(kind: EngineKind) -> EngineType {
-    EngineType { name: "notes", kind, make: |_| Ok(Arc::new(Notes)), summary: "Notes for tests." }
+    EngineType {
+        name: "notes",
+        kind,
+        make: |_| Ok(Arc::new(Notes(RouteTable::new(ROUTES)))),
+        summary: "Notes for tests.",
+    }
+}
+
+/// The same as a type `names`, in whose names case does not count. In paths of notes it does.
+#[must_use]
+pub fn names_engine(kind: EngineKind) -> EngineType {
+    let make =
+        |_: &MountView| Ok(Arc::new(Notes(RouteTable::new(ROUTES).folding(&["name"]))) as Arc<dyn Engine>);
+    EngineType { name: "names", kind, make, summary: "Names for tests." }
 }

@@ -11,7 +11,7 @@ pub mod replication;
 pub mod world;
 
 pub use cluster::NotingCluster;
-pub use engine::notes_engine;
+pub use engine::{names_engine, notes_engine};
 pub use outward::{Accounts, outward_engine};
 pub use pair::Pair;
 pub use replica::LocalReplica;

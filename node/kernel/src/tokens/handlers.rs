@@ -70,7 +70,7 @@ impl Builtin for TokenPaths {
         if request.route.id != "role" {
             return Ok(None);
         }
-        let role = ctx.kernel.tokens.role(ctx.tx, &ctx.namespace.id, request.param("name"))?;
+        let role = ctx.kernel.tokens.role(ctx.tx, &ctx.namespace.id, request.param("role_name"))?;
         Ok(Some(role.is_some()))
     }
 }
@@ -163,21 +163,15 @@ impl Call<'_> {
     /// Whether the caller may do more than create: sudo on this path, or root.
     fn has_sudo(&self) -> bool {
         let path = format!("{}{}{}", self.ctx.namespace.path, self.request.mount_point, self.request.path);
-        self.ctx.acl.is_some_and(|acl| {
-            acl.check(AclRequest {
-                operation: Operation::Update,
-                path: &path,
-                data: &self.request.data,
-                wrap_ttl: self.request.wrap_ttl,
-            })
-            .has_sudo
-        })
+        self.ctx
+            .acl
+            .is_some_and(|acl| acl.check(AclRequest::of(self.request, Operation::Update, &path)).has_sudo)
     }
 
     fn create(&self, wants_orphan: bool) -> Result<BuiltinAnswer, KernelError> {
         let (kernel, tx, namespace) = (self.ctx.kernel, self.ctx.tx, self.ctx.namespace);
         let parent = self.caller()?;
-        let role = match self.request.param("role") {
+        let role = match self.request.param("role_name") {
             "" => None,
             name => {
                 let role = kernel.tokens.role(tx, &namespace.id, name)?;
@@ -363,7 +357,7 @@ impl Call<'_> {
 
     fn role(&self) -> Result<BuiltinAnswer, KernelError> {
         let (tokens, tx, namespace_id) = (&self.ctx.kernel.tokens, self.ctx.tx, &self.ctx.namespace.id);
-        let name = self.request.param("name");
+        let name = self.request.param("role_name");
         match self.request.operation {
             Operation::Read => {
                 let role = tokens.role(tx, namespace_id, name)?;

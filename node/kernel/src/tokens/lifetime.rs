@@ -25,7 +25,7 @@ pub struct Wish {
     pub fallback_ttl: Duration,
     /// Longest lifetime since creation, if shorter than the mount's.
     pub max_ttl: Duration,
-    /// Lifetime that replaces all of these, from now.
+    /// Lifetime that replaces these, from now: each renewal begins it again, so a maximum bounds it and not the age.
     pub period: Duration,
     /// Lifetime since creation that even a period cannot pass.
     pub explicit_max_ttl: Duration,
@@ -36,8 +36,8 @@ pub struct Wish {
 pub struct Granted {
     /// At least a second.
     pub ttl: Duration,
-    /// Said when less was granted than wanted.
-    pub warning: Option<String>,
+    /// Said when less was granted than wanted, or than is usual.
+    pub warnings: Vec<String>,
 }
 
 /// The limit is reached: nothing that ends in less than a second is granted.
@@ -53,26 +53,32 @@ pub const TTL_MIN: Duration = Duration::from_secs(1);
 /// When no whole second is left.
 pub fn grant(wish: &Wish, limits: Limits, created: UnixMillis, now: UnixMillis) -> Result<Granted, AtLimit> {
     let age = now.since(created);
-    let max_ttl = lesser(wish.max_ttl, limits.max_ttl);
-    let is_periodic = !wish.period.is_zero();
-    let (wanted, mut limit, what) = if is_periodic {
-        (wish.period, limits.max_ttl, "period")
+    let max_ttl = lesser(lesser(wish.max_ttl, limits.max_ttl), wish.explicit_max_ttl);
+    let mut granted = Granted { ttl: Duration::ZERO, warnings: Vec::new() };
+    if wish.period.is_zero() {
+        let wanted = first([wish.ttl, wish.fallback_ttl, limits.default_ttl]);
+        granted.cap("TTL", wanted, max_ttl.saturating_sub(age));
     } else {
-        (first([wish.ttl, wish.fallback_ttl, limits.default_ttl]), max_ttl.saturating_sub(age), "TTL")
-    };
-    if !wish.explicit_max_ttl.is_zero() {
-        limit = limit.min(wish.explicit_max_ttl.saturating_sub(age));
+        granted.cap("period", wish.period, max_ttl);
+        if !wish.explicit_max_ttl.is_zero() {
+            granted.cap("TTL", granted.ttl, wish.explicit_max_ttl.saturating_sub(age));
+        }
     }
-    let ttl = wanted.min(limit);
-    if ttl < TTL_MIN {
-        return Err(AtLimit);
+    if granted.ttl < TTL_MIN { Err(AtLimit) } else { Ok(granted) }
+}
+
+impl Granted {
+    /// Grants what is wanted as far as the limit goes. What is less by no whole second is not spoken of.
+    fn cap(&mut self, what: &str, wanted: Duration, limit: Duration) {
+        self.ttl = wanted.min(limit);
+        let shown = Duration::from_secs(seconds(self.ttl));
+        if Duration::from_secs(seconds(wanted)) > shown {
+            let (wanted, limit) = (go_duration(wanted), go_duration(shown));
+            self.warnings.push(format!(
+                "{what} of {wanted:?} exceeded the effective max_ttl of {limit:?}; {what} value is capped accordingly"
+            ));
+        }
     }
-    let is_told = ttl < wanted && (is_periodic || !wish.ttl.is_zero());
-    let warning = is_told.then(|| {
-        let (wanted, limit) = (go_duration(wanted), go_duration(ttl));
-        format!("{what} of {wanted:?} exceeded the effective max_ttl of {limit:?}; {what} value is capped accordingly")
-    });
-    Ok(Granted { ttl, warning })
 }
 
 /// The shorter one; zero stands for none.
@@ -191,10 +197,53 @@ mod tests {
         check(wish(3_600, 0, 0, 0), 7_000_000, Some(200_000));
     }
 
-    /// Vault 0.9.2 and 0.8.2 notes: a period outlives the maximum, but not an explicit one.
+    #[track_caller]
+    fn check_told(wish: Wish, age_ms: u64, want: &[&str]) {
+        let created = UnixMillis(1_000_000);
+        let got = grant(&wish, LIMITS, created, created.after(Duration::from_millis(age_ms))).unwrap();
+        let want: Vec<String> = want
+            .iter()
+            .map(|told| {
+                let (what, wanted, limit) = match told.split(' ').collect::<Vec<_>>()[..] {
+                    [what, wanted, limit] => (what, wanted, limit),
+                    _ => panic!("{told}"),
+                };
+                format!(
+                    "{what} of {wanted:?} exceeded the effective max_ttl of {limit:?}; {what} value is capped accordingly"
+                )
+            })
+            .collect();
+        assert_eq!(got.warnings, want, "{wish:?} at {age_ms}");
+    }
+
+    #[test]
+    fn whoever_gets_less_is_told_how_much() {
+        check_told(wish(0, 0, 0, 0), 0, &[]);
+        check_told(wish(7_200, 0, 0, 0), 0, &[]);
+        check_told(wish(7_200, 0, 0, 0), 300, &[]);
+        check_told(wish(86_400, 0, 0, 0), 0, &["TTL 24h 2h"]);
+        check_told(wish(86_400, 1_800, 0, 60), 0, &["TTL 24h 1m"]);
+        check_told(wish(3_600, 1_800, 0, 0), 3_300, &["TTL 1h 29m57s"]);
+        // What is usual is wanted by who wants nothing.
+        check_told(wish(0, 1_800, 0, 0), 0, &["TTL 1h 30m"]);
+        check_told(wish(0, 0, 0, 1_800), 2_000, &["TTL 1h 29m58s"]);
+        check_told(wish(0, 0, 86_400, 0), 0, &["period 24h 2h"]);
+        check_told(wish(60, 1_800, 3_600, 0), 2_000, &["period 1h 30m"]);
+        check_told(wish(0, 1_200, 3_600, 1_800), 2_000, &["period 1h 20m"]);
+        check_told(wish(0, 0, 3_600, 1_800), 0, &["period 1h 30m"]);
+        check_told(wish(0, 0, 3_600, 1_800), 2_000, &["period 1h 30m", "TTL 30m 29m58s"]);
+        check_told(wish(0, 0, 3_600, 7_000), 5_000_000, &["TTL 1h 33m20s"]);
+    }
+
+    /// Vault 0.9.2 and 0.8.2 notes: a period outlives the maximum, but not an explicit one. None is longer than either.
     #[test]
     fn vault_0_9_2_a_period_passes_the_maximum() {
         check(wish(86_400, 0, 60, 0), 100_000_000, Some(60_000));
+        check(wish(0, 1_800, 3_600, 0), 0, Some(1_800_000));
+        check(wish(0, 1_800, 3_600, 0), 100_000_000, Some(1_800_000));
+        check(wish(0, 1_200, 3_600, 1_800), 0, Some(1_200_000));
+        check(wish(0, 1_200, 3_600, 1_800), 1_000_000, Some(800_000));
+        check(wish(0, 2_400, 3_600, 1_800), 0, Some(1_800_000));
         check(wish(0, 0, 60, 90), 80_000, Some(10_000));
         check(wish(0, 0, 60, 90), 90_000, None);
         check(wish(0, 0, 86_400, 0), 0, Some(7_200_000));

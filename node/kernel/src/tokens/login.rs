@@ -117,7 +117,7 @@ fn draft(now: UnixMillis, request: &LoginRequest<'_>) -> Result<(TokenEntry, Vec
         login: Some(origin),
         ..TokenEntry::default()
     };
-    Ok((draft, granted.warning.into_iter().collect()))
+    Ok((draft, granted.warnings))
 }
 
 /// What the method gave, in its one form. No login makes a root token, and none a wrapping token.

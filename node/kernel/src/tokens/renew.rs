@@ -80,7 +80,7 @@ impl TokenStore {
         }
         self.save(tx, &entry)?;
         queue(tx, &entry)?;
-        Ok((entry, granted.warning.into_iter().collect()))
+        Ok((entry, granted.warnings))
     }
 
     fn wish(&self, tx: &Tx, entry: &TokenEntry, renewal: &Renewal) -> Result<Wish, KernelError> {
@@ -102,6 +102,9 @@ impl TokenStore {
             }
             wish.max_ttl = login.max_ttl.unwrap_or(wish.max_ttl);
             wish.period = login.period.unwrap_or(entry.period);
+            if login.period.is_some() {
+                wish.fallback_ttl = Duration::ZERO; // A login told anew without a lifetime wants the mount's.
+            }
         }
         if !entry.role.is_empty() {
             let role = self.role(tx, &entry.namespace_id, &entry.role)?.ok_or_else(|| {

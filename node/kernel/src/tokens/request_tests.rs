@@ -234,6 +234,34 @@ async fn roles_are_written_read_and_removed() {
     assert!(matches!(rig.get("root", "auth/token/roles/r").await, Err(KernelError::NotFound(_))));
 }
 
+/// Where a role and a creation both say something, the lesser counts, and that is told.
+#[tokio::test]
+async fn what_a_role_makes_less_comes_with_warnings() {
+    let rig = Rig::active().await;
+    let role = json!({"token_period": "1h", "token_explicit_max_ttl": "30m"});
+    rig.post("root", "auth/token/roles/r", role).await.unwrap();
+    let made = async |body| {
+        let made = rig.post("root", "auth/token/create/r", body).await.unwrap();
+        (made.auth.unwrap().lease_duration, made.warnings)
+    };
+    let (seconds, warnings) =
+        made(json!({"period": "2h", "explicit_max_ttl": "10m", "policies": "default"})).await;
+    assert_eq!(
+        (seconds, warnings),
+        (
+            600,
+            vec![
+                "Explicit max TTL specified both during creation call and in role; using the lesser value of 600 seconds"
+                    .to_owned(),
+                "Period specified both during creation call and in role; using the lesser value of 3600 seconds"
+                    .to_owned(),
+                r#"period of "1h" exceeded the effective max_ttl of "10m"; period value is capped accordingly"#
+                    .to_owned(),
+            ]
+        )
+    );
+}
+
 #[tokio::test]
 async fn one_of_a_hundred_unwraps_gets_the_answer() {
     let rig = Rig::active().await;
@@ -472,4 +500,14 @@ async fn a_password_policy_may_have_slashes_in_its_name() {
     let read = rig.get("root", "sys/policies/password/a/b").await.unwrap().data.unwrap();
     assert_eq!(read["policy"], json!(policy));
     assert!(rig.get("root", "sys/policies/password/a/generate").await.is_err());
+}
+
+/// An empty item would leave no bound where one was meant.
+#[tokio::test]
+async fn a_role_is_bound_to_no_empty_address() {
+    let rig = Rig::active().await;
+    for sent in [json!([""]), json!(["10.0.0.0/8", ""]), json!("10.0.0.0/8,,")] {
+        let made = rig.post("root", "auth/token/roles/r", json!({ "token_bound_cidrs": sent })).await;
+        assert!(made.is_err_and(|err| err.fault() == arca_engine_api::Fault::Invalid), "{sent}");
+    }
 }

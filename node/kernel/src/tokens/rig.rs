@@ -21,7 +21,8 @@ use crate::mounts::NewMount;
 use crate::namespaces::{Namespace, ROOT_ID};
 use crate::replication::{Kind, Mode as RoleMode, RoleRecord};
 use crate::testing::{
-    Accounts, LocalReplica, NotingCluster, SeededEntropy, TestClock, notes_engine, outward_engine,
+    Accounts, LocalReplica, NotingCluster, SeededEntropy, TestClock, names_engine, notes_engine,
+    outward_engine,
 };
 use crate::tokens::create::initial_root;
 use crate::tokens::spec::{Asker, NewTokenSpec};
@@ -31,7 +32,7 @@ use crate::wrapping::Wrapping;
 use crate::{Answer, Body, Incoming, Kernel, KernelConfig, KernelError, KernelParts, Outside};
 
 /// Grants whatever it is asked for. Revocations fail while `broken` is stored, never end while `hung` is, and leave a
-/// note when they succeed; so do ticks.
+/// note when they succeed; so do ticks, which go on in as many steps as `steps` says.
 struct Stubborn(RouteTable);
 
 #[async_trait]
@@ -59,6 +60,9 @@ impl Engine for Stubborn {
         if ctx.storage.get("hung")?.is_some() {
             std::future::pending::<()>().await;
         }
+        if let Some(count) = ctx.storage.get_record::<u64>("counted")? {
+            ctx.storage.put_record("counted", &(count + 1))?;
+        }
         Ok(ctx.storage.put_record(&format!("revoked/{}", lease.id), &true)?)
     }
 
@@ -68,6 +72,15 @@ impl Engine for Stubborn {
         }
         ctx.storage.put_record("ticked", &true)?;
         Ok(Vec::new())
+    }
+
+    async fn go_on(&self, ctx: &Ctx<'_>) -> Result<Option<Duration>, EngineError> {
+        let left = ctx.storage.get_record::<u64>("steps")?.unwrap_or_default();
+        if left == 0 {
+            return Ok(None);
+        }
+        ctx.storage.put_record("steps", &(left - 1))?;
+        Ok(Some(Duration::ZERO))
     }
 }
 
@@ -311,7 +324,10 @@ impl Rig {
         };
         let grant = LeaseGrant { ttl: Duration::from_secs(ttl), is_renewable: true, ..LeaseGrant::default() };
         let entropy = self.kernel.entropy.as_ref();
-        self.kernel.leases.grant(tx, &self.kernel.tokens, entropy, self.now(), to, &grant)
+        self.kernel
+            .leases
+            .grant(tx, &self.kernel.tokens, entropy, self.now(), to, &grant)
+            .map(|(lease, _)| lease)
     }
 
     /// Whether the token is let in from `remote`.
@@ -344,6 +360,17 @@ impl Rig {
         let router = self.kernel.mounts.router(&self.kernel.store).unwrap();
         let path = format!("{}ticked", router.at(mount).unwrap().storage_prefix());
         self.view().get(Class::Replicated, &path).unwrap().is_some()
+    }
+
+    /// How many steps the `aws` engine has still to take behind its ticks.
+    pub(crate) fn steps_left(&self) -> u64 {
+        let path = format!("{}steps", self.aws_prefix());
+        self.view().get_record(Class::Replicated, &path).unwrap().unwrap_or_default()
+    }
+
+    pub(crate) async fn set_steps_left(&self, steps: u64) {
+        let path = format!("{}steps", self.aws_prefix());
+        self.commit(|tx| Ok(tx.put_record(Class::Replicated, &path, &steps)?)).await.unwrap();
     }
 
     pub(crate) fn aws_prefix(&self) -> String {
@@ -537,6 +564,8 @@ fn start(
             engine_type("cubbyhole", EngineKind::Secrets),
             notes_engine(EngineKind::Secrets),
             notes_engine(EngineKind::Auth),
+            names_engine(EngineKind::Secrets),
+            names_engine(EngineKind::Auth),
             outward_engine(),
             EngineType { make: make_halved, ..engine_type("halved", EngineKind::Secrets) },
         ],

@@ -237,7 +237,7 @@ impl RoleRecord {
                 .map_err(|_| KernelError::invalid("'token_num_uses' cannot be negative"))?;
         }
         for name in ["token_bound_cidrs", "bound_cidrs"] {
-            if let Some(list) = fields.list(name)? {
+            if let Some(list) = fields.bounds(name)? {
                 self.bound_cidrs = Cidr::parse_list(&list, name)?;
                 break;
             }

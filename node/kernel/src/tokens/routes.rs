@@ -88,7 +88,7 @@ const fn sudo(route: Route) -> Route {
 pub(super) static ROUTES: &[Route] = &[
     sudo(Route::new("accessors", "accessors", LIST, PAGE_FIELDS, "Accessors of all tokens.")),
     Route::new("create", "create", CREATE, CREATE_FIELDS, "A child of the caller's token."),
-    Route::new("create", "create/{role}", CREATE, CREATE_FIELDS, "A token as a role says."),
+    Route::new("create", "create/{role_name}", CREATE, CREATE_FIELDS, "A token as a role says."),
     Route::new("create-orphan", "create-orphan", CREATE, CREATE_FIELDS, "A token without a parent."),
     Route::new("lookup", "lookup", LOOKUP, &[TOKEN], "What is known of a token."),
     Route::new(
@@ -125,6 +125,6 @@ pub(super) static ROUTES: &[Route] = &[
         "The end of the caller's token and its children.",
     ),
     Route::new("roles", "roles", LIST, PAGE_FIELDS, "Names of token roles."),
-    Route::new("role", "roles/{name}", ROLE, ROLE_FIELDS, "What tokens of a role may and must be."),
+    Route::new("role", "roles/{role_name}", ROLE, ROLE_FIELDS, "What tokens of a role may and must be."),
     Route::new("tidy", "tidy", TIDY, &[], "Looks for accessors and parents that lead nowhere."),
 ];

@@ -143,7 +143,7 @@ impl Asker<'_> {
         let policies = self.policies(&spec)?;
         let kind = self.kind(&spec)?;
         let num_uses = self.num_uses(&spec);
-        let (period, explicit_max_ttl) = self.spans(&spec)?;
+        let (period, explicit_max_ttl, mut warnings) = self.spans(&spec)?;
         self.check_id(&spec)?;
         if kind == TokenType::Batch {
             if policies.iter().any(|name| name == ROOT) {
@@ -190,11 +190,8 @@ impl Asker<'_> {
             is_renewable: is_renewable && ttl.is_some(),
             ..TokenEntry::default()
         };
-        Ok(Draft {
-            entry,
-            id: spec.id,
-            warnings: granted.and_then(|granted| granted.warning).into_iter().collect(),
-        })
+        warnings.extend(granted.into_iter().flat_map(|granted| granted.warnings));
+        Ok(Draft { entry, id: spec.id, warnings })
     }
 
     fn check_parent(&self) -> Result<(), KernelError> {
@@ -261,14 +258,26 @@ impl Asker<'_> {
         Ok(spec.is_orphan)
     }
 
-    /// Period and explicit maximum.
-    fn spans(&self, spec: &NewTokenSpec) -> Result<(Duration, Duration), KernelError> {
+    /// Period and explicit maximum, and what to warn of.
+    fn spans(&self, spec: &NewTokenSpec) -> Result<(Duration, Duration, Vec<String>), KernelError> {
         if !spec.period.is_zero() && !self.has_sudo {
             return Err(KernelError::invalid("root or sudo privileges required to create periodic token"));
         }
-        let Some(role) = self.role else { return Ok((spec.period, spec.explicit_max_ttl)) };
-        let period = lifetime::lesser(role.period, spec.period);
-        Ok((period, lifetime::lesser(role.explicit_max_ttl, spec.explicit_max_ttl)))
+        let Some(role) = self.role else { return Ok((spec.period, spec.explicit_max_ttl, Vec::new())) };
+        let mut warnings = Vec::new();
+        let mut lesser = |what: &str, by_role: Duration, asked: Duration| {
+            let span = lifetime::lesser(by_role, asked);
+            if !by_role.is_zero() && !asked.is_zero() {
+                let seconds = lifetime::seconds(span);
+                warnings.push(format!(
+                    "{what} specified both during creation call and in role; using the lesser value of {seconds} seconds"
+                ));
+            }
+            span
+        };
+        let explicit_max_ttl = lesser("Explicit max TTL", role.explicit_max_ttl, spec.explicit_max_ttl);
+        let period = lesser("Period", role.period, spec.period);
+        Ok((period, explicit_max_ttl, warnings))
     }
 
     /// None for a root token that never ends.

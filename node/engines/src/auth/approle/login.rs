@@ -29,9 +29,15 @@ pub(super) fn login(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engine
         return Err(EngineError::invalid("missing role_id"));
     }
     let keys = Keys::of(ctx)?;
+    let text = Zeroizing::new(request.fields().string("secret_id")?.unwrap_or_default());
+    let text = text.trim();
     let found = role::find_by_id(ctx, &keys, role_id)?;
+    // Without a secret id, a role nobody has answers as one that asks for it: the two must not be told apart.
+    if text.is_empty() && found.as_ref().is_none_or(|role| role.bind_secret_id) {
+        return Err(EngineError::invalid("missing secret_id"));
+    }
     let role = found.ok_or(EngineError::BadLogin { text: REFUSAL, is_known: false })?;
-    let secret = if role.bind_secret_id { Some(secret_of(ctx, request, &keys, &role)?) } else { None };
+    let secret = if role.bind_secret_id { Some(secret_of(ctx, text, &keys, &role)?) } else { None };
     check_from(request, &role.secret_id_bound_cidrs)?;
     if let Some((hash, secret)) = &secret {
         secret_id::check_subset(&secret.cidr_list, &role.secret_id_bound_cidrs)?;
@@ -45,15 +51,10 @@ pub(super) fn login(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engine
 /// The secret id that came with the login. A keyed hash finds it, so there is nothing to compare.
 fn secret_of(
     ctx: &Ctx<'_>,
-    request: &Request,
+    text: &str,
     keys: &Keys,
     role: &Role,
 ) -> Result<(String, std::sync::Arc<SecretId>), EngineError> {
-    let text = Zeroizing::new(request.fields().string("secret_id")?.unwrap_or_default());
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(EngineError::invalid("missing secret_id"));
-    }
     let hash = keys.secret(role, text);
     let found = secret_id::find(ctx, role, &hash)?.filter(|secret| secret.is_good(ctx.clock.now()));
     let secret = found.ok_or(EngineError::BadLogin { text: REFUSAL, is_known: true })?;

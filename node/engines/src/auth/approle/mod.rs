@@ -31,7 +31,7 @@ pub const TYPES: &[EngineType] = &[EngineType {
 }];
 
 fn make(_: &MountView) -> Result<Arc<dyn Engine>, EngineError> {
-    Ok(Arc::new(Approle { table: RouteTable::new(routes::ROUTES), round: tidy::Round::default() }))
+    Ok(Arc::new(Approle { table: routes::table(), round: tidy::Round::default() }))
 }
 
 struct Approle {

@@ -12,7 +12,7 @@ use super::keys::{self, Keys};
 use super::owners;
 use super::routes::{self, OLD_NAMES};
 use crate::auth::names;
-use crate::auth::token_params::{TokenParams, warn_of_max_ttl, with_empty_lists};
+use crate::auth::token_params::{TokenParams, warn_of_max_ttl};
 
 /// Longest role id, bytes.
 const ROLE_ID_MAX: usize = 512;
@@ -77,7 +77,7 @@ impl Role {
             self.bind_secret_id = flag;
         }
         for name in ["bound_cidr_list", "secret_id_bound_cidrs"] {
-            if let Some(list) = fields.list(name)? {
+            if let Some(list) = fields.bounds(name)? {
                 blocks(&list)?;
                 self.secret_id_bound_cidrs = list;
             }
@@ -213,8 +213,7 @@ pub(super) fn write(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engine
         Some(role) => role,
         None => Role::new(names::uuid(ctx.entropy)?, name),
     };
-    let data = with_empty_lists(&request.data, routes::fields_of("role"));
-    let fields = Fields::new(&data);
+    let fields = request.fields();
     if let Some(is_local) = fields.boolean("local_secret_ids")? {
         if !is_new && is_local != role.local_secret_ids {
             return Err(EngineError::invalid("local_secret_ids can only be modified during role creation"));
@@ -316,9 +315,10 @@ fn change_part(
     role: &mut Role,
     fields: &[Field],
 ) -> Result<(), EngineError> {
-    let is_of_part = |name: &str| fields.iter().any(|field| field.name == name);
-    let mut data = with_empty_lists(&request.data, fields).into_owned();
-    data.retain(|name, value| is_of_part(name) && !value.is_null());
+    let sent = request.fields();
+    let is_said = |name: &str| fields.iter().any(|field| field.name == name && sent.says(field));
+    let mut data = request.data.clone();
+    data.retain(|name, _| is_said(name));
     let name = fields.first().map_or("", |field| field.name);
     if data.is_empty() {
         return Err(EngineError::Invalid(format!(

@@ -1,6 +1,6 @@
 //! The paths of approle.
 
-use arca_engine_api::{Access, Effect, Field, FieldKind, Method, Operation, Route};
+use arca_engine_api::{Access, Effect, Field, FieldKind, Method, Operation, Route, RouteTable};
 
 use crate::auth::token_params::{FIELDS_LEN, deprecated, fields};
 
@@ -75,7 +75,7 @@ const DESTROY: &[Method] = &[
     Method::new(Operation::Delete, "Destroy a secret id."),
 ];
 
-pub(super) static ROUTES: &[Route] = &[
+static ROUTES: &[Route] = &[
     Route {
         access: Access::Unauthenticated,
         ..Route::new(
@@ -248,3 +248,8 @@ pub(super) static ROUTES: &[Route] = &[
         "Lifetime of its tokens.",
     ),
 ];
+
+/// The paths, with the name in which case does not count.
+pub(super) fn table() -> RouteTable {
+    RouteTable::new(ROUTES).folding(&["role_name"])
+}

@@ -179,9 +179,9 @@ fn wanted(ctx: &Ctx<'_>, role: &Role, fields: Fields<'_>) -> Result<SecretId, En
         Some(ttl) => ttl,
     };
     let ttl = role::capped_ttl(ctx, ttl);
-    let cidr_list = fields.list("cidr_list")?.unwrap_or_default();
+    let cidr_list = fields.bounds("cidr_list")?.unwrap_or_default();
     check_subset(&cidr_list, &role.secret_id_bound_cidrs)?;
-    let token_bound_cidrs = fields.list("token_bound_cidrs")?.unwrap_or_default();
+    let token_bound_cidrs = fields.bounds("token_bound_cidrs")?.unwrap_or_default();
     let of_role: Vec<String> = role.token.bound_cidrs.iter().map(|range| range.to_block()).collect();
     check_subset(&token_bound_cidrs, &of_role)?;
     let now = ctx.clock.now();

@@ -80,9 +80,27 @@ fn what_is_empty_or_null_is_taken_as_others_take_it() {
     check(&rig, Update, "role/app/policies", &json!({"token_policies": "q"}), "none");
     check(&rig, Update, "role/app/policies", &json!({"token_policies": null}), "none");
     assert_eq!(shown("token_policies"), json!([]));
-    // Null for what is no list is as good as not sent.
-    check(&rig, Update, "role/app", &json!({"bind_secret_id": null, "role_id": null}), "none");
+    check(&rig, Update, "role/app", &json!({"role_id": null}), empty);
+    let unbound = "error: at least one constraint should be enabled on the role";
+    check(&rig, Update, "role/app", &json!({"bind_secret_id": null}), unbound);
     assert_eq!(shown("bind_secret_id"), json!(true));
+    let said =
+        json!({"token_ttl": "1h", "token_num_uses": 3, "secret_id_num_uses": 4, "secret_id_ttl": "2h"});
+    check(&rig, Update, "role/app", &said, "none");
+    let nulls =
+        json!({"token_ttl": null, "token_num_uses": null, "secret_id_num_uses": null, "secret_id_ttl": null});
+    check(&rig, Update, "role/app", &nulls, "none");
+    // A lifetime of null is as good as not sent.
+    assert_eq!((shown("token_ttl"), shown("secret_id_ttl")), (json!(3_600), json!(7_200)));
+    assert_eq!((shown("token_num_uses"), shown("secret_id_num_uses")), (json!(0), json!(0)));
+    // Read as no items at all, these would let anybody in from anywhere.
+    for name in ["token_bound_cidrs", "secret_id_bound_cidrs"] {
+        let text = format!(
+            "error: field validation failed: error converting input for field \"{name}\": expected a list without \
+             empty items"
+        );
+        check(&rig, Update, "role/app", &json!({name: [""]}), &text);
+    }
     for kind in ["batch", "service"] {
         let warning = format!("default-{kind} has no useful meaning; adjusting to {kind}");
         let body = json!({"token_type": format!("default-{kind}")});
@@ -206,6 +224,9 @@ fn a_login_says_who_it_is() {
     assert_eq!(rig.login_name("login", &json!({"role_id": " app-id "})).as_deref(), Some("app-id"));
     assert_eq!(rig.login_name("login", &json!({})), None);
     check(&rig, Update, "login", &json!({"role_id": "app-id"}), "error: missing secret_id");
+    // As a role there is: who has no secret id must not learn which role ids there are.
+    check(&rig, Update, "login", &json!({"role_id": "ghost"}), "error: missing secret_id");
+    check(&rig, Update, "login", &json!({"role_id": "ghost", "secret_id": " "}), "error: missing secret_id");
     check(&rig, Update, "login", &json!({"secret_id": id}), "error: missing role_id");
     refused(&rig, "app-id", "wrong", REFUSED);
     refused(&rig, "wrong", &id, REFUSED);

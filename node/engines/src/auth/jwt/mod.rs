@@ -36,7 +36,7 @@ pub const TYPES: &[EngineType] = &[
 ];
 
 fn make(_: &MountView) -> Result<Arc<dyn Engine>, EngineError> {
-    let table = RouteTable::new(routes::ROUTES);
+    let table = routes::table();
     Ok(Arc::new(Jwt { table, provider: Provider::default(), places: Places::default() }))
 }
 

@@ -2,12 +2,14 @@
 //!
 //! **Invariant:** a token that no key is good for has the keys fetched again, but not more often than every
 //! [`REFRESH_EVERY`], so nobody turns logins into a flood of requests to the provider. Keys that have not been confirmed
-//! for [`STALE_AFTER`] are not used: a provider that withdrew a key must not be outlived by its copy.
+//! for [`STALE_AFTER`] are not used: a provider that withdrew a key must not be outlived by its copy. Until then one
+//! caller at a time waits for newer ones and the others use what is kept, so that a provider that hangs stops nobody.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arca_engine_api::{Ctx, EngineError, HttpAnswer, HttpRequest, Map};
+use futures::lock::MutexGuard;
 use serde_json::Value;
 
 use super::config::text;
@@ -17,7 +19,8 @@ use crate::auth::jose::{JoseError, Jws, Key, json};
 const FRESH_FOR: Duration = Duration::from_secs(10 * 60);
 /// Keys older than this are not used.
 const STALE_AFTER: Duration = Duration::from_secs(60 * 60);
-/// Between fetches that unknown keys and failures cause.
+/// Between fetches that unknown keys and failures cause. Counted from the end of one that failed: while it lasted others
+/// came to wait, and none of them is to wait for another.
 const REFRESH_EVERY: Duration = Duration::from_secs(10);
 /// After a failure, when nothing is kept.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -25,6 +28,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Largest document taken from it, bytes.
 const BODY_MAX: usize = 1 << 20;
+/// Most logins that wait for a fetch: anybody can bring a token that no key is good for.
+pub(super) const WAITING_MAX: usize = 1_024;
 /// Most keys of a set.
 const KEYS_MAX: usize = 256;
 
@@ -71,7 +76,7 @@ struct Kept {
     fetched: Option<Fetched>,
     /// When a fetch was last begun that was not the first, monotonic time.
     refreshed: Option<Duration>,
-    /// When a fetch last failed, monotonic time.
+    /// When the last fetch failed, if it did: its end, monotonic time.
     failed: Option<Duration>,
 }
 
@@ -81,6 +86,8 @@ pub(super) struct Provider {
     kept: Mutex<Kept>,
     /// Held while fetching, so that many logins wait for one fetch.
     gate: futures::lock::Mutex<()>,
+    /// Held once more by each of those that wait.
+    waiting: Arc<()>,
 }
 
 impl Provider {
@@ -144,10 +151,16 @@ impl Provider {
 
     async fn current(&self, ctx: &Ctx<'_>, source: &Source) -> Result<Fetched, EngineError> {
         let is_fresh = |fetched: &Fetched| ctx.clock.monotonic().saturating_sub(fetched.at) < FRESH_FOR;
-        if let Some(fetched) = self.usable(source, ctx.clock.monotonic()).filter(is_fresh) {
-            return Ok(fetched);
-        }
-        let _gate = self.gate.lock().await;
+        let kept = self.usable(source, ctx.clock.monotonic());
+        let _gate = match kept {
+            Some(fetched) if is_fresh(&fetched) => return Ok(fetched),
+            Some(fetched) => match self.gate.try_lock() {
+                Some(gate) => gate,
+                // Somebody asks already.
+                None => return Ok(fetched),
+            },
+            None => self.turn().await?,
+        };
         let now = ctx.clock.monotonic();
         let old = self.usable(source, now);
         if let Some(fetched) = &old {
@@ -168,7 +181,7 @@ impl Provider {
         source: &Source,
         known_at: Duration,
     ) -> Result<Option<Fetched>, EngineError> {
-        let _gate = self.gate.lock().await;
+        let _gate = self.turn().await?;
         let now = ctx.clock.monotonic();
         if let Some(fetched) = self.usable(source, now).filter(|fetched| fetched.at > known_at) {
             return Ok(Some(fetched));
@@ -179,9 +192,20 @@ impl Provider {
         self.fetch(ctx, source).await.map(Some)
     }
 
+    /// Waits until nobody else fetches.
+    async fn turn(&self) -> Result<MutexGuard<'_, ()>, EngineError> {
+        let place = Arc::clone(&self.waiting);
+        // One is the provider's own.
+        if Arc::strong_count(&place) > WAITING_MAX + 1 {
+            return Err(EngineError::Busy);
+        }
+        Ok(self.gate.lock().await)
+    }
+
     fn may_refresh(&self, source: &Source, now: Duration) -> bool {
         let mut kept = self.kept(source);
-        let is_due = kept.refreshed.is_none_or(|at| now.saturating_sub(at) >= REFRESH_EVERY);
+        let mut last = [kept.refreshed, kept.failed].into_iter().flatten();
+        let is_due = last.all(|at| now.saturating_sub(at) >= REFRESH_EVERY);
         if is_due {
             kept.refreshed = Some(now);
         }
@@ -193,7 +217,10 @@ impl Provider {
         // Somebody may have changed the settings meanwhile; then this lands where the next change of them clears it.
         let mut kept = self.kept(source);
         match &fetched {
-            Ok(fetched) => kept.fetched = Some(fetched.clone()),
+            Ok(fetched) => {
+                kept.fetched = Some(fetched.clone());
+                kept.failed = None;
+            }
             Err(_) => kept.failed = Some(ctx.clock.monotonic()),
         }
         fetched

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arca_engine_api::{Ctx, EngineError, Field, Fields, Map, Request, Response};
+use arca_engine_api::{Ctx, EngineError, Fields, Map, Request, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::routes::{OLD_NAMES, ROLE_FIELDS};
+use super::routes::OLD_NAMES;
 use crate::auth::jose::times::Leeways;
 use crate::auth::names;
 use crate::auth::roles::{self, StoredRole};
@@ -98,8 +98,6 @@ pub(super) fn write(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engine
 }
 
 impl StoredRole for Role {
-    const FIELDS: &'static [Field] = &ROLE_FIELDS;
-
     fn update(&mut self, fields: Fields<'_>) -> Result<(), EngineError> {
         self.token.update(fields, OLD_NAMES)?;
         // What a write does not mention stays, but for these four.
@@ -129,7 +127,8 @@ impl StoredRole for Role {
             ("oauth2_metadata", &mut self.oauth2_metadata),
             ("oidc_scopes", &mut self.oidc_scopes),
         ] {
-            if let Some(list) = fields.list(name)? {
+            let list = if name == "bound_audiences" { fields.bounds(name)? } else { fields.list(name)? };
+            if let Some(list) = list {
                 *slot = Some(list);
             }
         }

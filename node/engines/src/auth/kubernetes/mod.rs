@@ -34,7 +34,7 @@ pub const TYPES: &[EngineType] = &[EngineType {
 }];
 
 fn make(_: &MountView) -> Result<Arc<dyn Engine>, EngineError> {
-    Ok(Arc::new(Kubernetes { table: RouteTable::new(routes::ROUTES) }))
+    Ok(Arc::new(Kubernetes { table: routes::table() }))
 }
 
 struct Kubernetes {

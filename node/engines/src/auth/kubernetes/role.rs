@@ -1,11 +1,11 @@
 //! Roles: which service accounts may log in, and what they get.
 
-use arca_engine_api::{EngineError, Field, Fields};
+use arca_engine_api::{EngineError, Fields};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::account::Account;
-use super::routes::{OLD_NAMES, ROLE_FIELDS};
+use super::routes::OLD_NAMES;
 use super::selector::Selector;
 use crate::auth::names;
 use crate::auth::roles::StoredRole;
@@ -36,8 +36,6 @@ pub(super) struct Role {
 }
 
 impl StoredRole for Role {
-    const FIELDS: &'static [Field] = &ROLE_FIELDS;
-
     fn update(&mut self, fields: Fields<'_>) -> Result<(), EngineError> {
         self.token.update(fields, OLD_NAMES)?;
         if let Some(list) = fields.list("bound_service_account_names")? {

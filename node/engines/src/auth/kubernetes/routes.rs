@@ -1,6 +1,6 @@
 //! The paths of kubernetes.
 
-use arca_engine_api::{Access, Field, FieldKind, Method, Operation, Route};
+use arca_engine_api::{Access, Field, FieldKind, Method, Operation, Route, RouteTable};
 
 use crate::auth::token_params::{FIELDS_LEN, deprecated, fields};
 
@@ -41,7 +41,7 @@ pub(super) const ROLE_FIELDS: [Field; FIELDS_LEN + 11] = fields(&[
     deprecated::TTL,
 ]);
 
-pub(super) static ROUTES: &[Route] = &[
+static ROUTES: &[Route] = &[
     Route::new(
         "config",
         "config",
@@ -95,3 +95,8 @@ pub(super) static ROUTES: &[Route] = &[
         )
     },
 ];
+
+/// The paths, with the name in which case does not count.
+pub(super) fn table() -> RouteTable {
+    RouteTable::new(ROUTES).folding(&["name"])
+}

@@ -28,7 +28,8 @@ pub(super) async fn login(ctx: &Ctx<'_>, request: &Request) -> Result<Response, 
     if costs.is_empty() {
         costs.push(Cost::DEFAULT);
     }
-    let is_good = ctx.compute(move || check(password.as_bytes(), stored.as_ref(), &costs)).await??;
+    let is_good =
+        ctx.compute_for(request, move || check(password.as_bytes(), stored.as_ref(), &costs)).await??;
     let (Some(name), Some(user), true) = (name, &user, is_good) else {
         return Err(EngineError::BadLogin { text: REFUSAL, is_known: user.is_some() });
     };

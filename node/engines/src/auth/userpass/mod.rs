@@ -31,7 +31,7 @@ pub const TYPES: &[EngineType] = &[EngineType {
 }];
 
 fn make(_: &MountView) -> Result<Arc<dyn Engine>, EngineError> {
-    Ok(Arc::new(Userpass { table: RouteTable::new(routes::ROUTES), next_count_ms: AtomicU64::new(0) }))
+    Ok(Arc::new(Userpass { table: routes::table(), next_count_ms: AtomicU64::new(0) }))
 }
 
 /// Between counts of the kinds of hash in use.

@@ -1,6 +1,6 @@
 //! The paths of userpass.
 
-use arca_engine_api::{Access, Field, FieldKind, Method, Operation, Route};
+use arca_engine_api::{Access, Field, FieldKind, Method, Operation, Route, RouteTable};
 
 use crate::auth::token_params::{FIELDS_LEN, deprecated, fields};
 
@@ -26,7 +26,7 @@ pub(super) const USER_FIELDS: [Field; FIELDS_LEN + 6] = fields(&[
     deprecated::TTL,
 ]);
 
-pub(super) static ROUTES: &[Route] = &[
+static ROUTES: &[Route] = &[
     Route::new(
         "users",
         "users",
@@ -73,3 +73,8 @@ pub(super) static ROUTES: &[Route] = &[
         )
     },
 ];
+
+/// The paths, with the name in which case does not count.
+pub(super) fn table() -> RouteTable {
+    RouteTable::new(ROUTES).folding(&["username"])
+}

@@ -1,7 +1,7 @@
 //! Whole conversations with a mount.
 
 use arca_engine_api::Operation::{Delete, List, Read, Update};
-use arca_engine_api::{EngineError, Login};
+use arca_engine_api::{Asker, EngineError, Login};
 use serde_json::{Value, json};
 
 use super::make;
@@ -33,6 +33,23 @@ fn log_in(rig: &Rig, name: &str, password: &str) -> Result<Login, EngineError> {
 #[track_caller]
 fn refused(rig: &Rig, name: &str, password: &str, want: &str) {
     assert_eq!(log_in(rig, name, password).unwrap_err().to_string(), want, "{name}");
+}
+
+/// Anybody can have passwords hashed: those who have a token must not wait for them.
+#[test]
+fn logins_wait_in_a_line_of_their_own() {
+    let mut rig = with_bob();
+    for address in ["10.1.2.3", "10.9.9.9"] {
+        rig.come_from(address);
+        for (name, password) in [("bob", "Z"), ("bob", "wrong"), ("nobody", "Z"), ("a b", "Z")] {
+            let before = rig.computed();
+            drop(log_in(&rig, name, password));
+            let asker = Asker::Anybody(address.parse().ok());
+            assert_eq!((rig.computed() - before, rig.computed_for()), (1, Some(asker)), "{name}");
+        }
+    }
+    rig.say(Update, "users/alice", &json!({"password": "x"}));
+    assert_eq!(rig.computed_for(), Some(Asker::Known));
 }
 
 #[test]

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::password::{COSTS_MAX, Cost, PASSWORD_MAX, PasswordHash, salt};
-use super::routes::{OLD_NAMES, USER_FIELDS};
+use super::routes::OLD_NAMES;
 use crate::auth::names;
-use crate::auth::token_params::{TokenParams, with_empty_lists};
+use crate::auth::token_params::TokenParams;
 
 const COSTS: &str = "costs";
 /// Users looked at when the costs in use are counted anew.
@@ -78,7 +78,7 @@ pub(super) async fn write(ctx: &Ctx<'_>, request: &Request) -> Result<Response, 
     let found = find(ctx, &name)?;
     let is_new = found.is_none();
     let mut user = found.unwrap_or_default();
-    user.token.update(Fields::new(&with_empty_lists(&request.data, &USER_FIELDS)), OLD_NAMES)?;
+    user.token.update(request.fields(), OLD_NAMES)?;
     if is_new || has_password(request.fields())? {
         user.set_password(ctx, request.fields()).await?;
     }
@@ -96,7 +96,7 @@ pub(super) async fn write_part(ctx: &Ctx<'_>, request: &Request) -> Result<Respo
         let wanted = |(name, _): &(&String, _)| matches!(name.as_str(), "policies" | "token_policies");
         let data: Map =
             request.data.iter().filter(wanted).map(|(name, value)| (name.clone(), value.clone())).collect();
-        user.token.update(Fields::new(&with_empty_lists(&data, &USER_FIELDS)), OLD_NAMES)?;
+        user.token.update(Fields::new(&data), OLD_NAMES)?;
     }
     ctx.storage.put_record(&key(&name), &user)?;
     Ok(Response::empty())

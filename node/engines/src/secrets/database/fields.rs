@@ -16,6 +16,7 @@ pub(super) fn statements(fields: Fields<'_>, name: &str) -> Result<Option<Vec<St
             texts.map(Some).ok_or_else(|| wrong(name))
         }
         Some(_) => Err(wrong(name)),
+        None if fields.is_null(name) => Ok(Some(Vec::new())),
         None => Ok(None),
     }
 }

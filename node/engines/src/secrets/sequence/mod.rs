@@ -1,7 +1,8 @@
 //! Numbers that are given once: serials, build numbers, ticket numbers, the same for every caller of every node.
 //!
 //! **Invariant:** no number of a sequence is given twice. Each is taken in the request's own commit, which is refused, and
-//! the request run again, if another one took it meanwhile. Numbers may be left out: whoever got one may not use it.
+//! the request run again, if another one took it meanwhile. Numbers may be left out: whoever got one may not use it. It holds for
+//! as long as the state goes forward: a restored backup takes the sequence back (`README.md`).
 
 use std::sync::Arc;
 

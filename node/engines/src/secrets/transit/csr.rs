@@ -48,6 +48,7 @@ pub(super) fn csr(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineEr
     };
     let version = key
         .usable(version)
+        .and_then(|version| key.version_to_make(i64::from(version), "signing"))
         .map_err(|err| EngineError::Invalid(format!("could not create the csr: {err}")))?;
     let material = keys.material(name, version)?;
     let public = show::public_der(key.kind, &material).unwrap_or_default();

@@ -200,8 +200,8 @@ async fn cve_2026_71543_identity_values_widen_nothing() {
 #[tokio::test]
 async fn cve_2026_89322_a_rule_on_a_name_holds_for_every_spelling() {
     let world = World::new().await;
-    world.make("entity", json!({"name": "Admin"})).await;
-    world.make("group", json!({"name": "Admins"})).await;
+    let entity = world.make("entity", json!({"name": "Admin"})).await;
+    let group = world.make("group", json!({"name": "Admins"})).await;
     let rules = r#"
         path "identity/entity/name/*" { capabilities = ["read", "update", "delete"] }
         path "identity/entity/name/Admin" { capabilities = ["deny"] }
@@ -220,6 +220,11 @@ async fn cve_2026_89322_a_rule_on_a_name_holds_for_every_spelling() {
             let asked = world.rig.ask(&token, operation, &format!("identity/{name}"), json!({}), None).await;
             assert!(matches!(asked, Err(KernelError::Denied)), "{operation:?} {name}");
         }
+    }
+    for (path, id) in [("entity/name/ADMIN", &entity), ("group/name/admins", &group)] {
+        let body = json!({"id": id, "policies": "some"});
+        let asked = world.rig.post(&token, &format!("identity/{path}"), body).await;
+        assert!(matches!(asked, Err(KernelError::Denied)), "{path} with its id");
     }
     assert!(world.rig.post(&token, "identity/entity/name/other", json!({})).await.is_ok());
     assert!(world.rig.get(&token, "identity/entity/name/OTHER").await.is_ok());

@@ -5,21 +5,16 @@
 //! then a node that became the active one knows nothing of earlier logins, so that storage holds twice the limit at most.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
+
+use arca_engine_api::cidr::source_of;
 
 /// Logins under way on one mount.
 pub(in crate::auth::jwt) const PLACES: usize = 4_096;
 
 /// Where logins are begun: an address, of IPv6 the network of 64 bits that one customer has.
 type Source = Option<IpAddr>;
-
-fn source_of(client: Option<IpAddr>) -> Source {
-    client.map(|address| match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
-        address => address,
-    })
-}
 
 #[derive(Debug, Default)]
 struct Taken {
@@ -31,7 +26,7 @@ struct Taken {
 impl Taken {
     /// Takes a place; answers whose login makes room.
     fn take(&mut self, client: Option<IpAddr>, key: String) -> Option<String> {
-        self.by_source.entry(source_of(client)).or_default().push_back(key);
+        self.by_source.entry(client.map(source_of)).or_default().push_back(key);
         self.count += 1;
         (self.count > PLACES).then(|| self.give_up_one()).flatten()
     }

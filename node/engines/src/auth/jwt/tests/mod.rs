@@ -1,14 +1,18 @@
 //! Whole conversations with a mount, by keys of its own and by those of a provider that a test plays.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 
 use arca_engine_api::Operation::{Delete, List, Read, Update};
-use arca_engine_api::{EngineError, Http, HttpAnswer, HttpRequest, Login, Map};
+use arca_engine_api::{EngineError, Http, HttpAnswer, HttpRequest, Login, Map, Response};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::make;
+use super::provider::WAITING_MAX;
 use crate::auth::jose::keys::testing::{ALL, hmac_token, signer};
 use crate::testing::Rig;
 
@@ -22,6 +26,8 @@ const NOW_S: u64 = 1;
 struct Web {
     pages: Mutex<BTreeMap<String, (u16, String)>>,
     asked: Mutex<Vec<String>>,
+    /// It takes requests and answers none.
+    hangs: AtomicBool,
 }
 
 impl Web {
@@ -43,6 +49,10 @@ impl Http for Web {
         let body = String::from_utf8_lossy(&request.body);
         let line = format!("{} {} {authorization} {body}", request.method, request.url);
         self.asked.lock().unwrap().push(line.split_whitespace().collect::<Vec<_>>().join(" "));
+        let answering = |_: &mut Context<'_>| {
+            if self.hangs.load(Ordering::Relaxed) { Poll::Pending } else { Poll::Ready(()) }
+        };
+        std::future::poll_fn(answering).await;
         match self.pages.lock().unwrap().get(&request.url) {
             Some((status, body)) => {
                 Ok(HttpAnswer { status: *status, headers: Vec::new(), body: body.clone().into_bytes() })
@@ -600,4 +610,92 @@ fn a_withdrawn_key_is_not_outlived_by_its_copy() {
     assert_eq!(rig.say(Update, "config", &json!({"jwks_url": "http://other/jwks"})), "none");
     check(&rig, &named("rsa", "rsa"), unknown);
     check(&rig, &named("p384", "p384"), "alice");
+}
+
+type Begun<'a> = Pin<Box<dyn Future<Output = Result<Response, EngineError>> + 'a>>;
+
+fn ten<'a>(rig: &'a Rig, token: &str) -> Vec<Begun<'a>> {
+    logins(rig, token, 10)
+}
+
+/// Logins at once.
+fn logins<'a>(rig: &'a Rig, token: &str, count: usize) -> Vec<Begun<'a>> {
+    let data = json!({"role": "r", "jwt": token});
+    (0..count).map(|_| Box::pin(rig.begin(Update, "login", &data)) as Begun<'a>).collect()
+}
+
+/// What came of those that have ended; leaves the others.
+fn ended(logins: &mut Vec<Begun<'_>>) -> Vec<String> {
+    let mut said = Vec::new();
+    logins.retain_mut(|login| match login.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Pending => true,
+        Poll::Ready(answer) => {
+            said.push(answer.map_or_else(|err| err.to_string(), |answer| answer.login.unwrap().alias_name));
+            false
+        }
+    });
+    said
+}
+
+/// Each login waited for the one before it, and for a fetch of its own, though good keys were kept.
+#[test]
+fn a_provider_that_hangs_holds_up_one_login() {
+    let web = Arc::new(Web::default());
+    let rig = rig().with_http(Arc::clone(&web) as Arc<dyn Http>);
+    let url = "http://h/jwks";
+    web.says(url, 200, key_set(&["rsa"]));
+    assert_eq!(rig.say(Update, "config", &json!({"jwks_url": url})), "none");
+    role(&rig, json!({}));
+    let (right, strange) = (named("rsa", "rsa"), named("rsa", "stranger"));
+    let unknown = "error validating token: error verifying token signature: no known key successfully validated the token signature";
+    check(&rig, &right, "alice");
+    web.asked();
+    rig.advance(11 * 60);
+    web.says(url, 500, "");
+    web.hangs.store(true, Ordering::Relaxed);
+    let mut logins = ten(&rig, &right);
+    assert_eq!(ended(&mut logins), ["alice"; 9], "one waits");
+    // Tokens that nobody knows the key of wait for the same fetch, and keep nobody else.
+    let mut strangers = ten(&rig, &strange);
+    assert_eq!(ended(&mut strangers).len(), 0);
+    assert_eq!(ended(&mut ten(&rig, &right)), ["alice"; 10]);
+    assert_eq!(web.asked().len(), 1);
+    // The fetch fails after a while. All of them end by that, and nobody asks again.
+    rig.advance(10);
+    web.hangs.store(false, Ordering::Relaxed);
+    assert_eq!(ended(&mut logins), ["alice"]);
+    web.hangs.store(true, Ordering::Relaxed);
+    assert_eq!(ended(&mut strangers), [unknown; 10]);
+    rig.advance(9);
+    assert_eq!(ended(&mut ten(&rig, &right)), ["alice"; 10]);
+    assert_eq!(ended(&mut ten(&rig, &strange)), [unknown; 10]);
+    assert_eq!(web.asked().len(), 0);
+    rig.advance(1);
+    let mut logins = ten(&rig, &right);
+    assert_eq!(ended(&mut logins).len(), 9);
+    web.says(url, 200, key_set(&["rsa", "p256"]));
+    web.hangs.store(false, Ordering::Relaxed);
+    assert_eq!(ended(&mut logins), ["alice"]);
+    check(&rig, &named("p256", "p256"), "alice");
+    assert_eq!(web.asked().len(), 1);
+}
+
+/// Anybody could have logins lie in memory for as long as a provider takes to answer, as many as they liked.
+#[test]
+fn those_who_wait_for_a_provider_are_bounded() {
+    let web = Arc::new(Web::default());
+    let rig = rig().with_http(Arc::clone(&web) as Arc<dyn Http>);
+    let url = "http://h/jwks";
+    web.says(url, 200, key_set(&["rsa"]));
+    assert_eq!(rig.say(Update, "config", &json!({"jwks_url": url})), "none");
+    role(&rig, json!({}));
+    check(&rig, &named("rsa", "rsa"), "alice");
+    rig.advance(10);
+    web.hangs.store(true, Ordering::Relaxed);
+    // One more is the one that asks.
+    let mut strangers = logins(&rig, &named("rsa", "stranger"), WAITING_MAX + 3);
+    assert_eq!(ended(&mut strangers), [EngineError::Busy.to_string(), EngineError::Busy.to_string()]);
+    assert_eq!(ended(&mut ten(&rig, &named("rsa", "rsa"))), ["alice"; 10]);
+    web.hangs.store(false, Ordering::Relaxed);
+    assert_eq!(ended(&mut strangers).len(), WAITING_MAX + 1);
 }

@@ -78,7 +78,9 @@ impl Config {
         if let Some(required) = fields.boolean("metadata_cas_required")? {
             config.metadata_cas_required = required;
         }
-        if let Some(text) = fields.string("delete_version_after")? {
+        if let Some(text) =
+            fields.string("delete_version_after")?.filter(|_| fields.has("delete_version_after"))
+        {
             config.delete_version_after = lifetime(&text)?;
         }
         storage.put_record(RECORD, &config)?;

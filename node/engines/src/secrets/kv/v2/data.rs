@@ -1,7 +1,5 @@
 //! `data/` and `subkeys/`: reading and writing versions.
 
-use std::borrow::Cow;
-
 use arca_danger::Bug;
 use arca_engine_api::{EngineError, Fields, Map, Request, Response};
 use serde_json::Value;
@@ -71,7 +69,7 @@ pub(super) fn write(keys: &Keys<'_>, request: &Request) -> Result<Response, Engi
     let config = keys.config()?;
     let key = keys.load(request.param("path"))?.unwrap_or_else(|| Key::new(keys.now()));
     check_and_set(request.fields(), &config, &key)?;
-    add(keys, request.param("path"), key, &config, &data)
+    add(keys, request.param("path"), key, &config, data)
 }
 
 pub(super) fn patch(keys: &Keys<'_>, request: &Request) -> Result<Response, EngineError> {
@@ -85,15 +83,14 @@ pub(super) fn patch(keys: &Keys<'_>, request: &Request) -> Result<Response, Engi
         return Ok(Response { data, is_missing: true, ..Response::default() });
     }
     let mut data = keys.data(path, &key, key.current)?;
-    merge(&mut data, &patch);
+    merge(&mut data, patch);
     add(keys, path, key, &config, &data)
 }
 
 /// The secret sent; null stands for one without fields.
-fn given_data(request: &Request) -> Result<Cow<'_, Map>, EngineError> {
+fn given_data(request: &Request) -> Result<&Map, EngineError> {
     match request.fields().object("data")? {
-        Some(data) => Ok(Cow::Borrowed(data)),
-        None if request.data.contains_key("data") => Ok(Cow::Owned(Map::new())),
+        Some(data) => Ok(data),
         None => Err(EngineError::invalid("no data provided")),
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn read(keys: &Keys<'_>, path: &str) -> Result<Response, EngineError>
 
 pub(super) fn write(keys: &Keys<'_>, request: &Request) -> Result<Response, EngineError> {
     let (path, fields) = (request.param("path"), request.fields());
-    if !SETTINGS.iter().any(|name| fields.has(name)) {
+    if !SETTINGS.iter().any(|name| request.data.contains_key(*name)) {
         return Ok(Response::empty());
     }
     let custom = fields.object("custom_metadata")?.map(custom::replaced).transpose()?;
@@ -28,8 +28,8 @@ pub(super) fn write(keys: &Keys<'_>, request: &Request) -> Result<Response, Engi
     let mut key = keys.load(path)?.unwrap_or_else(|| Key::new(keys.now()));
     check_and_set(fields, &config, &key)?;
     change(&mut key, fields)?;
-    if custom.is_some() {
-        key.custom = custom;
+    if let Some(custom) = custom {
+        key.custom = Some(custom).filter(|custom| !custom.is_empty());
     }
     store(keys, path, key, &config, fields)
 }
@@ -41,17 +41,12 @@ pub(super) fn patch(keys: &Keys<'_>, request: &Request) -> Result<Response, Engi
     let config = keys.config()?;
     check_and_set(fields, &config, &key)?;
     change(&mut key, fields)?;
-    for (name, value) in &request.data {
-        match (name.as_str(), value) {
-            ("custom_metadata", Value::Null) => key.custom = None,
-            ("max_versions", Value::Null) => key.max_versions = 0,
-            ("cas_required", Value::Null) => key.cas_required = false,
-            ("metadata_cas_required", Value::Null) => key.metadata_cas_required = false,
-            ("delete_version_after", Value::Null) => key.delete_version_after = std::time::Duration::ZERO,
-            _ => {}
-        }
+    if fields.is_null("delete_version_after") {
+        key.delete_version_after = std::time::Duration::ZERO;
     }
-    if let Some(patch) = fields.object("custom_metadata")? {
+    if fields.is_null("custom_metadata") {
+        key.custom = None;
+    } else if let Some(patch) = fields.object("custom_metadata")? {
         key.custom = Some(custom::patched(key.custom.as_ref(), patch)?);
     }
     store(keys, path, key, &config, fields)

@@ -50,6 +50,18 @@ fn requests_for_certificates_take_the_names_of_a_template() {
 }
 
 #[test]
+fn requests_for_certificates_are_signed_by_versions_that_may_sign() {
+    let rig = rig();
+    make(&rig, "k", &json!({"type": "ecdsa-p256"}));
+    data(&rig, "keys/k/rotate", &json!({}));
+    data(&rig, "keys/k/config", &json!({"min_encryption_version": 2}));
+    let said = rig.say(Update, "keys/k/csr", &json!({"version": 1}));
+    let why = "requested version for signing is less than the minimum encryption key version";
+    assert_eq!(said, format!("error: could not create the csr: {why}"));
+    data(&rig, "keys/k/csr", &json!({"version": 2}));
+}
+
+#[test]
 fn certificates_are_kept_if_they_are_the_keys_own() {
     let rig = rig();
     let said = |path: &str, chain: &str| rig.say(Update, path, &json!({ "certificate_chain": chain }));
