@@ -341,7 +341,8 @@ pub(super) fn sign_intermediate(call: &Call<'_>) -> Result<Response, EngineError
     Ok(output::answer(data, warnings))
 }
 
-/// `root/sign-self-issued`, `issuer/:ref/sign-self-issued`: another authority's own certificate, under our signature.
+/// `root/sign-self-issued`, `issuer/:ref/sign-self-issued`: another authority's own certificate, under our signature and
+/// with a serial number of ours.
 pub(super) fn sign_self_issued(call: &Call<'_>) -> Result<Response, EngineError> {
     let text = call.text("certificate")?;
     let (_, raw, rest) =
@@ -383,8 +384,11 @@ pub(super) fn sign_self_issued(call: &Call<'_>) -> Result<Response, EngineError>
     extensions.extend(extension::authority_info_access(&urls.issuing_certificates, &urls.ocsp_servers));
     extensions.extend(extension::crl_distribution_points(&urls.crl_distribution_points));
     extensions.extend(extension::freshest_crl(&urls.delta_crl_distribution_points));
+    // Whoever made the certificate chose its number: under our name it might be that of another of ours, and revoking one
+    // would revoke both.
+    let serial = certificate::new_serial(call.ctx.entropy)?;
     let draft = Draft {
-        serial: certificate::serial(&parsed),
+        serial: serial.clone(),
         issuer: &issuer.subject,
         subject: body.subject.as_raw(),
         not_before: time::moment(&body.validity.not_before),
@@ -396,6 +400,7 @@ pub(super) fn sign_self_issued(call: &Call<'_>) -> Result<Response, EngineError>
     let signed = draft.encode(algorithm)?;
     let signature = signer.sign(algorithm, &signed, call.ctx.entropy)?;
     let made = certificate::signed(&signed, algorithm, &signature);
+    store::put(call.ctx, &serial, &made)?;
     let mut data = Map::new();
     output::put(&mut data, "certificate", certificate::pem(&made));
     output::put(&mut data, "issuing_ca", issuer.pem.clone());

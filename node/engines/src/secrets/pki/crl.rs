@@ -276,6 +276,14 @@ fn freshest(ctx: &Ctx<'_>, issuer: &Issuer) -> Result<Option<Extension>, EngineE
     Ok(urls.and_then(|urls| extension::freshest_crl(&urls.delta_crl_distribution_points)))
 }
 
+/// The number of a list that is signed now: above the last one, also where the clock was set back, and not below the
+/// seconds since 1970. Verifiers keep what they have of a number, and a delta counts for any list of the number it names;
+/// where the record of the last number was lost or restored from an older snapshot, counting on from it would give
+/// numbers again that other lists are known by.
+fn next_number(last: u64, now: UnixMillis) -> u64 {
+    last.saturating_add(1).max(now.0 / 1_000)
+}
+
 /// Signs a list of a set. Nobody who may sign it is no error: its certificates can only be checked elsewhere.
 pub(super) fn build(call: &Call<'_>, set: &str, kind: Kind) -> Result<(), EngineError> {
     let ctx = call.ctx;
@@ -287,7 +295,7 @@ pub(super) fn build(call: &Call<'_>, set: &str, kind: Kind) -> Result<(), Engine
         (Kind::Delta, Some(complete)) => Some(complete.number),
         (Kind::Delta, None) => return Ok(()),
     };
-    lists.number += 1;
+    lists.number = next_number(lists.number, call.now());
     let signer = issuers::signer(call, &issuer)?;
     let algorithm = issuer.revocation_algorithm();
     let slices = lists.slices(kind, &config);
@@ -472,4 +480,24 @@ pub(super) fn forget_unused(ctx: &Ctx<'_>) -> Result<(), EngineError> {
 /// A list in PEM.
 pub(super) fn pem(list: &[u8]) -> String {
     der::pem("X509 CRL", list).trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_only_grow() {
+        let check = |last, now_ms, expected| {
+            assert_eq!(next_number(last, UnixMillis(now_ms)), expected, "{last} {now_ms}");
+        };
+        check(0, 1_800_000_000_999, 1_800_000_000);
+        // One made before numbers followed the clock.
+        check(17, 1_800_000_000_000, 1_800_000_000);
+        check(1_800_000_000, 1_800_000_000_000, 1_800_000_001);
+        // More than one a second, and a clock that was set back.
+        check(1_800_000_500, 1_800_000_001_000, 1_800_000_501);
+        check(1_800_000_000, 5_000, 1_800_000_001);
+        check(0, 0, 1);
+    }
 }

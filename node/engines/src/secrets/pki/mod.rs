@@ -37,6 +37,7 @@ mod tidy;
 mod x509;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arca_engine_api::{
     Ctx, Engine, EngineError, EngineKind, EngineType, LeaseRecord, Map, MountView, Request, Response,
@@ -141,6 +142,12 @@ impl Engine for Pki {
         crl::tick(&call)?;
         tidy::tick(&call)?;
         Ok(Vec::new())
+    }
+
+    /// Goes on tidying.
+    async fn go_on(&self, ctx: &Ctx<'_>) -> Result<Option<Duration>, EngineError> {
+        let request = nobody();
+        tidy::go_on(&Call { ctx, request: &request, signers: &self.signers })
     }
 }
 

@@ -60,6 +60,11 @@ fn is_ours(oid: &[u8], is_authority: bool) -> bool {
         || (is_authority && oid == oid::KEY_USAGE)
 }
 
+/// What a request decides only where whoever has it signed says nothing of it.
+fn yields(oid: &[u8]) -> bool {
+    oid == oid::NAME_CONSTRAINTS || oid == oid::EXTENDED_KEY_USAGE || oid == oid::CERTIFICATE_POLICIES
+}
+
 impl Sealing<'_> {
     /// Signs it.
     pub(super) fn seal(&self, call: &Call<'_>, by: &By<'_>) -> Result<Sealed, EngineError> {
@@ -127,7 +132,10 @@ impl Sealing<'_> {
             let has_names = !self.plan.sans.others.is_empty();
             for asked in &csr.extensions {
                 let is_names = asked.oid == oid::SUBJECT_ALT_NAME;
-                let is_made_here = is_ours(&asked.oid, self.authority.is_some()) || (is_names && has_names);
+                // Or who is signed would choose where it may sign, against what the operator wrote.
+                let is_said = yields(&asked.oid) && extensions.iter().any(|made| made.oid == asked.oid);
+                let is_made_here =
+                    is_ours(&asked.oid, self.authority.is_some()) || (is_names && has_names) || is_said;
                 if !is_made_here {
                     extensions.retain(|extension| extension.oid != asked.oid);
                     extensions.push(asked.clone());

@@ -1,7 +1,8 @@
 //! Tidying: what ended long enough ago goes, a bounded number of entries at a time.
 //!
 //! A run is a record of what is asked, how far it has come and what it did. The request that starts it takes the first
-//! step, each tick another; so a run goes on after a failover, and a step is one entry of the log.
+//! step, each tick another, and more follow behind the tick; so a run goes on after a failover, and a step is one entry of
+//! the log.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -211,7 +212,7 @@ fn begin(call: &Call<'_>, settings: Settings, is_automatic: bool) -> Result<(), 
         finished_at: None,
         is_automatic,
     };
-    step(call, run, |phase| *phase != Phase::Issuers)
+    step(call, run, |phase| *phase != Phase::Issuers).map(drop)
 }
 
 /// `tidy-cancel`.
@@ -348,7 +349,7 @@ pub(super) fn serve_auto(call: &Call<'_>) -> Result<Response, EngineError> {
 pub(super) fn tick(call: &Call<'_>) -> Result<(), EngineError> {
     let run = load(call.ctx)?;
     if let Some(run) = run.clone().filter(|run| run.state == RUNNING) {
-        return step(call, run, |_| true);
+        return step(call, run, |_| true).map(drop);
     }
     let auto = call.ctx.storage.get_record::<Auto>(AUTO)?.unwrap_or_default();
     let interval = Duration::from_secs(auto.interval_duration);
@@ -356,9 +357,17 @@ pub(super) fn tick(call: &Call<'_>) -> Result<(), EngineError> {
     if auto.enabled && is_due { begin(call, auto.settings, true) } else { Ok(()) }
 }
 
-/// One step of a run, stored with what it did. Phases with nothing to do take no step. A phase that `may_run` does not
-/// let run is left to the next step.
-fn step(call: &Call<'_>, mut run: Run, may_run: fn(&Phase) -> bool) -> Result<(), EngineError> {
+/// Takes another step of a run that is under way, and answers how long it is to rest then. Nothing if there is none, or if
+/// that was the last.
+pub(super) fn go_on(call: &Call<'_>) -> Result<Option<Duration>, EngineError> {
+    let Some(run) = load(call.ctx)?.filter(|run| run.state == RUNNING) else { return Ok(None) };
+    let pause = Duration::from_secs(run.settings.pause_duration);
+    Ok(step(call, run, |_| true)?.then_some(pause))
+}
+
+/// One step of a run, stored with what it did; says whether there is more to do. Phases with nothing to do take no step. A
+/// phase that `may_run` does not let run is left to the next step.
+fn step(call: &Call<'_>, mut run: Run, may_run: fn(&Phase) -> bool) -> Result<bool, EngineError> {
     loop {
         if run.phase == Phase::Issuers && !run.settings.tidy_expired_issuers {
             run.phase = Phase::Done;
@@ -384,7 +393,8 @@ fn step(call: &Call<'_>, mut run: Run, may_run: fn(&Phase) -> bool) -> Result<()
             break;
         }
     }
-    Ok(call.ctx.storage.put_record(RUN, &run)?)
+    call.ctx.storage.put_record(RUN, &run)?;
+    Ok(run.state == RUNNING)
 }
 
 fn is_over(call: &Call<'_>, not_after: UnixMillis, buffer_seconds: u64) -> bool {

@@ -7,8 +7,9 @@ use super::{
     body, call, csr, csr_of, der_of, ec_key, named, read, refused, rig, rig_with_role, shown, write,
 };
 use crate::crypto::der;
-use crate::secrets::pki::x509::certificate;
-use crate::secrets::pki::x509::extension;
+use crate::secrets::pki::x509::certificate::{self, colons};
+use crate::secrets::pki::x509::extension::{self, Extension};
+use crate::secrets::pki::x509::oid;
 use crate::secrets::pki::x509::public_key::PublicKey;
 use crate::secrets::pki::x509::san::Sans;
 use crate::testing::Rig;
@@ -111,6 +112,44 @@ fn intermediates_by_the_values_of_the_request() {
     refused(&rig, "root/sign-intermediate", &json!({"csr": csr("x", &[]), "skid": "xyz"}));
 }
 
+/// An extension of a certificate.
+fn extension_of(der: &[u8], oid: &[u8]) -> Option<Extension> {
+    let parsed = certificate::parse(der).unwrap();
+    let found = parsed.extensions().iter().find(|extension| extension.oid.as_bytes() == oid)?;
+    Some(Extension { oid: oid.to_vec(), is_critical: found.critical, value: found.value.to_vec() })
+}
+
+fn permitted(domain: &str) -> Extension {
+    extension::permitted_dns(&[domain.to_owned()]).unwrap().unwrap()
+}
+
+/// Who is to be signed would say itself where it may sign, and what for.
+#[test]
+fn a_csr_overrides_nothing_that_the_request_says() {
+    let rig = rig_with_role(&json!({}));
+    let purposes = |name: &str| extension::extended_key_usage(&[extension::purpose(name).unwrap()]).unwrap();
+    let asked = [Extension { is_critical: false, ..permitted("evil.example") }, purposes("codesigning")];
+    let text = csr_of(&ec_key(6), &named("Theirs"), &Sans::default(), &asked);
+    let [theirs, their_purposes] = asked;
+    let check = |path: &str, how: &Value, names: &Extension, what_for: &Extension| {
+        let mut how = how.clone();
+        how["csr"] = json!(text);
+        let der = der_of(&write(&rig, path, &how)["certificate"]);
+        assert_eq!(extension_of(&der, oid::NAME_CONSTRAINTS).as_ref(), Some(names), "{path} {how}");
+        assert_eq!(extension_of(&der, oid::EXTENDED_KEY_USAGE).as_ref(), Some(what_for), "{path} {how}");
+    };
+    let (sign, taken) = ("root/sign-intermediate", json!({"use_csr_values": true}));
+    check(sign, &taken, &theirs, &their_purposes);
+    let ours = json!({"use_csr_values": true, "permitted_dns_domains": "a.test"});
+    check(sign, &ours, &permitted("a.test"), &their_purposes);
+    let ours = json!({"use_csr_values": true, "ext_key_usage": "ServerAuth"});
+    check(sign, &ours, &theirs, &purposes("serverauth"));
+    let ours = json!({"use_csr_values": true, "ext_key_usage_oids": "1.3.6.1.5.5.7.3.9"});
+    check(sign, &ours, &theirs, &purposes("ocspsigning"));
+    check("sign-verbatim", &json!({}), &theirs, &their_purposes);
+    check("sign-verbatim", &json!({"ext_key_usage": "ClientAuth"}), &theirs, &purposes("clientauth"));
+}
+
 #[test]
 fn roots_follow_one_another() {
     let rig = rig();
@@ -153,6 +192,18 @@ fn a_new_root_is_trusted_by_way_of_the_old() {
     check_signed(&crossed["certificate"], &old["certificate"]);
     let der = der_of(&crossed["certificate"]);
     assert!(certificate::parse(&der).unwrap().is_ca());
+    // Whose certificate it is chose its serial number, perhaps that of another of ours; it would be revoked with that.
+    let again = write(&rig, "issuer/old/sign-self-issued", &json!({"certificate": new["certificate"]}));
+    let serial = |pem: &Value| colons(&certificate::serial(&certificate::parse(&der_of(pem)).unwrap()));
+    let serials = [&new, &crossed, &again].map(|made| serial(&made["certificate"]));
+    assert!(serials[0] != serials[1] && serials[0] != serials[2] && serials[1] != serials[2], "{serials:?}");
+    for made in [&crossed, &again] {
+        let serial = serial(&made["certificate"]);
+        assert_eq!(read(&rig, &format!("cert/{serial}"))["certificate"], made["certificate"]);
+    }
+    write(&rig, "revoke", &json!({"serial_number": serials[1]}));
+    assert_ne!(read(&rig, &format!("cert/{}", serials[1]))["revocation_time"], 0);
+    assert_eq!(read(&rig, &format!("cert/{}", serials[2]))["revocation_time"], 0);
     let leaf = csr("x.test", &[]);
     let leaf = write(&rig, "sign-verbatim", &json!({"csr": leaf, "ttl": "1h"}));
     refused(&rig, "root/sign-self-issued", &json!({"certificate": leaf["certificate"]}));

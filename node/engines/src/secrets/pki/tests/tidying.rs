@@ -1,9 +1,13 @@
 //! Tidying.
 
+use std::time::Duration;
+
+use arca_engine_api::MountView;
 use arca_engine_api::Operation::{List, Read, Update};
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 
-use super::{body, call, read, refused, rig_with_role, shared, write};
+use super::{body, call, make, read, refused, rig_with_role, shared, write};
 use crate::testing::Rig;
 
 fn issue(rig: &Rig, ttl: &str) -> String {
@@ -81,6 +85,57 @@ fn a_run_is_stopped() {
     assert_eq!(write(&rig, "tidy-cancel", &json!({}))["state"], "Cancelled");
     rig.tick();
     assert_eq!(serials(&rig, "certs/").len(), 7);
+}
+
+/// A step behind a tick, by an engine that knows nothing but what is stored.
+fn go_on(rig: &Rig) -> Option<Duration> {
+    let engine = make(&MountView::default()).unwrap();
+    rig.with_ctx(|ctx| engine.go_on(ctx).now_or_never().unwrap().unwrap())
+}
+
+/// A mount with a thousand certificates that ended, and tidying begun.
+fn rig_with_much_to_tidy() -> Rig {
+    let rig = rig_with_role(&json!({}));
+    issue(&rig, "1h");
+    let key = rig.stored().into_iter().rfind(|key| key.starts_with("cert/")).unwrap();
+    let one = rig.with_ctx(|ctx| ctx.storage.get(&key).unwrap().unwrap());
+    for at in 0..1_000 {
+        rig.plant(&format!("cert/ff{at:038x}"), &one);
+    }
+    assert_eq!(go_on(&rig), None);
+    rig.advance(800 * 3_600);
+    let asked = json!({"tidy_cert_store": true, "page_size": 20, "pause_duration": "7s"});
+    write(&rig, "tidy", &asked);
+    rig
+}
+
+#[test]
+fn a_run_goes_on_behind_a_tick_until_it_is_over() {
+    let rig = rig_with_much_to_tidy();
+    rig.tick();
+    let mut steps = 2;
+    while let Some(pause) = go_on(&rig) {
+        steps += 1;
+        assert_eq!(pause, Duration::from_secs(7));
+        let status = read(&rig, "tidy-status");
+        assert_eq!(status["state"], "Running");
+        assert_eq!(status["cert_store_deleted_count"], steps * 20);
+    }
+    assert_eq!(steps, 50);
+    let status = read(&rig, "tidy-status");
+    // The root's and the one that was issued, too.
+    assert_eq!((&status["state"], &status["cert_store_deleted_count"]), (&json!("Finished"), &json!(1_002)));
+    assert_eq!((serials(&rig, "certs/").len(), go_on(&rig)), (0, None));
+}
+
+#[test]
+fn a_run_is_stopped_between_two_steps() {
+    let rig = rig_with_much_to_tidy();
+    assert!(go_on(&rig).is_some());
+    assert_eq!(write(&rig, "tidy-cancel", &json!({}))["state"], "Cancelled");
+    assert_eq!(go_on(&rig), None);
+    let status = read(&rig, "tidy-status");
+    assert_eq!((&status["state"], &status["cert_store_deleted_count"]), (&json!("Cancelled"), &json!(40)));
 }
 
 #[test]
