@@ -1,5 +1,6 @@
 """Databases by hvac and by the `bao` command line, with logins at real servers."""
 
+import base64
 import concurrent.futures
 import contextlib
 import datetime
@@ -560,3 +561,194 @@ def test_disabling_the_mount_removes_its_users(cluster, server, mount, client):
     answer = creds(client, mount)
     cluster.run("secrets", "disable", mount)
     wait_until("the user to be gone", lambda: answer["data"]["username"] not in server.users())
+
+
+def is_listed(client, answer):
+    try:
+        client.sys.read_lease(answer["lease_id"])
+    except hvac.exceptions.VaultError:
+        return False
+    return True
+
+
+def leases(client, mount, name="r"):
+    """The leases of a role that are still kept."""
+    try:
+        return client.sys.list_leases(f"{mount}/creds/{name}")["data"]["keys"]
+    except hvac.exceptions.InvalidPath:
+        return []
+
+
+def limited(server, grants=""):
+    """A user who may make users, and not look at them."""
+    name = f"limited_{uuid.uuid4().hex[:8]}"
+    if isinstance(server, Postgres):
+        made = server.ask(f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD 'word'")
+    else:
+        made = server.ask(f"CREATE USER {name} IDENTIFIED BY 'word'; GRANT CREATE USER ON *.* TO {name}; {grants.format(name=name)}")
+    assert made.returncode == 0, made.stderr
+    return name
+
+
+@contextlib.contextmanager
+def no_look(server):
+    """Nobody but superusers may look for users. Nobody may in MariaDB anyway."""
+    if isinstance(server, Postgres):
+        assert server.ask("REVOKE SELECT ON pg_roles FROM PUBLIC").returncode == 0
+    try:
+        yield
+    finally:
+        if isinstance(server, Postgres):
+            assert server.ask("GRANT SELECT ON pg_roles TO PUBLIC").returncode == 0
+
+
+def that_outlasts(server):
+    """Statements of which what they did may stay when they fail."""
+    if isinstance(server, Postgres):
+        return [*PG_USER, 'GRANT EXECUTE ON FUNCTION pg_sleep(double precision) TO "{{name}}"']
+    return ["SET @harmless = 1", *MY_USER]
+
+
+def test_a_user_that_is_there_outlives_a_failed_request(server, mount, client):
+    fixed = f"v-fixed-{uuid.uuid4().hex[:8]}"
+    connect(client, mount, server, username_template=fixed)
+    role(client, mount, server, creation_statements=that_outlasts(server))
+    first = creds(client, mount)
+    assert first["data"]["username"] == fixed and login(server, first)
+    for _ in range(2):
+        with pytest.raises(hvac.exceptions.VaultError, match="is there already"):
+            creds(client, mount)
+    assert len(leases(client, mount)) == 1
+    assert login(server, first) and is_listed(client, first)
+    client.sys.revoke_lease(first["lease_id"])
+    wait_until("the user to be gone", lambda: fixed not in server.users(), 20)
+    # The operator's own, made by hand, for another host.
+    made = f"CREATE ROLE \"{fixed}\" LOGIN PASSWORD 'own'" if isinstance(server, Postgres) else f"CREATE USER '{fixed}'@'127.0.0.1' IDENTIFIED BY 'own'"
+    assert server.ask(made).returncode == 0
+    with pytest.raises(hvac.exceptions.VaultError, match="is there already"):
+        creds(client, mount)
+    assert leases(client, mount) == [] and server.login(fixed, "own")
+
+
+def test_a_user_that_is_there_outlives_a_failed_request_of_who_may_not_look(server, mount, client):
+    fixed, name = f"v-fixed-{uuid.uuid4().hex[:8]}", limited(server)
+    connect(client, mount, server, username=name, password="word", username_template=fixed)
+    if isinstance(server, Postgres):
+        make = ["CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}'", "DO $$ BEGIN END $$"]
+    else:
+        make = ["SET @harmless = 1", "CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{password}}'"]
+    role(client, mount, server, creation_statements=make, revocation_statements=["DROP USER \"{{name}}\""] if isinstance(server, Postgres) else [])
+    with no_look(server):
+        first = creds(client, mount)
+        assert login(server, first)
+        with pytest.raises(hvac.exceptions.VaultError):
+            creds(client, mount)
+        assert len(leases(client, mount)) == 1
+        assert login(server, first) and is_listed(client, first)
+        client.sys.revoke_lease(first["lease_id"])
+        wait_until("the user to be gone", lambda: fixed not in server.users(), 20)
+
+
+def test_a_user_made_by_a_statement_that_fails_is_removed(mariadb, mount, client):
+    base, other = f"d{uuid.uuid4().hex[:8]}", f"other-{uuid.uuid4().hex[:8]}"
+    made = mariadb.ask(
+        f"CREATE DATABASE {base}; CREATE USER '{other}'@'%';\nDELIMITER //\n"
+        f"CREATE PROCEDURE {base}.mk(n varchar(80), p varchar(80)) BEGIN "
+        "EXECUTE IMMEDIATE CONCAT('CREATE USER ''', n, '''@''%'' IDENTIFIED BY ''', p, ''''); SIGNAL SQLSTATE '45000'; END//"
+    )
+    assert made.returncode == 0, made.stderr
+    name = limited(mariadb, f"GRANT EXECUTE ON {base}.* TO {{name}}")
+    before = set(mariadb.users())
+    by_procedure = base64.b64encode(f"CALL {base}.mk('{{{{name}}}}', '{{{{password}}}}')".encode()).decode()
+    two = f"CREATE USER '{{{{name}}}}'@'%' IDENTIFIED BY '{{{{password}}}}', '{other}'@'%' IDENTIFIED BY 'x'"
+    for login_as in ({}, {"username": name, "password": "word"}):
+        connect(client, mount, mariadb, **login_as)
+        for statement in (by_procedure, two):
+            role(client, mount, mariadb, creation_statements=[statement])
+            with pytest.raises(hvac.exceptions.VaultError):
+                creds(client, mount)
+            wait_until("nobody to be left", lambda: set(mariadb.users()) <= before, 60)
+    assert mariadb.ask(f"SELECT COUNT(*) FROM mysql.user WHERE user = '{other}'").stdout.strip() == "1"
+
+
+def test_users_for_one_host_are_removed_by_who_may_not_look(mariadb, mount, client):
+    connect(client, mount, mariadb, username=limited(mariadb), password="word")
+    role(client, mount, mariadb, creation_statements=["CREATE USER '{{name}}'@'127.0.0.1' IDENTIFIED BY '{{password}}'"])
+    answer = creds(client, mount)
+    # Where it was made is in the lease: not in the role as it is now.
+    role(client, mount, mariadb, creation_statements=MY_USER)
+    assert login(mariadb, answer)
+    client.sys.revoke_lease(answer["lease_id"])
+    wait_until("the user to be gone", lambda: answer["data"]["username"] not in mariadb.users(), 20)
+
+
+def test_a_user_of_whom_nobody_knows_the_host_keeps_its_lease(mariadb, mount, client):
+    base = f"d{uuid.uuid4().hex[:8]}"
+    made = mariadb.ask(
+        f"CREATE DATABASE {base}; CREATE PROCEDURE {base}.mk(n varchar(80), p varchar(80)) "
+        "EXECUTE IMMEDIATE CONCAT('CREATE USER ''', n, '''@''127.0.0.1'' IDENTIFIED BY ''', p, '''')"
+    )
+    assert made.returncode == 0, made.stderr
+    name = limited(mariadb, f"GRANT EXECUTE ON {base}.* TO {{name}}")
+    connect(client, mount, mariadb, username=name, password="word")
+    role(client, mount, mariadb, creation_statements=[f"CALL {base}.mk('{{{{name}}}}', '{{{{password}}}}')"])
+    answer = creds(client, mount)
+    assert login(mariadb, answer)
+    revoke_in_vain(client, answer)
+    time.sleep(3)
+    assert login(mariadb, answer) and is_listed(client, answer)
+    assert mariadb.ask(f"GRANT SELECT ON mysql.* TO {name}").returncode == 0
+    revoke_in_vain(client, answer)
+    wait_until("the user to be gone", lambda: answer["data"]["username"] not in mariadb.users(), 60)
+
+
+def test_sessions_of_a_name_in_other_letters_go_on(mariadb, mount, client):
+    name = f"v-Payroll-{uuid.uuid4().hex[:8]}"
+    assert mariadb.ask(f"CREATE USER '{name.lower()}'@'%' IDENTIFIED BY 'own'").returncode == 0
+    connect(client, mount, mariadb, username_template=name)
+    role(client, mount, mariadb)
+    answer = creds(client, mount)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        running = pool.submit(mariadb.ask, "SELECT SLEEP(5)", name.lower(), "own")
+        sessions = f"SELECT COUNT(*) FROM information_schema.processlist WHERE user = '{name}'"
+        wait_until("the session", lambda: mariadb.ask(sessions).stdout.strip() == "1")
+        client.sys.revoke_lease(answer["lease_id"])
+        wait_until("the user to be gone", lambda: name not in mariadb.users(), 20)
+        assert running.result().returncode == 0
+    assert mariadb.login(name.lower(), "own")
+
+
+def test_no_static_role_takes_the_user_of_another_connection(server, mount, client):
+    """It would be locked out, with every lease that is its own to end."""
+    name = f"svc_{uuid.uuid4().hex[:8]}"
+    made = f"CREATE ROLE {name} SUPERUSER LOGIN PASSWORD 'own'" if isinstance(server, Postgres) else f"CREATE USER {name} IDENTIFIED BY 'own'"
+    assert server.ask(made).returncode == 0
+    connect(client, mount, server)
+    connect(client, mount, server, name="d", username=name, password="own")
+    body = {"db_name": "db", "username": name, "rotation_period": "1h"}
+    with pytest.raises(hvac.exceptions.InvalidRequest, match='that of the connection "d"'):
+        client.adapter.post(f"/v1/{mount}/static-roles/s", json=body)
+    assert server.login(name, "own")
+    client.adapter.delete(f"/v1/{mount}/config/d")
+    client.adapter.post(f"/v1/{mount}/static-roles/s", json=body)
+    today = client.adapter.get(f"/v1/{mount}/static-creds/s")["data"]["password"]
+    with pytest.raises(hvac.exceptions.InvalidRequest, match='that of the static role "s"'):
+        connect(client, mount, server, name="d", username=name, password=today)
+
+
+def test_of_many_who_make_one_name_one_does(server, mount, client):
+    fixed = f"v-fixed-{uuid.uuid4().hex[:8]}"
+    connect(client, mount, server, username_template=fixed)
+    role(client, mount, server, creation_statements=that_outlasts(server))
+
+    def attempt(_):
+        with contextlib.suppress(hvac.exceptions.VaultError):
+            return creds(client, mount)
+
+    for _ in range(3):
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            made = [answer for answer in pool.map(attempt, range(8)) if answer]
+        assert len(made) == 1 and login(server, made[0])
+        assert len(leases(client, mount)) == 1
+        client.sys.revoke_lease(made[0]["lease_id"])
+        wait_until("the user to be gone", lambda: fixed not in server.users(), 20)

@@ -9,6 +9,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arca_engine_api::{EngineError, Secretive};
@@ -128,6 +129,16 @@ pub(super) struct NewUser<'a> {
     pub(super) statements: &'a [String],
     /// Run when making it failed halfway, where a database cannot take back by itself.
     pub(super) rollback: &'a [String],
+    /// Run when it is removed, and when making it failed and something may be left.
+    pub(super) revocation: &'a [String],
+}
+
+/// A user to be removed.
+pub(super) struct OldUser<'a> {
+    pub(super) username: &'a str,
+    pub(super) statements: &'a [String],
+    /// For which hosts the user was made, as [`Kind::hosts`] has it.
+    pub(super) hosts: Option<&'a [String]>,
 }
 
 /// A password to be changed.
@@ -142,7 +153,8 @@ pub(super) struct NewPassword<'a> {
 pub(super) trait Database: Debug + Send + Sync {
     /// Logs in.
     async fn verify(&self) -> Result<(), Failure>;
-    /// Makes a user: whole, or not at all where the database can.
+    /// Makes a user: whole, or not at all where the database can. One that is there already is [`Failure::Refused`], for
+    /// whoever undoes a failure that is not certain removes the user.
     async fn create_user(&self, user: &NewUser<'_>) -> Result<(), Failure>;
     /// Changes a password.
     async fn change_password(&self, change: &NewPassword<'_>) -> Result<(), Failure>;
@@ -150,8 +162,8 @@ pub(super) trait Database: Debug + Send + Sync {
     async fn lets_in(&self, username: &str, password: &str) -> Result<bool, Failure>;
     /// Moves the moment a user expires, where the database knows one.
     async fn renew_user(&self, renewal: &Renewal<'_>) -> Result<(), Failure>;
-    /// Removes a user and ends its sessions. A user that is not there is fine.
-    async fn revoke_user(&self, username: &str, statements: &[String]) -> Result<(), Failure>;
+    /// Removes a user and ends its sessions. A user that is not there is fine, if that is certain.
+    async fn revoke_user(&self, user: &OldUser<'_>) -> Result<(), Failure>;
     /// Closes connections that have been idle for long.
     fn sweep(&self);
 }
@@ -172,6 +184,12 @@ pub(super) struct Kind {
     pub(super) has_password: fn(&str) -> bool,
     /// As whom the URL logs in. None if it does not parse, or says nothing of it.
     pub(super) login: fn(&Settings) -> Option<Login>,
+    /// The servers that the URL names, written so that the same text is the same server. None of them if it does
+    /// not parse.
+    pub(super) servers: fn(&Settings) -> Vec<String>,
+    /// For which hosts creation statements make the user of that name, where that is a part of who a user is. None if it
+    /// is not, or they do not say so plainly.
+    pub(super) hosts: fn(&[String], &str) -> Option<Vec<String>>,
 }
 
 /// As whom a connection logs in.
@@ -197,6 +215,32 @@ pub(super) fn kind_named(kinds: &'static [&'static [Kind]], name: &str) -> Optio
     kinds.iter().copied().flatten().find(|kind| kind.name == name)
 }
 
+/// Whether a user that is to be made may be there already by what was told to the database.
+#[derive(Debug, Default)]
+pub(super) struct Begun(AtomicBool);
+
+impl Begun {
+    /// Says it, before the first of the statements that make the user; or takes it back, once they have come to nothing.
+    pub(super) fn set(&self, has_begun: bool) {
+        self.0.store(has_begun, Ordering::Relaxed);
+    }
+
+    /// What a call came to that was given up: before anything was begun nothing is changed.
+    pub(super) fn judge(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Unknown(why) if !self.0.load(Ordering::Relaxed) => Failure::Unreachable(why),
+            failure => failure,
+        }
+    }
+}
+
+/// What is said where a user of that name is there already: whose it is, is not known.
+pub(super) fn already_there(username: &str) -> Failure {
+    Failure::Refused(format!(
+        "a user {username:?} is there already: username_template must make another name each time"
+    ))
+}
+
 /// A call with an end.
 ///
 /// # Errors
@@ -209,6 +253,21 @@ pub(super) async fn bounded<T>(call: impl Future<Output = Result<T, Failure>>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A database that hangs before it was told anything has made nobody: nothing is to be undone, and nobody to be
+    /// removed who was there before.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_up_before_it_began_has_changed_nothing() {
+        for (steps, want) in [(&[][..], true), (&[true], false), (&[true, false], true)] {
+            let begun = Begun::default();
+            let hangs = async {
+                steps.iter().for_each(|has_begun| begun.set(*has_begun));
+                std::future::pending().await
+            };
+            let failure = begun.judge(bounded::<()>(hangs).await.unwrap_err());
+            assert_eq!(failure.is_certain(), want, "{steps:?}");
+        }
+    }
 
     #[test]
     fn no_failure_repeats_a_secret() {

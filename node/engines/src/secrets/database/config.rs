@@ -13,6 +13,7 @@ use super::adapter::{Failure, Kind, Settings, kind_named};
 use super::connections::Connections;
 use super::due::{Due, Work};
 use super::fields::{check_name, is_glob_match, page, statements};
+use super::lockouts;
 use super::pending::{Pending, check_at_rest};
 use super::pool::Limits;
 use super::template::Template;
@@ -234,6 +235,7 @@ pub(super) async fn write(
         other => other,
     };
     let settings = config.settings().and_then(|settings| checked(settings, &config)).map_err(refused)?;
+    lockouts::check_connection(ctx, connections, name, &config)?;
     let database = (kind.open)(&settings).map_err(refused)?;
     if fields.boolean("verify_connection")?.unwrap_or(true) {
         database

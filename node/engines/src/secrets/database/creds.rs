@@ -10,7 +10,7 @@ use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::adapter::{NewUser, Renewal};
+use super::adapter::{NewUser, OldUser, Renewal};
 use super::config::Config;
 use super::connections::Connections;
 use super::credential::CredentialType;
@@ -29,6 +29,9 @@ pub(super) struct Creation {
     username: String,
     password: String,
     expires: UnixMillis,
+    /// As the lease has it.
+    #[serde(default)]
+    hosts: Option<Vec<String>>,
 }
 
 /// What a lease says about its user.
@@ -38,6 +41,9 @@ struct Internal {
     /// The latest moment that the database was told the user expires at.
     #[serde(default)]
     expires: UnixMillis,
+    /// For which hosts the user is made, where that is a part of who it is and the role says so plainly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hosts: Option<Vec<String>>,
     issued: UnixMillis,
     /// Should the role be gone.
     revocation_statements: Vec<String>,
@@ -70,9 +76,11 @@ pub(super) fn intend(
     let password = role.credential.password(ctx, &config.password_policy)?;
     let now = ctx.clock.now();
     let expires = now.after(lifetime(ctx, &role, Duration::ZERO, Duration::ZERO)).after(EXPIRES_AFTER);
+    let hosts = (kind.hosts)(&role.creation, &username);
     let internal = Internal {
         db_name: role.db_name.clone(),
         expires,
+        hosts: hosts.clone(),
         issued: now,
         revocation_statements: role.revocation.clone(),
         role: name.to_owned(),
@@ -84,6 +92,7 @@ pub(super) fn intend(
         username,
         password: password.to_string(),
         expires,
+        hosts,
     };
     let lease = LeaseGrant {
         ttl: role.default_ttl,
@@ -120,6 +129,9 @@ pub(super) async fn carry_out(
         let role = Role::find(ctx.storage, &creation.role)?;
         let role = role.ok_or_else(|| EngineError::invalid("the role was deleted in between"))?;
         let config = Config::require(ctx.storage, &creation.db_name)?;
+        if (connections.kind(&config)?.hosts)(&role.creation, &creation.username) != creation.hosts {
+            return Err(EngineError::invalid("the role was changed in between"));
+        }
         let database = connections.database(&creation.db_name, &config)?;
         Ok((role, config, database))
     })();
@@ -130,25 +142,15 @@ pub(super) async fn carry_out(
         expiration: &written(creation.expires)?,
         statements: &role.creation,
         rollback: &role.rollback,
+        revocation: &role.revocation,
     };
     database.create_user(&user).await.map_err(|failure| {
         let mut secrets = config.secrets();
         secrets.push(&creation.password);
-        let is_certain = failure.is_certain() && !may_outlast_a_failure(&role.creation);
+        let is_certain = failure.is_certain();
         let err = failure.into_error(&secrets);
         if is_certain { err.with_nothing_done() } else { err }
     })
-}
-
-/// Whether some of these statements may end the transaction they run in, or run others that do: what they did then stays
-/// when they fail.
-fn may_outlast_a_failure(statements: &[String]) -> bool {
-    const WORDS: [&str; 6] = ["call", "commit", "do", "end", "execute", "prepare"];
-    let words = |text: &str| -> bool {
-        let mut words = text.split(|char: char| !char.is_alphanumeric() && char != '_');
-        words.any(|word| WORDS.iter().any(|known| word.eq_ignore_ascii_case(known)))
-    };
-    statements.iter().any(|text| words(text))
 }
 
 /// The answer once the user is made.
@@ -205,6 +207,8 @@ pub(super) async fn revoke(
     let statements = role.map_or(internal.revocation_statements, |role| role.revocation);
     let config = Config::require(ctx.storage, &internal.db_name)?;
     let database = connections.database(&internal.db_name, &config)?;
-    let outcome = database.revoke_user(&internal.username, &statements).await;
+    let user =
+        OldUser { username: &internal.username, statements: &statements, hosts: internal.hosts.as_deref() };
+    let outcome = database.revoke_user(&user).await;
     outcome.map_err(|failure| failure.into_error(&config.secrets()))
 }

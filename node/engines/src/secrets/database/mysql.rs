@@ -15,9 +15,10 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::adapter::{
-    CONNECT_PATIENCE, Database, Failure, Kind, LOCK_SECONDS, Login, NewPassword, NewUser, Renewal,
-    STATEMENT_SECONDS, Settings, bounded,
+    Begun, CONNECT_PATIENCE, Database, Failure, Kind, LOCK_SECONDS, Login, NewPassword, NewUser, OldUser,
+    Renewal, STATEMENT_SECONDS, Settings, already_there, bounded,
 };
+use super::mysql_accounts;
 use super::mysql_dsn::{self, Dsn, Host, TlsMode};
 use super::pool::{Connector, Held, Pool};
 use super::statements::{self, Dialect, Values, are_blank};
@@ -35,6 +36,8 @@ const fn kind(name: &'static str, username_template: &'static str) -> Kind {
         redact: mysql_dsn::redact,
         has_password: mysql_dsn::has_password,
         login,
+        servers,
+        hosts: hosts_said,
     }
 }
 
@@ -49,8 +52,10 @@ pub(super) const KINDS: &[Kind] = &[
 /// For whether there is anything to run; the session's own is taken to run it.
 const DIALECT: Dialect = Dialect { has_backslashes: true, is_postgres: false };
 const CHANGE_PASSWORD: &str = "ALTER USER '{{username}}'@'%' IDENTIFIED BY '{{password}}'";
-/// Not allowed to look at a table, a column, a database.
-const NOT_SHOWN: [u16; 3] = [1142, 1143, 1044];
+/// There is no such user, or there is one already.
+const NO_USER: u16 = 1396;
+/// Not allowed to look at a table, a column, a database; or there is none to look at, as its view is broken.
+const NOT_SHOWN: [u16; 7] = [1142, 1143, 1044, 1049, 1146, 1356, 1449];
 /// A statement was ended from outside, who knows how far it had come: interrupted, over time, its connection killed.
 const ENDED: [u16; 4] = [1317, 1969, 3024, 1927];
 /// What could not be read. The text behind it quotes from there on, which may be in the midst of a password.
@@ -153,6 +158,21 @@ fn login(settings: &Settings) -> Option<Login> {
     (!username.is_empty()).then_some(Login { username, takes_password })
 }
 
+/// The servers one connects to.
+fn servers(settings: &Settings) -> Vec<String> {
+    let hosts = Dsn::parse(&settings.url).map(|dsn| dsn.hosts).unwrap_or_default();
+    let named = hosts.into_iter().map(|host| match host {
+        Host::Socket(path) => format!("mysql {path}"),
+        Host::Tcp(host, port) => format!("mysql {}:{port}", host.to_ascii_lowercase()),
+    });
+    named.collect()
+}
+
+/// The hosts for which creation statements make a user, if they say so plainly.
+fn hosts_said(statements: &[String], username: &str) -> Option<Vec<String>> {
+    mysql_accounts::hosts(&without_password(DIALECT, statements, username).ok()?, username)
+}
+
 fn tls(settings: &Settings, said: Option<TlsMode>) -> Result<Option<SslOpts>, EngineError> {
     let (ca, own) = (&settings.tls_ca, &settings.tls_certificate_key.0);
     // Who says how TLS is to be wants it.
@@ -246,18 +266,49 @@ impl MySql {
         Ok(())
     }
 
-    async fn drop_user(&self, username: &str) -> Result<(), Failure> {
+    /// Makes a user whom there is not yet, under the user's lock.
+    async fn make(&self, user: &NewUser<'_>, values: &Values<'_>, begun: &Begun) -> Result<(), Failure> {
+        let mut held = self.take().await?;
+        let dialect = held.connection.dialect;
+        let queries = statements::prepare(dialect, user.statements, values)?;
+        let conn = &mut held.connection.conn;
+        lock(conn, user.username).await?;
+        if hosts_of(conn, dialect, user.username).await?.is_some_and(|hosts| !hosts.is_empty()) {
+            unlock(conn, user.username).await.map_err(|_| already_there(user.username))?;
+            held.keep();
+            return Err(already_there(user.username));
+        }
+        begun.set(true);
+        for (at, query) in queries.iter().enumerate() {
+            if let Err(err) = conn.query_drop(query.as_str()).await {
+                return Err(refused(conn, dialect, user, at, err).await);
+            }
+        }
+        unlock(conn, user.username).await?;
+        give_back(held).await;
+        Ok(())
+    }
+
+    async fn drop_user(&self, username: &str, known: Option<&[String]>) -> Result<(), Failure> {
         let mut held = self.take().await?;
         let dialect = held.connection.dialect;
         let conn = &mut held.connection.conn;
         lock(conn, username).await?;
-        // Where one may not look for whom there is, it is the user as it is made by default.
-        let hosts = hosts_of(conn, username).await?.unwrap_or_else(|| vec!["%".to_owned()]);
-        for host in hosts {
-            let (user, host) = (quoted(dialect, username), quoted(dialect, &host));
-            conn.query_drop(format!("DROP USER IF EXISTS {user}@{host}")).await.map_err(failure)?;
+        let seen = hosts_of(conn, dialect, username).await?;
+        match seen.as_deref().or(known) {
+            Some(hosts) => {
+                for host in hosts {
+                    let (user, host) = (quoted(dialect, username), quoted(dialect, host));
+                    conn.query_drop(format!("DROP USER IF EXISTS {user}@{host}")).await.map_err(failure)?;
+                }
+            }
+            // It is the user as it is usually made, or nobody knows which: then it may still be there.
+            None => {
+                let user = quoted(dialect, username);
+                conn.query_drop(format!("DROP USER {user}@'%'")).await.map_err(unseen)?;
+            }
         }
-        end_sessions(conn, username).await?;
+        end_sessions(conn, dialect, username).await?;
         unlock(conn, username).await?;
         held.keep();
         Ok(())
@@ -280,9 +331,11 @@ impl MySql {
     /// Whether there is a user of that name for any host. None if one may not look.
     async fn is_there(&self, username: &str) -> Result<Option<bool>, Failure> {
         let mut held = self.take().await?;
-        lock(&mut held.connection.conn, username).await?;
-        let hosts = hosts_of(&mut held.connection.conn, username).await?;
-        unlock(&mut held.connection.conn, username).await?;
+        let dialect = held.connection.dialect;
+        let conn = &mut held.connection.conn;
+        lock(conn, username).await?;
+        let hosts = hosts_of(conn, dialect, username).await?;
+        unlock(conn, username).await?;
         held.keep();
         Ok(hosts.map(|hosts| !hosts.is_empty()))
     }
@@ -310,7 +363,9 @@ impl Database for MySql {
             ("password", user.password),
             ("expiration", user.expiration),
         ];
-        let outcome = bounded(self.run(user.username, user.statements, values)).await;
+        let begun = Begun::default();
+        let making = bounded(self.make(user, values, &begun)).await;
+        let outcome = making.map_err(|failure| begun.judge(failure));
         if matches!(outcome, Err(Failure::Unknown(_))) && !are_blank(DIALECT, user.rollback) {
             // Best effort: the lease undoes what is left.
             let undone =
@@ -357,11 +412,11 @@ impl Database for MySql {
         bounded(self.run(renewal.username, renewal.statements, values)).await
     }
 
-    async fn revoke_user(&self, username: &str, statements: &[String]) -> Result<(), Failure> {
-        if are_blank(DIALECT, statements) {
-            bounded(self.drop_user(username)).await
+    async fn revoke_user(&self, user: &OldUser<'_>) -> Result<(), Failure> {
+        if are_blank(DIALECT, user.statements) {
+            bounded(self.drop_user(user.username, user.hosts)).await
         } else {
-            bounded(self.revoke_by(username, statements)).await
+            bounded(self.revoke_by(user.username, user.statements)).await
         }
     }
 
@@ -424,9 +479,46 @@ async fn unlock(conn: &mut Conn, username: &str) -> Result<(), Failure> {
     conn.query_drop(ask).await.map_err(|err| Failure::Unknown(words(&err)))
 }
 
+/// What it means that a statement failed. Still under the user's lock: a user who was not there before and is there now was
+/// made by these statements, of which each counts by itself, and some count in part or run others.
+async fn refused(conn: &mut Conn, dialect: Dialect, user: &NewUser<'_>, at: usize, err: Error) -> Failure {
+    let why = words(&err);
+    let Some(code) = code_of(&err) else { return Failure::Unknown(why) };
+    let Ok(said) = without_password(dialect, user.statements, user.username) else {
+        return Failure::Unknown(why);
+    };
+    let ran = said.get(..=at).unwrap_or(&said);
+    let says_nobody = !ENDED.contains(&code) && mysql_accounts::have_made_nobody(ran, user.username);
+    // Something besides the user may be left for the operator's own statements to undo.
+    let has_undoing = !(are_blank(DIALECT, user.rollback) && are_blank(DIALECT, user.revocation));
+    let is_certain = match hosts_of(conn, dialect, user.username).await {
+        Ok(Some(hosts)) => hosts.is_empty() && (says_nobody || !has_undoing),
+        Ok(None) => says_nobody,
+        Err(_) => false,
+    };
+    if is_certain { Failure::Refused(why) } else { Failure::Unknown(why) }
+}
+
+/// The single statements as they are looked at: a password may look like anything.
+fn without_password(
+    dialect: Dialect,
+    statements: &[String],
+    username: &str,
+) -> Result<Vec<Zeroizing<String>>, EngineError> {
+    statements::prepare(dialect, statements, &[("name", username), ("username", username)])
+}
+
+/// The condition that a column holds this very text: the server's own comparing leaves out letters' cases in some places,
+/// and blanks at the end in all.
+fn is_exactly(dialect: Dialect, column: &str, text: &str) -> String {
+    let bytes = |what: &str| format!("CAST(CONVERT({what} USING utf8mb4) AS BINARY)");
+    format!("{} = {}", bytes(column), bytes(&quoted(dialect, text)))
+}
+
 /// The hosts for which there is a user of that name. None if one may not look.
-async fn hosts_of(conn: &mut Conn, username: &str) -> Result<Option<Vec<String>>, Failure> {
-    match conn.exec("SELECT host FROM mysql.user WHERE user = ?", (username,)).await {
+async fn hosts_of(conn: &mut Conn, dialect: Dialect, username: &str) -> Result<Option<Vec<String>>, Failure> {
+    let ask = format!("SELECT host FROM mysql.user WHERE {}", is_exactly(dialect, "`user`", username));
+    match conn.query(ask).await {
         Ok(hosts) => Ok(Some(hosts)),
         Err(err) if code_of(&err).is_some_and(|code| NOT_SHOWN.contains(&code)) => Ok(None),
         Err(err) => Err(failure(err)),
@@ -434,9 +526,10 @@ async fn hosts_of(conn: &mut Conn, username: &str) -> Result<Option<Vec<String>>
 }
 
 /// Ends the user's sessions, where one is allowed to.
-async fn end_sessions(conn: &mut Conn, username: &str) -> Result<(), Failure> {
-    let ask = "SELECT id FROM information_schema.processlist WHERE user = ?";
-    let sessions: Vec<u64> = conn.exec(ask, (username,)).await.map_err(failure)?;
+async fn end_sessions(conn: &mut Conn, dialect: Dialect, username: &str) -> Result<(), Failure> {
+    let whose = is_exactly(dialect, "`user`", username);
+    let ask = format!("SELECT id FROM information_schema.processlist WHERE {whose}");
+    let sessions: Vec<u64> = conn.query(ask).await.map_err(failure)?;
     for session in sessions {
         match conn.query_drop(format!("KILL CONNECTION {session}")).await {
             Ok(()) => {}
@@ -468,6 +561,18 @@ fn failure(err: Error) -> Failure {
     }
 }
 
+/// What became of dropping a user that one may not look for.
+#[allow(clippy::needless_pass_by_value)] // As `map_err` wants it.
+fn unseen(err: Error) -> Failure {
+    if code_of(&err) != Some(NO_USER) {
+        return failure(err);
+    }
+    Failure::Refused(format!(
+        "{}; the connection may not read mysql.user, so it is not known for which hosts the user was made",
+        words(&err)
+    ))
+}
+
 fn words(err: &Error) -> String {
     match err {
         Error::Server(said) if said.code == SYNTAX => {
@@ -493,6 +598,17 @@ mod tests {
         ] {
             let want = want.map(|(name, takes_password)| Login { username: name.to_owned(), takes_password });
             assert_eq!(login(&settings(url, "u", "p")), want, "{url}");
+        }
+    }
+
+    #[test]
+    fn servers_are_what_the_url_names() {
+        for (url, want) in [
+            ("u@tcp(Host,b:33)/", &["mysql host:3306", "mysql b:33"][..]),
+            ("u@unix(/run/a)/", &["mysql /run/a"]),
+            ("nonsense", &[]),
+        ] {
+            assert_eq!(servers(&settings(url, "u", "p")), want, "{url}");
         }
     }
 

@@ -16,8 +16,8 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 use zeroize::Zeroizing;
 
 use super::adapter::{
-    CONNECT_PATIENCE, Database, Failure, Kind, LOCK_SECONDS, NewPassword, NewUser, Renewal,
-    STATEMENT_SECONDS, Settings, bounded,
+    Begun, CONNECT_PATIENCE, Database, Failure, Kind, LOCK_SECONDS, NewPassword, NewUser, OldUser, Renewal,
+    STATEMENT_SECONDS, Settings, already_there, bounded,
 };
 use super::pool::{Connector, Held, Pool};
 use super::postgresql_tls::Tls;
@@ -34,6 +34,8 @@ pub(super) const KINDS: &[Kind] = &[Kind {
     redact: postgresql_url::redact,
     has_password: postgresql_url::has_password,
     login: postgresql_url::login,
+    servers: postgresql_url::servers,
+    hosts: |_, _| None,
 }];
 
 /// Times one thing is tried when others get in its way.
@@ -150,13 +152,40 @@ impl PostgreSql {
         begin(client, username).await?;
         let ours = transaction(client).await.map_err(failure)?;
         for query in queries {
-            client.batch_execute(query).await.map_err(halfway)?;
-            let now = transaction(client).await.map_err(|err| Failure::Unknown(words(&err)))?;
-            if now != ours {
-                return Err(Failure::Unknown(
-                    "a statement ended the transaction that all of them run in; what it changed stays"
-                        .to_owned(),
-                ));
+            run_in(client, &ours, query).await?;
+        }
+        commit(client).await?;
+        give_back(held).await;
+        Ok(())
+    }
+
+    /// Makes a user whom there is not yet, under the user's lock.
+    async fn make_once(
+        &self,
+        user: &NewUser<'_>,
+        queries: &[Zeroizing<String>],
+        begun: &Begun,
+    ) -> Result<(), Failure> {
+        let username = user.username;
+        begun.set(false);
+        let held = self.take().await?;
+        let client = &held.connection.client;
+        begin(client, username).await?;
+        let before = look(client, "SAVEPOINT making", username).await.map_err(failure)?;
+        if before.is_there == Some(true) {
+            commit(client).await.map_err(|_| already_there(username))?;
+            held.keep();
+            return Err(already_there(username));
+        }
+        begun.set(true);
+        for (at, query) in queries.iter().enumerate() {
+            match run_in(client, &before.transaction, query).await {
+                Ok(()) => {}
+                Err(Failure::Refused(why)) => {
+                    let ran = queries.get(..=at).unwrap_or(queries);
+                    return Err(refused(client, user, &before, ran, why).await);
+                }
+                Err(failure) => return Err(failure),
             }
         }
         commit(client).await?;
@@ -250,7 +279,9 @@ impl Database for PostgreSql {
         if queries.is_empty() {
             return Err(EngineError::invalid("empty creation statements").into());
         }
-        bounded(self.run(user.username, &queries)).await
+        let begun = Begun::default();
+        let making = again(|| self.make_once(user, &queries, &begun));
+        bounded(making).await.map_err(|failure| begun.judge(failure))
     }
 
     async fn change_password(&self, change: &NewPassword<'_>) -> Result<(), Failure> {
@@ -284,7 +315,8 @@ impl Database for PostgreSql {
         bounded(self.run(renewal.username, &queries)).await
     }
 
-    async fn revoke_user(&self, username: &str, statements: &[String]) -> Result<(), Failure> {
+    async fn revoke_user(&self, user: &OldUser<'_>) -> Result<(), Failure> {
+        let OldUser { username, statements, .. } = *user;
         let values: &Values<'_> = &[("name", username), ("username", username)];
         let queries = statements::prepare(DIALECT, statements, values)?;
         if queries.is_empty() {
@@ -333,12 +365,13 @@ async fn connect(config: &Config, tls: &Tls) -> Result<Session, tokio_postgres::
 }
 
 /// Begins a transaction with an end on the server's side, in which text means what [`statements`] takes it for, and waits
-/// for whatever else is under way about this user.
+/// for whatever else is under way about this user. What is looked at behind that is seen as it is then, and not as it was
+/// when the wait began.
 async fn begin(client: &Client, username: &str) -> Result<(), Failure> {
     let lock = Sha256::digest(format!("arca user {username}"));
     let lock = lock.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes));
     let begin = format!(
-        "BEGIN; SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; \
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; \
          SET LOCAL idle_in_transaction_session_timeout = '{STATEMENT_SECONDS}s'; SET LOCAL timezone = 'UTC'; \
          SET LOCAL standard_conforming_strings = on; SELECT pg_advisory_xact_lock({lock})"
     );
@@ -356,6 +389,86 @@ async fn transaction(client: &Client) -> Result<Option<String>, tokio_postgres::
         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
         _ => None,
     }))
+}
+
+/// Runs a statement of an operator's in the transaction that is `ours`.
+async fn run_in(client: &Client, ours: &Option<String>, query: &str) -> Result<(), Failure> {
+    client.batch_execute(query).await.map_err(halfway)?;
+    let now = transaction(client).await.map_err(|err| Failure::Unknown(words(&err)))?;
+    if now == *ours {
+        return Ok(());
+    }
+    Err(Failure::Unknown(
+        "a statement ended the transaction that all of them run in; what it changed stays".to_owned(),
+    ))
+}
+
+/// What is seen from within a transaction.
+struct Look {
+    transaction: Option<String>,
+    /// None if one may not look.
+    is_there: Option<bool>,
+}
+
+/// Sets the savepoint `making` or goes back to it, as `to` says, and looks whether the user is there.
+async fn look(client: &Client, to: &str, username: &str) -> Result<Look, tokio_postgres::Error> {
+    let name = username.replace('\'', "''");
+    let ask = format!(
+        "{to}; SELECT pg_catalog.txid_current(), \
+         EXISTS (SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = '{name}')"
+    );
+    match client.simple_query(&ask).await {
+        Ok(answers) => {
+            let row = answers.iter().find_map(|answer| match answer {
+                SimpleQueryMessage::Row(row) => Some(row),
+                _ => None,
+            });
+            let column = |at| row.and_then(|row| row.get(at));
+            Ok(Look {
+                transaction: column(0).map(str::to_owned),
+                is_there: column(1).map(|is_there| is_there == "t"),
+            })
+        }
+        Err(err) if err.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            client.batch_execute("ROLLBACK TO SAVEPOINT making").await?;
+            Ok(Look { transaction: transaction(client).await?, is_there: None })
+        }
+        Err(err) => Err(err),
+    }
+}
+
+/// What it means that the last of the statements that `ran` was refused. Still under the user's lock, which the way back
+/// to the savepoint leaves held: a user who was not there before and is there now was made by them, outside of the
+/// transaction.
+async fn refused(
+    client: &Client,
+    user: &NewUser<'_>,
+    before: &Look,
+    ran: &[Zeroizing<String>],
+    why: String,
+) -> Failure {
+    // Something besides the user may be left for the operator's own statements to undo.
+    let has_undoing = !are_blank(DIALECT, user.revocation);
+    match look(client, "ROLLBACK TO SAVEPOINT making", user.username).await {
+        Ok(now) if now.transaction == before.transaction => match now.is_there {
+            Some(true) => Failure::Unknown(why),
+            Some(false) if !has_undoing => Failure::Refused(why),
+            _ if may_outlast_a_failure(ran) => Failure::Unknown(why),
+            _ => Failure::Refused(why),
+        },
+        // The transaction is not the one any more, or there is no looking at it.
+        _ => Failure::Unknown(why),
+    }
+}
+
+/// Whether some of these statements may end the transaction they run in, or run others that do: what they did then stays
+/// when they fail.
+fn may_outlast_a_failure(queries: &[Zeroizing<String>]) -> bool {
+    const WORDS: [&str; 6] = ["call", "commit", "do", "end", "execute", "prepare"];
+    queries.iter().any(|query| {
+        let mut words = query.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+        words.any(|word| WORDS.iter().any(|known| word.eq_ignore_ascii_case(known)))
+    })
 }
 
 /// Keeps the connection, without what statements have set in its session: the next one is somebody else's.
@@ -448,5 +561,24 @@ fn words(err: &tokio_postgres::Error) -> String {
         }
         Some(said) => format!("{}: {} (SQLSTATE {})", said.severity(), said.message(), said.code().code()),
         None => err.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_tell_what_may_outlast_a_failure() {
+        for (text, want) in [
+            ("make", false),
+            ("make_do the end_user", false),
+            ("Commit", true),
+            ("CALL make()", true),
+            ("DO $$ x $$", true),
+        ] {
+            let queries = ["make".to_owned(), text.to_owned()].map(Zeroizing::new);
+            assert_eq!(may_outlast_a_failure(&queries), want, "{text}");
+        }
     }
 }

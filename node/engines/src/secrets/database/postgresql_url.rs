@@ -6,12 +6,14 @@ use std::borrow::Cow;
 
 use arca_engine_api::{EngineError, Secretive};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use zeroize::Zeroizing;
 
 use super::adapter::{Login, Settings};
 use super::tls::Check;
 
+/// The port unless one is said.
+const PORT: u16 = 5_432;
 /// Kept as they are by percent-encoding: what no URL gives a meaning to.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// Encoded in what is left of a query.
@@ -263,6 +265,23 @@ pub(super) fn login(settings: &Settings) -> Option<Login> {
     Some(Login { username: target.config.get_user()?.to_owned(), takes_password })
 }
 
+/// The servers one connects to.
+pub(super) fn servers(settings: &Settings) -> Vec<String> {
+    let Ok(target) = target(settings, "") else { return Vec::new() };
+    let config = &target.config;
+    let port = |at: usize| {
+        let ports = config.get_ports();
+        ports.get(at).or_else(|| ports.first()).copied().unwrap_or(PORT)
+    };
+    let named = config.get_hosts().iter().enumerate().map(|(at, host)| match host {
+        Host::Tcp(host) => format!("postgresql {}:{}", host.to_ascii_lowercase(), port(at)),
+        #[cfg(unix)]
+        Host::Unix(path) => format!("postgresql {}:{}", path.display(), port(at)),
+    });
+    let numbered = config.get_hostaddrs().iter().enumerate();
+    named.chain(numbered.map(|(at, address)| format!("postgresql {address}:{}", port(at)))).collect()
+}
+
 /// The URL without a password.
 pub(super) fn redact(url: &str) -> String {
     shown(url).unwrap_or_else(|| url.to_owned())
@@ -346,6 +365,19 @@ mod tests {
     fn read(url: &str, username: &str, password: &str) -> Result<Target, EngineError> {
         let settings = settings(url, username, password);
         Ok(targets(&settings)?.remove(0))
+    }
+
+    #[test]
+    fn servers_are_what_the_url_names() {
+        for (url, want) in [
+            ("postgres://u@Host,b/d", &["postgresql host:5432", "postgresql b:5432"][..]),
+            ("postgres://u@a:1,b:2/d", &["postgresql a:1", "postgresql b:2"]),
+            ("host=a hostaddr=10.0.0.1 port=7 user=u", &["postgresql a:7", "postgresql 10.0.0.1:7"]),
+            ("host=/run/pg user=u", &["postgresql /run/pg:5432"]),
+            ("nonsense", &[]),
+        ] {
+            assert_eq!(servers(&settings(url, "u", "p")), want, "{url}");
+        }
     }
 
     #[track_caller]

@@ -6,7 +6,7 @@
 //! Read next: [`super::rotation`].
 
 use arca_engine_api::{
-    Ctx, EngineError, Request, Response, Storage, StorageError, StorageExt as _, UnixMillis, rfc3339,
+    Ctx, EngineError, Page, Request, Response, Storage, StorageError, StorageExt as _, UnixMillis, rfc3339,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -18,7 +18,7 @@ use super::due::{Due, Work};
 use super::fields::{check_name, page, statements};
 use super::pending::{Pending, check_at_rest};
 use super::schedule::Schedule;
-use super::{roles, rotation, usernames};
+use super::{lockouts, roles, rotation, usernames};
 
 /// Where static roles lie.
 const ROLES: &str = "static-role/";
@@ -104,6 +104,11 @@ pub(super) fn exists(storage: &dyn Storage, name: &str) -> Result<bool, StorageE
     Ok(storage.get(&at(name))?.is_some())
 }
 
+/// The names of all static roles.
+pub(super) fn names(storage: &dyn Storage) -> Result<Vec<String>, StorageError> {
+    storage.list(ROLES, &Page::default())
+}
+
 pub(super) fn list(ctx: &Ctx<'_>, request: &Request) -> Result<Response, EngineError> {
     Ok(Response::list(ctx.storage.list(ROLES, &page(request)?)?))
 }
@@ -166,15 +171,7 @@ pub(super) fn write(
     config.check_role(name)?;
     let kind = connections.kind(&config)?;
     usernames::check(&role.username, kind.username_max)?;
-    if is_new {
-        let login = (kind.login)(&config.settings()?);
-        if role.username == config.username()? || login.is_some_and(|login| login.username == role.username) {
-            // The connection would be locked out with the first change.
-            return Err(EngineError::invalid(
-                "the username is that of the connection itself, whose password is changed by rotate-root",
-            ));
-        }
-    }
+    lockouts::check_role(ctx, connections, &role.username, &role.db_name, &config)?;
     role.credential.change(fields)?;
     if role.credential.kind != CredentialType::Password {
         return Err(EngineError::Invalid(format!(

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::secrets::database::adapter::{
-    Database, Failure, Kind, Login, NewPassword, NewUser, Renewal, Settings, bounded,
+    Database, Failure, Kind, Login, NewPassword, NewUser, OldUser, Renewal, Settings, bounded,
 };
 
 /// How it does.
@@ -81,6 +81,8 @@ pub(super) static KINDS: &[&[Kind]] = &[&[Kind {
         let takes_password = !settings.url.contains("canary");
         Some(Login { username: settings.username.clone(), takes_password })
     },
+    servers: |settings| vec![settings.url.clone()],
+    hosts: |statements, _| statements.iter().any(|text| text == "here").then(|| vec!["here".to_owned()]),
 }]];
 
 fn open(settings: &Settings) -> Result<Arc<dyn Database>, EngineError> {
@@ -155,8 +157,10 @@ impl Database for Fake {
         self.told(format!("renew until {}", renewal.expiration), |_| ()).await
     }
 
-    async fn revoke_user(&self, username: &str, statements: &[String]) -> Result<(), Failure> {
-        self.told(format!("revoke: {}", statements.join("; ")), |users| drop(users.remove(username))).await
+    async fn revoke_user(&self, user: &OldUser<'_>) -> Result<(), Failure> {
+        let hosts = user.hosts.map(|hosts| format!(" at {}", hosts.join(", "))).unwrap_or_default();
+        let what = format!("revoke: {}{hosts}", user.statements.join("; "));
+        self.told(what, |users| drop(users.remove(user.username))).await
     }
 
     fn sweep(&self) {}

@@ -326,6 +326,38 @@ async fn the_connections_own_user_has_no_static_role() {
     assert_eq!(talk.server.password("root").unwrap(), "secret");
 }
 
+/// Neither made nor moved, by the static role or by the connection, as far as both are at one server.
+#[tokio::test(start_paused = true)]
+async fn no_connection_has_a_static_role_of_its_user_by_another_way() {
+    let talk = Talk::new().await;
+    let config = |url: &str, username: &str| json!({"plugin_name": "fake", "connection_url": url, "username": username, "password": "p", "allowed_roles": "*", "verify_connection": false});
+    let role = |db_name: &str| json!({"db_name": db_name, "username": "app", "rotation_period": 60});
+    talk.write("config/same", config("x", "app")).await;
+    talk.write("config/far", config("y", "app")).await;
+    let taken = r#"Invalid: the username is that of the connection "same" to the same server, whose password is changed by rotate-root"#;
+    assert_eq!(talk.write("static-roles/s", role("db")).await, taken);
+    assert_eq!(talk.server.password("app").unwrap(), "old");
+    talk.say(Operation::Delete, "config/same", Value::Null).await;
+    assert_eq!(talk.write("static-roles/s", role("db")).await, "none");
+    // Moved to where it is the connection's own, or to where another one has it.
+    let own =
+        "Invalid: the username is that of the connection itself, whose password is changed by rotate-root";
+    assert_eq!(talk.write("static-roles/s", role("far")).await, own);
+    let held = r#"Invalid: the username is that of the static role "s", which changes its password"#;
+    assert_eq!(talk.write("config/same", config("x", "app")).await, held);
+    assert_eq!(talk.write("config/db", json!({"username": "app", "verify_connection": false})).await, held);
+    assert_eq!(
+        talk.write("config/far", json!({"connection_url": "x", "verify_connection": false})).await,
+        held
+    );
+    // What another server has is another user.
+    assert_eq!(
+        talk.write("config/far", json!({"username": "app", "verify_connection": false})).await,
+        "none"
+    );
+    assert_eq!(talk.say(Operation::Read, "config/same", Value::Null).await, "none");
+}
+
 /// Only the request that makes a role takes it back, and only if its user has the old password for certain.
 #[tokio::test(start_paused = true)]
 async fn a_static_role_whose_user_may_have_its_first_password_stays() {
