@@ -23,11 +23,14 @@ use crate::disk::Disk;
 use crate::leftovers::{self, Entry};
 use crate::netns::NetNs;
 use crate::node::Node;
+use crate::postgres::Postgres;
 use crate::proxy::{Network, Site, address};
 
 const API_PORT: u16 = 8_200;
 /// Where nodes, and other clusters, reach a node.
 pub(crate) const CLUSTER_PORT: u16 = 8_201;
+/// Where nodes reach the database.
+pub const DATABASE_PORT: u16 = 5_432;
 /// Between two looks at something that is waited for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two attempts to unseal a node that refuses.
@@ -69,6 +72,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// The ways between nodes, and from clients to them.
     pub network: Arc<Network>,
+    /// The database beside it, if there is one.
+    pub database: Option<Arc<Postgres>>,
     shares: Vec<Token>,
     root_token: Option<Token>,
     /// Nodes that faults have taken out, or may have.
@@ -117,6 +122,7 @@ impl Cluster {
             certificates,
             nodes: Vec::new(),
             network: Arc::new(Network::new(Dice::new(options.seed))),
+            database: None,
             shares: Vec::new(),
             root_token: None,
             out: Arc::default(),
@@ -178,6 +184,22 @@ impl Cluster {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Puts a database beside it: every node reaches it by a way of its own, at its own [`DATABASE_PORT`].
+    ///
+    /// # Errors
+    /// When that port cannot be listened at.
+    pub fn put_beside(&mut self, database: Arc<Postgres>) -> Result<()> {
+        for (at, node) in self.nodes.iter().enumerate() {
+            let listener = node.inside.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, DATABASE_PORT)));
+            let listener =
+                listener.map_err(|err| HarnessError::new(&format!("listening in {}", node.name), err))?;
+            let (from, host) = (Site::Node(at), NetNs::host());
+            self.network.carry(from, listener, Site::Database, host, database.address());
+        }
+        self.database = Some(database);
         Ok(())
     }
 

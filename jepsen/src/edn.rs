@@ -50,7 +50,9 @@ fn line(event: &Event) -> String {
         ModelName::Register => register(event),
         ModelName::List => ("txn", list(event)),
         ModelName::Counter
+        | ModelName::Credential
         | ModelName::Lease
+        | ModelName::Leftover
         | ModelName::Password
         | ModelName::SecretId
         | ModelName::Token

@@ -1,4 +1,4 @@
-//! What a run that was killed leaves behind: node processes, mounts. The next run finds them by its entry in
+//! What a run that was killed leaves behind: node processes, mounts, a database. The next run finds them by its entry in
 //! `/run/arca-jepsen` and removes them first. Entries of runs that go on are locked, and left alone.
 
 use std::fs::{self, File};
@@ -42,6 +42,8 @@ pub fn enter(dir: &Path) -> Result<(Entry, Vec<String>), HarnessError> {
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             continue;
         }
+        let run = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+        removed.extend(run.map(crate::postgres::remove_left).unwrap_or_default());
         let left = PathBuf::from(fs::read_to_string(&path).unwrap_or_default());
         if left.is_absolute() {
             removed.extend(kill_nodes(&left));

@@ -8,6 +8,7 @@
 //! Each node runs in a network namespace of its own ([`netns`]), reaches the others through proxies that this
 //! process runs ([`proxy`]), and keeps its data on a file system that can lose, refuse and change it
 //! ([`disk`]).
+//! A real database beside them is in [`postgres`].
 //! Two such clusters, and what a promotion of one of them costs, are in [`promotion`].
 //! Read next: [`cluster`], then [`faults`].
 
@@ -27,6 +28,7 @@ pub mod models;
 pub mod netns;
 pub mod node;
 pub mod outcome;
+pub mod postgres;
 pub mod process;
 pub mod promotion;
 pub mod proxy;

@@ -95,12 +95,14 @@ fn answered(call: &Call, status: u16, errors: &[String]) -> Outcome {
     let says = |what: &str| errors.iter().any(|line| line.contains(what));
     match (call, status) {
         (_, 200 | 204) => Outcome::Ok,
+        // The lease is marked and that is committed before anything is waited for: whatever goes wrong after that, it ends.
+        (Call::RevokeNow, 307 | 400 | 472 | 503) => Outcome::Unknown,
         (Call::Cas { .. }, 400) if says(MISMATCH) => Outcome::Refused,
         (Call::Unwrap, 400) if says(NOT_A_WRAPPING_TOKEN) => Outcome::Refused,
         (Call::Login { .. }, 400) if BAD_LOGINS.iter().any(|text| says(text)) => Outcome::Refused,
         (Call::Use | Call::Spend, 403) => Outcome::Refused,
         // Nothing is there: that is what was asked.
-        (Call::Read | Call::Probe, 404) => Outcome::Ok,
+        (Call::Read | Call::Probe | Call::Remaining, 404) => Outcome::Ok,
         // Refused before anything ran, or by a node that could not take it on.
         (_, 307 | 405 | 408 | 412 | 413 | 415 | 429 | 431 | 472 | 503) => Outcome::Fail,
         // The request ran and failed; the use it took is kept all the same.
@@ -148,8 +150,9 @@ mod tests {
             Call::Spend,
             Call::Wrap,
             Call::Unwrap,
+            Call::Renew { ttl_ms: 1 },
         ];
-        let without = [Call::Read, Call::Use, Call::Probe];
+        let without = [Call::Read, Call::Use, Call::Probe, Call::Remaining];
         with.map(|call| (call, effect)).into_iter().chain(without.map(|call| (call, none))).collect()
     }
 
@@ -171,6 +174,17 @@ mod tests {
         for status in [201, 302, 418, 500, 501, 502, 504, 599] {
             check(status, "it may or may not have happened", &all(Unknown, Fail));
         }
+    }
+
+    #[test]
+    fn revocations_that_were_waited_for_in_vain() {
+        for status in [307, 400, 472, 500, 502, 503] {
+            check(status, "it could not be revoked yet", &[(Call::RevokeNow, Unknown)]);
+        }
+        for status in [403, 404, 405, 412, 413, 429] {
+            check(status, "refused before it began", &[(Call::RevokeNow, Fail)]);
+        }
+        check(204, "", &[(Call::RevokeNow, Ok)]);
     }
 
     #[test]
@@ -210,6 +224,7 @@ mod tests {
     #[test]
     fn nothing_is_there() {
         check(404, "", &[(Call::Read, Ok), (Call::Probe, Ok), (WRITE, Fail), (Call::Delete, Fail)]);
+        check(404, "", &[(Call::Remaining, Ok), (Call::Renew { ttl_ms: 1 }, Fail)]);
         check(404, "", &[(Call::Unwrap, Unknown), (Call::Spend, Unknown), (Call::Use, Fail)]);
     }
 

@@ -15,6 +15,7 @@ use crate::conclusion::{Conclusion, Happened, conclude};
 use crate::dice::Dice;
 use crate::faults::{Class, FaultLog};
 use crate::history::recorder::Recorder;
+use crate::postgres::Postgres;
 use crate::schedule::{Mixing, Planned, carry_out, plan};
 use crate::workload::{PACE, Shared, Worker, Workload, look_everywhere};
 
@@ -77,6 +78,7 @@ pub async fn run(settings: &Settings) -> Result<Conclusion> {
         eprintln!("removed what an earlier run left: {what}");
     }
     cluster.up().await?;
+    set_up(settings, &mut cluster).await?;
     let start = Instant::now();
     let now = move || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
     let history = fs::File::create(settings.report.join("history.jsonl"));
@@ -96,6 +98,15 @@ pub async fn run(settings: &Settings) -> Result<Conclusion> {
         remove_data(&settings.report.join("nodes"), settings.nodes);
     }
     Ok(concluded)
+}
+
+/// Prepares what the workload needs besides the mounts of all.
+async fn set_up(settings: &Settings, cluster: &mut Cluster) -> Result<()> {
+    if settings.workload.needs_database() {
+        let database = Postgres::start(&settings.report.join("postgresql.log")).await?;
+        cluster.put_beside(Arc::new(database))?;
+    }
+    settings.workload.set_up(&cluster.client(0)?, cluster.database.as_ref()).await
 }
 
 /// Workers and faults side by side; then healing, while workers go on. Answers what did not heal.
@@ -130,12 +141,16 @@ async fn work(
         problems
     };
     let (_, mut problems) = tokio::join!(workers, faults);
-    problems.append(&mut shared.complaints.lock());
     let history = recorder.history().map_err(|err| HarnessError::new("writing the history", err))?;
     match look_everywhere(&shared, &history).await {
         0 => {}
         count => problems.push(format!("after all faults were healed, {count} reads were not answered")),
     }
+    let dice = Dice::for_purpose(settings.seed, "winding up");
+    if let Some(done) = settings.workload.wind_up(&shared, dice).await {
+        eprintln!("{done}");
+    }
+    problems.append(&mut shared.complaints.lock());
     Ok(problems)
 }
 
@@ -143,6 +158,12 @@ async fn work(
 async fn heal(cluster: &Cluster) -> Vec<String> {
     cluster.network.heal();
     let mut problems = Vec::new();
+    if let Some(database) = &cluster.database {
+        database.resume();
+        if let Err(err) = database.run().await {
+            problems.push(err.0);
+        }
+    }
     for (at, node) in cluster.nodes.iter().enumerate() {
         node.disk.heal();
         let _ = node.clock.set_offset_millis(0);

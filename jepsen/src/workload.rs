@@ -2,6 +2,7 @@
 //! what it asked and what it was answered.
 
 mod counters;
+mod credentials;
 mod leases;
 mod lists;
 mod logins;
@@ -16,12 +17,14 @@ use std::time::Duration;
 
 use arca_client::token::NewToken;
 use arca_client::{Client, Error, Token};
+use arca_harness::HarnessError;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 pub use self::counters::Counters;
+pub use self::credentials::Credentials;
 pub use self::leases::Leases;
 pub use self::lists::Lists;
 pub use self::logins::Logins;
@@ -33,6 +36,7 @@ use crate::faults::Class;
 use crate::history::recorder::{Pending, Process, Recorder};
 use crate::history::{Answer, Call, History, ModelName};
 use crate::outcome::{Outcome, Reply, outcome};
+use crate::postgres::Postgres;
 
 /// After a failure a worker waits so long before it asks again: a sealed node answers at once, and would be asked
 /// thousands of times.
@@ -214,8 +218,26 @@ pub trait Workload: Send + Sync {
     /// What must go well at least once.
     fn promises(&self) -> Vec<Promise>;
 
+    /// Whether it needs a database beside the cluster.
+    fn needs_database(&self) -> bool {
+        false
+    }
+
+    /// Prepares what it needs besides [`mounts`], on a cluster that serves.
+    ///
+    /// # Errors
+    /// When something is refused.
+    async fn set_up(&self, _: &Client, _: Option<&Arc<Postgres>>) -> Result<(), HarnessError> {
+        Ok(())
+    }
+
     /// Works until the run is over. Many workers do so at once.
     async fn run(&self, worker: Worker);
+
+    /// Looks, once everything is healed and nobody works any more, at what must have an end. Says what it did.
+    async fn wind_up(&self, _: &Shared, _: Dice) -> Option<String> {
+        None
+    }
 }
 
 /// Several at once: each worker keeps to one.
@@ -251,7 +273,10 @@ pub fn told_by_reads() -> Arc<dyn Workload> {
     Arc::new(Together { name: "registers and lists", parts })
 }
 
-/// The names of all workloads.
+/// The name of the workload that needs more than a cluster, and is no part of "all".
+pub const CREDENTIALS: &str = "credentials";
+
+/// The names of all others.
 pub const NAMES: [&str; 8] =
     ["all", "counters", "leases", "lists", "logins", "registers", "tokens", "wrappings"];
 
@@ -274,6 +299,9 @@ pub fn mounts() -> [(&'static str, Value); 3] {
 /// When there is none; says which there are.
 pub fn find(name: &str, classes: &[Class]) -> Result<Box<dyn Workload>, String> {
     let has_leases = !classes.contains(&Class::Clock);
+    if name != CREDENTIALS && classes.iter().any(|class| class.needs_database()) {
+        return Err(format!("only the workload {CREDENTIALS} has a database to be hit"));
+    }
     Ok(match name {
         "all" => {
             let mut parts: Vec<Box<dyn Workload>> = vec![
@@ -290,14 +318,18 @@ pub fn find(name: &str, classes: &[Class]) -> Result<Box<dyn Workload>, String> 
             Box::new(Together { name: if has_leases { "all" } else { "all but leases" }, parts })
         }
         "counters" => Box::new(Counters::default()),
+        CREDENTIALS if has_leases => Box::new(Credentials::default()),
         "leases" if has_leases => Box::new(Leases::default()),
-        "leases" => return Err("leases cannot be judged while clocks are set wrong".to_owned()),
+        CREDENTIALS | "leases" => return Err("leases cannot be judged while clocks are set wrong".to_owned()),
         "lists" => Box::new(Lists::default()),
         "logins" => Box::new(Logins::default()),
         "registers" => Box::new(Registers::default()),
         "tokens" => Box::new(Tokens::default()),
         "wrappings" => Box::new(Wrappings::default()),
-        _ => return Err(format!("there is no workload {name:?}; there are {}", NAMES.join(", "))),
+        _ => {
+            let known = NAMES.join(", ");
+            return Err(format!("there is no workload {name:?}; there are {known}, {CREDENTIALS}"));
+        }
     })
 }
 
@@ -307,15 +339,12 @@ mod tests {
 
     #[test]
     fn every_name_is_found() {
-        for name in NAMES {
+        for name in NAMES.into_iter().chain([CREDENTIALS]) {
             assert_eq!(find(name, &[Class::Kill]).ok().unwrap().name(), name);
         }
-        assert!(
-            find("list", &[])
-                .err()
-                .unwrap()
-                .ends_with("there are all, counters, leases, lists, logins, registers, tokens, wrappings")
-        );
+        assert!(find("list", &[]).err().unwrap().ends_with(
+            "there are all, counters, leases, lists, logins, registers, tokens, wrappings, credentials"
+        ));
     }
 
     #[test]
@@ -323,5 +352,14 @@ mod tests {
         let all = find("all", &[Class::Clock]).ok().unwrap();
         assert!(all.promises().iter().all(|(model, _)| *model != ModelName::Lease));
         assert!(find("leases", &[Class::Clock]).is_err());
+        assert!(find(CREDENTIALS, &[Class::Clock]).is_err());
+    }
+
+    #[test]
+    fn a_database_is_hit_only_where_there_is_one() {
+        for class in Class::DATABASE {
+            assert!(find("all", &[Class::Kill, class]).is_err());
+            assert!(find(CREDENTIALS, &[Class::Kill, class]).ok().unwrap().needs_database());
+        }
     }
 }

@@ -57,6 +57,7 @@ fn runs_that_are_not_begun() {
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().to_str().unwrap();
     run(&["faults"], 0, "and everything not synced is lost");
+    run(&["faults"], 0, "database-restart the database ends");
     run(
         &["run", "--report", report, "--faults", "kill,fire"],
         2,
@@ -65,4 +66,5 @@ fn runs_that_are_not_begun() {
     run(&["run", "--report", report, "--workload", "work"], 2, "possible values: all, counters");
     run(&["run", "--report", report, "--nodes", "4"], 2, "it is 3 or 5");
     run(&["promotion", "--report", report, "--clients", "1"], 2, "1 is not in 2..=100");
+    run(&["promotion", "--report", report, "--faults", "database-cut"], 2, "has no database to be hit");
 }

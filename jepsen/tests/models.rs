@@ -15,7 +15,9 @@ fn parse(model: ModelName, story: &str) -> History {
         let (name, number) = call.split_once('=').unwrap_or((call, "0"));
         let number: u64 = number.parse().unwrap();
         let call = match name {
-            "create" if model == ModelName::Lease => Call::Create { uses: None, ttl_ms: Some(number) },
+            "create" if matches!(model, ModelName::Credential | ModelName::Lease) => {
+                Call::Create { uses: None, ttl_ms: Some(number) }
+            }
             "create" if model == ModelName::Counter => Call::Create { uses: Some(number), ttl_ms: None },
             "create" => Call::Create { uses: None, ttl_ms: None },
             "login" if model == ModelName::Password => Call::Login { password: Some(number) },
@@ -23,7 +25,10 @@ fn parse(model: ModelName, story: &str) -> History {
             "make" => Call::Create { uses: Some(number), ttl_ms: None },
             "probe" => Call::Probe,
             "write" => Call::Write { value: number },
+            "remaining" => Call::Remaining,
+            "renew" => Call::Renew { ttl_ms: number },
             "revoke" => Call::Revoke,
+            "revoke_now" => Call::RevokeNow,
             "spend" => Call::Spend,
             "unwrap" => Call::Unwrap,
             "use" => Call::Use,
@@ -35,6 +40,8 @@ fn parse(model: ModelName, story: &str) -> History {
             "absent" => (Kind::Ok, Some(Answer::Absent)),
             "refused" => (Kind::Fail, Some(Answer::Refused)),
             "fail" => (Kind::Fail, None),
+            "none" => (Kind::Ok, Some(Answer::Names(Vec::new()))),
+            "some" => (Kind::Ok, Some(Answer::Names(vec!["v-left".to_owned(), "v-too".to_owned()]))),
             _ => (Kind::Info, None),
         };
         let (process, key) = (process.parse().unwrap(), "k".to_owned());
@@ -198,4 +205,102 @@ fn leases_end_in_time() {
     );
     check("0 0 10 create=5000 ok\n0 20 21 use ok", "unknown: nobody saw it gone after its deadline");
     check("0 0 10 create=5000 ?", "valid");
+}
+
+#[test]
+fn users_log_in_until_their_lease_ends() {
+    let check = |story: &str, want: &str| check(ModelName::Credential, story, want);
+    let made = |rest: &str| format!("0 0 10 create=5000 ok\n{rest}");
+    check(&made("0 4800 4801 login ok\n0 5200 5201 login refused"), "valid");
+    // While the database is down, nobody learns anything.
+    check(&made("0 1000 1001 login fail\n0 2000 2001 login ok"), "valid");
+    // A second to end it, and 100 ms for clocks.
+    check(&made("0 6100 6101 login ok\n0 6110 6111 login refused"), "valid");
+    check(
+        &made("0 4800 4801 login refused"),
+        "invalid: a user was refused before its lease ended: 4800..4801 ms after it was asked for",
+    );
+    check(
+        &made("0 6111 6112 login ok"),
+        "invalid: a user was let in long after its lease had ended: 6111..6112 ms after it was asked for",
+    );
+    check(
+        &made("0 5200 5201 login refused\n0 5300 5301 login ok"),
+        "invalid: a user was let in again after it was refused: 5300..5301 ms after it was asked for",
+    );
+    check("0 0 10 create=5000 ?", "valid");
+    check("0 0 10 login ok", "unknown: nobody made it");
+}
+
+#[test]
+fn users_never_log_in_after_their_revocation() {
+    let check = |story: &str, want: &str| check(ModelName::Credential, story, want);
+    let made = |rest: &str| format!("0 0 10 create=5000 ok\n{rest}");
+    check(&made("0 20 30 login ok\n0 40 50 revoke_now ok\n0 60 70 login refused"), "valid");
+    check(
+        &made("0 40 50 revoke_now ok\n0 60 70 login ok"),
+        "invalid: a user was let in after its revocation was waited for and acknowledged: 60..70 ms after it was asked for",
+    );
+    // At the same time, either is right.
+    check(&made("0 40 90 revoke_now ok\n1 50 60 login ok\n1 70 80 login refused"), "valid");
+    check(&made("0 40 90 revoke_now ok\n1 85 95 login ok"), "valid");
+    check(
+        &made("0 40 90 revoke_now ok\n1 50 60 login refused\n1 70 80 login ok"),
+        "invalid: a user was let in again after it was refused: 70..80 ms after it was asked for",
+    );
+    // In doubt it may or may not have ended, now or later.
+    check(&made("0 40 50 revoke_now ?\n1 60 70 login ok\n1 80 90 login refused"), "valid");
+    check(&made("0 40 50 revoke_now ?\n1 60 70 login ok"), "valid");
+    check(
+        &made("0 40 50 revoke_now fail\n0 60 70 login refused"),
+        "invalid: a user was refused before its lease ended: 60..70 ms after it was asked for",
+    );
+    check(
+        &made("0 60 70 login refused\n0 80 90 revoke_now ok"),
+        "invalid: a user was refused before its lease ended: 60..70 ms after it was asked for",
+    );
+    // What was not waited for may take its time.
+    check(&made("0 40 50 revoke ok\n0 60 70 login ok\n0 1000 1001 login refused"), "valid");
+    check(
+        &made("0 40 50 revoke ok\n0 1051 1052 login ok"),
+        "invalid: a user was let in long after its revocation: 1051..1052 ms after it was asked for",
+    );
+}
+
+#[test]
+fn renewals_put_the_end_of_users_off() {
+    let check = |story: &str, want: &str| check(ModelName::Credential, story, want);
+    let made = |rest: &str| format!("0 0 10 create=5000 ok\n{rest}");
+    check(&made("0 3000 3010 renew=5000 ok\n0 7800 7801 login ok\n0 8200 8201 login refused"), "valid");
+    check(
+        &made("0 3000 3010 renew=5000 ok\n0 7000 7001 login refused"),
+        "invalid: a user was refused before its lease ended: 7000..7001 ms after it was asked for",
+    );
+    check(
+        &made("0 3000 3010 renew=5000 ok\n0 9111 9112 login ok"),
+        "invalid: a user was let in long after its lease had ended: 9111..9112 ms after it was asked for",
+    );
+    // In doubt it may have come at the last moment, or not at all.
+    let doubtful = "0 3000 3010 renew=5000 ?\n1 5200 5201 login";
+    check(&made(&format!("{doubtful} ok")), "valid");
+    check(&made(&format!("{doubtful} refused")), "valid");
+    check(&made("0 3000 3010 renew=5000 ?\n1 11100 11101 login ok"), "valid");
+    check(
+        &made("0 3000 3010 renew=5000 ?\n1 11111 11112 login ok"),
+        "invalid: a user was let in long after its lease had ended: 11111..11112 ms after it was asked for",
+    );
+    check(
+        &made("0 3000 3010 renew=5000 fail\n0 6111 6112 login ok"),
+        "invalid: a user was let in long after its lease had ended: 6111..6112 ms after it was asked for",
+    );
+}
+
+#[test]
+fn nothing_may_be_left() {
+    let check = |story: &str, want: &str| check(ModelName::Leftover, story, want);
+    check("0 0 1 remaining none\n0 2 3 remaining fail\n0 4 5 remaining none", "valid");
+    check("0 0 1 remaining none\n0 2 3 remaining some", "invalid: 2 left where nothing may be");
+    check("0 0 1 remaining some\n0 2 3 remaining none", "invalid: 2 left where nothing may be");
+    check("0 0 1 remaining fail", "unknown: nobody could look");
+    check("0 0 1 remaining ?", "unknown: nobody could look");
 }

@@ -10,10 +10,11 @@ use arca_harness::{HarnessError, cluster};
 use arca_jepsen::conclusion::Conclusion;
 use arca_jepsen::faults::Class;
 use arca_jepsen::netns::NetNs;
-use arca_jepsen::promotion;
 use arca_jepsen::run::{Settings, run};
 use arca_jepsen::schedule::Mixing;
 use arca_jepsen::workload;
+use arca_jepsen::{postgres, promotion};
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,9 +25,9 @@ struct Arguments {
     command: Command,
 }
 
-const NEEDS: &str = "Needs root; /dev/fuse for faults of disks, and a C compiler for those of clocks. The arca binary is the one \
-     beside this program, or ARCA_BIN. Exit codes: 0 passed; 1 something is wrong, or a promised fault did not happen; 2 it \
-     was not found out, or the run broke off; 3 it cannot run here.";
+const NEEDS: &str = "Needs root; /dev/fuse for faults of disks, a C compiler for those of clocks, and PostgreSQL for \
+     credentials. The arca binary is the one beside this program, or ARCA_BIN. Exit codes: 0 passed; 1 something is wrong, or \
+     a promised fault did not happen; 2 it was not found out, or the run broke off; 3 it cannot run here.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -113,7 +114,7 @@ struct Run {
     #[arg(long)]
     mixed: bool,
     /// What clients do
-    #[arg(long, default_value = "all", value_parser = workload::NAMES)]
+    #[arg(long, default_value = "all", value_parser = PossibleValuesParser::new(workloads()))]
     workload: String,
     /// How many nodes: 3 or 5
     #[arg(long, default_value_t = 3, value_parser = node_count)]
@@ -157,7 +158,7 @@ impl From<HarnessError> for Failure {
 async fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Faults => {
-            for class in Class::ALL {
+            for class in Class::ALL.into_iter().chain(Class::DATABASE) {
                 println!("{:<16} {}", class.name(), class.about());
             }
             return ExitCode::SUCCESS;
@@ -184,6 +185,9 @@ async fn main() -> ExitCode {
 async fn start(arguments: Run) -> Result<Conclusion, Failure> {
     let classes = classes(&arguments.faults)?;
     check_machine(&classes).map_err(Failure::CannotRunHere)?;
+    if arguments.workload == workload::CREDENTIALS {
+        postgres::installed().map_err(|err| Failure::CannotRunHere(err.0))?;
+    }
     let settings = settings(arguments, classes)?;
     println!("seed {}", settings.seed);
     let concluded = unless_stopped(run(&settings)).await?;
@@ -193,6 +197,9 @@ async fn start(arguments: Run) -> Result<Conclusion, Failure> {
 
 async fn start_promotion(arguments: Promotion) -> Result<Conclusion, Failure> {
     let classes = classes(&arguments.faults)?;
+    if classes.iter().any(|class| class.needs_database()) {
+        return Err(HarnessError("a promotion has no database to be hit".to_owned()).into());
+    }
     check_machine(&classes).map_err(Failure::CannotRunHere)?;
     let settings = promotion::Settings {
         binary: cluster::find_binary()?,
@@ -246,6 +253,11 @@ fn check_machine(classes: &[Class]) -> Result<(), String> {
         })?;
     }
     Ok(())
+}
+
+/// The names of all workloads.
+fn workloads() -> Vec<&'static str> {
+    workload::NAMES.into_iter().chain([workload::CREDENTIALS]).collect()
 }
 
 fn classes(list: &str) -> Result<Vec<Class>, HarnessError> {

@@ -5,6 +5,7 @@
 //! on. A fault that finds no node to take is skipped, and does not count as exercised.
 
 mod clocks;
+mod databases;
 mod disks;
 mod log;
 mod members;
@@ -44,6 +45,12 @@ pub enum Class {
     Bridge,
     /// A wall clock is wrong.
     Clock,
+    /// Nodes and the database do not hear each other.
+    DatabaseCut,
+    /// The database ends and starts again.
+    DatabaseRestart,
+    /// The database does not go on for a while.
+    DatabaseStall,
     /// All ways are slow, by a time that varies.
     Delay,
     /// Reads, writes or syncs fail.
@@ -73,7 +80,10 @@ pub enum Class {
 }
 
 impl Class {
-    /// All of them.
+    /// Those of the database beside the cluster.
+    pub const DATABASE: [Self; 3] = [Self::DatabaseCut, Self::DatabaseRestart, Self::DatabaseStall];
+
+    /// All others.
     pub const ALL: [Self; 18] = [
         Self::BitFlipLog,
         Self::BitFlipSnapshot,
@@ -104,6 +114,9 @@ impl Class {
             Self::BitFlipTable => "bitflip-table",
             Self::Bridge => "bridge",
             Self::Clock => "clock",
+            Self::DatabaseCut => "database-cut",
+            Self::DatabaseRestart => "database-restart",
+            Self::DatabaseStall => "database-stall",
             Self::Delay => "delay",
             Self::DiskBroken => "disk-broken",
             Self::DiskFull => "disk-full",
@@ -129,6 +142,11 @@ impl Class {
             Self::BitFlipTable => "a bit of a RocksDB table reads wrong while a node starts and serves",
             Self::Bridge => "two sides reach each other only through one node",
             Self::Clock => "a node's wall clock is set up to an hour forward or back",
+            Self::DatabaseCut => {
+                "nodes and the database do not hear each other, and what is under way may be lost"
+            }
+            Self::DatabaseRestart => "the database ends, by order or by a crash, and starts again",
+            Self::DatabaseStall => "SIGSTOP to all of the database, SIGCONT",
             Self::Delay => "all ways are slow, by a time that varies",
             Self::DiskBroken => "reads, writes or syncs answer EIO, once or until healed",
             Self::DiskFull => "writes answer ENOSPC",
@@ -143,6 +161,12 @@ impl Class {
             Self::RollingRestart => "every node is stopped by SIGTERM and started again, in turn",
             Self::StepDown => "the active node is asked to step down",
         }
+    }
+
+    /// Whether it takes a database beside the cluster.
+    #[must_use]
+    pub fn needs_database(self) -> bool {
+        Self::DATABASE.contains(&self)
     }
 
     /// Whether it takes a disk that can be made to fail.
@@ -169,6 +193,9 @@ impl Class {
             Self::BitFlipTable => Box::new(disks::BitFlip { files: crate::disk::Files::Tables }),
             Self::Bridge => Box::new(network::Bridge),
             Self::Clock => Box::new(clocks::Offset),
+            Self::DatabaseCut => Box::new(databases::Cut),
+            Self::DatabaseRestart => Box::new(databases::Restart),
+            Self::DatabaseStall => Box::new(databases::Stall),
             Self::Delay => Box::new(network::Slow),
             Self::DiskBroken => Box::new(disks::Broken),
             Self::DiskFull => Box::new(disks::Full),
@@ -196,9 +223,9 @@ impl FromStr for Class {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let known = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL
-            .into_iter()
+        let all = || Self::ALL.into_iter().chain(Self::DATABASE);
+        let known = || all().map(Self::name).collect::<Vec<_>>().join(", ");
+        all()
             .find(|class| class.name() == text)
             .ok_or_else(|| format!("there is no fault {text:?}; there are {}", known()))
     }
@@ -311,7 +338,7 @@ mod tests {
 
     #[test]
     fn names_lead_back_to_their_class() {
-        for class in Class::ALL {
+        for class in Class::ALL.into_iter().chain(Class::DATABASE) {
             assert_eq!(class.name().parse::<Class>().unwrap(), class);
         }
         assert!("kil".parse::<Class>().unwrap_err().contains("there are bitflip-log, "));

@@ -25,7 +25,7 @@ pub enum Call {
         /// What to write.
         value: u64,
     },
-    /// Make a token, or a secret id.
+    /// Make a token, a secret id, or a user of a database.
     Create {
         /// How often it may be used, if that is limited.
         uses: Option<u64>,
@@ -36,15 +36,24 @@ pub enum Call {
     Delete,
     /// Log in.
     Login {
-        /// With which of the passwords there were; none with a secret id, which is the key itself.
+        /// With which of the passwords there were; none with a secret id or a user of a database, which is the key itself.
         password: Option<u64>,
     },
     /// Is it still in the list of what is stored?
     Probe,
     /// Read what is there.
     Read,
-    /// Revoke the token, or destroy the secret id.
+    /// What there is at the end, of a kind of which nothing may be left.
+    Remaining,
+    /// Have a lease end later.
+    Renew {
+        /// How long it is to live from now on.
+        ttl_ms: u64,
+    },
+    /// Revoke the token or the lease, or destroy the secret id.
     Revoke,
+    /// Revoke the lease, and wait until what it granted is gone.
+    RevokeNow,
     /// Use a token that counts its uses.
     Spend,
     /// Take out what was wrapped.
@@ -64,7 +73,7 @@ impl Call {
     /// Whether it may change what is stored.
     #[must_use]
     pub const fn has_effect(&self) -> bool {
-        !matches!(self, Self::Probe | Self::Read | Self::Use)
+        !matches!(self, Self::Probe | Self::Read | Self::Remaining | Self::Use)
     }
 
     /// Its name, as in the files.
@@ -78,7 +87,10 @@ impl Call {
             Self::Login { .. } => "login",
             Self::Probe => "probe",
             Self::Read => "read",
+            Self::Remaining => "remaining",
+            Self::Renew { .. } => "renew",
             Self::Revoke => "revoke",
+            Self::RevokeNow => "revoke_now",
             Self::Spend => "spend",
             Self::Unwrap => "unwrap",
             Self::Use => "use",
@@ -98,6 +110,8 @@ pub enum Answer {
     Done,
     /// The whole list.
     List(Vec<u64>),
+    /// The names of what there is.
+    Names(Vec<String>),
     /// It was not done, for a reason that is a fact about the state.
     Refused,
     /// What is there.
@@ -144,8 +158,12 @@ impl Kind {
 pub enum ModelName {
     /// A token that counts its uses.
     Counter,
+    /// A user of a real database, made for a lease.
+    Credential,
     /// A token that ends by itself.
     Lease,
+    /// A kind of thing of which nothing may be left at the end.
+    Leftover,
     /// A list that grows.
     List,
     /// A user with a password that changes.
@@ -166,7 +184,9 @@ impl ModelName {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
+            Self::Credential => "credential",
             Self::Lease => "lease",
+            Self::Leftover => "leftover",
             Self::List => "list",
             Self::Password => "password",
             Self::Register => "register",
@@ -181,9 +201,18 @@ impl ModelName {
     pub const fn has(self, call: &Call) -> bool {
         match self {
             Self::Counter => matches!(call, Call::Create { uses: Some(_), ttl_ms: None } | Call::Spend),
+            Self::Credential => matches!(
+                call,
+                Call::Create { uses: None, ttl_ms: Some(_) }
+                    | Call::Login { password: None }
+                    | Call::Renew { .. }
+                    | Call::Revoke
+                    | Call::RevokeNow
+            ),
             Self::Lease => {
                 matches!(call, Call::Create { uses: None, ttl_ms: Some(_) } | Call::Probe | Call::Use)
             }
+            Self::Leftover => matches!(call, Call::Remaining),
             Self::List => matches!(call, Call::Append { .. } | Call::Read),
             Self::Register => {
                 matches!(call, Call::Cas { .. } | Call::Delete | Call::Read | Call::Write { .. })
@@ -215,6 +244,7 @@ impl ModelName {
                 (_, Call::Read) => matches!(answer, Answer::Absent | Answer::Value { .. }),
                 (_, Call::Cas { .. } | Call::Write { .. }) => matches!(answer, Answer::Version(_)),
                 (_, Call::Probe) => matches!(answer, Answer::Absent | Answer::Done),
+                (_, Call::Remaining) => matches!(answer, Answer::Names(_)),
                 _ => matches!(answer, Answer::Done),
             },
             _ => false,

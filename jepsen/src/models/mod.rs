@@ -2,13 +2,15 @@
 //!
 //! Registers, lists and passwords are searched for an order ([`crate::checker`]). The others change at most a few times
 //! in their life, so whether there is an order can be told from intervals alone: [`token`], [`counter`]
-//! (wrapped answers are counters of one) and [`lease`] say how, and are exact. The tests hold them against
-//! the search.
+//! (wrapped answers are counters of one), [`credential`] and [`lease`] say how, and are exact. The tests hold those that
+//! have an order against the search.
 //! **Invariant:** every key of a history is checked, and nothing is passed over in silence.
 
 pub mod counter;
+pub mod credential;
 pub mod cut;
 pub mod lease;
+pub mod leftover;
 pub mod list;
 pub mod password;
 pub mod register;
@@ -87,7 +89,9 @@ pub(crate) fn check_key(
 ) -> Verdict {
     match model {
         ModelName::Counter | ModelName::Wrapping => counter::check(operations),
+        ModelName::Credential => credential::check(operations, options),
         ModelName::Lease => lease::check(operations, options),
+        ModelName::Leftover => leftover::check(operations),
         ModelName::List => {
             let initial = match first {
                 Some(Answer::List(values)) => values.as_slice(),

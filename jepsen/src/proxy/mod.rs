@@ -38,6 +38,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 pub enum Site {
     /// Where the clients are.
     Clients,
+    /// The database beside the cluster.
+    Database,
     /// A node, counted from 0.
     Node(usize),
     /// All of a cluster, as another cluster sees it.
@@ -48,6 +50,7 @@ impl std::fmt::Display for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Clients => f.write_str("clients"),
+            Self::Database => f.write_str("database"),
             Self::Node(at) => write!(f, "node{}", at + 1),
             Self::Region(name) => f.write_str(name),
         }

@@ -40,6 +40,11 @@ impl<T> Pool<T> {
         self.things.lock().push(Arc::new(thing));
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<T>> {
+        self.things.lock().clone()
+    }
+
     /// Any of them.
     pub(super) fn pick(&self, dice: &mut Dice) -> Option<Arc<T>> {
         dice.pick(&self.things.lock()).cloned()

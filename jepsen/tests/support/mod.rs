@@ -70,6 +70,8 @@ impl World {
                 Answer::Done
             }
             Call::Create { .. } | Call::Wrap | Call::Probe => Answer::Done,
+            // Of users of a database no history is made here.
+            Call::Remaining | Call::Renew { .. } | Call::RevokeNow => Answer::Refused,
             Call::Cas { .. } | Call::Login { .. } | Call::Use | Call::Spend | Call::Unwrap => Answer::Refused,
         }
     }
@@ -236,7 +238,7 @@ impl Maker {
             },
             ModelName::Counter | ModelName::SecretId => Call::Spend,
             ModelName::Wrapping => Call::Unwrap,
-            ModelName::Lease => Call::Use,
+            ModelName::Credential | ModelName::Lease | ModelName::Leftover => Call::Use,
         }
     }
 
