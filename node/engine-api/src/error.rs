@@ -48,8 +48,6 @@ pub enum EngineError {
     BadLogin {
         /// The same whether the name is known or not.
         text: &'static str,
-        /// Whether there is somebody by that name. Never shown, in no way.
-        is_known: bool,
     },
     /// An assumption of ours broke; the text says which.
     #[error("internal error: {0}")]

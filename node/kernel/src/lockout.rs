@@ -1,13 +1,14 @@
 //! Names that were tried too often: failed logins counted by mount and name, and logins refused while a name is locked.
 //!
-//! Only the active node runs logins, so it alone counts. What it counted lies in memory, for names somebody has as for
-//! names nobody has, in tables of fixed size ([`names`]); for names somebody has it is also written, behind the answer's
-//! back, so that a lock outlives a failover. An answer and its time are thus the same whether there is somebody by a name
-//! or not (CVE-2025-6010, CVE-2025-6011), and names nobody has cost no write. A locked name is not tried at all, so there
-//! are no more writes than tries allowed. Of many tries of a name at once no more are under way than may fail before it is
-//! locked; the others wait, and are refused untried if it comes to that.
+//! Only the active node runs logins, so it alone counts. What it counted lies in memory, in tables of fixed size ([`names`]) and, for
+//! names that had to make room there, in shared cells ([`coarse`]): memory is bounded, and no flood of other names makes one be
+//! forgotten early. A lock is also written, behind the answer's back, so that it outlives a failover; of a flood of locks only so
+//! many. All of it is the same whether there is somebody by a name or not (CVE-2025-6010, CVE-2025-6011). A locked name is not
+//! tried at all. Of many tries of a name at once no more are under way than may fail before it is locked; the others wait, and
+//! are refused untried if it comes to that.
 //! Read next: [`names`] for the tables, [`crate::sys`]'s `locked_users` for who is locked.
 
+mod coarse;
 mod names;
 
 use std::collections::BTreeMap;
@@ -187,11 +188,6 @@ impl Lockout {
         }
     }
 
-    /// Whether what is stored of a name still counts.
-    pub(crate) fn remembers(&self, accessor: &str, stored: Tried, rules: Rules) -> bool {
-        self.with(accessor, |names| names.remembers(stored, rules))
-    }
-
     /// Waits until what was counted so far is written.
     pub(crate) async fn written(&self) {
         drop(self.keeping.write().await);
@@ -280,21 +276,26 @@ impl Kernel {
     ) -> Result<(), KernelError> {
         let (watched, now) = (&tried.watched, self.clock.now());
         match answered {
-            Err(EngineError::BadLogin { is_known, .. }) => {
-                let failed = self.lockout.with(&watched.accessor, |names| names.fail(watched, now));
+            Err(EngineError::BadLogin { .. }) => {
+                let (failed, is_written) = self.lockout.with(&watched.accessor, |names| {
+                    let failed = names.fail(watched, now);
+                    let is_locked = failed.is_some_and(|failed| failed.count >= watched.rules.threshold);
+                    (failed, is_locked && names.writes_one_more(watched.rules, now))
+                });
                 // Right or wrong, they are told the same.
                 let failed = failed.ok_or(KernelError::Denied)?;
                 if failed.count == watched.rules.threshold {
                     metrics::counter!("vault.core.locked_users").increment(1);
                 }
-                if *is_known {
+                if is_written {
                     self.write_down(watched.clone());
                 }
                 Ok(())
             }
             Ok(response) if response.login.is_some() => {
                 let was_counted = self.lockout.with(&watched.accessor, |names| {
-                    if names.is_locked(watched, now) { None } else { Some(names.remove(&watched.key)) }
+                    let is_locked = names.is_locked(watched, now);
+                    (!is_locked).then(|| names.forgive(&watched.key, watched.rules, now))
                 });
                 if was_counted.ok_or(KernelError::Denied)? || watched.stored.is_some() {
                     tx.delete(Class::Local, &watched.path)?;
@@ -305,7 +306,7 @@ impl Kernel {
         }
     }
 
-    /// Writes what is counted for a name, in a task of its own.
+    /// Writes a lock, in a task of its own.
     fn write_down(&self, watched: Watched) {
         let (Some(kernel), Ok(runtime)) = (self.me.upgrade(), tokio::runtime::Handle::try_current()) else {
             return;
@@ -316,7 +317,7 @@ impl Kernel {
             let written = kernel.commit_staged(|tx| kernel.stage_count(tx, &watched)).await;
             match written {
                 Ok(()) | Err(KernelError::NeedsActive) => {}
-                Err(err) => tracing::warn!(error = %err, "a failed login is counted in memory only"),
+                Err(err) => tracing::warn!(error = %err, "a lock is kept in memory only"),
             }
             drop(keeping);
         }));
@@ -346,7 +347,11 @@ impl Kernel {
         accessor: &str,
         name: &str,
     ) -> Result<(), KernelError> {
-        self.lockout.with(accessor, |names| names.remove(&key(accessor, name)));
+        let router = self.mounts.router(&self.store)?;
+        if let Some(mount) = mount_of(&router, accessor) {
+            let (rules, now) = (Rules::of(&mount.record, &self.config.lockout), self.clock.now());
+            self.lockout.with(accessor, |names| names.forgive(&key(accessor, name), rules, now));
+        }
         let path = path(namespace, accessor, name);
         if tx.get(Class::Local, &path)?.is_some() {
             tx.delete(Class::Local, &path)?;

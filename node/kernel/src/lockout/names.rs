@@ -1,9 +1,8 @@
 //! The names of one mount that were tried and failed: counts in memory, and how many tries are under way.
 //!
 //! Names that are locked and names that are not lie in tables of their own, each of fixed size, in which the name tried
-//! longest ago makes room. So a lock is pushed out by nothing less than as many other locks, and a count by as many other
-//! names. **Invariant:** a name somebody has and a name nobody has are pushed out alike: what is stored of the first counts
-//! no more then, or the difference would tell them apart.
+//! longest ago makes room. What made room is counted on in [`coarse`](super::coarse), so nothing that others try makes a name be
+//! forgotten early. **Invariant:** nothing here depends on whether there is somebody by a name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,10 +11,13 @@ use arca_engine_api::UnixMillis;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
+use super::coarse::Coarse;
 use super::{Key, Rules, Tried, Watched};
 
 /// Names in a table.
 pub(super) const NAMES_MAX: usize = 16_384;
+/// Locks of a mount written within the time that a lock lasts: strangers may lock as many names as they like, and fill no disk.
+const WRITTEN_MAX: u64 = 4_096;
 
 /// Whether a try was begun.
 pub(super) enum Begun {
@@ -31,6 +33,10 @@ pub(super) enum Begun {
 pub(super) struct Names {
     locked: Kept,
     open: Kept,
+    /// What had to make room in either; none as long as there was room.
+    coarse: Option<Coarse>,
+    /// Locks written since that time.
+    written: (UnixMillis, u64),
     /// Names that are being tried right now.
     under_way: BTreeMap<Key, UnderWay>,
 }
@@ -45,8 +51,6 @@ struct UnderWay {
 struct Kept {
     tried: BTreeMap<Key, Tried>,
     by_age: BTreeSet<(UnixMillis, Key)>,
-    /// When the name that was pushed out last had been tried.
-    forgotten_until: Option<UnixMillis>,
 }
 
 impl Kept {
@@ -56,15 +60,17 @@ impl Kept {
         tried.is_some_and(|tried| self.by_age.remove(&(tried.last, *key)))
     }
 
-    fn insert(&mut self, key: Key, tried: Tried) {
-        while self.tried.len() >= NAMES_MAX
-            && let Some((last, oldest)) = self.by_age.pop_first()
+    /// Answers who made room.
+    fn insert(&mut self, key: Key, tried: Tried) -> Option<(Key, Tried)> {
+        let mut oldest = None;
+        if self.tried.len() >= NAMES_MAX
+            && let Some((_, key)) = self.by_age.pop_first()
         {
-            self.tried.remove(&oldest);
-            self.forgotten_until = self.forgotten_until.max(Some(last));
+            oldest = self.tried.remove(&key).map(|tried| (key, tried));
         }
         self.tried.insert(key, tried);
         self.by_age.insert((tried.last, key));
+        oldest
     }
 }
 
@@ -74,15 +80,13 @@ impl Names {
         self.locked.tried.get(key).or_else(|| self.open.tried.get(key)).copied()
     }
 
-    /// Whether what is stored of a name counts: not if the name was pushed out since, or would have been.
-    pub(super) fn remembers(&self, stored: Tried, rules: Rules) -> bool {
-        let kept = if stored.count >= rules.threshold { &self.locked } else { &self.open };
-        kept.forgotten_until.is_none_or(|until| stored.last > until)
-    }
-
+    /// What counts of a name: the table's word, or the most that is remembered otherwise.
     fn tried(&self, watched: &Watched) -> Option<Tried> {
-        let stored = watched.stored.filter(|stored| self.remembers(*stored, watched.rules));
-        self.find(&watched.key).or(stored)
+        let others = || {
+            let coarse = self.coarse.as_ref().and_then(|coarse| coarse.find(&watched.key));
+            watched.stored.into_iter().chain(coarse).max_by_key(|tried| (tried.count, tried.last))
+        };
+        self.find(&watched.key).or_else(others)
     }
 
     pub(super) fn is_locked(&self, watched: &Watched, now: UnixMillis) -> bool {
@@ -124,14 +128,33 @@ impl Names {
     }
 
     pub(super) fn insert(&mut self, key: Key, tried: Tried, rules: Rules) {
-        self.remove(&key);
+        self.locked.remove(&key);
+        self.open.remove(&key);
         let kept = if tried.count >= rules.threshold { &mut self.locked } else { &mut self.open };
-        kept.insert(key, tried);
+        if let Some((key, tried)) = kept.insert(key, tried) {
+            self.coarse.get_or_insert_with(|| Coarse::new(tried.last)).take(&key, tried, rules);
+        }
     }
 
-    /// Forgets a name. Whether it was counted.
-    pub(super) fn remove(&mut self, key: &Key) -> bool {
-        self.locked.remove(key) | self.open.remove(key)
+    /// Forgets the failures of a name. Whether there were any.
+    pub(super) fn forgive(&mut self, key: &Key, rules: Rules, now: UnixMillis) -> bool {
+        let was_kept = self.locked.remove(key) | self.open.remove(key);
+        let is_shared = self.coarse.as_ref().is_some_and(|coarse| coarse.find(key).is_some());
+        if is_shared {
+            // Cells are others' as well: the table has the last word.
+            self.insert(*key, Tried { count: 0, last: now }, rules);
+        }
+        was_kept || is_shared
+    }
+
+    /// Whether one more lock is to be written.
+    pub(super) fn writes_one_more(&mut self, rules: Rules, now: UnixMillis) -> bool {
+        let (since, count) = &mut self.written;
+        if now.since(*since) > rules.duration {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= WRITTEN_MAX
     }
 }
 
@@ -140,17 +163,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_names_are_counted_and_no_more() {
+    fn a_table_holds_so_many_names_and_no_more() {
         let mut names = Kept::default();
         let tried = |at: u64| Tried { count: 1, last: UnixMillis(at) };
         let key = |at: u64| *blake3::hash(&at.to_le_bytes()).as_bytes();
         for at in 0..NAMES_MAX as u64 + 10 {
-            names.insert(key(at), tried(at));
+            let oldest = names.insert(key(at), tried(at));
+            let want = at.checked_sub(NAMES_MAX as u64).map(|oldest| (key(oldest), tried(oldest)));
+            assert_eq!(oldest, want);
             names.remove(&key(at));
-            names.insert(key(at), tried(at));
+            assert_eq!(names.insert(key(at), tried(at)), None);
         }
         assert_eq!((names.tried.len(), names.by_age.len()), (NAMES_MAX, NAMES_MAX));
-        assert!(!names.tried.contains_key(&key(9)) && names.tried.contains_key(&key(10)));
-        assert_eq!(names.forgotten_until, Some(UnixMillis(9)));
     }
 }

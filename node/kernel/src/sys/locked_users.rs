@@ -1,16 +1,18 @@
 //! `sys/locked-users`: names that too many failed logins locked, and their unlocking.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arca_barrier::Class;
-use arca_engine_api::{Field, FieldKind, Method, Operation, Page, Request, Response, Route, RouteTable};
+use arca_engine_api::{
+    Field, FieldKind, Method, Operation, Page, Request, Response, Route, RouteTable, fold_name,
+};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::KernelError;
 use crate::builtin::{Builtin, BuiltinAnswer, BuiltinCtx};
-use crate::lockout::{self, FOLDER, Rules, Tried};
+use crate::lockout::{self, FOLDER, Rules};
 use crate::namespaces::Namespace;
 use crate::router::Router;
 use crate::tx::Tx;
@@ -52,7 +54,10 @@ impl Builtin for LockedUserPaths {
     async fn handle(&self, ctx: &BuiltinCtx<'_>, request: &Request) -> Result<BuiltinAnswer, KernelError> {
         if request.route.id == "unlock" {
             let (accessor, name) = (request.param("mount_accessor"), request.param("alias_identifier"));
-            ctx.kernel.unlock(ctx.tx, ctx.namespace, accessor, name)?;
+            // Methods whose names fold are locked by the folded one.
+            for name in BTreeSet::from([name.to_owned(), fold_name(name)]) {
+                ctx.kernel.unlock(ctx.tx, ctx.namespace, accessor, &name)?;
+            }
             return Ok(Response::empty().into());
         }
         // Counted behind the answers' backs: what was answered before this request is in what it shows.
@@ -78,10 +83,7 @@ fn locked(
     let mut names = Vec::new();
     for key in tx.list(Class::Local, &folder, &Page::default())? {
         let record = lockout::read(tx, &format!("{folder}{key}"))?;
-        let is_locked = |tried: Tried| {
-            tried.is_locked(rules, now) && ctx.kernel.lockout.remembers(accessor, tried, rules)
-        };
-        names.extend(record.filter(|record| is_locked(record.tried)).map(|record| record.name));
+        names.extend(record.filter(|record| record.tried.is_locked(rules, now)).map(|record| record.name));
     }
     names.sort_unstable();
     Ok(names)

@@ -36,7 +36,7 @@ pub(super) fn login(ctx: &Ctx<'_>, request: &Request) -> Result<Response, Engine
     if text.is_empty() && found.as_ref().is_none_or(|role| role.bind_secret_id) {
         return Err(EngineError::invalid("missing secret_id"));
     }
-    let role = found.ok_or(EngineError::BadLogin { text: REFUSAL, is_known: false })?;
+    let role = found.ok_or(EngineError::BadLogin { text: REFUSAL })?;
     let secret = if role.bind_secret_id { Some(secret_of(ctx, text, &keys, &role)?) } else { None };
     check_from(request, &role.secret_id_bound_cidrs)?;
     if let Some((hash, secret)) = &secret {
@@ -57,7 +57,7 @@ fn secret_of(
 ) -> Result<(String, std::sync::Arc<SecretId>), EngineError> {
     let hash = keys.secret(role, text);
     let found = secret_id::find(ctx, role, &hash)?.filter(|secret| secret.is_good(ctx.clock.now()));
-    let secret = found.ok_or(EngineError::BadLogin { text: REFUSAL, is_known: true })?;
+    let secret = found.ok_or(EngineError::BadLogin { text: REFUSAL })?;
     Ok((hash, secret))
 }
 

@@ -31,7 +31,7 @@ pub(super) async fn login(ctx: &Ctx<'_>, request: &Request) -> Result<Response, 
     let is_good =
         ctx.compute_for(request, move || check(password.as_bytes(), stored.as_ref(), &costs)).await??;
     let (Some(name), Some(user), true) = (name, &user, is_good) else {
-        return Err(EngineError::BadLogin { text: REFUSAL, is_known: user.is_some() });
+        return Err(EngineError::BadLogin { text: REFUSAL });
     };
     user.token.check_address(request)?;
     let internal = json!({"username": name, "policies": user.token.policies});

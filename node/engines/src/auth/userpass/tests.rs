@@ -166,11 +166,11 @@ fn cve_2025_6011_unknown_users_cost_as_much_as_known_ones() {
 }
 
 #[test]
-fn what_failed_is_told_from_who_is_unknown_only_to_the_kernel() {
+fn what_failed_is_not_told_from_who_is_unknown() {
     let rig = with_bob();
-    for (name, known) in [("bob", true), ("nobody", false)] {
+    for name in ["bob", "nobody"] {
         let err = log_in(&rig, name, "wrong").unwrap_err();
-        assert!(matches!(err, EngineError::BadLogin { is_known, .. } if is_known == known), "{name}");
+        assert!(matches!(err, EngineError::BadLogin { .. }), "{name}");
         assert_eq!(err.to_string(), "invalid username or password");
     }
 }
