@@ -111,7 +111,7 @@ impl Postgres {
             }
         }
         let mut init = self.command("initdb")?;
-        init.args(["-U", ACCOUNT, "-A", "scram-sha-256", "-N"])
+        init.args(["-U", ACCOUNT, "-A", "scram-sha-256", "-N", "--no-locale", "-E", "UTF8"])
             .arg(format!("--pwfile={}", password.display()));
         let done = init.status().map_err(failed("starting initdb"))?;
         if done.success() { Ok(()) } else { Err(HarnessError(format!("initdb: {done}"))) }
@@ -121,7 +121,12 @@ impl Postgres {
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.map_err(failed("opening PostgreSQL's log"))?;
         let mut command = Command::new(self.bin.join(name));
-        command.current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .current_dir(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .env("LC_ALL", "C");
         if let Some((user, group)) = self.owner {
             command.uid(user).gid(group);
         }

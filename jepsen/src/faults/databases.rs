@@ -42,8 +42,10 @@ impl Fault for Cut {
     async fn strike(&self, scene: &Scene<'_>, dice: &mut Dice) -> Result<Struck, HarnessError> {
         let Some(database) = database(scene) else { return Ok(Struck::Skipped) };
         let _turn = database.turn().await;
+        // Thrown whatever the cluster is like, so that a seed's later throws are the same.
+        let is_for_active = dice.chance(60);
         let nodes: Vec<usize> = match scene.cluster.active().await {
-            Some(active) if dice.chance(60) => vec![active],
+            Some(active) if is_for_active => vec![active],
             _ => (0..scene.cluster.nodes.len()).collect(),
         };
         let (forth, back, what) = match dice.within(0..3) {
