@@ -281,7 +281,12 @@ impl Database for PostgreSql {
         }
         let begun = Begun::default();
         let making = again(|| self.make_once(user, &queries, &begun));
-        bounded(making).await.map_err(|failure| begun.judge(failure))
+        bounded(making).await.map_err(|failure| match begun.judge(failure) {
+            Failure::Refused(why) if says_conflict(&why) && may_leave_more(user, &queries) => {
+                Failure::Unknown(why)
+            }
+            failure => failure,
+        })
     }
 
     async fn change_password(&self, change: &NewPassword<'_>) -> Result<(), Failure> {
@@ -347,7 +352,11 @@ where
 }
 
 fn is_conflict(failure: &Failure) -> bool {
-    matches!(failure, Failure::Refused(said) if CONFLICTS.iter().any(|sign| said.contains(sign)))
+    matches!(failure, Failure::Refused(said) if says_conflict(said))
+}
+
+fn says_conflict(said: &str) -> bool {
+    CONFLICTS.iter().any(|sign| said.contains(sign))
 }
 
 /// The statements, or the usual one.
@@ -447,18 +456,22 @@ async fn refused(
     ran: &[Zeroizing<String>],
     why: String,
 ) -> Failure {
-    // Something besides the user may be left for the operator's own statements to undo.
-    let has_undoing = !are_blank(DIALECT, user.revocation);
     match look(client, "ROLLBACK TO SAVEPOINT making", user.username).await {
         Ok(now) if now.transaction == before.transaction => match now.is_there {
             Some(true) => Failure::Unknown(why),
-            Some(false) if !has_undoing => Failure::Refused(why),
-            _ if may_outlast_a_failure(ran) => Failure::Unknown(why),
-            _ => Failure::Refused(why),
+            // To be tried again; what it means in the end is judged by whoever gives up.
+            Some(false) if says_conflict(&why) || !may_leave_more(user, ran) => Failure::Refused(why),
+            None if !may_outlast_a_failure(ran) => Failure::Refused(why),
+            _ => Failure::Unknown(why),
         },
         // The transaction is not the one any more, or there is no looking at it.
         _ => Failure::Unknown(why),
     }
+}
+
+/// Whether something besides the user may be left for the operator's own statements to undo.
+fn may_leave_more(user: &NewUser<'_>, ran: &[Zeroizing<String>]) -> bool {
+    !are_blank(DIALECT, user.revocation) && may_outlast_a_failure(ran)
 }
 
 /// Whether some of these statements may end the transaction they run in, or run others that do: what they did then stays
