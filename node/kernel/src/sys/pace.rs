@@ -2,9 +2,10 @@
 //! one does not keep the holders of shares out on the day they are needed.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
+use arca_engine_api::cidr::source_of;
 use parking_lot::Mutex;
 
 use crate::KernelError;
@@ -15,8 +16,6 @@ const BURST: u64 = 1_024;
 const REFILL: Duration = Duration::from_millis(50);
 /// Most addresses that are told apart. Those that come when that many have called lately share a bucket.
 const SOURCES_MAX: usize = 4_096;
-/// Whoever has an IPv6 network has all addresses of it.
-const NETWORK_BITS: u32 = 64;
 
 /// See the module's header.
 #[derive(Debug, Default)]
@@ -61,7 +60,7 @@ impl Bucket {
 
 impl Buckets {
     fn of(&mut self, source: Option<IpAddr>, now: Duration) -> &mut Bucket {
-        let Some(source) = source.map(network) else { return &mut self.of_others };
+        let Some(source) = source.map(source_of) else { return &mut self.of_others };
         if !self.by_source.contains_key(&source) && self.by_source.len() >= SOURCES_MAX {
             self.by_source.retain(|_, bucket| {
                 bucket.refill(now);
@@ -72,15 +71,6 @@ impl Buckets {
             }
         }
         self.by_source.entry(source).or_default()
-    }
-}
-
-fn network(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (u128::BITS - NETWORK_BITS))).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
