@@ -12,6 +12,7 @@ use super::connections::Connections;
 use super::static_roles::{self, StaticRole};
 
 /// The servers behind a connection, and who it logs in as there.
+#[derive(PartialEq)]
 struct Place {
     servers: Vec<String>,
     users: Vec<String>,
@@ -58,7 +59,7 @@ pub(super) fn check_role(
     Ok(())
 }
 
-/// Refuses a connection that logs in as the user of a static role.
+/// Refuses a connection that is to log in as the user of a static role. One that does already can still be repaired.
 pub(super) fn check_connection(
     ctx: &Ctx<'_>,
     connections: &Connections,
@@ -66,6 +67,10 @@ pub(super) fn check_connection(
     config: &Config,
 ) -> Result<(), EngineError> {
     let place = Place::of(connections, config)?;
+    let before = Config::find(ctx.storage, name)?.and_then(|before| Place::of(connections, &before).ok());
+    if before.is_some_and(|before| before == place) {
+        return Ok(());
+    }
     for role_name in static_roles::names(ctx.storage)? {
         let Some(role) = StaticRole::find(ctx.storage, &role_name)? else { continue };
         if !place.users.contains(&role.username) {

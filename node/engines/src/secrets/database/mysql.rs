@@ -488,9 +488,11 @@ async fn refused(conn: &mut Conn, dialect: Dialect, user: &NewUser<'_>, at: usiz
         return Failure::Unknown(why);
     };
     let ran = said.get(..=at).unwrap_or(&said);
-    let says_nobody = !ENDED.contains(&code) && mysql_accounts::have_made_nobody(ran, user.username);
-    // Something besides the user may be left for the operator's own statements to undo.
+    // Something besides the user may be left for the operator's own statements to undo, of what succeeded above all.
     let has_undoing = !(are_blank(DIALECT, user.rollback) && are_blank(DIALECT, user.revocation));
+    let says_nobody = !ENDED.contains(&code)
+        && mysql_accounts::have_made_nobody(ran, user.username)
+        && !(at > 0 && has_undoing);
     let is_certain = match hosts_of(conn, dialect, user.username).await {
         Ok(Some(hosts)) => hosts.is_empty() && (says_nobody || !has_undoing),
         Ok(None) => says_nobody,

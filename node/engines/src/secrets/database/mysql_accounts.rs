@@ -37,7 +37,7 @@ pub(super) fn hosts(queries: &[Zeroizing<String>], username: &str) -> Option<Vec
             }
             if is_at_sign(tokens.get(at + 1)) {
                 hosts.insert(tokens.get(at + 2)?.text()?.to_owned());
-            } else if makes_users(&tokens) {
+            } else if makes_users(&tokens) || may_make_users(&tokens, at) {
                 hosts.insert(ANY_HOST.to_owned());
             }
         }
@@ -69,6 +69,14 @@ fn words(tokens: &[Token]) -> [String; 2] {
 
 fn makes_users(tokens: &[Token]) -> bool {
     words(tokens) == ["CREATE", "USER"]
+}
+
+/// Whether the name at `at` is one whose user a grant makes if there is none: MariaDB, and MySQL up to 5.7, do so where a
+/// password stands behind it. It is of a database if there is a dot.
+fn may_make_users(tokens: &[Token], at: usize) -> bool {
+    let is_database = matches!(tokens.get(at + 1), Some(Token::Word(word)) if word.starts_with('.'));
+    let [first, _] = words(tokens);
+    first == "GRANT" && !is_database
 }
 
 /// The statement in pieces, if it is one that does what it says.
@@ -144,6 +152,8 @@ mod tests {
         check(&["CREATE USER 'u-1' IDENTIFIED BY 'a''b'"], &["%"]);
         check(&["CREATE DATABASE `u-1`", "GRANT ALL ON `u-1`.* TO 'u-1'@'h'"], &["h"]);
         check(&["SET @a = 1", "CREATE USER 'x'@'u-1', 'u-1'@'h'"], &["h"]);
+        let grant = "GRANT SELECT ON app.* TO 'u-1' IDENTIFIED BY 'x'";
+        check(&["CREATE USER 'u-1'@'localhost' IDENTIFIED BY 'x'", grant], &["%", "localhost"]);
         // What may have made others, or is not understood.
         check(&["CREATE USER 'u-1'@'h'", "CALL more()"], &[]);
         check(&["CREATE USER 'u-1'@'h'", "SET STATEMENT a=1 FOR CREATE USER 'u-1'@'i'"], &[]);

@@ -166,12 +166,16 @@ pub(super) fn write(
         // It stands elsewhere once the role is of another connection.
         before.due_entry(name).remove(ctx.storage)?;
     }
+    let whose = |role: &StaticRole| (role.db_name.clone(), role.username.clone());
+    let was = before.as_ref().map(whose);
     let mut role = changed(before, request)?;
     let config = Config::require(ctx.storage, &role.db_name)?;
     config.check_role(name)?;
     let kind = connections.kind(&config)?;
     usernames::check(&role.username, kind.username_max)?;
-    lockouts::check_role(ctx, connections, &role.username, &role.db_name, &config)?;
+    if was != Some(whose(&role)) {
+        lockouts::check_role(ctx, connections, &role.username, &role.db_name, &config)?;
+    }
     role.credential.change(fields)?;
     if role.credential.kind != CredentialType::Password {
         return Err(EngineError::Invalid(format!(

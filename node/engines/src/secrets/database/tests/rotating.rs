@@ -1,6 +1,6 @@
 //! Passwords that change, and nodes that crash meanwhile.
 
-use arca_engine_api::{Engine as _, Operation};
+use arca_engine_api::{Engine as _, Operation, Storage as _};
 use serde_json::{Value, json};
 
 use super::fake::Mood;
@@ -324,6 +324,21 @@ async fn the_connections_own_user_has_no_static_role() {
         "Invalid: the username is that of the connection itself, whose password is changed by rotate-root"
     );
     assert_eq!(talk.server.password("root").unwrap(), "secret");
+}
+
+/// From before it was looked at: what is locked out can still be put right.
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_is_there_already_can_be_repaired() {
+    let talk = Talk::new().await;
+    let config = json!({"plugin_name": "fake", "connection_url": "x", "username": "app", "password": "p", "allowed_roles": "*", "verify_connection": false});
+    let role = json!({"db_name": "db", "username": "app", "rotation_period": 60});
+    assert_eq!(talk.write("config/same", config).await, "none");
+    let stored = talk.storage.get("config/same").unwrap().unwrap();
+    talk.say(Operation::Delete, "config/same", Value::Null).await;
+    assert_eq!(talk.write("static-roles/s", role).await, "none");
+    talk.storage.put("config/same", stored).unwrap();
+    assert_eq!(talk.write("config/same", json!({"password": "q", "verify_connection": false})).await, "none");
+    assert_eq!(talk.write("static-roles/s", json!({"rotation_period": 120})).await, "none");
 }
 
 /// Neither made nor moved, by the static role or by the connection, as far as both are at one server.
